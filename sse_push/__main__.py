@@ -1,0 +1,41 @@
+"""The command ``sse-push``: configure logging, run, turn errors into one line and a status."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from sse_push.cli import main
+from sse_push.errors import ConfigError, PushError
+
+
+def run() -> None:
+    """Run the command line; exit with 0 (done), 1 (failed) or 2 (used or configured wrongly)."""
+    logging.basicConfig(
+        format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr, level="INFO"
+    )
+    logging.getLogger("httpx").setLevel("WARNING")
+    try:
+        status = main.main(prog_name="sse-push", standalone_mode=False)
+    except ConfigError as exc:
+        _fail(str(exc), 2)
+    except PushError as exc:
+        _fail(str(exc), 1)
+    except click.exceptions.Abort:
+        _fail("interrupted", 130)
+    except click.ClickException as exc:
+        exc.show()
+        sys.exit(exc.exit_code)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(text: str, status: int) -> None:
+    for line in text.splitlines():
+        click.echo(f"sse-push: {line}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    run()

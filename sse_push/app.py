@@ -1,0 +1,379 @@
+"""The HTTP interface: parse, call, answer; and the lifespan of what answers.
+
+Knows HTTP and ASGI. Does not know Redis (``stream``), the wire format (``event_stream``), nor how
+connections are served (``hub``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypedDict, cast
+from urllib.parse import parse_qsl
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sse_push import event_stream
+from sse_push.auth import authorize_notify, authorize_subscribe
+from sse_push.errors import (
+    InvalidMerchantId,
+    InvalidNotification,
+    PushError,
+    StreamUnavailable,
+    TooLarge,
+    Unauthorized,
+)
+from sse_push.event_stream import SEND_SCOPE_KEY, Frame, Streaming
+from sse_push.hub import Hub, Pace
+from sse_push.notification import Change, EntryId, Notification, parse_json
+from sse_push.process import hear_stop, stop_if_it_dies, stop_with_parent
+from sse_push.readiness import Board
+from sse_push.settings import Settings
+from sse_push.stream import Appender, Follower
+
+logger = logging.getLogger(__name__)
+
+_RETRY_AFTER_S = 2
+_BOARD_INTERVAL_S = 1.0
+_JSON = "application/json"
+_FORM = "application/x-www-form-urlencoded"
+
+
+class State(TypedDict):
+    """What the lifespan hands to the endpoints."""
+
+    settings: Settings
+    appender: Appender
+    follower: Follower
+    hub: Hub[Frame]
+    streaming: Streaming
+    board: Board
+
+
+# -- endpoints
+
+
+async def events(request: Request[State]) -> Response:
+    """GET /events?merchant_id=42[&last_event_id=…] -> 200 ``text/event-stream``."""
+    state = request.state
+    auth = state["settings"].subscribe_auth
+    assert auth is not None, "refused at the start"
+    merchant_id = authorize_subscribe(auth, _only(request, "merchant_id"))
+    # The header wins: the browser has been here, and the page may have been rendered long ago.
+    last_event_id = request.headers.get("last-event-id") or _only(request, "last_event_id")
+    if request.method == "HEAD":
+        return Response(headers=event_stream.HEADERS, media_type=event_stream.MEDIA_TYPE)
+    if state["hub"].is_draining:
+        return _soft_answer(request, "server_stopping")
+    return state["streaming"].open(request.scope, merchant_id, last_event_id)
+
+
+async def notify(request: Request[State]) -> Response:
+    """POST /notify with a notification, or an array of them -> 200 ``{"id": "<ms>-<seq>"}``."""
+    settings = request.state["settings"]
+    keys = settings.notify_keys
+    assert keys is not None, "refused at the start"
+    authorize_notify(request.headers.get("authorization"), keys)
+    value = _decode(request, await _body(request, settings.body_limit_bytes))
+    if isinstance(value, list):
+        return await _notify_all(request.state, value)
+    notification = Notification.from_value(value, data_limit_bytes=settings.data_limit_bytes)
+    entry_id = await request.state["appender"].append(notification)
+    return JSONResponse({"id": str(entry_id)})
+
+
+async def healthz(_request: Request[State]) -> Response:
+    """GET /healthz -> 200 while the process lives."""
+    return JSONResponse({"alive": True})
+
+
+async def readyz(request: Request[State]) -> Response:
+    """GET /readyz -> 200 while every worker has lately seen Redis announce a write; else 503."""
+    state = request.state
+    expected, deadline_s = state["settings"].workers, state["settings"].probe_deadline_s
+    found = state["board"].read()
+    is_ready = (
+        found.workers >= expected
+        and found.worst_age_s <= deadline_s
+        and not state["hub"].is_draining
+    )
+    body = {
+        "ready": is_ready,
+        "draining": state["hub"].is_draining,
+        "workers": {"expected": expected, "alive": found.workers},
+        "probe_age_s": None if found.worst_age_s == float("inf") else round(found.worst_age_s, 1),
+    }
+    return JSONResponse(body, status_code=200 if is_ready else 503)
+
+
+def _only(request: Request[State], name: str) -> str | None:
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise HTTPException(400, f"{name}: expected once in the query, came {len(values)} times")
+    return values[0] if values else None
+
+
+def _soft_answer(request: Request[State], reason: str) -> Response:
+    accepts = request.headers.get("accept", "*/*")
+    if event_stream.MEDIA_TYPE in accepts or "*/*" in accepts or "text/*" in accepts:
+        return request.state["streaming"].soft_answer(reason)
+    return _error(503, "unavailable", reason, headers={"Retry-After": str(_RETRY_AFTER_S)})
+
+
+async def _body(request: Request[State], limit_bytes: int) -> bytes:
+    """Read a body, but no more of it than is allowed, whatever its headers say."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit_bytes:
+            raise TooLarge(f"body: expected at most {limit_bytes} bytes, came more")
+    return bytes(body)
+
+
+def _decode(request: Request[State], body: bytes) -> object:
+    media_type = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+    if media_type == _JSON:
+        return parse_json(body)
+    if media_type == _FORM:
+        return _decode_form(body)
+    raise HTTPException(415, f"expected {_JSON} or {_FORM}, came {media_type[:80]!r}")
+
+
+def _decode_form(body: bytes) -> dict[str, object]:
+    if body.lstrip()[:1] in (b"{", b"["):
+        raise InvalidNotification(f"expected a form, came JSON: send Content-Type: {_JSON}")
+    try:
+        pairs = parse_qsl(
+            body.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict"
+        )
+    except ValueError as exc:
+        raise InvalidNotification("expected a form, merchant_id=…, of UTF-8") from exc
+    form: dict[str, object] = dict(pairs)
+    if len(form) != len(pairs):
+        raise InvalidNotification("expected each field once, came one twice")
+    if "data" in form:
+        form["data"] = parse_json(str(form["data"]).encode())
+    return form
+
+
+async def _notify_all(state: State, values: list[object]) -> Response:
+    """Answer 200 with a result for each, in order; 503 if Redis has not taken all that it could."""
+    settings = state["settings"]
+    if len(values) > settings.notify_max_items:
+        raise TooLarge(f"expected at most {settings.notify_max_items} items, came {len(values)}")
+    checked = [_check(value, settings.data_limit_bytes) for value in values]
+    valid = [each for each in checked if isinstance(each, Notification)]
+    appended = iter(await state["appender"].append_all(valid))
+    results = [next(appended) if isinstance(each, Notification) else each for each in checked]
+    body = [_result(result) for result in results]
+    failures = [result for result in results if isinstance(result, StreamUnavailable)]
+    if not failures:
+        return JSONResponse(body)
+    outcome = "unknown" if any(each.outcome == "unknown" for each in failures) else "not_published"
+    return _error(
+        503,
+        "unavailable",
+        f"{len(failures)} of {len(values)} not stored: {failures[0]}",
+        headers={"Retry-After": str(_RETRY_AFTER_S)},
+        outcome=outcome,
+        results=body,
+    )
+
+
+def _check(value: object, data_limit_bytes: int) -> Notification | PushError:
+    try:
+        return Notification.from_value(value, data_limit_bytes=data_limit_bytes)
+    except (InvalidNotification, TooLarge) as exc:
+        return exc
+
+
+def _result(result: EntryId | PushError) -> dict[str, object]:
+    if isinstance(result, EntryId):
+        return {"id": str(result)}
+    assert isinstance(result, PushError), "an error otherwise"
+    _, code = _STATUSES[type(result)]
+    error: dict[str, object] = {"error": code, "detail": str(result)}
+    if isinstance(result, StreamUnavailable):
+        error["outcome"] = result.outcome
+    return error
+
+
+# -- errors
+
+
+_STATUSES: dict[type[PushError], tuple[int, str]] = {
+    InvalidMerchantId: (400, "malformed"),
+    InvalidNotification: (400, "malformed"),
+    TooLarge: (413, "too_large"),
+    Unauthorized: (401, "unauthorized"),
+    StreamUnavailable: (503, "unavailable"),
+}
+_CODES = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 415: "unsupported"}
+
+
+def _error(
+    status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **more: object
+) -> Response:
+    return JSONResponse({"error": code, "detail": detail, **more}, status, headers)
+
+
+async def _on_push_error(_request: Request[State], exc: Exception) -> Response:
+    status, code = _STATUSES[cast("type[PushError]", type(exc))]
+    headers: dict[str, str] = {}
+    more: dict[str, object] = {}
+    if isinstance(exc, StreamUnavailable):
+        headers["Retry-After"] = str(_RETRY_AFTER_S)
+        more["outcome"] = exc.outcome
+        logger.debug("notification not stored outcome=%s cause=%r", exc.outcome, exc.__cause__)
+    if isinstance(exc, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return _error(status, code, str(exc), headers=headers, **more)
+
+
+async def _on_http_exception(request: Request[State], exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException), "registered for it only"
+    detail = exc.detail
+    headers = dict(exc.headers or {})
+    if exc.status_code == 404:
+        detail = "expected /events, /notify, /healthz or /readyz, came another path"
+    if exc.status_code == 405:
+        detail = f"expected {headers.get('Allow', '')}, came {request.method}"
+    code = _CODES.get(exc.status_code, "error")
+    return _error(exc.status_code, code, detail, headers=headers)
+
+
+# -- lifespan
+
+
+def create_app(
+    settings: Settings, board_folder: Path, routes: Sequence[BaseRoute] = ()
+) -> ASGIApp:
+    """Return the service as one ASGI application; its lifespan connects to Redis.
+
+    ``board_folder``: where the workers of this instance see each other. ``routes`` come after
+    the service's own, which is how the demo runs on the same port.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncGenerator[State]:
+        state = _build(settings, Board(board_folder))
+        tasks = [
+            asyncio.create_task(state["appender"].run(), name="appender"),
+            asyncio.create_task(state["follower"].run(), name="tail"),
+            asyncio.create_task(_keep_board(state), name="board"),
+        ]
+        if settings.workers > 1:
+            tasks.append(asyncio.create_task(stop_with_parent(), name="parent"))
+        for task in tasks:
+            stop_if_it_dies(task)
+        try:
+            with hear_stop(state["hub"].drain):
+                yield state
+        finally:
+            # The tail stops last: until its goodbye, each stream got every refresh.
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            state["board"].erase()
+
+    app = Starlette(
+        routes=[
+            Route("/events", events),
+            Route("/notify", notify, methods=["POST"]),
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            *routes,
+        ],
+        exception_handlers={
+            PushError: _on_push_error,
+            HTTPException: _on_http_exception,
+        },
+        lifespan=lifespan,
+    )
+    return _keep_send(app)
+
+
+def _keep_send(app: ASGIApp) -> ASGIApp:
+    """Leave the server's own ``send`` in the scope: Starlette wraps it once per layer."""
+
+    async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+        scope[SEND_SCOPE_KEY] = send
+        await app(scope, receive, send)
+
+    return wrapped
+
+
+def _build(settings: Settings, board: Board) -> State:
+    assert settings.redis_url is not None, "the embedded server's, or refused at the start"
+    url = settings.redis_url.get_secret_value()
+    hub: Hub[Frame]
+
+    # The two know each other only by these calls: changes come up, wishes go down.
+    def on_armed(merchant_id: str, newest: EntryId | None) -> None:
+        hub.armed(merchant_id, newest)
+
+    def on_change(change: Change) -> None:
+        hub.publish(change)
+
+    follower = Follower(
+        url,
+        on_armed=on_armed,
+        on_change=on_change,
+        data_limit_bytes=settings.data_limit_bytes,
+        probe_interval_s=settings.probe_interval_s,
+        probe_deadline_s=settings.probe_deadline_s,
+    )
+    pace = Pace(
+        heartbeat_s=settings.heartbeat_s,
+        refresh_interval_s=settings.refresh_interval_ms / 1000,
+        send_timeout_s=settings.send_timeout_s,
+        max_connection_age_s=settings.max_connection_age_s,
+        drain_s=settings.drain_s,
+    )
+    hub = Hub(
+        follower,
+        event_stream.encode_refreshes,
+        event_stream.HEARTBEAT,
+        pace,
+        asyncio.get_running_loop(),
+    )
+    streaming = Streaming(
+        hub=hub,
+        archive=follower,
+        heartbeat_s=settings.heartbeat_s,
+        retry_ms=settings.retry_ms,
+        soft_retry_min_ms=settings.soft_retry_min_ms,
+        soft_retry_max_ms=settings.soft_retry_max_ms,
+        send_timeout_s=settings.send_timeout_s,
+        send_buffer_bytes=settings.send_buffer_bytes,
+    )
+    appender = Appender(
+        url,
+        timeout_s=settings.notify_timeout_s,
+        stream_max_entries=settings.stream_max_entries,
+        stream_ttl_s=settings.stream_ttl_s,
+    )
+    return State(
+        settings=settings,
+        appender=appender,
+        follower=follower,
+        hub=hub,
+        streaming=streaming,
+        board=board,
+    )
+
+
+async def _keep_board(state: State) -> None:
+    while True:
+        state["board"].write(state["follower"].probe_age_s)
+        await asyncio.sleep(_BOARD_INTERVAL_S)
+
+

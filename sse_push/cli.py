@@ -1,0 +1,235 @@
+"""The command line: read flags, call, print.
+
+Builds the settings, and passes them on. Does not know HTTP or Redis itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+import httpx
+
+from sse_push import __version__
+from sse_push.demo import run_demo
+from sse_push.embedded import embedded_server
+from sse_push.errors import ConfigError, InvalidEntryId, PushError
+from sse_push.event_source import Event, StateChange, follow
+from sse_push.notification import EntryId
+from sse_push.server import serve as serve_until_signal
+from sse_push.settings import Settings
+from sse_push.stream import examine
+
+_URL = "http://127.0.0.1:8000"
+_OPTIONS_OF_SERVE = ("host", "port", "uds", "redis_url", "workers", "subscribe_auth", "notify_keys")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="sse-push")
+def main() -> None:
+    """Tell every open browser of a merchant that its data has changed.
+
+    Start with `sse-push demo`. Every setting can also be a variable SSE_PUSH_<NAME>.
+    """
+
+
+def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for name in reversed(_OPTIONS_OF_SERVE):
+        field = Settings.model_fields[name]
+        flag = f"--{name.replace('_', '-')}"
+        default = "" if field.default is None else f"  [default: {field.default}]"
+        text = f"{(field.description or '').replace('`', '')}{default}"
+        command = click.option(flag, name, metavar="VALUE", help=text)(command)
+    return command
+
+
+@main.command()
+@_settings_options
+@click.option("--embedded", is_flag=True, help="run a valkey-server of our own, without any setup")
+def serve(*, embedded: bool, **flags: str | None) -> int:
+    """Serve until SIGTERM or Ctrl-C; then end every stream properly, and exit with 0.
+
+    Refuses to start while it is not said who may listen and who may notify.
+
+    \b
+    Example:
+      sse-push serve --redis-url redis://127.0.0.1:6379/0 \\
+          --subscribe-auth none --notify-keys "$(openssl rand -hex 24)"
+    """
+    settings = Settings.load(**flags)
+    _configure_logging(settings)
+    _refuse_open_doors(settings)
+    if embedded and settings.redis_url is not None:
+        raise ConfigError("--embedded stands instead of a redis_url: give one or the other")
+    if not embedded and settings.redis_url is None:
+        raise ConfigError(
+            "redis_url (SSE_PUSH_REDIS_URL, --redis-url): expected the URL of a Redis, came none; "
+            "or say --embedded for a server of our own"
+        )
+    with embedded_server() if embedded else contextlib.nullcontext() as url:
+        return serve_until_signal(settings if url is None else _with_redis(settings, url))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
+@click.option("--port", default=8000, show_default=True, help="port to listen on; 0: any free one")
+@click.option(
+    "--crowd", default=0, metavar="N", show_default=True, help="simulated buyers, with streams"
+)
+@click.option("--redis-url", help="a Redis to use instead of an embedded server")
+def demo(*, host: str, port: int, crowd: int, redis_url: str | None) -> int:
+    """Run a small cinema: open it in two windows, sell a seat in one, see it sold in the other.
+
+    Everything is on one port, and open to whoever can reach it.
+
+    \b
+    Example:
+      sse-push demo --crowd 200
+    """
+    with contextlib.nullcontext(redis_url) if redis_url else embedded_server() as url:
+        settings = Settings.load(
+            host=host,
+            port=port,
+            redis_url=url,
+            subscribe_auth="none",
+            notify_keys="none",
+            drain_s=5.0,
+        )
+        _configure_logging(settings)
+        return run_demo(settings, crowd, click.echo)
+
+
+@main.command()
+@_settings_options
+def check(**flags: str | None) -> int:
+    """Print the settings that are in effect, and prove that Redis announces a change.
+
+    Exits with 0 if all is well or only warned of, 1 if the service would not work.
+
+    \b
+    Example:
+      sse-push check --redis-url redis://127.0.0.1:6379/0
+    """
+    settings = Settings.load(**flags)
+    for name, text in settings.safe().items():
+        click.echo(f"{name:24} {text}")
+    if settings.redis_url is None:
+        raise ConfigError("redis_url: expected the URL of a Redis to look at, came none")
+    url = settings.redis_url.get_secret_value()
+    findings = asyncio.run(examine(url, timeout_s=settings.notify_timeout_s))
+    click.echo()
+    for finding in findings:
+        click.echo(f"{finding.level:8} {finding.text}")
+    return 1 if any(finding.level == "failure" for finding in findings) else 0
+
+
+@main.command()
+@click.argument("merchant_id", metavar="MERCHANT")
+@click.option("--topic", help="which part of the merchant's data has changed")
+@click.option("--data", metavar="JSON", help="what has changed, as JSON")
+@click.option("--by", help="the tab or user that made the change")
+@click.option("--url", default=_URL, show_default=True, help="where the service is")
+@click.option("--key", envvar="SSE_PUSH_NOTIFY_KEY", help="a key of notify_keys")
+def notify(
+    *,
+    merchant_id: str,
+    topic: str | None,
+    data: str | None,
+    by: str | None,
+    url: str,
+    key: str | None,
+) -> int:
+    """Tell every browser of MERCHANT to refresh; print the ID of the entry.
+
+    \b
+    Example:
+      sse-push notify 42 --topic seats --data '{"seat": "C7"}'
+    """
+    body: dict[str, object] = {"merchant_id": merchant_id, "topic": topic, "by": by}
+    if data is not None:
+        try:
+            body["data"] = json.loads(data)
+        except ValueError as exc:
+            raise click.BadParameter(f"expected JSON, came {data!r}", param_hint="--data") from exc
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    try:
+        answer = httpx.post(f"{url.rstrip('/')}/notify", json=body, headers=headers, timeout=10)
+    except (httpx.TransportError, httpx.InvalidURL) as exc:
+        raise PushError(f"expected the service at {url}, came: {exc}") from exc
+    if answer.status_code != 200:
+        raise PushError(f"{url} answered {answer.status_code}: {answer.text[:500]}")
+    click.echo(answer.json()["id"])
+    return 0
+
+
+@main.command()
+@click.argument("merchant_id", metavar="MERCHANT")
+@click.option("--url", default=_URL, show_default=True, help="where the service is")
+@click.option("--last-event-id", default="", metavar="ID", help="resume as if this had been seen")
+@click.option("--heartbeats", is_flag=True, help="print heartbeats as well")
+def tail(*, merchant_id: str, url: str, last_event_id: str, heartbeats: bool) -> int:
+    """Listen as a browser does, and print each event with its age; end with Ctrl-C.
+
+    The age is the time since Redis gave the entry its ID, by this machine's clock.
+
+    \b
+    Example:
+      sse-push tail 42
+    """
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_tail(url, merchant_id, last_event_id, heartbeats=heartbeats))
+    return 0
+
+
+async def _tail(url: str, merchant_id: str, last_event_id: str, *, heartbeats: bool) -> None:
+    target = httpx.URL(f"{url.rstrip('/')}/events", params={"merchant_id": merchant_id})
+    async with httpx.AsyncClient() as client:
+        async for came in follow(client, str(target), last_event_id):
+            if isinstance(came, StateChange):
+                _say(f"{came.state}{f' {came.why}' if came.why else ''}")
+            elif came.type != "heartbeat" or heartbeats:
+                _say(f"{came.type:9} {_age(came):>9} {came.id or '-':22} {came.data}")
+
+
+def _age(event: Event) -> str:
+    try:
+        age_ms = time.time() * 1000 - EntryId.parse(event.id).ms
+    except InvalidEntryId:
+        return "-"
+    return f"{age_ms:.0f} ms" if event.type == "refresh" else "-"
+
+
+def _say(text: str) -> None:
+    click.echo(f"{datetime.now(UTC).astimezone():%H:%M:%S.%f}"[:-3] + f" {text}")
+
+
+def _with_redis(settings: Settings, url: str) -> Settings:
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    return Settings.load(**{**given, "redis_url": url})
+
+
+def _refuse_open_doors(settings: Settings) -> None:
+    missing = []
+    if settings.subscribe_auth is None:
+        missing.append(
+            "subscribe_auth (SSE_PUSH_SUBSCRIBE_AUTH, --subscribe-auth): expected who may listen, "
+            "came nothing; `none` lets anyone"
+        )
+    if settings.notify_keys is None:
+        missing.append(
+            "notify_keys (SSE_PUSH_NOTIFY_KEYS, --notify-keys): expected the keys that may notify, "
+            "comma-separated, came nothing; `none` lets anyone"
+        )
+    if missing:
+        raise ConfigError("\n".join(missing))
+
+
+def _configure_logging(settings: Settings) -> None:
+    logging.getLogger().setLevel(settings.log_level.upper())

@@ -1,0 +1,131 @@
+"""The cinema's own backend, as any shop has one: pages, data, and a word to the service.
+
+Knows HTTP, and the service only by its URL: it would be the same in another process or language.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from sse_push.demo.cinema import ROWS, SEATS, SEATS_PER_ROW, SHOWS, Cinema
+
+logger = logging.getLogger(__name__)
+
+_TRIES = 3
+
+
+def client_folder() -> Path:
+    """Return where the browser module and the page are: in the wheel, or in a checkout."""
+    package = Path(__file__).parent.parent
+    installed = package / "client"
+    return installed if installed.is_dir() else package.parent / "client"
+
+
+class Backend:
+    """The endpoints; what waits for SQLite or the service runs in threads."""
+
+    def __init__(self, cinema: Cinema, service_url: str) -> None:
+        self._cinema = cinema
+        self._service = httpx.Client(base_url=service_url, timeout=5)
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """Return the routes: the data, the browser module, and the page at ``/``."""
+        files = client_folder()
+        return [
+            Route("/seats", self.seats),
+            Route("/seats/reset", self.reset, methods=["POST"]),
+            Route("/seats/{seat}/sell", self.sell, methods=["POST"]),
+            Mount("/client", StaticFiles(directory=files)),
+            Mount("/", StaticFiles(directory=files / "demo", html=True)),
+        ]
+
+    def seats(self, request: Request) -> Response:
+        """GET /seats?merchant_id=roxy -> the house as it is now."""
+        merchant_id = _house(request.query_params.get("merchant_id"))
+        film, starts = SHOWS[merchant_id]
+        sales = self._cinema.sales(merchant_id)
+        seats = [
+            {"seat": seat, "sold": True, "by": sale.by, "sold_at_ms": sale.sold_at_ms}
+            if (sale := sales.get(seat)) is not None
+            else {"seat": seat, "sold": False}
+            for seat in SEATS
+        ]
+        return JSONResponse(
+            {
+                "merchant_id": merchant_id,
+                "film": film,
+                "starts": starts,
+                "rows": ROWS,
+                "seats_per_row": SEATS_PER_ROW,
+                "seats": seats,
+            },
+            headers={"Cache-Control": "no-store"},
+        )
+
+    async def sell(self, request: Request) -> Response:
+        """POST /seats/C7/sell ``{"merchant_id", "by"}`` -> the sale, or 409 if it was sold."""
+        merchant_id, by = await _buyer(request)
+        seat = request.path_params["seat"]
+        if seat not in SEATS:
+            raise HTTPException(404, f"there is no seat {seat[:8]!r}")
+        return await run_in_threadpool(self._sell, merchant_id, seat, by)
+
+    async def reset(self, request: Request) -> Response:
+        """POST /seats/reset ``{"merchant_id", "by"}`` -> an empty house."""
+        merchant_id, by = await _buyer(request)
+        return await run_in_threadpool(self._reset, merchant_id, by)
+
+    def _sell(self, merchant_id: str, seat: str, by: str) -> Response:
+        sale, is_ours = self._cinema.sell(merchant_id, seat, by)
+        if not is_ours:
+            earlier_s = (time.time() * 1000 - sale.sold_at_ms) / 1000
+            detail = f"seat {seat} was sold {earlier_s:.1f} s earlier"
+            return JSONResponse({"error": "sold", "detail": detail}, 409)
+        # After the commit: a browser that refetches at once must find the sale.
+        data = {"seat": seat, "sold_at_ms": sale.sold_at_ms}
+        self._tell({"merchant_id": merchant_id, "topic": "seats", "data": data, "by": by})
+        return JSONResponse(data)
+
+    def _reset(self, merchant_id: str, by: str) -> Response:
+        self._cinema.empty(merchant_id)
+        self._tell({"merchant_id": merchant_id, "topic": "seats", "by": by})
+        return JSONResponse({})
+
+    def _tell(self, notification: dict[str, object]) -> None:
+        # A refresh is idempotent, so trying again is always right.
+        for attempt in range(1, 1 + _TRIES):
+            try:
+                self._service.post("/notify", json=notification).raise_for_status()
+            except httpx.HTTPError as exc:
+                logger.warning("not told attempt=%d cause=%r", attempt, str(exc))
+                time.sleep(0.1 * 2**attempt)
+            else:
+                return
+
+
+def _house(merchant_id: object) -> str:
+    if not isinstance(merchant_id, str) or merchant_id not in SHOWS:
+        raise HTTPException(404, f"there is no such cinema, expected one of {', '.join(SHOWS)}")
+    return merchant_id
+
+
+async def _buyer(request: Request) -> tuple[str, str]:
+    try:
+        body = await request.json()
+    except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+        raise HTTPException(400, "expected JSON with merchant_id and by") from exc
+    if not isinstance(body, dict) or not isinstance(body.get("by"), str):
+        raise HTTPException(400, "expected JSON with merchant_id and by")
+    return _house(body.get("merchant_id")), body["by"][:64]

@@ -1,0 +1,72 @@
+"""The cinema's data: which seats are sold, in SQLite.
+
+Knows SQL. Does not know HTTP, nor that anybody is told.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Generator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROWS = 8
+SEATS_PER_ROW = 12
+SHOWS = {
+    "roxy": ("The Last Lighthouse", "20:15"),
+    "lumiere": ("Paper Planets", "21:00"),
+}
+SEATS = [f"{chr(ord('A') + row)}{place}" for row in range(ROWS) for place in range(1, 1 + SEATS_PER_ROW)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """A sold seat: by which tab, and when, in milliseconds since 1970."""
+
+    seat: str
+    by: str
+    sold_at_ms: int
+
+
+class Cinema:
+    """All houses of one SQLite file; a connection per call, so that any thread may call."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._transaction() as database:
+            database.execute("PRAGMA journal_mode = WAL")
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS sale (merchant_id TEXT, seat TEXT, by TEXT,"
+                " sold_at_ms INTEGER, PRIMARY KEY (merchant_id, seat))"
+            )
+
+    def sales(self, merchant_id: str) -> dict[str, Sale]:
+        """Return what is sold, by seat."""
+        with self._transaction() as database:
+            rows = database.execute(
+                "SELECT seat, by, sold_at_ms FROM sale WHERE merchant_id = ?", (merchant_id,)
+            )
+            return {seat: Sale(seat, by, sold_at_ms) for seat, by, sold_at_ms in rows}
+
+    def sell(self, merchant_id: str, seat: str, by: str) -> tuple[Sale, bool]:
+        """Sell a seat if it is free; return its sale, and whether it is this one."""
+        sale = Sale(seat, by, time.time_ns() // 1_000_000)
+        with self._transaction() as database:
+            sold = database.execute(
+                "INSERT INTO sale VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (merchant_id, seat, by, sale.sold_at_ms),
+            )
+            is_ours = sold.rowcount == 1
+        return (sale, True) if is_ours else (self.sales(merchant_id)[seat], False)
+
+    def empty(self, merchant_id: str) -> None:
+        """Take all sales of a house back."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM sale WHERE merchant_id = ?", (merchant_id,))
+
+    @contextmanager
+    def _transaction(self) -> Generator[sqlite3.Connection]:
+        with closing(sqlite3.connect(self._path, timeout=5)) as database, database:
+            yield database

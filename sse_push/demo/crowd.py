@@ -1,0 +1,68 @@
+"""Simulated buyers: each holds a stream as a browser does, and buys a seat now and then.
+
+Knows the cinema's HTTP interface, like the page. Runs in a process of its own, so that what it
+costs does not count as the service's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+
+import httpx
+
+from sse_push.demo.cinema import SHOWS
+from sse_push.event_source import Event, GaveUp, follow
+
+_SECONDS_PER_SALE = 0.7
+"""For the whole crowd: a page shows each sale, and a person can follow."""
+
+_SECONDS_OF_A_FULL_HOUSE = 5.0
+
+
+def run_crowd(url: str, buyers: int) -> None:
+    """Buy until the process that started us is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends us after its drain
+    asyncio.run(_crowd(url, buyers))
+
+
+async def _crowd(url: str, buyers: int) -> None:
+    parent = os.getppid()
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=10) as client:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(_listen(client, url, random.choice(list(SHOWS))))  # noqa: S311
+                for _ in range(buyers)
+            ]
+            while os.getppid() == parent:
+                await asyncio.sleep(random.expovariate(1 / _SECONDS_PER_SALE))
+                await _buy(client, f"buyer-{random.randrange(buyers)}")  # noqa: S311
+            for task in tasks:
+                task.cancel()
+
+
+async def _listen(client: httpx.AsyncClient, url: str, merchant_id: str) -> None:
+    seen = 0
+    try:
+        async for came in follow(client, f"{url}/events?merchant_id={merchant_id}"):
+            seen += isinstance(came, Event)
+    except GaveUp:
+        return
+
+
+async def _buy(client: httpx.AsyncClient, by: str) -> None:
+    merchant_id = random.choice(list(SHOWS))  # noqa: S311
+    try:
+        house = (await client.get("/seats", params={"merchant_id": merchant_id})).json()
+        free = [seat["seat"] for seat in house["seats"] if not seat["sold"]]
+        body = {"merchant_id": merchant_id, "by": by}
+        if free:
+            await client.post(f"/seats/{random.choice(free)}/sell", json=body)  # noqa: S311
+        else:
+            await asyncio.sleep(_SECONDS_OF_A_FULL_HOUSE)
+            await client.post("/seats/reset", json=body)
+    except (httpx.TransportError, ValueError):
+        return  # the service is starting or stopping; the next round sees

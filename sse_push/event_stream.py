@@ -1,0 +1,477 @@
+"""The event stream of one connection: its wire format, its beginning, its end.
+
+Knows the WHATWG event stream format, and the two ways to write one: to any ASGI server by
+sse-starlette's response, and straight to the transport under uvicorn. Does not know Redis, nor who
+may listen.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import random
+import secrets
+import socket
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from sse_starlette.sse import AppStatus, EventSourceResponse, SendTimeoutError
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from sse_push.errors import InvalidEntryId
+from sse_push.hub import EndReason, Hub, Refresh, Subscription
+from sse_push.notification import Entry, EntryId
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "text/event-stream"
+HEADERS = {
+    # no-transform: a proxy that compresses holds events back.
+    "Cache-Control": "no-store, no-transform",
+    # https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_buffering
+    "X-Accel-Buffering": "no",
+}
+
+SEND_SCOPE_KEY = "sse_push.send"
+"""Where ``app`` leaves the server's own ``send`` in the ASGI scope."""
+
+
+class Frame(NamedTuple):
+    """Events on their way: their bytes, and the same as one chunk of an HTTP/1.1 body.
+
+    https://www.rfc-editor.org/rfc/rfc9112#name-chunked-transfer-coding
+    """
+
+    body: bytes
+    chunk: bytes
+
+    @classmethod
+    def of(cls, body: bytes) -> Frame:
+        """Frame the bytes of one or more whole events."""
+        return cls(body, b"%x\r\n%b\r\n" % (len(body), body))
+
+
+# -- the wire format
+
+
+def encode_refreshes(merchant_id: str, refreshes: Sequence[Refresh]) -> Frame:
+    """Encode ``refresh`` events, in this order.
+
+    ``id`` always stands with data: a block of an ID alone moves the last event ID in Chromium,
+    but not in Firefox. Nothing but our own JSON and typed IDs reaches a line.
+    """
+    return Frame.of(b"".join(_encode_refresh(merchant_id, refresh) for refresh in refreshes))
+
+
+def _encode_refresh(merchant_id: str, refresh: Refresh) -> bytes:
+    # merchant_id and topic are of a pattern that JSON need not escape; data is JSON already.
+    data = f'{{"merchant_id":"{merchant_id}"'
+    if refresh.topic is not None:
+        data += f',"topic":"{refresh.topic}"'
+    if refresh.data is not None:
+        data += f',"data":{refresh.data}'
+    if refresh.by is not None:
+        data += f',"by":{_json(refresh.by)}'
+    if refresh.reason is not None:
+        data += f',"reason":"{refresh.reason}"'
+    line = "" if refresh.id is None else f"id: {refresh.id}\n"
+    return f"{line}event: refresh\ndata: {data}}}\n\n".encode()
+
+
+def encode_ready(
+    merchant_id: str,
+    *,
+    retry_ms: int,
+    heartbeat_s: float,
+    connection_id: str,
+    newest: EntryId | None,
+) -> bytes:
+    """Encode the first block of a stream; ``newest`` only if nothing is owed."""
+    line = "" if newest is None else f"id: {newest}\n"
+    data = _json(
+        {"merchant_id": merchant_id, "heartbeat_s": heartbeat_s, "connection_id": connection_id}
+    )
+    return f"retry: {retry_ms}\n{line}event: ready\ndata: {data}\n\n".encode()
+
+
+def encode_goodbye(reason: str, retry_ms: int) -> bytes:
+    """Encode the last block of a stream: why it ends, and when to come back."""
+    return f'retry: {retry_ms}\nevent: goodbye\ndata: {{"reason":"{reason}"}}\n\n'.encode()
+
+
+# A named event, since a comment never reaches JavaScript; with data, since an event without
+# is not dispatched; without id, since it stands for no change.
+HEARTBEAT = Frame.of(b"event: heartbeat\ndata: {}\n\n")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+# -- where a client stands
+
+
+def owed(
+    last_event_id: str | None, newest: EntryId | None, version: int
+) -> tuple[Refresh, ...] | EntryId:
+    """Compare a last event ID with the newest ID that was read.
+
+    Returns what is owed: nothing, or one refresh; or, if the client's ID is older, that ID, since
+    only the stream can say what came after it. ``None`` and the empty text both mean that there
+    is no last event ID: the page may have been rendered before the last change.
+
+    https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header
+    """
+    if not last_event_id:
+        return (Refresh(version, newest, reason="connected"),)
+    try:
+        seen = EntryId.parse(last_event_id)
+    except InvalidEntryId:
+        return (missed(newest, version),)
+    if newest is not None and seen == newest:
+        return ()
+    if newest is not None and seen < newest:
+        return seen
+    return (missed(newest, version),)  # the stream is gone, or its history is another one
+
+
+def missed(newest: EntryId | None, version: int) -> Refresh:
+    """Return the refresh that is owed to a client of whose gap nothing is known."""
+    return Refresh(version, newest, reason="missed")
+
+
+def missed_topics(entries: Iterable[Entry], version: int) -> tuple[Refresh, ...]:
+    """Return what is owed for entries that a client has missed, all of them known."""
+    return tuple(
+        Refresh(version, entry.id, told.topic, told.data, told.by, "missed")
+        for entry in entries
+        for told in (entry.notification,)
+    )
+
+
+class Archive(Protocol):
+    """Where to look up what came between two IDs."""
+
+    async def between(
+        self, merchant_id: str, start: EntryId, end: EntryId
+    ) -> tuple[Entry, ...] | None:
+        """Return the entries after ``start`` up to ``end``; None if they are not all known."""
+
+
+# -- one connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streaming:
+    """What all event streams of a process share."""
+
+    hub: Hub[Frame]
+    archive: Archive
+    heartbeat_s: float
+    retry_ms: int
+    soft_retry_min_ms: int
+    soft_retry_max_ms: int
+    send_timeout_s: float
+    send_buffer_bytes: int
+    arm_timeout_s: float = 0.5
+
+    def jittered_retry_ms(self) -> int:
+        """Return a reconnection time, half to one and a half of ``retry_ms``."""
+        return round(self.retry_ms * random.uniform(0.5, 1.5))  # noqa: S311 (spreads load)
+
+    def soft_answer(self, reason: str) -> Response:
+        """Answer a client that cannot be served now, so that an EventSource comes back later.
+
+        It keeps its last event ID; after any status but 200 it would never come back.
+        """
+        retry_ms = random.randint(self.soft_retry_min_ms, self.soft_retry_max_ms)  # noqa: S311
+        return Response(encode_goodbye(reason, retry_ms), headers=HEADERS, media_type=MEDIA_TYPE)
+
+    def open(
+        self, scope: Scope, merchant_id: str, last_event_id: str | None
+    ) -> TransportStream | PortableStream:
+        """Return the response that streams to this client, by the fastest way there is."""
+        cycle = _uvicorn_cycle(scope)
+        if cycle is None:
+            return PortableStream(self, merchant_id, last_event_id)
+        return TransportStream(self, merchant_id, last_event_id, cycle)
+
+
+_PROCESS_ID = secrets.token_hex(4)
+_connection_numbers = itertools.count(1)
+
+
+class _Beginning:
+    """How every stream begins, whichever way it is written: ready, then what is owed."""
+
+    def __init__(
+        self, streaming: Streaming, subscription: Subscription[Frame], last_event_id: str | None
+    ) -> None:
+        self._streaming = streaming
+        self._subscription = subscription
+        self._last_event_id = last_event_id
+        self._armed = asyncio.get_running_loop().create_future()
+        streaming.hub.when_armed(subscription, self._set_armed)
+
+    async def first_bytes(self) -> bytes:
+        """Return what to write at once: proxies flush on it.
+
+        If Redis has not answered in time, it says only ``ready``; ``complete`` does the rest.
+        """
+        streaming, subscription = self._streaming, self._subscription
+        if not self._armed.done():
+            await asyncio.wait([self._armed], timeout=streaming.arm_timeout_s)
+        newest, frame = None, None
+        if self._armed.done():
+            newest = await self._admit()
+            frame = streaming.hub.take(subscription)
+        ready = encode_ready(
+            subscription.merchant.id,
+            retry_ms=streaming.jittered_retry_ms(),
+            heartbeat_s=streaming.heartbeat_s,
+            connection_id=f"{_PROCESS_ID}-{next(_connection_numbers)}",
+            newest=newest,
+        )
+        return ready if frame is None else ready + frame.body
+
+    async def complete(self) -> None:
+        """Wait for a late Redis, then compare and go live; at once if that has been done."""
+        if self._subscription.is_joining:
+            await self._armed
+            await self._admit()
+            self._streaming.hub.drained(self._subscription)
+
+    async def _admit(self) -> EntryId | None:
+        """Compare, and go live; return the newest ID if nothing is owed up to it."""
+        hub, subscription = self._streaming.hub, self._subscription
+        newest = hub.position(subscription)
+        version = subscription.version
+        result = owed(self._last_event_id, newest, version)
+        if isinstance(result, EntryId):
+            assert newest is not None, "an ID is older than another only if there is one"
+            merchant_id = subscription.merchant.id
+            entries = await self._streaming.archive.between(merchant_id, result, newest)
+            result = missed_topics(entries, version) if entries else (missed(newest, version),)
+        hub.admit(subscription, result)
+        return None if result else newest
+
+    def _set_armed(self) -> None:
+        if not self._armed.done():
+            self._armed.set_result(None)
+
+
+class TransportStream(Response):
+    """The fast way: the hub writes straight to uvicorn's transport, and wakes no task for it.
+
+    The response says ``Connection: close``, so that its socket never carries another one; and the
+    transport is written to only while uvicorn's flow control is open and no ``send`` of ours is
+    waiting, so that nothing overtakes anything.
+    """
+
+    def __init__(
+        self,
+        streaming: Streaming,
+        merchant_id: str,
+        last_event_id: str | None,
+        cycle: RequestResponseCycle,
+    ) -> None:
+        self.status_code = 200
+        self.media_type = MEDIA_TYPE
+        self.background = None
+        self.init_headers({**HEADERS, "Connection": "close"})
+        self._streaming = streaming
+        self._merchant_id = merchant_id
+        self._last_event_id = last_event_id
+        self._cycle = cycle
+        self._flow = cycle.flow
+        self._write = cycle.transport.write
+        self._subscription: Subscription[Frame] | None = None
+        self._end_reason: EndReason | None = None
+        self._is_open = False
+        """The first bytes are out, and nothing of ours waits in ``send``."""
+        self._late: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until the client leaves or ``end`` is called."""
+        hub = self._streaming.hub
+        self._subscription = hub.subscribe(self._merchant_id, self)
+        try:
+            self._bound_buffers()
+            await send(
+                {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+            )
+            beginning = _Beginning(self._streaming, self._subscription, self._last_event_id)
+            await self._send(await beginning.first_bytes())
+            self._opened()
+            if self._subscription.is_joining:
+                self._late = asyncio.create_task(
+                    beginning.complete(), name=f"complete {self._merchant_id}"
+                )
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        finally:
+            hub.unsubscribe(self._subscription)
+            for task in (self._late, self._task):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.wait([task])
+
+    def offer(self, frame: Frame) -> bool:
+        """Write one chunk; the hub's way in, called for each delivery."""
+        if not self._is_open:
+            return False
+        if self._cycle.disconnected:
+            return True  # nobody is there to miss it; our task is about to be told
+        if self._flow.write_paused:
+            self._is_open = False
+            self._start(self._drain(), "drain")
+            return False
+        self._write(frame.chunk)
+        return True
+
+    def end(self, reason: EndReason) -> None:
+        """Complete the response with a goodbye, or cut off a client that takes no bytes."""
+        self._end_reason = reason
+        if reason is EndReason.STALLED:
+            self._cycle.transport.abort()
+        elif self._is_open or self._task is not None:
+            self._is_open = False
+            self._start(self._finish(reason), "finish")
+        # else: the first bytes are being written, and _opened comes next
+
+    def _opened(self) -> None:
+        if self._end_reason is not None:
+            self._start(self._finish(self._end_reason), "finish")
+            return
+        self._is_open = True
+        assert self._subscription is not None, "opened after it was subscribed"
+        self._streaming.hub.drained(self._subscription)
+
+    def _start(self, work: Coroutine[None, None, None], name: str) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        self._task = asyncio.create_task(work, name=f"{name} {self._merchant_id}")
+
+    async def _send(self, body: bytes, *, more_body: bool = True) -> None:
+        # The server's own send: it waits while the client takes no bytes.
+        await self._cycle.send(
+            {"type": "http.response.body", "body": body, "more_body": more_body}
+        )
+
+    async def _drain(self) -> None:
+        await self._send(b"")
+        self._opened()
+
+    async def _finish(self, reason: EndReason) -> None:
+        goodbye = encode_goodbye(reason.value, self._streaming.jittered_retry_ms())
+        try:
+            async with asyncio.timeout(self._streaming.send_timeout_s):
+                await self._send(goodbye, more_body=False)
+        except TimeoutError:
+            self._cycle.transport.abort()
+            return
+        # The transport closes once its buffer is empty, which needs a client that reads.
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._streaming.send_timeout_s, self._cycle.transport.abort)
+
+    def _bound_buffers(self) -> None:
+        transport = self._cycle.transport
+        # What the kernel does not take belongs into the slot, where newer replaces older.
+        transport.set_write_buffer_limits(high=0)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family == socket.AF_UNIX:
+            # Unlike TCP's, a Unix socket's buffer size is not inherited from the listening one.
+            size_bytes = self._streaming.send_buffer_bytes
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size_bytes)
+
+
+class PortableStream(EventSourceResponse):
+    """The portable way: sse-starlette's response over a generator, for any ASGI server.
+
+    All generators of a process share one tail and one hub: each waits for its subscription's slot,
+    none for Redis.
+    """
+
+    def __init__(self, streaming: Streaming, merchant_id: str, last_event_id: str | None) -> None:
+        super().__init__(
+            self._events(),
+            headers=HEADERS,
+            sep="\n",
+            ping=0,  # the hub's heartbeats come through the slot like everything else
+            send_timeout=streaming.send_timeout_s,
+        )
+        # Our drain ends each stream with a goodbye; the library would cancel them all at once.
+        AppStatus.disable_automatic_graceful_drain()
+        self._streaming = streaming
+        self._merchant_id = merchant_id
+        self._last_event_id = last_event_id
+        self._subscription: Subscription[Frame] | None = None
+        self._end_reason: EndReason | None = None
+        self._frame: Frame | None = None
+        self._is_waiting = False
+        self._changed = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until the client leaves or ``end`` is called."""
+        hub = self._streaming.hub
+        # Here and not in the generator, which never starts if the client leaves at once.
+        self._subscription = hub.subscribe(self._merchant_id, self)
+        try:
+            await super().__call__(scope, receive, send)
+        except SendTimeoutError:
+            logger.debug("client takes no bytes merchant_id=%s", self._merchant_id)
+        finally:
+            hub.unsubscribe(self._subscription)
+
+    def offer(self, frame: Frame) -> bool:
+        """Hand one frame to the generator, if it is waiting for one."""
+        if not self._is_waiting or self._frame is not None:
+            return False
+        self._frame = frame
+        self._changed.set()
+        return True
+
+    def end(self, reason: EndReason) -> None:
+        """Let the generator say goodbye and return."""
+        self._end_reason = reason
+        self._changed.set()
+
+    async def _events(self) -> AsyncGenerator[bytes]:
+        assert self._subscription is not None, "iterated after it was called"
+        beginning = _Beginning(self._streaming, self._subscription, self._last_event_id)
+        yield await beginning.first_bytes()
+        late = asyncio.create_task(beginning.complete(), name=f"complete {self._merchant_id}")
+        try:
+            while (frame := await self._next(self._subscription)) is not None:
+                yield frame.body
+        finally:
+            late.cancel()
+        if self._end_reason is not None:
+            yield encode_goodbye(self._end_reason.value, self._streaming.jittered_retry_ms())
+
+    async def _next(self, subscription: Subscription[Frame]) -> Frame | None:
+        self._is_waiting = True
+        self._streaming.hub.drained(subscription)  # which may offer at once
+        while self._frame is None and self._end_reason is None:
+            self._changed.clear()
+            await self._changed.wait()
+        self._is_waiting = False
+        frame, self._frame = self._frame, None
+        return frame
+
+
+def _uvicorn_cycle(scope: Scope) -> RequestResponseCycle | None:
+    """Return uvicorn's side of this request if its inside is the one that we know."""
+    cycle = getattr(scope.get(SEND_SCOPE_KEY), "__self__", None)
+    # HTTP/1.0 knows no chunks.
+    if type(cycle) is RequestResponseCycle and scope["http_version"] == "1.1":
+        return cycle
+    return None

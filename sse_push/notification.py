@@ -1,0 +1,232 @@
+"""A notification: what a backend says about a merchant, and how Redis keeps it.
+
+Knows JSON and the form of names. Does not know Redis, HTTP or event streams.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, NoReturn, Self
+
+from sse_push.errors import InvalidEntryId, InvalidMerchantId, InvalidNotification, TooLarge
+
+NAME_CHARACTERS = 64
+BY_CHARACTERS = 128
+
+_NAME = re.compile(rf"[A-Za-z0-9._:-]{{1,{NAME_CHARACTERS}}}")
+_NAME_TEXT = f"1 to {NAME_CHARACTERS} characters of A-Z a-z 0-9 . _ : -"
+_ENTRY_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_FIELDS = ("merchant_id", "topic", "data", "by")
+_BY = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{BY_CHARACTERS}}}")
+
+
+class EntryId(NamedTuple):
+    """ID of a stream entry, ``<ms>-<seq>``; compares as Redis compares it."""
+
+    ms: int
+    seq: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse ``<ms>-<seq>``, two ASCII decimal numbers below 2**64, and nothing around them.
+
+        Raises:
+            InvalidEntryId: anything else, ``0-0`` too: no entry can have it.
+
+        https://redis.io/docs/latest/develop/data-types/streams/#entry-ids
+        """
+        match = _ENTRY_ID.fullmatch(text)
+        if match is None:
+            raise InvalidEntryId(f"expected <ms>-<seq>, came {text[:64]!r}")
+        entry_id = cls(int(match[1]), int(match[2]))
+        if max(entry_id) >= 2**64 or entry_id == (0, 0):
+            raise InvalidEntryId(f"expected 0-1 to {2**64 - 1}-{2**64 - 1}, came {text!r}")
+        return entry_id
+
+    def __str__(self) -> str:
+        return f"{self.ms}-{self.seq}"
+
+
+def parse_merchant_id(value: object) -> str:
+    """Return a merchant's ID from its text, or from the integer that PHP sends.
+
+    Raises:
+        InvalidMerchantId: anything else, or a text that is not 1 to 64 of ``A-Za-z0-9._:-``.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str) and _NAME.fullmatch(value):
+        return value
+    raise InvalidMerchantId(f"merchant_id: expected {_NAME_TEXT}, or an integer; came {_show(value)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What a backend tells: the data of ``merchant_id`` has changed.
+
+    ``topic``: which part of it, absent: any. ``data``: JSON text on one line. ``by``: the
+    sender's own name for the tab or user that made the change.
+    """
+
+    merchant_id: str
+    topic: str | None = None
+    data: str | None = None
+    by: str | None = None
+
+    @classmethod
+    def from_value(cls, value: object, *, data_limit_bytes: int) -> Self:
+        """Check a decoded JSON object ``{"merchant_id", "topic"?, "data"?, "by"?}``.
+
+        ``null`` for an optional field is as good as leaving it out.
+
+        Raises:
+            InvalidNotification: not an object, a field is missing, unknown, or of a wrong form.
+            TooLarge: ``data`` is longer than ``data_limit_bytes`` as compact UTF-8 JSON.
+        """
+        if not isinstance(value, dict):
+            raise InvalidNotification(
+                f"expected a JSON object with merchant_id, came {_show(value)}"
+            )
+        unknown = next((name for name in value if name not in _FIELDS), None)
+        if unknown is not None:
+            raise InvalidNotification(
+                f"unknown field {_show(unknown)}, expected {', '.join(_FIELDS)}"
+            )
+        if "merchant_id" not in value:
+            raise InvalidNotification(f"merchant_id is missing, expected {_NAME_TEXT}")
+        try:
+            merchant_id = parse_merchant_id(value["merchant_id"])
+        except InvalidMerchantId as exc:
+            raise InvalidNotification(str(exc)) from exc
+        topic, data, by = value.get("topic"), value.get("data"), value.get("by")
+        if topic is not None and not (isinstance(topic, str) and _NAME.fullmatch(topic)):
+            raise InvalidNotification(f"topic: expected {_NAME_TEXT}, came {_show(topic)}")
+        if by is not None and not (isinstance(by, str) and _BY.fullmatch(by)):
+            raise InvalidNotification(
+                f"by: expected 1 to {BY_CHARACTERS} printable characters, came {_show(by)}"
+            )
+        return cls(merchant_id, topic, _encode_data(data, data_limit_bytes), by)
+
+    @classmethod
+    def from_fields(
+        cls, merchant_id: str, fields: Mapping[bytes, bytes], *, data_limit_bytes: int
+    ) -> Self:
+        """Read the fields of a stream entry, which may come from anyone.
+
+        A field that is unknown, or not of its form, counts as absent: whoever wrote it, the
+        merchant's data has changed, and a refresh that says less is still right.
+        """
+        topic = _text(fields.get(b"topic"))
+        by = _text(fields.get(b"by"))
+        return cls(
+            merchant_id,
+            topic if topic is not None and _NAME.fullmatch(topic) else None,
+            _read_data(fields.get(b"data"), data_limit_bytes),
+            by if by is not None and _BY.fullmatch(by) else None,
+        )
+
+    def to_fields(self) -> dict[str, str]:
+        """Return the fields of the stream entry; never empty, since Redis refuses that."""
+        fields = {"topic": self.topic, "data": self.data, "by": self.by}
+        return {name: text for name, text in fields.items() if text is not None} or {"topic": ""}
+
+
+class Entry(NamedTuple):
+    """A notification as the stream keeps it."""
+
+    id: EntryId
+    notification: Notification
+
+
+class Change(NamedTuple):
+    """What a look at a merchant's stream has shown to be new.
+
+    ``newest``: the ID it has now, None if it holds no entry. ``entries``: every entry since the
+    last look, oldest first; empty if they are not all known. ``is_resync``: history was trimmed,
+    replaced or lost, so that ``newest`` may be lower than before.
+    """
+
+    merchant_id: str
+    newest: EntryId | None
+    entries: tuple[Entry, ...] = ()
+    is_resync: bool = False
+
+
+def parse_json(body: bytes) -> object:
+    """Decode a JSON text strictly: UTF-8, no NaN, no name twice in an object.
+
+    Raises:
+        InvalidNotification: it is not that; the text says where.
+
+    https://www.rfc-editor.org/rfc/rfc8259
+    """
+    try:
+        return json.loads(
+            body.decode("utf-8"),
+            parse_constant=_refuse_constant,
+            object_pairs_hook=_refuse_duplicates,
+        )
+    except UnicodeDecodeError as exc:
+        raise InvalidNotification(f"expected UTF-8, came a wrong byte at {exc.start}") from exc
+    except json.JSONDecodeError as exc:
+        raise InvalidNotification(
+            f"expected JSON, came {exc.msg.lower()} at character {exc.pos}"
+        ) from exc
+    except RecursionError as exc:
+        raise InvalidNotification("expected JSON, came one nested too deeply") from exc
+    except ValueError as exc:  # an integer of more digits than Python converts
+        raise InvalidNotification("expected JSON, came a number with too many digits") from exc
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidNotification(f"expected JSON, came {name}, which is not JSON")
+
+
+def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise InvalidNotification("expected each name once in a JSON object, came one twice")
+    return value
+
+
+def _encode_data(data: object, data_limit_bytes: int) -> str | None:
+    if data is None:
+        return None
+    try:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size_bytes = len(text.encode("utf-8"))
+    except UnicodeEncodeError as exc:
+        raise InvalidNotification("data: expected Unicode text, came half a surrogate pair") from exc
+    except ValueError as exc:  # 1e999 parses, as infinity
+        raise InvalidNotification("data: expected finite numbers, came one that is not") from exc
+    except RecursionError as exc:
+        raise InvalidNotification("data: expected JSON, came one nested too deeply") from exc
+    if size_bytes > data_limit_bytes:
+        raise TooLarge(f"data: expected at most {data_limit_bytes} bytes, came {size_bytes}")
+    return text
+
+
+def _read_data(raw: bytes | None, data_limit_bytes: int) -> str | None:
+    if raw is None or len(raw) > data_limit_bytes:
+        return None
+    try:
+        return _encode_data(parse_json(raw), data_limit_bytes)
+    except (InvalidNotification, TooLarge):
+        return None
+
+
+def _text(raw: bytes | None) -> str | None:
+    try:
+        return None if raw is None else raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _show(value: object) -> str:
+    """Name a value of a caller in an error: its type, and the start of it."""
+    if isinstance(value, (dict, list)):
+        return f"a JSON {'object' if isinstance(value, dict) else 'array'}"
+    return f"{ascii(value)[:80]} ({type(value).__name__})"

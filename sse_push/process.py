@@ -1,0 +1,79 @@
+"""What a serving process owes to those outside it: signals, its parent, and its own death.
+
+Knows the operating system. Does not know what is served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from types import FrameType
+
+logger = logging.getLogger(__name__)
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PARENT_INTERVAL_S = 1.0
+
+
+@contextmanager
+def hear_stop(begin: Callable[[], None]) -> Generator[None]:
+    """Call ``begin`` in the event loop on the first SIGTERM or SIGINT, before the server reacts.
+
+    The server's own handler runs as well: it stops accepting, and then waits for the streams to
+    end, which they do because ``begin`` ends them. A second signal of either kind makes it stop
+    waiting. (uvicorn's lifespan shutdown comes too late: it runs after the streams have ended.)
+
+    https://www.uvicorn.org/server-behavior/#graceful-process-shutdown
+    """
+    loop = asyncio.get_running_loop()
+    originals = {number: signal.getsignal(number) for number in _STOP_SIGNALS}
+    is_stopping = False
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        nonlocal is_stopping
+        original = originals[signal.Signals(number)]
+        if is_stopping:
+            server = getattr(original, "__self__", None)
+            if server is not None:
+                server.force_exit = True
+        else:
+            is_stopping = True
+            loop.call_soon_threadsafe(begin)
+        if callable(original):
+            original(number, frame)
+
+    for number in _STOP_SIGNALS:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        for number, original in originals.items():
+            if signal.getsignal(number) is on_signal:
+                signal.signal(number, original)
+
+
+def stop_if_it_dies(task: asyncio.Task[None]) -> None:
+    """Stop the process when a task ends by itself: its supervisor starts a whole one.
+
+    A server whose tail is dead would go on to answer, and its browsers would hear nothing.
+    """
+
+    def on_done(done: asyncio.Task[None]) -> None:
+        if not done.cancelled():
+            logger.critical("%s died, stopping", done.get_name(), exc_info=done.exception())
+            signal.raise_signal(signal.SIGTERM)
+
+    task.add_done_callback(on_done)
+
+
+async def stop_with_parent() -> None:
+    """Stop this process once its parent is gone: a worker without its supervisor is an orphan."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        await asyncio.sleep(_PARENT_INTERVAL_S)
+    logger.warning("the supervising process is gone, stopping parent=%d", parent)
+    signal.raise_signal(signal.SIGTERM)

@@ -1,0 +1,155 @@
+"""The process that serves: its listening socket, uvicorn, its workers.
+
+Knows sockets and uvicorn. Does not know what the application does.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import signal
+import socket
+import tempfile
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import uvicorn
+from starlette.routing import BaseRoute
+from uvicorn.supervisors import Multiprocess
+
+from sse_push.app import create_app
+from sse_push.errors import ConfigError
+from sse_push.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_STOP_MARGIN_S = 10.0
+_KEEP_ALIVE_S = 75
+"""Longer than nginx keeps an idle connection to us (60 s): who closes first never races a POST."""
+
+
+def listening_socket(settings: Settings) -> socket.socket:
+    """Make the socket that all workers accept from; accepted connections inherit its options.
+
+    Raises:
+        ConfigError: the address is taken, or not ours.
+
+    https://man7.org/linux/man-pages/man7/tcp.7.html
+    """
+    try:
+        if settings.uds is not None:
+            return _unix_socket(settings)
+        return _tcp_socket(settings)
+    except OSError as exc:
+        raise ConfigError(f"expected to listen on {_address(settings)}: {exc.strerror}") from exc
+
+
+def _tcp_socket(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # With the default size a client that sleeps has tens of thousands of events waiting in the
+    # kernel, where no newer one can replace them.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for name, value in (
+        ("TCP_NOTSENT_LOWAT", settings.send_buffer_bytes),
+        ("TCP_USER_TIMEOUT", settings.tcp_user_timeout_ms),  # a client that vanished
+    ):
+        if hasattr(socket, name):  # Linux has both
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    sock.bind((settings.host, settings.port))
+    sock.listen(settings.listen_backlog)
+    return sock
+
+
+def _unix_socket(settings: Settings) -> socket.socket:
+    assert settings.uds is not None, "called for it only"
+    path = Path(settings.uds)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if path.is_socket() and _is_stale(path):
+        path.unlink()
+    sock.bind(str(path))
+    # nginx runs as another user; who may reach it is decided by the folder.
+    path.chmod(0o666)
+    sock.listen(settings.listen_backlog)
+    return sock
+
+
+def _is_stale(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        try:
+            trial.connect(str(path))
+        except OSError:
+            return True
+    return False
+
+
+def _address(settings: Settings) -> str:
+    return settings.uds or f"{settings.host}:{settings.port}"
+
+
+def serve(
+    settings: Settings,
+    routes: Callable[[], Sequence[BaseRoute]] | None = None,
+    on_bound: Callable[[str], None] | None = None,
+) -> int:
+    """Serve until a signal; return the exit status, 0 after a clean end.
+
+    ``routes`` is called in each worker, for more routes on the same port. ``on_bound`` is told the
+    address once connections are queued there.
+    """
+    sock = listening_socket(settings)
+    if settings.uds is not None:
+        address = f"unix:{settings.uds}"
+    else:
+        host, port = sock.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    if on_bound is not None:
+        on_bound(address)
+    with tempfile.TemporaryDirectory(prefix="sse_push-") as folder, sock, _signals_end_it():
+        config = uvicorn.Config(
+            functools.partial(_create, settings, Path(folder), routes),
+            factory=True,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            workers=settings.workers,
+            backlog=settings.listen_backlog,
+            access_log=False,  # it would write the query
+            server_header=False,
+            proxy_headers=False,
+            log_config=None,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=round(settings.drain_s + _STOP_MARGIN_S),
+        )
+        config.configure_logging()
+        logger.info("listening address=%s workers=%d", address, settings.workers)
+        if settings.workers > 1:
+            Multiprocess(config, [sock]).run()
+            return 0
+        server = uvicorn.Server(config)
+        server.run([sock])
+    if settings.uds is not None:
+        Path(settings.uds).unlink(missing_ok=True)
+    return 0 if server.started else 1
+
+
+def _create(
+    settings: Settings, folder: Path, routes: Callable[[], Sequence[BaseRoute]] | None
+) -> object:
+    return create_app(settings, folder, () if routes is None else routes())
+
+
+@contextmanager
+def _signals_end_it() -> Generator[None]:
+    """End with status 0: uvicorn repeats the signal to itself once it has ended cleanly."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    originals = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, original in originals.items():
+            signal.signal(number, original)

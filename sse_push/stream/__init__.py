@@ -1,0 +1,23 @@
+"""The merchants' Redis streams: adding entries, and being told by Redis that one has changed.
+
+The only package, beside ``embedded``, that knows Redis. Does not know who listens, nor how.
+
+==============================  ===========  =====================================================
+key                             type         what
+==============================  ===========  =====================================================
+``sse_push:{<merchant_id>}``    stream       an entry per notification; fields ``topic``, ``data``
+                                             (JSON text) and ``by``, each optional, others ignored
+``sse_push:probe:<process>``    string       written by each process, to see its own write announced
+==============================  ===========  =====================================================
+
+The stream is a public contract: a backend may XADD to it (ID ``*``) in MULTI or Lua and never call
+HTTP. The braces make it one slot of a cluster.
+
+https://redis.io/docs/latest/develop/reference/client-side-caching/
+"""
+
+from sse_push.stream.append import Appender
+from sse_push.stream.examine import Finding, examine
+from sse_push.stream.follow import Follower
+
+__all__ = ["Appender", "Finding", "Follower", "examine"]

@@ -1,0 +1,194 @@
+"""Adding notifications to their merchants' streams.
+
+Knows when a command was certainly not executed. Does not know who listens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import RedisError
+
+from sse_push.errors import Outcome, StreamUnavailable
+from sse_push.notification import EntryId, Notification
+from sse_push.stream.connection import connection_pool, read_reply
+from sse_push.stream.contract import Command, append_command, parse_entry_id, stream_key
+
+_APPENDS_AT_ONCE = 512
+_APPENDS_WAITING = 20_000
+
+_EXPIRE_SHARE = 0.1
+"""EXPIRE goes along once in this share of the lifetime, not with each XADD: Redis announces it."""
+
+_EXPIRES_REMEMBERED = 50_000
+
+
+class _Waiting(NamedTuple):
+    """A notification on its way into Redis."""
+
+    notification: Notification
+    entry_id: asyncio.Future[EntryId]
+
+
+class Appender:
+    """Add notifications to their merchants' streams, all that are waiting in one round trip.
+
+    While one pipeline is on its way, whatever arrives waits for the next: group commit. At most
+    one is on its way, so that after a timeout it is known of all others that they were not sent.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        stream_max_entries: int,
+        stream_ttl_s: float,
+    ) -> None:
+        self._pool = connection_pool(url, timeout_s=timeout_s, name="append")
+        self._connection: AbstractConnection = self._pool.make_connection()
+        self._timeout_s = timeout_s
+        self._max_entries = stream_max_entries
+        self._ttl_s = stream_ttl_s
+        self._queue: deque[_Waiting] = deque()
+        self._sent: frozenset[asyncio.Future[EntryId]] = frozenset()
+        self._arrived = asyncio.Event()
+        self._expire_due: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Send what arrives, for ever."""
+        try:
+            while True:
+                await self._arrived.wait()
+                self._arrived.clear()
+                while batch := self._take():
+                    await self._commit(batch)
+        finally:
+            await self._connection.disconnect(nowait=True)
+
+    async def append(self, notification: Notification) -> EntryId:
+        """Add one notification and return its entry's ID once Redis has it.
+
+        Raises:
+            StreamUnavailable: Redis did not take it in time; ``outcome`` says what is known.
+
+        https://redis.io/docs/latest/commands/xadd/
+        """
+        (result,) = await self.append_all([notification])
+        if isinstance(result, StreamUnavailable):
+            raise result
+        return result
+
+    async def append_all(
+        self, notifications: Sequence[Notification]
+    ) -> list[EntryId | StreamUnavailable]:
+        """Add several at once; each has its own result, in their order."""
+        if len(self._queue) + len(notifications) > _APPENDS_WAITING:
+            refusal = StreamUnavailable(
+                f"expected fewer than {_APPENDS_WAITING} notifications waiting for Redis"
+            )
+            return [refusal for _ in notifications]
+        create_future = asyncio.get_running_loop().create_future
+        waiting = [_Waiting(notification, create_future()) for notification in notifications]
+        self._queue.extend(waiting)
+        self._arrived.set()
+        futures = [each.entry_id for each in waiting]
+        try:
+            if futures:
+                await asyncio.wait(futures, timeout=self._timeout_s)
+            return [self._result(future) for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()  # withdraws what is still in the queue
+
+    def _result(self, future: asyncio.Future[EntryId]) -> EntryId | StreamUnavailable:
+        if not future.done():
+            outcome = "unknown" if future in self._sent else "not_published"
+            text = f"expected an answer of Redis within {self._timeout_s} s, none came"
+            return StreamUnavailable(text, outcome)
+        exc = future.exception()
+        if exc is None:
+            return future.result()
+        assert isinstance(exc, StreamUnavailable), "nothing else is ever set"
+        return exc
+
+    def _take(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        while self._queue and len(batch) < _APPENDS_AT_ONCE:
+            waiting = self._queue.popleft()
+            if not waiting.entry_id.done():  # its caller has not gone
+                batch.append(waiting)
+        return batch
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        connection = self._connection
+        try:
+            await self._connect(connection)
+        except (RedisError, OSError) as exc:
+            await connection.disconnect(nowait=True)
+            _refuse(batch, f"expected a connection to Redis, came: {exc}", exc, "not_published")
+            return
+        commands, takers = self._commands(batch)
+        self._sent = frozenset(each.entry_id for each in batch)
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            for taker in takers:
+                _settle(taker, await read_reply(connection))
+        except (RedisError, OSError) as exc:
+            await connection.disconnect(nowait=True)
+            _refuse(batch, "the connection to Redis was lost before its answer", exc, "unknown")
+
+    async def _connect(self, connection: AbstractConnection) -> None:
+        # One that Redis has closed meanwhile reads as ready: that is found out before anything
+        # is sent, while "not published" is still the truth.
+        if connection.is_connected and await connection.can_read():
+            await connection.disconnect(nowait=True)
+        async with asyncio.timeout(self._timeout_s):
+            await connection.connect()
+
+    def _commands(self, batch: list[_Waiting]) -> tuple[list[Command], list[_Waiting | None]]:
+        """Return the commands, and for each who wants its answer."""
+        commands: list[Command] = []
+        takers: list[_Waiting | None] = []
+        now = time.monotonic()
+        for waiting in batch:
+            notification = waiting.notification
+            commands.append(append_command(notification, max_entries=self._max_entries))
+            takers.append(waiting)
+            if now >= self._expire_due.get(notification.merchant_id, -math.inf):
+                self._remember_expire(notification.merchant_id, now)
+                lifetime_s = math.ceil(self._ttl_s * (1 + _EXPIRE_SHARE))
+                commands.append(("EXPIRE", stream_key(notification.merchant_id), lifetime_s))
+                takers.append(None)
+        return commands, takers
+
+    def _remember_expire(self, merchant_id: str, now: float) -> None:
+        if len(self._expire_due) >= _EXPIRES_REMEMBERED:
+            self._expire_due.clear()
+        self._expire_due[merchant_id] = now + self._ttl_s * _EXPIRE_SHARE
+
+
+def _settle(waiting: _Waiting | None, reply: object) -> None:
+    if waiting is None or waiting.entry_id.done():
+        return
+    if isinstance(reply, bytes):
+        waiting.entry_id.set_result(parse_entry_id(reply))
+    else:
+        # An error reply (OOM, READONLY, WRONGTYPE, NOREPLICAS ...): not executed.
+        _refuse([waiting], f"Redis refused the entry: {reply}", None, "not_published")
+
+
+def _refuse(
+    batch: list[_Waiting], text: str, cause: Exception | None, outcome: Outcome
+) -> None:
+    for waiting in batch:
+        if not waiting.entry_id.done():
+            error = StreamUnavailable(text, outcome)
+            error.__cause__ = cause
+            waiting.entry_id.set_exception(error)

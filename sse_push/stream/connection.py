@@ -1,0 +1,82 @@
+"""Connections to Redis, with every repetition and hidden wait of the client library off.
+
+The one place that reaches into redis-py.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import NamedTuple, cast
+
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
+
+
+class Announcement(NamedTuple):
+    """An invalidation message: these keys have changed since they were read; None: all.
+
+    https://redis.io/docs/latest/develop/reference/client-side-caching/
+    """
+
+    keys: list[bytes] | None
+
+
+def connection_pool(url: str, *, timeout_s: float, name: str) -> ConnectionPool:
+    """Return a pool of RESP3 connections that never try again by themselves.
+
+    redis-py would repeat an XADD whose answer was lost, and so store it twice; and it would
+    make a connection anew under us that has lost its tracking.
+    """
+    return ConnectionPool.from_url(
+        url,
+        protocol=3,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        client_name=f"sse_push-{name}-{os.getpid()}",
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+    )
+
+
+async def start_tracking(connection: AbstractConnection) -> None:
+    """Ask Redis to announce, on this connection, each key that it reads.
+
+    https://redis.io/docs/latest/commands/client-tracking/
+    """
+    # until redis-py offers this publicly for a single connection: its parser's push handler is the
+    # only way to an invalidation message. tests/integration/test_stream.py fails when it moves.
+    connection._parser.set_invalidation_push_handler(_to_announcement)  # noqa: SLF001
+    await connection.send_command("CLIENT", "TRACKING", "ON")
+    await connection.read_response()
+
+
+async def _to_announcement(push: list[object]) -> Announcement:
+    return Announcement(cast("list[bytes] | None", push[1]))
+
+
+async def read_reply(connection: AbstractConnection) -> object:
+    """Return one reply, an error reply as a value.
+
+    Raises:
+        RedisError: the connection is lost, or nothing came within its ``timeout_s``.
+    """
+    try:
+        return cast("object", await connection.read_response())
+    except ResponseError as exc:
+        return exc
+
+
+async def read_reply_or_announcement(connection: AbstractConnection) -> object:
+    """Return what comes next, for however long it takes.
+
+    Never within a time limit: a cancelled read disconnects. The probe notices silence.
+    """
+    try:
+        return cast("object", await connection.read_response(timeout=math.inf, push_request=True))
+    except ResponseError as exc:
+        return exc

@@ -1,0 +1,74 @@
+"""The public contract of a merchant's stream: its key, its entries, as Redis has them.
+
+Knows keys and replies. Does not know connections.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from sse_push.notification import Entry, EntryId, Notification
+from sse_push.stream.tail import NEW_ENTRIES, Read
+
+Command = tuple[str | bytes | int, ...]
+
+_KEY_PREFIX = "sse_push:{"
+PROBE_PREFIX = "sse_push:probe:"
+
+
+def stream_key(merchant_id: str) -> str:
+    """Return the key of a merchant's stream; the braces make it one slot of a cluster."""
+    return f"{_KEY_PREFIX}{merchant_id}}}"
+
+
+def merchant_of(key: bytes) -> str | None:
+    """Return whose stream a key is; None if it is none."""
+    text = key.decode("utf-8", "replace")
+    if text.startswith(_KEY_PREFIX) and text.endswith("}"):
+        return text[len(_KEY_PREFIX) : -1]
+    return None
+
+
+def read_command(read: Read) -> Command:
+    """Return the command of one read.
+
+    https://redis.io/docs/latest/commands/xrange/
+    """
+    key = stream_key(read.merchant_id)
+    if read.start is None:
+        return ("XREVRANGE", key, "+", "-", "COUNT", 1)
+    end = "+" if read.end is None else str(read.end)
+    return ("XRANGE", key, str(read.start), end, "COUNT", NEW_ENTRIES + 1)
+
+
+def append_command(notification: Notification, *, max_entries: int) -> Command:
+    """Return the command that adds a notification, and trims what nobody needs any more.
+
+    https://redis.io/docs/latest/commands/xadd/
+    """
+    fields = (text for pair in notification.to_fields().items() for text in pair)
+    key = stream_key(notification.merchant_id)
+    return ("XADD", key, "MAXLEN", "~", max_entries, "*", *fields)
+
+
+def parse_entry_id(raw: bytes) -> EntryId:
+    """Return an ID that Redis sent."""
+    ms, _, seq = raw.partition(b"-")
+    return EntryId(int(ms), int(seq))
+
+
+def parse_entries(merchant_id: str, reply: object, *, data_limit_bytes: int) -> list[Entry] | None:
+    """Return the entries of a reply to a read, oldest first; None if it is an error."""
+    if isinstance(reply, Exception):
+        return None
+    return [
+        Entry(
+            parse_entry_id(entry_id),
+            Notification.from_fields(
+                merchant_id,
+                dict(zip(fields[::2], fields[1::2], strict=True)),
+                data_limit_bytes=data_limit_bytes,
+            ),
+        )
+        for entry_id, fields in cast("list[tuple[bytes, list[bytes]]]", reply)
+    ]

@@ -1,0 +1,277 @@
+"""Being told by Redis that a stream has changed, and reading what is new.
+
+Knows one tracked connection and how it dies. What is to be read next, and what an answer means, is
+decided in ``tail``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+import random
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+
+from sse_push.notification import Change, Entry, EntryId
+from sse_push.stream.connection import (
+    Announcement,
+    connection_pool,
+    read_reply_or_announcement,
+    start_tracking,
+)
+from sse_push.stream.contract import (
+    PROBE_PREFIX,
+    Command,
+    merchant_of,
+    parse_entries,
+    read_command,
+)
+from sse_push.stream.tail import Read, Tail, Watch, entries_between
+
+logger = logging.getLogger(__name__)
+
+_READS_AT_ONCE = 256
+"""Reads in one pipeline; 50 take Redis and us 1.8 ms."""
+
+_RECONNECT_BASE_S = 0.1
+_RECONNECT_CAP_S = 2.0
+
+_SWEEP_S = 30.0
+"""Every live stream is read again without a cause in this time."""
+
+_SWEEP_STEPS = 30
+
+_PROBE_LIFETIME_S = 60
+
+OnReply = Callable[[object], None]
+
+
+class ProbeLost(RedisError):
+    """Our own write was not announced in time: the tracked connection is deaf or half dead."""
+
+
+class Follower:
+    """Follow the streams of all merchants that somebody listens to, over one tracked connection.
+
+    ``watch`` and ``unwatch`` may be called at any time; what is found is told to the callbacks of
+    ``Tail``. A lost connection is made anew for ever, and all streams are read again then.
+
+    https://redis.io/docs/latest/commands/client-tracking/
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        on_armed: Callable[[str, EntryId | None], None],
+        on_change: Callable[[Change], None],
+        data_limit_bytes: int,
+        probe_interval_s: float,
+        probe_deadline_s: float,
+    ) -> None:
+        self._tail = Tail(on_armed, on_change)
+        self._data_limit_bytes = data_limit_bytes
+        self._probe_interval_s = probe_interval_s
+        self._probe_deadline_s = probe_deadline_s
+        self._probe_key = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
+        self._probe_announced = asyncio.Event()
+        self._probed_at = -math.inf
+        self._pool = connection_pool(url, timeout_s=probe_deadline_s, name="tail")
+        self._ordinary = Redis(
+            connection_pool=connection_pool(url, timeout_s=probe_deadline_s, name="probe")
+        )
+        self._wanted = asyncio.Event()
+        self._requests: deque[tuple[Command, OnReply]] = deque()
+        self._in_flight: deque[OnReply] = deque()
+        self._is_connected = False
+
+    @property
+    def probe_age_s(self) -> float:
+        """Seconds since a write of ours came back announced; infinite if none ever did."""
+        return time.monotonic() - self._probed_at
+
+    def watch(self, merchant_id: str) -> None:
+        """Follow a merchant's stream from now on."""
+        self._tail.watch(merchant_id)
+        self._wanted.set()
+
+    def unwatch(self, merchant_id: str) -> None:
+        """Follow it no more."""
+        self._tail.unwatch(merchant_id)
+
+    async def between(
+        self, merchant_id: str, start: EntryId, end: EntryId
+    ) -> tuple[Entry, ...] | None:
+        """Return the entries after ``start`` up to ``end``.
+
+        None if they are not all known: trimmed, too many, or Redis is not there to ask.
+        """
+        if not self._is_connected:
+            return None
+        found: asyncio.Future[tuple[Entry, ...] | None]
+        found = asyncio.get_running_loop().create_future()
+
+        def on_reply(reply: object) -> None:
+            entries = self._entries(merchant_id, reply)
+            if not found.done():
+                found.set_result(entries and entries_between(start, end, entries))
+
+        self._request(read_command(Read(merchant_id, start, end)), on_reply)
+        return await found
+
+    async def run(self) -> None:
+        """Keep a tracked connection alive, for ever."""
+        failures = 0
+        try:
+            while True:
+                connected_at = time.monotonic()
+                try:
+                    await self._follow()
+                except* (RedisError, OSError, TimeoutError) as group:
+                    cause = _first(group)
+                if time.monotonic() - connected_at > self._probe_deadline_s:
+                    failures = 0
+                failures += 1
+                if failures == 1:
+                    logger.warning("tail interrupted, reconnecting cause=%r", str(cause))
+                cap_s = min(_RECONNECT_CAP_S, _RECONNECT_BASE_S * 2 ** min(failures, 16))
+                await asyncio.sleep(random.uniform(cap_s / 2, cap_s))  # noqa: S311 (spreads load)
+        finally:
+            await self._ordinary.aclose()
+            await self._ordinary.connection_pool.disconnect()
+
+    async def _follow(self) -> None:
+        connection = self._pool.make_connection()
+        try:
+            async with asyncio.timeout(self._probe_deadline_s):
+                await connection.connect()
+                await start_tracking(connection)
+            self._is_connected = True
+            self._tail.connected()
+            self._wanted.set()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._receive(connection), name="tail receives")
+                group.create_task(self._send(connection), name="tail sends")
+                group.create_task(self._probe(), name="tail probes")
+                group.create_task(self._sweep(), name="tail sweeps")
+        finally:
+            self._is_connected = False
+            await connection.disconnect(nowait=True)
+            self._abandon_requests()
+
+    def _abandon_requests(self) -> None:
+        lost = RedisConnectionError("the connection to Redis was lost before its answer")
+        callbacks = [*self._in_flight, *(on_reply for _, on_reply in self._requests)]
+        self._in_flight.clear()
+        self._requests.clear()
+        for on_reply in callbacks:
+            on_reply(lost)
+
+    async def _receive(self, connection: AbstractConnection) -> None:
+        """Take replies and announcements in the order in which Redis sent them."""
+        while True:
+            for _ in range(_READS_AT_ONCE):
+                reply = await read_reply_or_announcement(connection)
+                if isinstance(reply, Announcement):
+                    self._announced(reply)
+                elif self._in_flight:
+                    self._in_flight.popleft()(reply)
+            await asyncio.sleep(0)  # a full buffer is read without suspending
+
+    def _announced(self, announcement: Announcement) -> None:
+        if announcement.keys is None:
+            self._tail.announced(None)
+        for key in announcement.keys or ():
+            merchant_id = merchant_of(key)
+            if merchant_id is not None:
+                self._tail.announced(merchant_id)
+            elif key == self._probe_key.encode():
+                self._probe_announced.set()
+        self._wanted.set()
+
+    async def _send(self, connection: AbstractConnection) -> None:
+        """Send what is to be read, many reads in one pipeline, never two of one stream at once."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            while batch := self._take():
+                self._in_flight.extend(on_reply for _, on_reply in batch)
+                commands = [command for command, _ in batch]
+                await connection.send_packed_command(connection.pack_commands(commands))
+
+    def _take(self) -> list[tuple[Command, OnReply]]:
+        batch = [self._requests.popleft() for _ in range(min(len(self._requests), _READS_AT_ONCE))]
+        for watch, read in self._tail.reads(_READS_AT_ONCE):
+            batch.append((read_command(read), self._taker(watch)))
+        return batch
+
+    def _taker(self, watch: Watch) -> OnReply:
+        def on_reply(reply: object) -> None:
+            if isinstance(reply, RedisConnectionError):
+                return  # the next connection reads it again
+            entries = self._entries(watch.merchant_id, reply)
+            if entries is None:
+                self._tail.refused(watch)
+            else:
+                self._tail.answered(watch, entries)
+            if watch.is_queued:
+                self._wanted.set()
+
+        return on_reply
+
+    def _request(self, command: Command, on_reply: OnReply) -> None:
+        self._requests.append((command, on_reply))
+        self._wanted.set()
+
+    def _entries(self, merchant_id: str, reply: object) -> list[Entry] | None:
+        return parse_entries(merchant_id, reply, data_limit_bytes=self._data_limit_bytes)
+
+    async def _probe(self) -> None:
+        """Write through an ordinary connection, and see it announced on the tracked one."""
+        is_first = True
+        while True:
+            self._probe_announced.clear()
+            armed = asyncio.get_running_loop().create_future()
+            self._request(("GET", self._probe_key), lambda reply: _resolve(armed, reply))
+            try:
+                async with asyncio.timeout(self._probe_deadline_s):
+                    await armed
+                    await self._ordinary.set(self._probe_key, os.getpid(), ex=_PROBE_LIFETIME_S)
+                    await self._probe_announced.wait()
+            except TimeoutError as exc:
+                text = f"a write of ours was not announced within {self._probe_deadline_s} s"
+                raise ProbeLost(text) from exc
+            except ResponseError as exc:
+                # Redis is there but takes no writes (full, read only): the tail itself is well.
+                logger.debug("probe refused cause=%r", str(exc))
+            else:
+                self._probed_at = time.monotonic()
+                if is_first:
+                    logger.info("tail connected merchants=%d", len(self._tail))
+                    is_first = False
+            await asyncio.sleep(self._probe_interval_s)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
+            self._tail.sweep(1 / _SWEEP_STEPS)
+            self._wanted.set()
+
+
+def _resolve(future: asyncio.Future[object], reply: object) -> None:
+    if not future.done():
+        future.set_result(reply)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
