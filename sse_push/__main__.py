@@ -17,6 +17,7 @@ def run() -> None:
         format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr, level="INFO"
     )
     logging.getLogger("httpx").setLevel("WARNING")
+    status: object = 1
     try:
         status = main.main(prog_name="sse-push", standalone_mode=False)
     except ConfigError as exc:

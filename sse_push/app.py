@@ -225,7 +225,7 @@ def _error(
     return JSONResponse({"error": code, "detail": detail, **more}, status, headers)
 
 
-async def _on_push_error(_request: Request[State], exc: Exception) -> Response:
+async def _on_push_error(_request: Request, exc: Exception) -> Response:
     status, code = _STATUSES[cast("type[PushError]", type(exc))]
     headers: dict[str, str] = {}
     more: dict[str, object] = {}
@@ -238,7 +238,7 @@ async def _on_push_error(_request: Request[State], exc: Exception) -> Response:
     return _error(status, code, str(exc), headers=headers, **more)
 
 
-async def _on_http_exception(request: Request[State], exc: Exception) -> Response:
+async def _on_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException), "registered for it only"
     detail = exc.detail
     headers = dict(exc.headers or {})
@@ -253,9 +253,7 @@ async def _on_http_exception(request: Request[State], exc: Exception) -> Respons
 # -- lifespan
 
 
-def create_app(
-    settings: Settings, board_folder: Path, routes: Sequence[BaseRoute] = ()
-) -> ASGIApp:
+def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRoute] = ()) -> ASGIApp:
     """Return the service as one ASGI application; its lifespan connects to Redis.
 
     ``board_folder``: where the workers of this instance see each other. ``routes`` come after
@@ -375,5 +373,3 @@ async def _keep_board(state: State) -> None:
     while True:
         state["board"].write(state["follower"].probe_age_s)
         await asyncio.sleep(_BOARD_INTERVAL_S)
-
-

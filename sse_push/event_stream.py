@@ -299,15 +299,13 @@ class TransportStream(Response):
         self._late: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client leaves or ``end`` is called."""
         hub = self._streaming.hub
         self._subscription = hub.subscribe(self._merchant_id, self)
         try:
             self._bound_buffers()
-            await send(
-                {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            )
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             beginning = _Beginning(self._streaming, self._subscription, self._last_event_id)
             await self._send(await beginning.first_bytes())
             self._opened()
@@ -362,9 +360,7 @@ class TransportStream(Response):
 
     async def _send(self, body: bytes, *, more_body: bool = True) -> None:
         # The server's own send: it waits while the client takes no bytes.
-        await self._cycle.send(
-            {"type": "http.response.body", "body": body, "more_body": more_body}
-        )
+        await self._cycle.send({"type": "http.response.body", "body": body, "more_body": more_body})
 
     async def _drain(self) -> None:
         await self._send(b"")

@@ -35,7 +35,7 @@ class EndReason(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """What one ``refresh`` event says: all that a client shows of ``topic`` may be older than ``id``.
+    """What one ``refresh`` event says: what you show of ``topic`` may be older than ``id``.
 
     ``version`` is this process's own count of changes to the merchant. It rises even when
     IDs fall (after a resync), and orders refreshes where IDs can't.
@@ -268,6 +268,7 @@ class Hub(Generic[FrameT]):
         heartbeat: FrameT,
         pace: Pace,
         clock: Clock,
+        *,
         chance: random.Random | None = None,
     ) -> None:
         self._source = source
@@ -317,9 +318,7 @@ class Hub(Generic[FrameT]):
             self._source.watch(merchant_id)
         return subscription
 
-    def when_armed(
-        self, subscription: Subscription[FrameT], callback: Callable[[], None]
-    ) -> None:
+    def when_armed(self, subscription: Subscription[FrameT], callback: Callable[[], None]) -> None:
         """Call back as soon as the merchant's stream has been read; at once if it has been."""
         if subscription.merchant.is_armed:
             callback()

@@ -60,7 +60,9 @@ def parse_merchant_id(value: object) -> str:
         value = str(value)
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
-    raise InvalidMerchantId(f"merchant_id: expected {_NAME_TEXT}, or an integer; came {_show(value)}")
+    raise InvalidMerchantId(
+        f"merchant_id: expected {_NAME_TEXT}, or an integer; came {_show(value)}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,9 @@ def _encode_data(data: object, data_limit_bytes: int) -> str | None:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         size_bytes = len(text.encode("utf-8"))
     except UnicodeEncodeError as exc:
-        raise InvalidNotification("data: expected Unicode text, came half a surrogate pair") from exc
+        raise InvalidNotification(
+            "data: expected Unicode text, came half a surrogate pair"
+        ) from exc
     except ValueError as exc:  # 1e999 parses, as infinity
         raise InvalidNotification("data: expected finite numbers, came one that is not") from exc
     except RecursionError as exc:

@@ -73,7 +73,7 @@ def stop_if_it_dies(task: asyncio.Task[None]) -> None:
 async def stop_with_parent() -> None:
     """Stop this process once its parent is gone: a worker without its supervisor is an orphan."""
     parent = os.getppid()
-    while os.getppid() == parent:
+    while os.getppid() == parent:  # noqa: ASYNC110 (no event tells a child of it)
         await asyncio.sleep(_PARENT_INTERVAL_S)
     logger.warning("the supervising process is gone, stopping parent=%d", parent)
     signal.raise_signal(signal.SIGTERM)

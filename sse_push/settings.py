@@ -57,23 +57,27 @@ class Settings(BaseSettings):
         None, description="who may listen; `none`: anyone. Must be said"
     )
     notify_keys: NotifyKeys | None = Field(
-        None, description="bearer keys that may notify, comma-separated; `none`: anyone. Must be said"
+        None,
+        description="bearer keys that may notify, comma-separated; `none`: anyone. Must be said",
     )
 
     heartbeat_s: float = Field(
         15.0, ge=0.2, le=300, description="longest silence before a `heartbeat` event is written"
     )
     refresh_interval_ms: int = Field(
-        100, ge=1, le=60_000, description="a busy merchant's browsers are written to this often at most"
+        100,
+        ge=1,
+        le=60_000,
+        description="a busy merchant's browsers are written to this often at most",
     )
     retry_ms: int = Field(
-        2000, ge=100, le=60_000, description="reconnection time told to browsers, ± 50 % each"
+        2000, ge=100, le=20_000, description="reconnection time told to browsers, ± 50 % each"
     )
     soft_retry_min_ms: int = Field(
-        5000, ge=100, le=600_000, description="shortest reconnection time when not served now"
+        5000, ge=100, le=30_000, description="shortest reconnection time when not served now"
     )
     soft_retry_max_ms: int = Field(
-        30_000, ge=100, le=600_000, description="longest reconnection time when not served now"
+        30_000, ge=100, le=30_000, description="longest reconnection time when not served now"
     )
     max_connection_age_s: float = Field(
         900.0, ge=1, le=86_400, description="a connection is moved on after this, ± 20 % each"
@@ -88,7 +92,10 @@ class Settings(BaseSettings):
         description="kernel's buffer per connection: what a sleeping client finds waiting",
     )
     tcp_user_timeout_ms: int = Field(
-        30_000, ge=1000, le=600_000, description="a peer that acknowledges nothing is dropped after this"
+        30_000,
+        ge=1000,
+        le=600_000,
+        description="a peer that acknowledges nothing is dropped after this",
     )
     listen_backlog: int = Field(
         4096, ge=16, le=65_535, description="connections that may wait to be accepted"
@@ -119,7 +126,10 @@ class Settings(BaseSettings):
         3.0, ge=0.05, le=60, description="how often Redis is asked to announce a write of ours"
     )
     probe_deadline_s: float = Field(
-        6.0, ge=0.1, le=120, description="not ready, and reconnecting, when no write came back in this"
+        6.0,
+        ge=0.1,
+        le=120,
+        description="not ready, and reconnecting, when no write came back in this",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe level that is logged"

@@ -18,7 +18,9 @@ SHOWS = {
     "roxy": ("The Last Lighthouse", "20:15"),
     "lumiere": ("Paper Planets", "21:00"),
 }
-SEATS = [f"{chr(ord('A') + row)}{place}" for row in range(ROWS) for place in range(1, 1 + SEATS_PER_ROW)]
+SEATS = [
+    f"{chr(ord('A') + row)}{place}" for row in range(ROWS) for place in range(1, 1 + SEATS_PER_ROW)
+]
 
 
 @dataclass(frozen=True, slots=True)

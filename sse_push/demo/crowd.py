@@ -31,17 +31,19 @@ def run_crowd(url: str, buyers: int) -> None:
 async def _crowd(url: str, buyers: int) -> None:
     parent = os.getppid()
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=10) as client:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(_listen(client, url, random.choice(list(SHOWS))))  # noqa: S311
-                for _ in range(buyers)
-            ]
-            while os.getppid() == parent:
-                await asyncio.sleep(random.expovariate(1 / _SECONDS_PER_SALE))
-                await _buy(client, f"buyer-{random.randrange(buyers)}")  # noqa: S311
-            for task in tasks:
-                task.cancel()
+    async with (
+        httpx.AsyncClient(base_url=url, limits=limits, timeout=10) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        tasks = [
+            group.create_task(_listen(client, url, random.choice(list(SHOWS))))  # noqa: S311
+            for _ in range(buyers)
+        ]
+        while os.getppid() == parent:
+            await asyncio.sleep(random.expovariate(1 / _SECONDS_PER_SALE))
+            await _buy(client, f"buyer-{random.randrange(buyers)}")  # noqa: S311
+        for task in tasks:
+            task.cancel()
 
 
 async def _listen(client: httpx.AsyncClient, url: str, merchant_id: str) -> None:

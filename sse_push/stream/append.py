@@ -109,7 +109,7 @@ class Appender:
 
     def _result(self, future: asyncio.Future[EntryId]) -> EntryId | StreamUnavailable:
         if not future.done():
-            outcome = "unknown" if future in self._sent else "not_published"
+            outcome: Outcome = "unknown" if future in self._sent else "not_published"
             text = f"expected an answer of Redis within {self._timeout_s} s, none came"
             return StreamUnavailable(text, outcome)
         exc = future.exception()
@@ -184,9 +184,7 @@ def _settle(waiting: _Waiting | None, reply: object) -> None:
         _refuse([waiting], f"Redis refused the entry: {reply}", None, "not_published")
 
 
-def _refuse(
-    batch: list[_Waiting], text: str, cause: Exception | None, outcome: Outcome
-) -> None:
+def _refuse(batch: list[_Waiting], text: str, cause: Exception | None, outcome: Outcome) -> None:
     for waiting in batch:
         if not waiting.entry_id.done():
             error = StreamUnavailable(text, outcome)

@@ -9,6 +9,7 @@ import math
 import os
 from typing import NamedTuple, cast
 
+from redis._parsers.hiredis import _AsyncHiredisParser
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -50,9 +51,20 @@ async def start_tracking(connection: AbstractConnection) -> None:
     """
     # until redis-py offers this publicly for a single connection: its parser's push handler is the
     # only way to an invalidation message. tests/integration/test_stream.py fails when it moves.
-    connection._parser.set_invalidation_push_handler(_to_announcement)  # noqa: SLF001
+    parser = cast("_AsyncHiredisParser", connection._parser)  # noqa: SLF001
+    parser.set_invalidation_push_handler(_to_announcement)
     await connection.send_command("CLIENT", "TRACKING", "ON")
     await connection.read_response()
+
+
+async def read_server_id(connection: AbstractConnection) -> bytes:
+    """Return the ID of this run of the server: another one may have lost the newest entries.
+
+    https://redis.io/docs/latest/commands/info/
+    """
+    await connection.send_command("INFO", "server")
+    info = cast("bytes", await connection.read_response())
+    return next((line for line in info.splitlines() if line.startswith(b"run_id:")), b"")
 
 
 async def _to_announcement(push: list[object]) -> Announcement:

@@ -68,9 +68,7 @@ def _version(info: dict[str, object]) -> Finding:
     return Finding("ok", f"{name} {text}")
 
 
-async def _announces(
-    redis: Redis, connection: AbstractConnection, timeout_s: float
-) -> Finding:
+async def _announces(redis: Redis, connection: AbstractConnection, timeout_s: float) -> Finding:
     key = f"{PROBE_PREFIX}check-{secrets.token_hex(8)}"
     try:
         await connection.connect()

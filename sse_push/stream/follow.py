@@ -26,6 +26,7 @@ from sse_push.stream.connection import (
     Announcement,
     connection_pool,
     read_reply_or_announcement,
+    read_server_id,
     start_tracking,
 )
 from sse_push.stream.contract import (
@@ -93,6 +94,7 @@ class Follower:
         self._requests: deque[tuple[Command, OnReply]] = deque()
         self._in_flight: deque[OnReply] = deque()
         self._is_connected = False
+        self._server_id = b""
 
     @property
     def probe_age_s(self) -> float:
@@ -117,16 +119,9 @@ class Follower:
         """
         if not self._is_connected:
             return None
-        found: asyncio.Future[tuple[Entry, ...] | None]
-        found = asyncio.get_running_loop().create_future()
-
-        def on_reply(reply: object) -> None:
-            entries = self._entries(merchant_id, reply)
-            if not found.done():
-                found.set_result(entries and entries_between(start, end, entries))
-
-        self._request(read_command(Read(merchant_id, start, end)), on_reply)
-        return await found
+        reply = await self._ask(read_command(Read(merchant_id, start, end)))
+        entries = self._entries(merchant_id, reply)
+        return None if entries is None else entries_between(start, end, entries)
 
     async def run(self) -> None:
         """Keep a tracked connection alive, for ever."""
@@ -134,6 +129,7 @@ class Follower:
         try:
             while True:
                 connected_at = time.monotonic()
+                cause: BaseException | None = None
                 try:
                     await self._follow()
                 except* (RedisError, OSError, TimeoutError) as group:
@@ -155,8 +151,10 @@ class Follower:
             async with asyncio.timeout(self._probe_deadline_s):
                 await connection.connect()
                 await start_tracking(connection)
+                server_id = await read_server_id(connection)
             self._is_connected = True
-            self._tail.connected()
+            self._tail.connected(has_history=server_id == self._server_id)
+            self._server_id = server_id
             self._wanted.set()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._receive(connection), name="tail receives")
@@ -228,25 +226,28 @@ class Follower:
 
         return on_reply
 
-    def _request(self, command: Command, on_reply: OnReply) -> None:
+    async def _ask(self, command: Command) -> object:
+        """Send one command on the tracked connection; a lost connection is an answer too."""
+        replied: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+        def on_reply(reply: object) -> None:
+            if not replied.done():  # who asked may have gone
+                replied.set_result(reply)
+
         self._requests.append((command, on_reply))
         self._wanted.set()
+        return await replied
 
     def _entries(self, merchant_id: str, reply: object) -> list[Entry] | None:
         return parse_entries(merchant_id, reply, data_limit_bytes=self._data_limit_bytes)
 
     async def _probe(self) -> None:
-        """Write through an ordinary connection, and see it announced on the tracked one."""
+        """Prove again and again that a change is announced to us, or lose the connection."""
         is_first = True
         while True:
-            self._probe_announced.clear()
-            armed = asyncio.get_running_loop().create_future()
-            self._request(("GET", self._probe_key), lambda reply: _resolve(armed, reply))
             try:
                 async with asyncio.timeout(self._probe_deadline_s):
-                    await armed
-                    await self._ordinary.set(self._probe_key, os.getpid(), ex=_PROBE_LIFETIME_S)
-                    await self._probe_announced.wait()
+                    await self._see_own_write()
             except TimeoutError as exc:
                 text = f"a write of ours was not announced within {self._probe_deadline_s} s"
                 raise ProbeLost(text) from exc
@@ -260,16 +261,18 @@ class Follower:
                     is_first = False
             await asyncio.sleep(self._probe_interval_s)
 
+    async def _see_own_write(self) -> None:
+        """Write through an ordinary connection, and see it announced on the tracked one."""
+        self._probe_announced.clear()
+        await self._ask(("GET", self._probe_key))
+        await self._ordinary.set(self._probe_key, os.getpid(), ex=_PROBE_LIFETIME_S)
+        await self._probe_announced.wait()
+
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
             self._tail.sweep(1 / _SWEEP_STEPS)
             self._wanted.set()
-
-
-def _resolve(future: asyncio.Future[object], reply: object) -> None:
-    if not future.done():
-        future.set_result(reply)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -111,11 +111,18 @@ class Tail:
         for watch in self._watches.values():
             self._doubt(watch)
 
-    def connected(self) -> None:
-        """Begin again on a new connection: nothing is armed there, and we were blind till now."""
+    def connected(self, *, has_history: bool) -> None:
+        """Begin again on a new connection: nothing is armed there, and we were blind till now.
+
+        Without ``has_history`` the server is not the one that we knew: it was restarted, or
+        another was promoted. It may have lost entries that we never saw, and then even a stream
+        that still ends with what we hold is a resync.
+        """
         self._queue.clear()
         for watch in self._watches.values():
             watch.is_reading = watch.is_queued = False
+            if watch.is_armed and not has_history:
+                watch.is_behind, watch.floor = True, None
             self._doubt(watch)
 
     def sweep(self, share: float) -> None:
@@ -238,9 +245,7 @@ class Tail:
         self._on_change(Change(watch.merchant_id, newest, is_resync=True))
 
 
-def entries_between(
-    start: EntryId, end: EntryId, entries: list[Entry]
-) -> tuple[Entry, ...] | None:
+def entries_between(start: EntryId, end: EntryId, entries: list[Entry]) -> tuple[Entry, ...] | None:
     """Return what came after ``start``, up to ``end``, or None if it is not all known.
 
     ``entries`` is the answer to ``Read(merchant_id, start, end)``: it is whole only if it begins
