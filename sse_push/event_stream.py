@@ -229,7 +229,7 @@ class _Beginning:
         if not self._armed.done():
             await asyncio.wait([self._armed], timeout=streaming.arm_timeout_s)
         newest, frame = None, None
-        if self._armed.done():
+        if self._armed.done() and not subscription.is_ended:
             newest = await self._admit()
             frame = streaming.hub.take(subscription)
         ready = encode_ready(
@@ -245,8 +245,9 @@ class _Beginning:
         """Wait for a late Redis, then compare and go live; at once if that has been done."""
         if self._subscription.is_joining:
             await self._armed
-            await self._admit()
-            self._streaming.hub.drained(self._subscription)
+            if not self._subscription.is_ended:
+                await self._admit()
+                self._streaming.hub.drained(self._subscription)
 
     async def _admit(self) -> EntryId | None:
         """Compare, and go live; return the newest ID if nothing is owed up to it."""

@@ -319,7 +319,10 @@ class Hub(Generic[FrameT]):
         return subscription
 
     def when_armed(self, subscription: Subscription[FrameT], callback: Callable[[], None]) -> None:
-        """Call back as soon as the merchant's stream has been read; at once if it has been."""
+        """Call back as soon as the merchant's stream has been read; at once if it has been.
+
+        It is also called, unarmed, if the subscription ends first.
+        """
         if subscription.merchant.is_armed:
             callback()
         else:
@@ -374,6 +377,9 @@ class Hub(Generic[FrameT]):
         subscription.pending.clear()
         self._count -= 1
         self._forget_plan(subscription)
+        if subscription.on_armed is not None:
+            subscription.on_armed()
+            subscription.on_armed = None
         merchant = subscription.merchant
         del merchant.subscriptions[subscription]
         if not merchant.subscriptions:
