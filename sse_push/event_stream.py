@@ -39,6 +39,9 @@ HEADERS = {
     "X-Accel-Buffering": "no",
 }
 
+SOFT_ANSWER_HEADER = "X-Sse-Push-Soft-Answer"
+"""Marks a 200 that serves nothing, for monitoring; nginx sets it on its own as well."""
+
 SEND_SCOPE_KEY = "sse_push.send"
 """Where ``app`` leaves the server's own ``send`` in the ASGI scope."""
 
@@ -95,8 +98,10 @@ def encode_ready(
 ) -> bytes:
     """Encode the first block of a stream; ``newest`` only if nothing is owed."""
     line = "" if newest is None else f"id: {newest}\n"
+    # 15 and not 15.0: a whole number stays one.
+    heartbeat = int(heartbeat_s) if heartbeat_s.is_integer() else heartbeat_s
     data = _json(
-        {"merchant_id": merchant_id, "heartbeat_s": heartbeat_s, "connection_id": connection_id}
+        {"merchant_id": merchant_id, "heartbeat_s": heartbeat, "connection_id": connection_id}
     )
     return f"retry: {retry_ms}\n{line}event: ready\ndata: {data}\n\n".encode()
 
@@ -192,7 +197,11 @@ class Streaming:
         It keeps its last event ID; after any status but 200 it would never come back.
         """
         retry_ms = random.randint(self.soft_retry_min_ms, self.soft_retry_max_ms)  # noqa: S311
-        return Response(encode_goodbye(reason, retry_ms), headers=HEADERS, media_type=MEDIA_TYPE)
+        return Response(
+            encode_goodbye(reason, retry_ms),
+            headers={**HEADERS, SOFT_ANSWER_HEADER: "1"},
+            media_type=MEDIA_TYPE,
+        )
 
     def open(
         self, scope: Scope, merchant_id: str, last_event_id: str | None

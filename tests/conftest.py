@@ -1,0 +1,65 @@
+"""The servers that tests share: one Redis and one service for all, publishers for each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncGenerator, Generator
+
+import pytest
+
+from tests.support import Publisher, Redis, Service
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Generator[Redis]:
+    server = Redis.start(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def service(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
+    """One worker, and times that tests can wait for."""
+    started = Service.start(
+        tmp_path_factory.mktemp("service"),
+        redis.url,
+        heartbeat_s=1,
+        probe_interval_s=0.2,
+        probe_deadline_s=2,
+        drain_s=1,
+    )
+    yield started
+    assert started.stop() == 0, started.log
+    started.assert_no_errors()
+
+
+@pytest.fixture(scope="session")
+def workers(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
+    """Two workers behind one port."""
+    started = Service.start(
+        tmp_path_factory.mktemp("workers"),
+        redis.url,
+        "--workers",
+        "2",
+        probe_interval_s=0.2,
+        probe_deadline_s=2,
+        drain_s=1,
+    )
+    yield started
+    assert started.stop() == 0, started.log
+    started.assert_no_errors()
+
+
+@pytest.fixture
+async def publisher(service: Service) -> AsyncGenerator[Publisher]:
+    backend = Publisher(service.url)
+    yield backend
+    await backend.close()
+
+
+@pytest.fixture
+def merchant() -> str:
+    """A merchant of this test's own."""
+    return f"m-{next(_numbers)}"
