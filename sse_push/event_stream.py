@@ -99,7 +99,7 @@ def encode_ready(
     """Encode the first block of a stream; ``newest`` only if nothing is owed."""
     line = "" if newest is None else f"id: {newest}\n"
     # 15 and not 15.0: a whole number stays one.
-    heartbeat = int(heartbeat_s) if heartbeat_s.is_integer() else heartbeat_s
+    heartbeat = int(heartbeat_s) if heartbeat_s == int(heartbeat_s) else heartbeat_s
     data = _json(
         {"merchant_id": merchant_id, "heartbeat_s": heartbeat, "connection_id": connection_id}
     )

@@ -95,7 +95,7 @@ class Redis:
         with (folder / "redis.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)
         redis = cls(port, process, folder, arguments)
-        wait_for(lambda: redis.answers(), "redis-server to answer")
+        wait_for(redis.answers, "redis-server to answer")
         return redis
 
     def answers(self) -> bool:

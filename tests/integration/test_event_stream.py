@@ -14,7 +14,7 @@ READY = re.compile(
     rb"retry: [0-9]+\n"
     rb"(id: (?P<id>[0-9]+-[0-9]+)\n)?"
     rb"event: ready\n"
-    rb'data: \{"merchant_id":"(?P<merchant>[^"]+)","heartbeat_s":1,"connection_id":"[0-9a-f]+-[0-9]+"\}\n'
+    rb'data: \{"merchant_id":"[^"]+","heartbeat_s":1,"connection_id":"[0-9a-f]+-[0-9]+"\}\n'
     rb"\n"
 )
 

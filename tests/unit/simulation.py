@@ -19,7 +19,7 @@ from typing import Any, cast
 from sse_push import event_stream
 from sse_push.event_source import Event, Parser
 from sse_push.event_stream import Frame, Streaming, TransportStream
-from sse_push.hub import Hub, Pace
+from sse_push.hub import EndReason, Hub, Pace
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.stream.tail import NEW_ENTRIES, Read, Tail, Watch, entries_between
 
@@ -88,11 +88,13 @@ class ManualClock:
 
 # -- a model of Redis
 
+NEVER = EntryId(0, 0)
+
 
 @dataclass
 class ModelStream:
     entries: list[Entry] = field(default_factory=list)
-    last: EntryId = EntryId(0, 0)
+    last: EntryId = NEVER
     is_other_type: bool = False
 
 
@@ -557,13 +559,17 @@ class Simulation:
             for subscription in merchant.subscriptions
         ]
         if subscriptions:
-            reason = event_stream.EndReason.CONNECTION_AGE
-            self.hub.end(self.chance.choice(subscriptions), reason)
+            self.hub.end(self.chance.choice(subscriptions), EndReason.CONNECTION_AGE)
 
     def hear(self) -> None:
         for page in self.pages:
             if page.cycle is not None and not page.cycle.disconnected:
                 page.hear(self.chance.choice([0, 10, 100, 10**6]))
+
+    def hear_all(self) -> None:
+        for page in self.pages:
+            if page.cycle is not None and not page.cycle.disconnected:
+                page.hear(10**6)
 
     def mark_lost(self) -> None:
         for page in self.pages:
@@ -599,7 +605,7 @@ class Simulation:
                 self.redis.streams = copied(self.snapshot) if kind == "older" else {}
             for stream in self.redis.streams.values() if kind == "without the newest" else ():
                 del stream.entries[-1:]
-                stream.last = stream.entries[-1].id if stream.entries else EntryId(0, 0)
+                stream.last = stream.entries[-1].id if stream.entries else NEVER
             if self.chance.random() < 0.5:
                 self.redis.time_ms -= 6400
 
@@ -700,15 +706,9 @@ class Simulation:
                     self.connect(page)
             for _ in range(6):
                 await asyncio.sleep(0)
-                self.follower.send(1000)
-                while self.follower.sent:
-                    self.follower.serve_one()
-                while self.redis.out:
-                    self.follower.receive_one()
+                self.pump()
             self.clock.advance(0.5)
-            for page in self.pages:
-                if page.cycle is not None and not page.cycle.disconnected:
-                    page.hear(10**6)
+            self.hear_all()
             for _ in range(3):
                 await asyncio.sleep(0)
             self.reap()

@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -19,7 +19,7 @@ from sse_push.event_stream import Frame, TransportStream, _Beginning
 from sse_push.hub import EndReason, FanOut, Hub, Merchant, Pending, Refresh, Subscription
 from sse_push.notification import Entry, EntryId
 from sse_push.stream.tail import Read, Tail, Watch
-from tests.unit.simulation import ModelFollower, Simulation
+from tests.unit.simulation import ModelCycle, ModelFollower, Simulation
 
 RUNS = int(os.environ.get("SSE_PUSH_TEST_RUNS", "10000"))
 RUNS_OF_A_MUTANT = 10_000
@@ -181,7 +181,7 @@ class WritesIntoAClosedFlow(TransportStream):
 
     def offer(self, frame: Frame) -> bool:
         if not self._is_open and self._task is not None and not self._cycle.disconnected:
-            self._cycle.put(frame.chunk)  # type: ignore[attr-defined]  # the model's
+            cast("ModelCycle", self._cycle).put(frame.chunk)
             return True
         return super().offer(frame)
 
@@ -196,26 +196,27 @@ class EndsAfterItsLastChunk(Hub[Frame]):
             stream._is_open = True  # and unsubscribes when its task ends
 
 
+MUTANTS_OF: dict[str, list[type]] = {
+    "tail": [
+        ReadsAfterWhatItHolds,
+        BelievesThatNothingCame,
+        ClearsTheMarkAfterTheRead,
+        ReadsOnlyOnce,
+        TrustsAnotherServer,
+    ],
+    "follower": [ReadsWithoutArming, OneErrorFailsAll],
+    "hub": [
+        FansOutAtOnce,
+        RecipientsMayChange,
+        ComparesWithTheLastWritten,
+        WritesToTheJoining,
+        CountsOnlyTheAdmitted,
+        EndsAfterItsLastChunk,
+    ],
+}
 MUTANTS: dict[str, Build] = {
-    mutant.__name__: partial(Simulation, **{kind: mutant})  # type: ignore[arg-type]
-    for kind, mutants in {
-        "tail": [
-            ReadsAfterWhatItHolds,
-            BelievesThatNothingCame,
-            ClearsTheMarkAfterTheRead,
-            ReadsOnlyOnce,
-            TrustsAnotherServer,
-        ],
-        "follower": [ReadsWithoutArming, OneErrorFailsAll],
-        "hub": [
-            FansOutAtOnce,
-            RecipientsMayChange,
-            ComparesWithTheLastWritten,
-            WritesToTheJoining,
-            CountsOnlyTheAdmitted,
-            EndsAfterItsLastChunk,
-        ],
-    }.items()
+    mutant.__name__: partial(Simulation, **cast("dict[str, Any]", {kind: mutant}))
+    for kind, mutants in MUTANTS_OF.items()
     for mutant in mutants
 }
 # The hub and the connection both see to it; only without both does a frame overtake another.
