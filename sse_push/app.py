@@ -34,7 +34,12 @@ from sse_push.errors import (
 from sse_push.event_stream import SEND_SCOPE_KEY, Frame, Streaming
 from sse_push.hub import Hub, Pace
 from sse_push.notification import Change, EntryId, Notification, parse_json
-from sse_push.process import hear_stop, stop_if_it_dies, stop_with_parent
+from sse_push.process import (
+    hear_stop,
+    stop_if_a_callback_fails,
+    stop_if_it_dies,
+    stop_with_parent,
+)
 from sse_push.readiness import Board
 from sse_push.settings import Settings
 from sse_push.stream import Appender, Follower
@@ -272,8 +277,9 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
             tasks.append(asyncio.create_task(stop_with_parent(), name="parent"))
         for task in tasks:
             stop_if_it_dies(task)
+        stop_if_a_callback_fails(asyncio.get_running_loop())
         try:
-            with hear_stop(state["hub"].drain):
+            with hear_stop(state["hub"].drain, is_supervised=settings.workers > 1):
                 yield state
         finally:
             # The tail stops last: until its goodbye, each stream got every refresh.

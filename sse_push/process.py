@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -20,12 +21,15 @@ _PARENT_INTERVAL_S = 1.0
 
 
 @contextmanager
-def hear_stop(begin: Callable[[], None]) -> Generator[None]:
+def hear_stop(begin: Callable[[], None], *, is_supervised: bool) -> Generator[None]:
     """Call ``begin`` in the event loop on the first SIGTERM or SIGINT, before the server reacts.
 
     The server's own handler runs as well: it stops accepting, and then waits for the streams to
     end, which they do because ``begin`` ends them. A second signal of either kind makes it stop
     waiting. (uvicorn's lifespan shutdown comes too late: it runs after the streams have ended.)
+
+    A supervised process leaves SIGINT to its supervisor: Ctrl-C reaches both, and the
+    supervisor's SIGTERM would be taken for the second signal.
 
     https://www.uvicorn.org/server-behavior/#graceful-process-shutdown
     """
@@ -47,13 +51,13 @@ def hear_stop(begin: Callable[[], None]) -> Generator[None]:
             original(number, frame)
 
     for number in _STOP_SIGNALS:
-        signal.signal(number, on_signal)
+        is_left = is_supervised and number is signal.SIGINT
+        signal.signal(number, signal.SIG_IGN if is_left else on_signal)
     try:
         yield
     finally:
         for number, original in originals.items():
-            if signal.getsignal(number) is on_signal:
-                signal.signal(number, original)
+            signal.signal(number, original)
 
 
 def stop_if_it_dies(task: asyncio.Task[None]) -> None:
@@ -68,6 +72,24 @@ def stop_if_it_dies(task: asyncio.Task[None]) -> None:
             signal.raise_signal(signal.SIGTERM)
 
     task.add_done_callback(on_done)
+
+
+def stop_if_a_callback_fails(loop: asyncio.AbstractEventLoop) -> None:
+    """Stop the process when a callback of the event loop raises, as ``stop_if_it_dies`` does.
+
+    Timers and fan-outs are callbacks; one that is cut short leaves its state in between. An error
+    of a single connection comes without a ``handle``, and is only logged.
+
+    https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.call_exception_handler
+    """
+
+    def on_exception(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        if "handle" in context and "exception" in context:
+            logger.critical("a callback failed, stopping")
+            signal.raise_signal(signal.SIGTERM)
+
+    loop.set_exception_handler(on_exception)
 
 
 async def stop_with_parent() -> None:

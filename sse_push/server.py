@@ -25,6 +25,7 @@ from sse_push.settings import Settings
 logger = logging.getLogger(__name__)
 
 _STOP_MARGIN_S = 10.0
+_JOIN_STEP_S = 0.1
 _KEEP_ALIVE_S = 75
 """Longer than nginx keeps an idle connection to us (60 s): who closes first never races a POST."""
 
@@ -128,13 +129,28 @@ def serve(
         config.configure_logging()
         logger.info("listening address=%s workers=%d", address, settings.workers)
         if settings.workers > 1:
-            Multiprocess(config, [sock]).run()
+            _Workers(config, [sock]).run()
             return 0
         server = uvicorn.Server(config)
         server.run([sock])
     if settings.uds is not None:
         Path(settings.uds).unlink(missing_ok=True)
     return 0 if server.started else 1
+
+
+class _Workers(Multiprocess):
+    """uvicorn's supervisor, with an ear for a second signal while it waits for its workers."""
+
+    def join_all(self) -> None:
+        """Wait for the workers to drain; end them at once when told again."""
+        while any(process.process.is_alive() for process in self.processes):
+            if {signal.SIGTERM, signal.SIGINT} & set(self.signal_queue):
+                for process in self.processes:
+                    process.process.kill()
+            self.processes[0].process.join(_JOIN_STEP_S)
+            for process in self.processes[1:]:
+                process.process.join(0)
+        super().join_all()
 
 
 def _create(
