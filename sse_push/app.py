@@ -309,7 +309,8 @@ def _keep_send(app: ASGIApp) -> ASGIApp:
     """Leave the server's own ``send`` in the scope: Starlette wraps it once per layer."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
-        scope[SEND_SCOPE_KEY] = send
+        if scope["type"] == "http" and scope["path"] == "/events":
+            scope[SEND_SCOPE_KEY] = send  # taken out again by event_stream
         await app(scope, receive, send)
 
     return wrapped

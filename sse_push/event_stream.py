@@ -331,6 +331,7 @@ class TransportStream(Response):
                 if task is not None:
                     task.cancel()
                     await asyncio.wait([task])
+            self._subscription = None  # it holds us: together they would wait for the collector
 
     def offer(self, frame: Frame) -> bool:
         """Write one chunk; the hub's way in, called for each delivery."""
@@ -436,6 +437,7 @@ class PortableStream(EventSourceResponse):
             logger.debug("client takes no bytes merchant_id=%s", self._merchant_id)
         finally:
             hub.unsubscribe(self._subscription)
+            self._subscription = None  # it holds us: together they would wait for the collector
 
     def offer(self, frame: Frame) -> bool:
         """Hand one frame to the generator, if it is waiting for one."""
@@ -476,7 +478,8 @@ class PortableStream(EventSourceResponse):
 
 def _uvicorn_cycle(scope: Scope) -> RequestResponseCycle | None:
     """Return uvicorn's side of this request if its inside is the one that we know."""
-    cycle = getattr(scope.get(SEND_SCOPE_KEY), "__self__", None)
+    # Taken out: the cycle holds the scope, and would live until a full garbage collection.
+    cycle = getattr(scope.pop(SEND_SCOPE_KEY, None), "__self__", None)
     # HTTP/1.0 knows no chunks.
     if type(cycle) is RequestResponseCycle and scope["http_version"] == "1.1":
         return cycle

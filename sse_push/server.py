@@ -6,7 +6,9 @@ Knows sockets and uvicorn. Does not know what the application does.
 from __future__ import annotations
 
 import functools
+import gc
 import logging
+import resource
 import signal
 import socket
 import tempfile
@@ -156,7 +158,22 @@ class _Workers(Multiprocess):
 def _create(
     settings: Settings, folder: Path, routes: Callable[[], Sequence[BaseRoute]] | None
 ) -> object:
+    _tune_process()
     return create_app(settings, folder, () if routes is None else routes())
+
+
+def _tune_process() -> None:
+    """Allow as many connections as the system lets us, and collect garbage rarely.
+
+    A connection leaves no reference cycles behind, so a full collection finds nothing; it takes
+    50 ms with 8 000 connections, in which every browser waits.
+
+    https://docs.python.org/3/library/gc.html#gc.set_threshold
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    gc.freeze()
+    gc.set_threshold(5_000, 20, 100)
 
 
 @contextmanager
