@@ -221,7 +221,7 @@ def ours(folder: Path) -> Generator[Server]:
         command += ["--redis-url", redis.url, "--subscribe-auth", "none", "--notify-keys", "none"]
         with (folder / "service.log").open("ab") as log:
             process = subprocess.Popen(
-                command, env=clean_environ(), stderr=log, preexec_fn=lambda: pin(SERVER_CORE)
+                [*pinned(SERVER_CORE), *command], env=clean_environ(), stderr=log
             )
         wait_for(lambda: "tail connected" in (folder / "service.log").read_text(), "the service")
         (folder / "service.log").write_text("")
@@ -251,8 +251,7 @@ def nchan(folder: Path) -> Generator[Server]:
         NCHAN_CONFIGURATION.format(module=NCHAN_MODULE, folder=folder, port=port)
     )
     process = subprocess.Popen(
-        [program("nginx"), "-p", str(folder), "-c", str(configuration)],
-        preexec_fn=lambda: pin(SERVER_CORE),
+        [*pinned(SERVER_CORE), program("nginx"), "-p", str(folder), "-c", str(configuration)]
     )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_for(lambda: (folder / "nginx.pid").exists() and children.read_text() != "", "nginx")
@@ -266,8 +265,9 @@ def nchan(folder: Path) -> Generator[Server]:
 SERVERS = {"ours": ours, "nchan": nchan}
 
 
-def pin(core: int) -> None:
-    os.sched_setaffinity(0, {core})
+def pinned(core: int) -> list[str]:
+    """Return what comes before a command so that it runs on this core only."""
+    return [program("taskset"), "--cpu-list", str(core)]
 
 
 def measure(case: Case, name: str) -> Result:
@@ -292,11 +292,11 @@ def measure(case: Case, name: str) -> Result:
 def load(case: str, dialect: str, server: Server, options: Result) -> Result:
     given = {"case": case, "port": server.port, "dialect": dialect, "options": options}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.load"],
+        [*pinned(LOAD_CORE), sys.executable, "-m", "tests.bench.load"],
         input=json.dumps(given),
         capture_output=True,
         text=True,
-        preexec_fn=lambda: pin(LOAD_CORE),
+        check=False,
     )
     if done.returncode != 0:
         raise RuntimeError(f"{case} against {dialect} failed:\n{done.stderr[-2000:]}")
@@ -363,7 +363,8 @@ def machine() -> str:
         ),
         platform.machine(),
     )
-    return f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+    system = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return f"{model}, {os.cpu_count()} cores, {system}"
 
 
 def progress(text: str) -> None:

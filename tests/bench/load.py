@@ -1,9 +1,9 @@
 """Browsers and backends for a bench: many connections, few instructions each.
 
-Runs as a program of its own, pinned beside the server: ``python -m tests.bench.load`` reads one JSON
-object, which case and how, and prints another. A browser here is a protocol that counts; nothing is parsed that is not
-measured. Each result carries the CPU share of this process, so that a run whose load generator was
-the bottleneck shows.
+Runs as a program of its own, pinned beside the server: ``python -m tests.bench.load`` reads one
+JSON object, which case and how, and prints another. A browser here is a protocol that counts;
+nothing is parsed that is not measured. Each result carries the CPU share of this process, so that
+a run whose load generator was the bottleneck shows.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import os
 import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -38,7 +38,8 @@ class Dialect:
     def get(self, channel: str, last_event_id: str = "") -> bytes:
         seen = f"Last-Event-ID: {last_event_id}\r\n" if last_event_id else ""
         path = self.subscribe.format(channel)
-        return f"GET {path} HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n{seen}\r\n".encode()
+        head = f"GET {path} HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n"
+        return f"{head}{seen}\r\n".encode()
 
     def post(self, channel: str, text: str, *, times: int = 1) -> bytes:
         path = self.publish.format(channel)
@@ -235,15 +236,14 @@ async def until(is_done: Callable[[], bool], what: str) -> None:
 def cpu_s(pid: int) -> float:
     """Return the seconds of CPU that a process has used, to the nanosecond."""
     total = 0
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/schedstat") as stat:
-            total += int(stat.read().split()[0])
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0])
     return total / 1e9
 
 
 def pss_kib(pid: int) -> int:
-    with open(f"/proc/{pid}/smaps_rollup") as rollup:
-        return next(int(line.split()[1]) for line in rollup if line.startswith("Pss:"))
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
 
 
 def percentile(values: list[float], share: float) -> float:

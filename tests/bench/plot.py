@@ -57,10 +57,8 @@ def _panel(line: Line, left: float) -> str:
         parts.append(f'<text x="{a}" y="{b - 8}" text-anchor="middle">{value:.1f}</text>')
     for each in line.xs:
         if each >= max(line.xs) / 20:
-            label = f"{each:,.0f}".replace(",", " ")
-            parts.append(
-                f'<text x="{x(each)}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{label}</text>'
-            )
+            place = f'x="{x(each)}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle"'
+            parts.append(f"<text {place}>{each:g}</text>")
     parts.append(
         f'<text x="{x(max(line.xs) / 2)}" y="{HEIGHT - 8}" text-anchor="middle">'
         f"{escape(line.x_name)}</text>"
