@@ -226,41 +226,56 @@ class _Beginning:
         self._streaming = streaming
         self._subscription = subscription
         self._last_event_id = last_event_id
-        self._armed = asyncio.get_running_loop().create_future()
-        streaming.hub.when_armed(subscription, self._set_armed)
+        self._newest: EntryId | None = None
+        """The newest ID, if nothing is owed up to it."""
+        self._late: asyncio.Task[None] | None = None
 
     async def first_bytes(self) -> bytes:
         """Return what to write at once: proxies flush on it.
 
-        If Redis has not answered in time, it says only ``ready``; ``complete`` does the rest.
+        If Redis has not answered in time, it is only ``ready``, without ID; what is owed follows
+        through the sink when Redis has answered.
         """
         streaming, subscription = self._streaming, self._subscription
-        if not self._armed.done():
-            await asyncio.wait([self._armed], timeout=streaming.arm_timeout_s)
-        newest, frame = None, None
-        if self._armed.done() and not subscription.is_ended:
-            newest = await self._admit()
-            frame = streaming.hub.take(subscription)
+        if not self._settle_at_once():
+            name = f"join {subscription.merchant.id}"
+            self._late = asyncio.create_task(self._settle(), name=name)
+            await asyncio.wait([self._late], timeout=streaming.arm_timeout_s)
+        frame = None if subscription.is_joining else streaming.hub.take(subscription)
         ready = encode_ready(
             subscription.merchant.id,
             retry_ms=streaming.jittered_retry_ms(),
             heartbeat_s=streaming.heartbeat_s,
             connection_id=f"{_PROCESS_ID}-{next(_connection_numbers)}",
-            newest=newest,
+            newest=self._newest,
         )
         return ready if frame is None else ready + frame.body
 
-    async def complete(self) -> None:
-        """Wait for a late Redis, then compare and go live; at once if that has been done."""
-        if self._subscription.is_joining:
-            await self._armed
-            if not self._subscription.is_ended:
-                await self._admit()
-                self._streaming.hub.drained(self._subscription)
+    async def close(self) -> None:
+        """Stop waiting for Redis."""
+        if self._late is not None:
+            self._late.cancel()
+            await asyncio.wait([self._late])
 
-    async def _admit(self) -> EntryId | None:
-        """Compare, and go live; return the newest ID if nothing is owed up to it."""
+    def _settle_at_once(self) -> bool:
+        """Compare, and go live, if that can be done without waiting for Redis."""
+        if not self._subscription.merchant.is_armed:
+            return False
+        newest = self._streaming.hub.position(self._subscription)
+        result = owed(self._last_event_id, newest, self._subscription.version)
+        if isinstance(result, EntryId):
+            return False
+        self._admit(newest, result)
+        return True
+
+    async def _settle(self) -> None:
+        """Wait for Redis, compare, and go live."""
         hub, subscription = self._streaming.hub, self._subscription
+        armed = asyncio.Event()
+        hub.when_armed(subscription, armed.set)
+        await armed.wait()
+        if subscription.is_ended:
+            return
         newest = hub.position(subscription)
         version = subscription.version
         result = owed(self._last_event_id, newest, version)
@@ -269,12 +284,18 @@ class _Beginning:
             merchant_id = subscription.merchant.id
             entries = await self._streaming.archive.between(merchant_id, result, newest)
             result = missed_topics(entries, version) if entries else (missed(newest, version),)
-        hub.admit(subscription, result)
-        return None if result else newest
+        self._admit(newest, result)
+        hub.drained(subscription)
 
-    def _set_armed(self) -> None:
-        if not self._armed.done():
-            self._armed.set_result(None)
+    def _admit(self, newest: EntryId | None, refreshes: tuple[Refresh, ...]) -> None:
+        self._newest = None if refreshes else newest
+        self._streaming.hub.admit(self._subscription, refreshes)
+
+
+_RAW_HEADERS = [
+    (name.lower().encode(), value.encode())
+    for name, value in {**HEADERS, "Content-Type": MEDIA_TYPE, "Connection": "close"}.items()
+]
 
 
 class TransportStream(Response):
@@ -285,6 +306,9 @@ class TransportStream(Response):
     waiting, so that nothing overtakes anything.
     """
 
+    status_code = 200
+    background = None
+
     def __init__(
         self,
         streaming: Streaming,
@@ -292,10 +316,7 @@ class TransportStream(Response):
         last_event_id: str | None,
         cycle: RequestResponseCycle,
     ) -> None:
-        self.status_code = 200
-        self.media_type = MEDIA_TYPE
-        self.background = None
-        self.init_headers({**HEADERS, "Connection": "close"})
+        self.raw_headers = _RAW_HEADERS
         self._streaming = streaming
         self._merchant_id = merchant_id
         self._last_event_id = last_event_id
@@ -306,31 +327,26 @@ class TransportStream(Response):
         self._end_reason: EndReason | None = None
         self._is_open = False
         """The first bytes are out, and nothing of ours waits in ``send``."""
-        self._late: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client leaves or ``end`` is called."""
         hub = self._streaming.hub
         self._subscription = hub.subscribe(self._merchant_id, self)
+        beginning = _Beginning(self._streaming, self._subscription, self._last_event_id)
         try:
             self._bound_buffers()
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            beginning = _Beginning(self._streaming, self._subscription, self._last_event_id)
             await self._send(await beginning.first_bytes())
             self._opened()
-            if self._subscription.is_joining:
-                self._late = asyncio.create_task(
-                    beginning.complete(), name=f"complete {self._merchant_id}"
-                )
             while (await receive())["type"] != "http.disconnect":
                 pass
         finally:
             hub.unsubscribe(self._subscription)
-            for task in (self._late, self._task):
-                if task is not None:
-                    task.cancel()
-                    await asyncio.wait([task])
+            await beginning.close()
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.wait([self._task])
             self._subscription = None  # it holds us: together they would wait for the collector
 
     def offer(self, frame: Frame) -> bool:
@@ -455,13 +471,12 @@ class PortableStream(EventSourceResponse):
     async def _events(self) -> AsyncGenerator[bytes]:
         assert self._subscription is not None, "iterated after it was called"
         beginning = _Beginning(self._streaming, self._subscription, self._last_event_id)
-        yield await beginning.first_bytes()
-        late = asyncio.create_task(beginning.complete(), name=f"complete {self._merchant_id}")
         try:
+            yield await beginning.first_bytes()
             while (frame := await self._next(self._subscription)) is not None:
                 yield frame.body
         finally:
-            late.cancel()
+            await beginning.close()
         if self._end_reason is not None:
             yield encode_goodbye(self._end_reason.value, self._streaming.jittered_retry_ms())
 

@@ -323,7 +323,7 @@ class Hub(Generic[FrameT]):
 
         It is also called, unarmed, if the subscription ends first.
         """
-        if subscription.merchant.is_armed:
+        if subscription.merchant.is_armed or subscription.is_ended:
             callback()
         else:
             subscription.on_armed = callback

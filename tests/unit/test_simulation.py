@@ -247,11 +247,11 @@ def in_any_order(pending: Pending) -> list[Refresh]:
     return sorted(pending.values(), key=lambda refresh: str(refresh.topic))
 
 
-async def tells_the_id_before_the_refresh(self: _Beginning) -> EntryId | None:
-    stream_hub, subscription = self._streaming.hub, self._subscription
-    newest = stream_hub.position(subscription)
-    await _admit(self)
-    return newest
+def tells_the_id_before_the_refresh(
+    self: _Beginning, newest: EntryId | None, refreshes: tuple[Refresh, ...]
+) -> None:
+    _admit(self, newest, refreshes)
+    self._newest = newest
 
 
 def gives_a_missing_stream_an_id(
