@@ -228,6 +228,7 @@ class _Beginning:
         self._last_event_id = last_event_id
         self._newest: EntryId | None = None
         """The newest ID, if nothing is owed up to it."""
+        self._is_late = False
         self._late: asyncio.Task[None] | None = None
 
     async def first_bytes(self) -> bytes:
@@ -241,6 +242,7 @@ class _Beginning:
             name = f"join {subscription.merchant.id}"
             self._late = asyncio.create_task(self._settle(), name=name)
             await asyncio.wait([self._late], timeout=streaming.arm_timeout_s)
+            self._is_late = not self._late.done()
         frame = None if subscription.is_joining else streaming.hub.take(subscription)
         ready = encode_ready(
             subscription.merchant.id,
@@ -285,7 +287,8 @@ class _Beginning:
             entries = await self._streaming.archive.between(merchant_id, result, newest)
             result = missed_topics(entries, version) if entries else (missed(newest, version),)
         self._admit(newest, result)
-        hub.drained(subscription)
+        if self._is_late:
+            hub.drained(subscription)
 
     def _admit(self, newest: EntryId | None, refreshes: tuple[Refresh, ...]) -> None:
         self._newest = None if refreshes else newest

@@ -363,7 +363,10 @@ class Hub(Generic[FrameT]):
         """Take a sink's word that it can take bytes again."""
         if subscription.is_ended:
             return
-        subscription.blocked_at = None
+        if subscription.blocked_at is not None:
+            subscription.blocked_at = None
+            self._forget_plan(subscription)
+            self._plan_heartbeat(subscription, self._clock.time())
         if not subscription.is_joining:
             subscription.is_flowing = True
             self._flush(subscription)

@@ -223,9 +223,10 @@ class Stream:
 
     async def next(self, kind: str, count: int = 1, seconds: float = 5 * SECOND) -> Event:
         """Wait until there are ``count`` events of this type, and return that one."""
-        await until(
-            lambda: len(self.of(kind)) >= count, f"{count} {kind} in {self.body!r}", seconds
-        )
+        try:
+            await until(lambda: len(self.of(kind)) >= count, f"{count} {kind}", seconds)
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}, came {self.body!r}") from exc
         return self.of(kind)[count - 1]
 
     async def wait_complete(self, seconds: float = 5 * SECOND) -> None:
