@@ -1,0 +1,231 @@
+"""The browser module as shipped, in a real browser, against a real service."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Page, Request, Route
+
+from tests.browser.support import Demo, open_blank_page, open_window
+from tests.support import SECOND, Publisher, Redis, until
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+LISTEN = """async ([url, options]) => {
+    const { onRefresh } = await import('/client/index.js')
+    window.calls = []
+    window.states = []
+    window.stop = onRefresh(url, refresh => { calls.push(refresh) }, {
+        ...options,
+        onState: state => { states.push(state) },
+    })
+}"""
+
+COUNT = """url => {
+    window.heard = 0
+    new EventSource(url).addEventListener('refresh', () => { heard += 1 })
+}"""
+
+
+def call(
+    topics: list[str] | None = None, data: object = None, reason: str | None = None
+) -> dict[str, object]:
+    return {"topics": topics, "data": data, "reason": reason}
+
+
+class Listener:
+    """A page that listens with the module, and notes what it is told."""
+
+    def __init__(self, page: Page, backend: Publisher) -> None:
+        self.page = page
+        self.backend = backend
+        self.asked: list[str] = []
+        self.ended: list[str] = []
+        page.on("request", self._on_request)
+        page.on("requestfailed", self._on_request_end)
+        page.on("requestfinished", self._on_request_end)
+
+    def _on_request(self, request: Request) -> None:
+        if "/events" in request.url:
+            self.asked.append(request.url)
+
+    def _on_request_end(self, request: Request) -> None:
+        if "/events" in request.url:
+            self.ended.append(request.url)
+
+    async def calls(self, count: int) -> list[dict[str, object]]:
+        """Wait until the callback was called so often, and return the calls."""
+        await self.page.wait_for_function(
+            "count => calls.length >= count", arg=count, timeout=15_000 * SECOND
+        )
+        calls: list[dict[str, object]] = await self.page.evaluate("calls")
+        return calls
+
+    async def states(self, last: str, count: int) -> list[str]:
+        """Wait until the state is ``last`` after so many changes, and return all of them."""
+        await self.page.wait_for_function(
+            "([last, count]) => states.length >= count && states.at(-1) === last",
+            arg=[last, count],
+            timeout=15_000 * SECOND,
+        )
+        states: list[str] = await self.page.evaluate("states")
+        return states
+
+
+@asynccontextmanager
+async def listen(
+    browser: Browser, url: str, merchant_id: str, tolerated: str = "(?!)", **options: object
+) -> AsyncGenerator[Listener]:
+    """Open a page that listens to a merchant of whom something is known already."""
+    backend = Publisher(url)
+    try:
+        await backend.notify(merchant_id)
+        async with open_window(browser, tolerated=tolerated) as page:
+            listener = Listener(page, backend)
+            await open_blank_page(page, url)
+            await page.evaluate(LISTEN, [f"/events?merchant_id={merchant_id}", options])
+            yield listener
+    finally:
+        await backend.close()
+
+
+@pytest.fixture(scope="module")
+def running(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Demo]:
+    folder = tmp_path_factory.mktemp("demo")
+    with Demo.start(folder, "--redis-url", redis.url, heartbeat_s=1) as started:
+        yield started
+
+
+async def test_a_page_is_told_when_it_connects_and_of_each_change(
+    running: Demo, browser: Browser, merchant: str
+) -> None:
+    async with listen(browser, running.url, merchant) as page:
+        await page.calls(1)
+        await page.backend.notify(merchant, topic="seats", data={"seat": "C7", "text": "线"})
+        await page.calls(2)
+        await page.backend.notify(merchant)
+        calls = await page.calls(3)
+        states = await page.states("open", 2)
+
+    assert calls == [
+        call(reason="connected"),
+        call(["seats"], {"seat": "C7", "text": "线"}),
+        call(),
+    ]
+    assert states == ["connecting", "open"]
+
+
+async def test_a_page_does_not_hear_its_own_changes(
+    running: Demo, browser: Browser, merchant: str
+) -> None:
+    async with listen(browser, running.url, merchant, by="this tab") as page:
+        await page.page.evaluate(COUNT, f"/events?merchant_id={merchant}")
+        await page.calls(1)
+        await page.page.wait_for_function("heard === 1")
+
+        await page.backend.notify(merchant, topic="own", by="this tab")
+        await page.page.wait_for_function("heard === 2")
+        await page.backend.notify(merchant, topic="other", by="another tab")
+        calls = await page.calls(2)
+
+    assert calls == [call(reason="connected"), call(["other"])]
+
+
+async def test_a_page_that_has_stopped_hears_nothing_and_leaves_no_stream(
+    running: Demo, browser: Browser, merchant: str
+) -> None:
+    async with listen(browser, running.url, merchant) as page:
+        await page.page.evaluate(COUNT, f"/events?merchant_id={merchant}&counts")
+        await page.calls(1)
+        await page.page.wait_for_function("heard === 1")
+
+        await page.page.evaluate("stop()")
+        await page.backend.notify(merchant)
+        await page.page.wait_for_function("heard === 2")
+        states = await page.states("closed", 3)
+        calls = await page.calls(1)
+        await until(lambda: page.ended == page.asked[:1], "the end of its stream, and no other")
+
+    assert states == ["connecting", "open", "closed"]
+    assert calls == [call(reason="connected")]
+    assert len(page.asked) == 2
+
+
+async def test_a_restart_is_survived_and_what_changed_meanwhile_is_told(
+    redis: Redis, tmp_path: Path, browser: Browser, merchant: str
+) -> None:
+    def start(port: int | None = None) -> Demo:
+        return Demo.start(tmp_path, "--redis-url", redis.url, port=port, retry_ms=500)
+
+    demo = start()
+    try:
+        async with listen(browser, demo.url, merchant, "ERR_CONNECTION_REFUSED") as page:
+            await page.calls(1)
+            await page.backend.notify(merchant, topic="before")
+            await page.calls(2)
+
+            await asyncio.to_thread(demo.stop)
+            redis.cli("XADD", f"sse_push:{{{merchant}}}", "*", "topic", "meanwhile")
+            demo = await asyncio.to_thread(start, demo.port)
+            await page.calls(3)
+            await page.states("open", 4)
+            await asyncio.to_thread(demo.stop)
+            demo = await asyncio.to_thread(start, demo.port)
+            states = await page.states("open", 6)
+            await page.backend.notify(merchant, topic="after")
+            calls = await page.calls(4)
+    finally:
+        demo.stop()
+
+    assert calls == [
+        call(reason="connected"),
+        call(["before"]),
+        call(["meanwhile"], reason="missed"),
+        call(["after"]),
+    ]
+    assert states == ["connecting", "open"] * 3
+
+
+async def test_answers_that_end_an_event_source_are_survived_by_a_new_one_that_resumes(
+    redis: Redis, tmp_path: Path, browser: Browser, merchant: str
+) -> None:
+    refused = 0
+
+    async def refuse(route: Route) -> None:
+        nonlocal refused
+        refused += 1
+        await route.fulfill(status=503, body="{}")
+
+    def start(port: int | None = None) -> Demo:
+        return Demo.start(tmp_path, "--redis-url", redis.url, port=port, retry_ms=100)
+
+    demo = start()
+    try:
+        async with listen(
+            browser, demo.url, merchant, "status of 503", waitBaseMs=100, waitCapMs=400
+        ) as page:
+            await page.calls(1)
+            seen = await page.backend.notify(merchant)
+            await page.calls(2)
+
+            await page.page.route("**/events?*", refuse)
+            await asyncio.to_thread(demo.stop)
+            demo = await asyncio.to_thread(start, demo.port)
+            await page.backend.notify(merchant, topic="meanwhile")
+            await until(lambda: refused >= 4, "four answers of 503", 15 * SECOND)
+            await page.page.unroute("**/events?*")
+            calls = await page.calls(3)
+            states = await page.states("open", 4)
+    finally:
+        demo.stop()
+
+    assert calls[2:] == [call(["meanwhile"], reason="missed")]
+    assert states == ["connecting", "open"] * 2
+    first, by_the_browser, *anew = page.asked
+    assert first == by_the_browser == f"{demo.url}/events?merchant_id={merchant}"
+    assert len(anew) >= 4
+    assert set(anew) == {f"{first}&last_event_id={seen}"}

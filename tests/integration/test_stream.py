@@ -1,0 +1,914 @@
+"""Adding entries and being told of changes, against a real Redis and a real Valkey.
+
+``sse_push.stream`` runs in this process; whatever changes a stream is done by ``redis-cli``, as a
+backend without any of our code does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import subprocess
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from redis._parsers.hiredis import _AsyncHiredisParser
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
+
+from sse_push.embedded import embedded_server
+from sse_push.errors import StreamUnavailable
+from sse_push.notification import Change, Entry, EntryId, Notification
+from sse_push.stream import Appender, Finding, Follower, examine
+from sse_push.stream.append import _Waiting
+from sse_push.stream.connection import (
+    Announcement,
+    connection_pool,
+    read_reply,
+    read_reply_or_announcement,
+    start_tracking,
+)
+from sse_push.stream.contract import stream_key
+from sse_push.stream.tail import NEW_ENTRIES
+from tests.integration.programs import paused
+from tests.support import SECOND, Redis, program, until
+
+
+@dataclass(frozen=True)
+class Server:
+    """A Redis or a Valkey, wherever it listens."""
+
+    url: str
+
+    def cli(self, *words: str, script: str | None = None) -> str:
+        """Run one command, or the lines of a script over one connection."""
+        scheme, _, path = self.url.partition("://")
+        address = ["-s", path] if scheme == "unix" else ["-u", self.url]
+        done = subprocess.run(
+            [program("redis-cli", "valkey-cli"), *address, *words],
+            input=script,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.strip()
+
+    def add(self, merchant: str, *fields: str) -> EntryId:
+        return EntryId.parse(self.cli("XADD", stream_key(merchant), "*", *(fields or ("at", "1"))))
+
+    def length(self, merchant: str) -> int:
+        return int(self.cli("XLEN", stream_key(merchant)))
+
+    def calls(self, command: str) -> int:
+        """Return how often a command was executed since CONFIG RESETSTAT."""
+        lines = self.cli("INFO", "commandstats").splitlines()
+        line = next((each for each in lines if each.startswith(f"cmdstat_{command}:")), "calls=0,")
+        return int(line.partition("calls=")[2].partition(",")[0])
+
+    def clients(self, name: str) -> list[str]:
+        """Return the IDs of this process's connections of a name."""
+        wanted = f"name=sse_push-{name}-{os.getpid()}"
+        lines = self.cli("CLIENT", "LIST").splitlines()
+        return [line.split()[0].removeprefix("id=") for line in lines if wanted in line.split()]
+
+
+@pytest.fixture(scope="module")
+def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
+    """A Redis that may be flushed, and whose statistics are of this file only."""
+    started = Redis.start(tmp_path_factory.mktemp("own_redis"))
+    yield Server(started.url)
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def own_valkey() -> Generator[Server]:
+    with embedded_server() as url:
+        yield Server(url)
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each of the two, the test once with either."""
+    either: Server = request.getfixturevalue(f"own_{request.param}")
+    return either
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Generator[Redis]:
+    """A Redis for one test, which may break it."""
+    started = Redis.start(tmp_path)
+    yield started
+    started.kill()
+
+
+def restart(redis: Redis) -> None:
+    """Come back on the same port, with what was saved or nothing."""
+    redis.process = Redis.start(redis.folder, port=redis.port).process
+
+
+# -- a tracked connection
+
+
+@asynccontextmanager
+async def tracked(url: str) -> AsyncGenerator[AbstractConnection]:
+    pool = connection_pool(url, timeout_s=5 * SECOND, name="test")
+    connection = pool.make_connection()
+    try:
+        await connection.connect()
+        await start_tracking(connection)
+        yield connection
+    finally:
+        await connection.disconnect(nowait=True)
+
+
+async def ask(connection: AbstractConnection, *words: str) -> object:
+    await connection.send_command(*words)
+    return await read_reply(connection)
+
+
+async def announced_until_now(connection: AbstractConnection) -> list[Announcement]:
+    """Return every announcement that was made before this."""
+    await connection.send_command("PING", "until now")
+    came: list[Announcement] = []
+    async with asyncio.timeout(5 * SECOND):
+        while isinstance(reply := await read_reply_or_announcement(connection), Announcement):
+            came.append(reply)
+    assert reply == b"until now"
+    return came
+
+
+async def test_the_private_push_handler_of_the_library_is_where_we_expect_it(
+    server: Server, merchant: str
+) -> None:
+    key = stream_key(merchant)
+    async with tracked(server.url) as connection:
+        assert type(connection._parser) is _AsyncHiredisParser
+        await ask(connection, "XRANGE", key, "-", "+")
+        server.add(merchant)
+        async with asyncio.timeout(5 * SECOND):
+            changed = await read_reply_or_announcement(connection)
+            server.cli("FLUSHALL")
+            flushed = await read_reply_or_announcement(connection)
+
+    assert changed == Announcement([key.encode()])
+    assert flushed == Announcement(None)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "XADD {key} * topic a",
+        "MULTI\nXADD {key} * topic a\nXADD {key} * topic b\nEXEC",
+        "EVAL \"redis.call('XADD', KEYS[1], '*', 'topic', 'a')\" 1 {key}",
+        "EXPIRE {key} 1000",
+        "PEXPIRE {key} 1",
+        "DEL {key}",
+        "UNLINK {key}",
+        "SET {key} 1",
+        "RENAME {key} {key}-other",
+        "XTRIM {key} MAXLEN 0",
+    ],
+)
+async def test_a_change_is_announced_once_whoever_makes_it_and_however(
+    server: Server, merchant: str, script: str
+) -> None:
+    key = stream_key(merchant)
+    server.add(merchant)
+    async with tracked(server.url) as connection:
+        await ask(connection, "XRANGE", key, "-", "+")
+
+        server.cli(script=script.format(key=key))
+        first = await announced_until_now(connection)
+        for _ in range(20):
+            server.cli("XADD", f"{key}-other", "*", "at", "1")
+        server.cli(script=f"DEL {key}\nXADD {key} * at 1\n" * 20)
+        rest = await announced_until_now(connection)
+
+    assert first == [Announcement([key.encode()])]
+    assert rest == []
+
+
+async def test_a_read_that_fails_arms_the_key_too(server: Server, merchant: str) -> None:
+    key = stream_key(merchant)
+    server.cli("SET", key, "1")
+    async with tracked(server.url) as connection:
+        refused = await ask(connection, "XRANGE", key, "-", "+")
+        server.cli("SET", key, "2")
+        announced = await announced_until_now(connection)
+
+    assert isinstance(refused, ResponseError)
+    assert str(refused).startswith("WRONGTYPE")
+    assert announced == [Announcement([key.encode()])]
+
+
+# -- the follower
+
+
+async def stopped(task: asyncio.Task[None]) -> None:
+    """Cancel it, and see it end: a process that stops waits for it."""
+    task.cancel()
+    _, pending = await asyncio.wait([task], timeout=5 * SECOND)
+    assert not pending, f"expected the end of {task}"
+
+
+class Followed:
+    """A follower, and all that it has told."""
+
+    def __init__(self, url: str, probe_deadline_s: float) -> None:
+        self.armed: dict[str, EntryId | None] = {}
+        self.changes: list[Change] = []
+        self.follower = Follower(
+            url,
+            on_armed=self.armed.__setitem__,
+            on_change=self.changes.append,
+            data_limit_bytes=8192,
+            probe_interval_s=0.05 * SECOND,
+            probe_deadline_s=probe_deadline_s,
+        )
+
+    async def watch(self, *merchants: str) -> None:
+        for merchant in merchants:
+            self.follower.watch(merchant)
+        await until(lambda: self.armed.keys() >= set(merchants), "the streams to be armed")
+
+    async def next(self, count: int = 1) -> list[Change]:
+        await until(lambda: len(self.changes) >= count, f"{count} changes in {self.changes}")
+        return self.changes
+
+    async def settle(self, server: Server, marker: str) -> None:
+        """Let everything be heard that was done until now; the marker is a merchant of its own."""
+        newest = server.add(marker)
+        await until(
+            lambda: any(change.newest == newest for change in self.changes), "the marker's change"
+        )
+        self.changes[:] = [change for change in self.changes if change.merchant_id != marker]
+
+
+@asynccontextmanager
+async def following(url: str, probe_deadline_s: float = 5 * SECOND) -> AsyncGenerator[Followed]:
+    followed = Followed(url, probe_deadline_s)
+    task = asyncio.create_task(followed.follower.run())
+    try:
+        yield followed
+        assert not task.done(), "it follows for ever"
+    finally:
+        await stopped(task)
+
+
+def entry(entry_id: EntryId, merchant: str, topic: str | None = None) -> Entry:
+    return Entry(entry_id, Notification(merchant, topic))
+
+
+async def test_a_stream_is_armed_with_its_newest_id_or_none(server: Server, merchant: str) -> None:
+    other = f"{merchant}-other"
+    server.add(merchant)
+    newest = server.add(merchant)
+
+    async with following(server.url) as followed:
+        await followed.watch(merchant, other)
+
+    assert followed.armed == {merchant: newest, other: None}
+    assert followed.changes == []
+
+
+async def test_an_entry_is_told_with_its_fields(server: Server, merchant: str) -> None:
+    server.add(merchant)
+    async with following(server.url) as followed:
+        await followed.watch(merchant)
+        added = server.add(merchant, "topic", "seats", "data", '{"a": 1}', "by", "tab", "x", "y")
+        changes = await followed.next()
+
+    notification = Notification(merchant, "seats", '{"a":1}', "tab")
+    assert changes == [Change(merchant, added, (Entry(added, notification),))]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "MULTI\nXADD {key} * topic a\nXADD {key} * topic b\nEXEC",
+        "EVAL \"for _, topic in ipairs({{'a', 'b'}}) do "
+        "redis.call('XADD', KEYS[1], '*', 'topic', topic) end\" 1 {key}",
+    ],
+    ids=["MULTI", "Lua"],
+)
+async def test_entries_that_are_added_together_are_told_together(
+    server: Server, merchant: str, script: str
+) -> None:
+    server.add(merchant)
+    async with following(server.url) as followed:
+        await followed.watch(merchant)
+        server.cli(script=script.format(key=stream_key(merchant)))
+        (change,) = await followed.next()
+
+    assert [each.notification.topic for each in change.entries] == ["a", "b"]
+    assert change == Change(merchant, change.entries[-1].id, change.entries)
+
+
+async def test_of_more_entries_than_are_told_one_by_one_the_newest_id_is_told(
+    server: Server, merchant: str
+) -> None:
+    key = stream_key(merchant)
+    server.add(merchant)
+    async with following(server.url) as followed:
+        await followed.watch(merchant, f"{merchant}-marker")
+        adds = f"XADD {key} * at 1\n" * (NEW_ENTRIES + 1)
+        server.cli(script=f"MULTI\n{adds}EXEC")
+        newest = server.cli("XREVRANGE", key, "+", "-", "COUNT", "1").split("\n")[0]
+        await followed.next()
+        await followed.settle(server, f"{merchant}-marker")
+
+    assert followed.changes == [Change(merchant, EntryId.parse(newest))]
+
+
+async def test_the_first_entry_of_a_stream_says_nothing_but_its_id(
+    server: Server, merchant: str
+) -> None:
+    async with following(server.url) as followed:
+        await followed.watch(merchant)
+        first = server.add(merchant, "topic", "seats")
+        changes = await followed.next()
+
+    assert changes == [Change(merchant, first)]
+
+
+async def test_an_announcement_of_what_changes_nothing_is_no_change(
+    server: Server, merchant: str
+) -> None:
+    key = stream_key(merchant)
+    async with following(server.url) as followed:
+        server.add(merchant)
+        server.add(merchant)
+        await followed.watch(merchant, f"{merchant}-marker")
+
+        server.cli("EXPIRE", key, "1000")
+        server.cli("PERSIST", key)
+        server.cli("XTRIM", key, "MAXLEN", "1")
+        await followed.settle(server, f"{merchant}-marker")
+
+    assert followed.changes == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "DEL {key}",
+        "PEXPIRE {key} 1",
+        "SET {key} 1",
+        "RENAME {key} {key}-other",
+        "XTRIM {key} MAXLEN 0",
+        "FLUSHALL",
+        "FLUSHDB ASYNC",
+    ],
+)
+async def test_a_history_that_ends_is_a_resync_and_the_next_entry_is_told_again(
+    server: Server, merchant: str, script: str
+) -> None:
+    key = stream_key(merchant)
+    server.add(merchant)
+    async with following(server.url) as followed:
+        await followed.watch(merchant)
+
+        server.cli(script=script.format(key=key))
+        await followed.next()
+        if script.startswith("SET"):
+            server.cli("DEL", key)
+            await followed.next(2)
+        back = server.add(merchant)
+        ended, *between, last = await followed.next(len(followed.changes) + 1)
+
+    assert ended == Change(merchant, None, is_resync=True)
+    assert between == [ended] * script.startswith("SET")
+    assert last == Change(merchant, back)
+
+
+@pytest.mark.parametrize(
+    "script",
+    ["RENAME {key}-other {key}", "MULTI\nDEL {key}\nRENAME {key}-other {key}\nEXEC"],
+    ids=["RENAME", "MULTI"],
+)
+async def test_a_history_that_is_replaced_is_a_resync_with_its_newest_id_though_it_is_lower(
+    server: Server, merchant: str, script: str
+) -> None:
+    key = stream_key(merchant)
+    server.cli("XADD", f"{key}-other", "5-5", "at", "1")
+    server.add(merchant)
+    async with following(server.url) as followed:
+        await followed.watch(merchant)
+        server.cli(script=script.format(key=key))
+        changes = await followed.next()
+
+    assert changes == [Change(merchant, EntryId(5, 5), is_resync=True)]
+
+
+async def test_a_key_of_another_type_harms_no_other_merchant(
+    server: Server, merchant: str
+) -> None:
+    bad, good = f"{merchant}-bad", f"{merchant}-good"
+    server.cli("SET", stream_key(bad), "1")
+    server.add(good)
+    async with following(server.url) as followed:
+        await followed.watch(bad, good)
+        # Both are announced, and read, together.
+        server.cli(script=f"MULTI\nSET {stream_key(bad)} 2\nXADD {stream_key(good)} * at 1\nEXEC")
+        changes = await followed.next(2)
+
+    assert followed.armed[bad] is None
+    assert sorted(changes)[0] == Change(bad, None, is_resync=True)
+    assert [(change.merchant_id, len(change.entries)) for change in sorted(changes)[1:]] == [
+        (good, 1)
+    ]
+
+
+async def test_nobody_is_told_of_a_stream_that_is_watched_no_more(
+    server: Server, merchant: str
+) -> None:
+    async with following(server.url) as followed:
+        await followed.watch(merchant, f"{merchant}-marker")
+        server.add(merchant)
+        await followed.next()
+        followed.follower.unwatch(merchant)
+        server.add(merchant)
+        await followed.settle(server, f"{merchant}-marker")
+        count = len(followed.changes)
+        await followed.watch(merchant)
+        again = server.add(merchant)
+        await followed.next(2)
+
+    assert count == 1
+    assert [change.newest for change in followed.changes[1:]] == [again]
+
+
+async def test_thousands_of_streams_are_armed_in_a_few_round_trips(
+    server: Server, merchant: str
+) -> None:
+    merchants = [f"{merchant}-{number}" for number in range(3000)]
+    async with following(server.url) as followed:
+        await followed.watch(*merchants)
+        added = server.add(merchants[1234], "topic", "a")
+        changes = await followed.next()
+
+    assert changes == [Change(merchants[1234], added)]
+
+
+async def test_nothing_is_lost_when_the_tracked_connection_is_killed_again_and_again(
+    server: Server, merchant: str
+) -> None:
+    added = [server.add(merchant)]
+    async with following(server.url) as followed:
+        await followed.watch(merchant)
+        for _ in range(2):
+            added.append(server.add(merchant))
+            await until(lambda: len(server.clients("tail")) == 1, "the tracked connection")
+            server.cli("CLIENT", "KILL", "ID", *server.clients("tail"))
+            added.append(server.add(merchant))
+            await until(lambda: followed.changes[-1].newest == added[-1], "the newest ID")
+
+    told = [each.id for change in followed.changes for each in change.entries]
+    assert told == added[1:]
+    assert not any(change.is_resync for change in followed.changes)
+
+
+async def test_entries_between_two_ids_are_known_or_nothing_is(
+    server: Server, merchant: str
+) -> None:
+    key, other = stream_key(merchant), f"{merchant}-other"
+    added = [server.add(merchant, "topic", f"t{number}") for number in range(5)]
+    long = [server.add(other) for _ in range(NEW_ENTRIES + 2)]
+    follower = Followed(server.url, 5 * SECOND).follower
+    before = await follower.between(merchant, added[0], added[-1])
+
+    async with following(server.url) as followed:
+        await followed.watch(merchant)  # it is connected
+        between = followed.follower.between
+        known = await between(merchant, added[1], added[3])
+        newest = await between(merchant, added[3], added[4])
+        never = await between(merchant, EntryId(1, 1), added[4])
+        longest = await between(other, long[1], long[-1])
+        too_many = await between(other, long[0], long[-1])
+        server.cli("XDEL", key, str(added[0]))
+        trimmed = await between(merchant, added[0], added[4])
+        server.cli("XDEL", key, str(added[4]))
+        beyond = await between(merchant, added[1], added[4])
+        server.cli("SET", key, "1")
+        refused = await between(merchant, added[1], added[3])
+
+    assert known == (entry(added[2], merchant, "t2"), entry(added[3], merchant, "t3"))
+    assert newest == (entry(added[4], merchant, "t4"),)
+    assert longest is not None
+    assert [each.id for each in longest] == long[2:]
+    assert [before, never, too_many, trimmed, beyond, refused] == [None] * 6
+
+
+async def test_the_probe_has_an_age_once_a_write_of_ours_came_back(server: Server) -> None:
+    followed = Followed(server.url, 5 * SECOND)
+    assert followed.follower.probe_age_s == math.inf
+
+    async with following(server.url) as followed:
+        await until(lambda: followed.follower.probe_age_s < SECOND, "a probe to come back")
+        (probe,) = server.cli("KEYS", "sse_push:probe:*").splitlines()
+        lifetime_s = int(server.cli("TTL", probe))
+        server.cli("DEL", probe)
+
+    assert 0 < lifetime_s <= 60
+
+
+# -- the follower, and a Redis that breaks
+
+
+async def test_a_restart_without_persistence_is_a_resync_for_every_live_merchant(
+    mortal: Redis, merchant: str
+) -> None:
+    server, other = Server(mortal.url), f"{merchant}-other"
+    server.add(merchant)
+    async with following(mortal.url) as followed:
+        await followed.watch(merchant, other)
+
+        mortal.kill()
+        restart(mortal)
+        changes = sorted(await followed.next(2))
+        back = server.add(merchant)
+        await followed.next(3)
+
+    assert changes == [
+        Change(merchant, None, is_resync=True),
+        Change(other, None, is_resync=True),
+    ]
+    assert followed.changes[2] == Change(merchant, back)
+
+
+async def test_a_server_that_was_restarted_may_have_lost_what_we_never_saw(
+    mortal: Redis, merchant: str
+) -> None:
+    server = Server(mortal.url)
+    newest = server.add(merchant)
+    async with following(mortal.url) as followed:
+        await followed.watch(merchant)
+
+        server.cli("SAVE")
+        mortal.kill()
+        restart(mortal)
+        changes = await followed.next()
+
+    assert changes == [Change(merchant, newest, is_resync=True)]
+
+
+async def test_a_question_whose_answer_was_lost_is_answered_with_none(
+    mortal: Redis, merchant: str
+) -> None:
+    server = Server(mortal.url)
+    first, last = server.add(merchant), server.add(merchant)
+    async with following(mortal.url) as followed:
+        await followed.watch(merchant)
+        with paused(mortal.process):
+            asked = asyncio.create_task(followed.follower.between(merchant, first, last))
+            await until(lambda: bool(followed.follower._in_flight), "the question to be sent")
+            mortal.kill()
+            async with asyncio.timeout(5 * SECOND):
+                answer = await asked
+
+    assert answer is None
+
+
+async def test_a_connection_without_a_word_is_given_up_and_made_anew(
+    mortal: Redis, merchant: str
+) -> None:
+    server = Server(mortal.url)
+    server.add(merchant)
+    async with following(mortal.url, probe_deadline_s=0.5 * SECOND) as followed:
+        await followed.watch(merchant)
+        await until(lambda: followed.follower.probe_age_s < SECOND, "a probe to come back")
+        before = server.clients("tail")
+        with paused(mortal.process):
+            await until(lambda: followed.follower.probe_age_s > SECOND, "an old probe")
+        added = server.add(merchant)
+        (change,) = await followed.next()
+        await until(lambda: followed.follower.probe_age_s < 0.5 * SECOND, "a young probe")
+        after = server.clients("tail")
+
+    assert change == Change(merchant, added, (entry(added, merchant),))
+    assert len(before) == len(after) == 1
+    assert before != after
+
+
+async def test_a_redis_that_takes_no_writes_is_not_ready_but_is_followed(
+    mortal: Redis, merchant: str
+) -> None:
+    server = Server(mortal.url)
+    server.add(merchant)
+    async with following(mortal.url, probe_deadline_s=0.3 * SECOND) as followed:
+        await followed.watch(merchant)
+        await until(lambda: followed.follower.probe_age_s < SECOND, "a probe to come back")
+        before = server.clients("tail")
+        mortal.cli("CONFIG", "SET", "min-replicas-to-write", "1")
+        await until(lambda: followed.follower.probe_age_s > SECOND, "an old probe")
+        mortal.cli("CONFIG", "SET", "min-replicas-to-write", "0")
+        added = server.add(merchant)
+        await followed.next()
+        await until(lambda: followed.follower.probe_age_s < 0.3 * SECOND, "a young probe")
+        after = server.clients("tail")
+
+    assert followed.changes == [Change(merchant, added, (entry(added, merchant),))]
+    assert before == after
+
+
+# -- the appender
+
+
+class CountingAppender(Appender):
+    """Notes how many notifications went out in each round trip."""
+
+    def __init__(self, url: str, timeout_s: float, max_entries: int, ttl_s: float) -> None:
+        super().__init__(
+            url, timeout_s=timeout_s, stream_max_entries=max_entries, stream_ttl_s=ttl_s
+        )
+        self.batches: list[int] = []
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        self.batches.append(len(batch))
+        await super()._commit(batch)
+
+    @property
+    def is_on_its_way(self) -> bool:
+        """The last round trip's commands have been sent."""
+        return any(not each.done() for each in self._sent)
+
+
+@asynccontextmanager
+async def appending(
+    url: str,
+    *,
+    timeout_s: float = 5 * SECOND,
+    max_entries: int = 100,
+    ttl_s: float = 604_800,
+) -> AsyncGenerator[CountingAppender]:
+    appender = CountingAppender(url, timeout_s, max_entries, ttl_s)
+    task = asyncio.create_task(appender.run())
+    try:
+        yield appender
+        assert not task.done(), "it runs for ever"
+    finally:
+        await stopped(task)
+
+
+async def test_an_entry_has_the_fields_of_its_notification(server: Server, merchant: str) -> None:
+    async with appending(server.url) as appender:
+        entry_id = await appender.append(Notification(merchant, "seats", '{"a":1}', "tab"))
+        empty_id = await appender.append(Notification(merchant))
+
+    assert server.cli("XRANGE", stream_key(merchant), "-", "+").splitlines() == [
+        *(str(entry_id), "topic", "seats", "data", '{"a":1}', "by", "tab"),
+        *(str(empty_id), "topic"),
+    ]
+
+
+async def test_notifications_that_arrive_together_go_out_together(
+    server: Server, merchant: str
+) -> None:
+    server.cli("CONFIG", "RESETSTAT")
+    async with appending(server.url) as appender:
+        ids = await asyncio.gather(*(appender.append(Notification(merchant)) for _ in range(64)))
+
+    assert ids == sorted(set(ids))
+    assert server.length(merchant) == 64
+    assert server.calls("xadd") == sum(appender.batches) == 64
+    assert len(appender.batches) <= 2
+
+
+async def test_whatever_arrives_while_one_batch_is_on_its_way_is_the_next_and_who_left_is_not(
+    own_redis: Server, merchant: str
+) -> None:
+    async with appending(own_redis.url) as appender:
+        await appender.append(Notification(merchant))
+        own_redis.cli("CLIENT", "PAUSE", "60000", "WRITE")
+        first = asyncio.create_task(appender.append(Notification(merchant)))
+        await until(lambda: appender.is_on_its_way, "the batch to be sent")
+        waiting = [asyncio.create_task(appender.append(Notification(merchant))) for _ in range(10)]
+        await asyncio.sleep(0)  # they have begun
+        waiting[3].cancel()
+        own_redis.cli("CLIENT", "UNPAUSE")
+        await asyncio.wait([first, *waiting])
+
+    assert appender.batches == [1, 1, 9]
+    assert [task.cancelled() for task in waiting].count(True) == 1
+    assert own_redis.length(merchant) == 11
+
+
+async def test_an_error_reply_fails_its_own_notification_only(
+    server: Server, merchant: str
+) -> None:
+    bad = f"{merchant}-bad"
+    server.cli("SET", stream_key(bad), "1")
+    async with appending(server.url) as appender:
+        first, refused, second = await appender.append_all(
+            [Notification(merchant), Notification(bad), Notification(merchant)]
+        )
+        with pytest.raises(StreamUnavailable, match="Redis refused the entry: WRONGTYPE"):
+            await appender.append(Notification(bad))
+
+    assert appender.batches == [3, 1]
+    assert isinstance(first, EntryId)
+    assert isinstance(second, EntryId)
+    assert isinstance(refused, StreamUnavailable)
+    assert refused.outcome == "not_published"
+    assert server.length(merchant) == 2
+
+
+async def test_a_stream_keeps_about_as_many_entries_as_it_may(
+    server: Server, merchant: str
+) -> None:
+    async with appending(server.url, max_entries=100) as appender:
+        results = await appender.append_all([Notification(merchant)] * 1000)
+
+    assert 100 <= server.length(merchant) < 200
+    newest = server.cli("XREVRANGE", stream_key(merchant), "+", "-", "COUNT", "1")
+    assert newest.splitlines()[0] == str(results[-1])
+
+
+async def test_a_lifetime_goes_along_now_and_then_and_not_with_each_entry(
+    server: Server, merchant: str
+) -> None:
+    server.cli("CONFIG", "RESETSTAT")
+    async with appending(server.url, ttl_s=1000) as appender:
+        for _ in range(5):
+            await appender.append(Notification(merchant))
+        await appender.append_all([Notification(merchant)] * 5)
+        await appender.append(Notification(f"{merchant}-other"))
+
+    assert server.calls("xadd") == 11
+    assert server.calls("expire") == 2
+    assert 1000 < int(server.cli("TTL", stream_key(merchant))) <= 1100
+    assert 1000 < int(server.cli("TTL", stream_key(f"{merchant}-other"))) <= 1100
+
+
+async def test_a_quiet_stream_expires_and_a_later_entry_renews_it(
+    own_redis: Server, merchant: str
+) -> None:
+    key = stream_key(merchant)
+
+    def lifetime_ms() -> int:
+        return int(own_redis.cli("PTTL", key))
+
+    async with appending(own_redis.url, ttl_s=1) as appender:
+        await appender.append(Notification(merchant))
+        await until(lambda: lifetime_ms() < 1800, "its lifetime to run down")
+        await appender.append(Notification(merchant))
+        renewed_ms = lifetime_ms()
+
+    assert renewed_ms > 1800
+    await until(lambda: own_redis.cli("EXISTS", key) == "0", "the stream to expire")
+
+
+async def test_a_connection_that_redis_closed_meanwhile_is_made_anew_unnoticed(
+    server: Server, merchant: str
+) -> None:
+    async with appending(server.url) as appender:
+        await appender.append(Notification(merchant))
+        server.cli("CLIENT", "KILL", "ID", *server.clients("append"))
+        await appender.append(Notification(merchant))
+
+    assert server.length(merchant) == 2
+
+
+async def test_what_was_sent_when_the_connection_was_lost_is_unknown(
+    own_redis: Server, merchant: str
+) -> None:
+    async with appending(own_redis.url) as appender:
+        await appender.append(Notification(merchant))
+        own_redis.cli("CLIENT", "PAUSE", "60000", "WRITE")
+        sent = asyncio.create_task(appender.append(Notification(merchant)))
+        await until(lambda: appender.is_on_its_way, "the batch to be sent")
+        own_redis.cli("CLIENT", "KILL", "ID", *own_redis.clients("append"))
+        with pytest.raises(StreamUnavailable, match="was lost before its answer") as failure:
+            await sent
+        own_redis.cli("CLIENT", "UNPAUSE")
+        await appender.append(Notification(merchant))
+
+    assert failure.value.outcome == "unknown"
+    assert own_redis.length(merchant) == 2
+
+
+async def test_without_redis_nothing_is_sent_and_with_it_again_everything(
+    mortal: Redis, merchant: str
+) -> None:
+    async with appending(mortal.url) as appender:
+        mortal.kill()
+        results = await appender.append_all([Notification(merchant)] * 3)
+        restart(mortal)
+        await appender.append(Notification(merchant))
+
+    outcomes = [each.outcome for each in results if isinstance(each, StreamUnavailable)]
+    assert outcomes == ["not_published"] * 3
+    assert Server(mortal.url).length(merchant) == 1
+
+
+async def test_a_redis_that_hangs_leaves_what_was_sent_unknown_and_the_rest_unpublished(
+    mortal: Redis, merchant: str
+) -> None:
+    async with appending(mortal.url, timeout_s=0.3 * SECOND) as appender:
+        await appender.append(Notification(merchant))
+        with paused(mortal.process):
+            sent = asyncio.create_task(appender.append_all([Notification(merchant)]))
+            await until(lambda: appender.is_on_its_way, "the batch to be sent")
+            waiting = asyncio.create_task(appender.append_all([Notification(merchant)] * 2))
+            async with asyncio.timeout(2 * 0.3 * SECOND):
+                results = [*await sent, *await waiting]
+
+    outcomes = [each.outcome for each in results if isinstance(each, StreamUnavailable)]
+    assert outcomes == ["unknown", "not_published", "not_published"]
+
+
+async def test_what_was_said_to_be_unpublished_is_never_stored(
+    mortal: Redis, merchant: str
+) -> None:
+    server, given_up = Server(mortal.url), f"{merchant}-given-up"
+    async with appending(mortal.url, timeout_s=0.3 * SECOND) as appender:
+        await appender.append(Notification(merchant))
+        with paused(mortal.process):
+            sent = asyncio.create_task(appender.append_all([Notification(merchant)]))
+            await until(lambda: appender.is_on_its_way, "the batch to be sent")
+            # It waits for the first to fail, and then, no longer, for a new connection.
+            with pytest.raises(StreamUnavailable) as failure:
+                await appender.append(Notification(given_up))
+            await sent
+        await appender.append(Notification(merchant))  # what was before it has been dealt with
+
+    assert failure.value.outcome == "not_published"
+    assert server.length(given_up) == 0
+
+
+async def test_more_than_can_wait_is_refused_at_once(own_redis: Server, merchant: str) -> None:
+    async with appending(own_redis.url) as appender:
+        results = await appender.append_all([Notification(merchant)] * 20_001)
+
+    assert {str(each) for each in results} == {
+        "expected fewer than 20000 notifications waiting for Redis"
+    }
+    assert {each.outcome for each in results if isinstance(each, StreamUnavailable)} == {
+        "not_published"
+    }
+    assert own_redis.length(merchant) == 0
+
+
+# -- what an operator should know
+
+
+APPENDONLY_OFF = Finding(
+    "warning",
+    "appendonly is off: when Redis crashes, notifications since its last snapshot are lost, "
+    "and every connected browser refetches",
+)
+
+
+async def test_a_server_is_examined_for_its_version_and_its_announcements(server: Server) -> None:
+    info = server.cli("INFO", "server")
+    name = "valkey" if "valkey_version" in info else "redis"
+    version = info.partition(f"{name}_version:")[2].split()[0]
+
+    found, announces, evicts, persists = await examine(server.url, timeout_s=SECOND)
+
+    assert found == Finding("ok", f"{name} {version}")
+    assert announces.level == "ok"
+    assert announces.text.startswith("a change is announced, ")
+    assert evicts == Finding("ok", "nothing is evicted (maxmemory-policy noeviction)")
+    assert persists == APPENDONLY_OFF
+    assert server.clients("check") == []
+
+
+async def test_eviction_is_warned_of_and_persistence_is_not(mortal: Redis) -> None:
+    mortal.cli("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
+    mortal.cli("CONFIG", "SET", "appendonly", "yes")
+
+    _, announces, evicts, persists = await examine(mortal.url, timeout_s=SECOND)
+
+    assert announces.level == "ok"
+    assert evicts == Finding(
+        "warning",
+        "maxmemory-policy is allkeys-lru: whole streams may vanish, and their browsers refetch; "
+        "expected noeviction",
+    )
+    assert persists == Finding(
+        "ok", "the append-only file is on: a crash of Redis loses no notification"
+    )
+
+
+async def test_a_policy_without_a_limit_evicts_nothing(mortal: Redis) -> None:
+    mortal.cli("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "allkeys-lru")
+
+    _, _, evicts, _ = await examine(mortal.url, timeout_s=SECOND)
+
+    assert evicts == Finding("ok", "nothing is evicted (maxmemory-policy allkeys-lru)")
+
+
+async def test_a_server_that_does_not_answer_cannot_be_examined(mortal: Redis) -> None:
+    with (
+        paused(mortal.process),
+        pytest.raises(StreamUnavailable, match="expected a Redis that answers, came: "),
+    ):
+        await examine(mortal.url, timeout_s=0.2 * SECOND)
+    mortal.kill()
+    with pytest.raises(StreamUnavailable, match=r"came: .*Connection refused"):
+        await examine(mortal.url, timeout_s=0.2 * SECOND)

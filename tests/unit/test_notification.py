@@ -1,0 +1,479 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError
+
+import pytest
+
+from sse_push.errors import InvalidEntryId, InvalidMerchantId, InvalidNotification, TooLarge
+from sse_push.notification import (
+    Change,
+    EntryId,
+    Notification,
+    parse_json,
+    parse_merchant_id,
+)
+
+LIMIT_BYTES = 100
+GREATEST = 2**64 - 1
+NAME = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
+
+LONGEST_ERROR = 200
+"""Characters; whatever came, its error fits on a line or two."""
+
+NOT_NAMES = [
+    "",
+    "x" * 65,
+    "a b",
+    "42\n",
+    "\n42",
+    "a/b",
+    "a}b",
+    'a"b',
+    "a\0b",
+    "é",
+    "\u0664\u0662",
+    "\ud800",
+]
+
+
+def checked(**fields: object) -> Notification:
+    return Notification.from_value({"merchant_id": "42", **fields}, data_limit_bytes=LIMIT_BYTES)
+
+
+def read(fields: Mapping[bytes, bytes]) -> Notification:
+    return Notification.from_fields("42", fields, data_limit_bytes=LIMIT_BYTES)
+
+
+def nested(depth: int) -> object:
+    value: list[object] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+# -- entry IDs
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1712000000000-0", (1712000000000, 0)),
+        ("0-1", (0, 1)),
+        ("1-0", (1, 0)),
+        ("007-08", (7, 8)),
+        (f"{GREATEST}-{GREATEST}", (GREATEST, GREATEST)),
+    ],
+)
+def test_an_entry_id_is_two_numbers(text: str, expected: tuple[int, int]) -> None:
+    assert EntryId.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "-",
+        "1",
+        "1-",
+        "-1",
+        "1-1-1",
+        "1-*",
+        "*",
+        "$",
+        "+",
+        "(1-1",
+        " 1-1",
+        "1-1 ",
+        "1-1\n",
+        "\n1-1",
+        "1\n-1",
+        "1-1\0",
+        "-1-1",
+        "1--1",
+        "+1-1",
+        "1_0-1",
+        "1.0-1",
+        "0x1-1",
+        "1\u20131",
+        "\u0661-\u0662",
+        "\u00b2-1",
+        "\uff11-\uff12",
+        "\ud800",
+        f"{'0' * 21}-1",
+        f"1-{'9' * 21}",
+        "9" * 5000 + "-1",
+    ],
+)
+def test_whatever_else_is_no_entry_id(text: str) -> None:
+    with pytest.raises(InvalidEntryId) as caught:
+        EntryId.parse(text)
+
+    assert str(caught.value) == f"expected <ms>-<seq>, came {text[:64]!r}"
+    assert len(str(caught.value)) <= LONGEST_ERROR
+
+
+@pytest.mark.parametrize(
+    "text", ["0-0", "00-000", f"{2**64}-0", f"0-{2**64}", f"{'9' * 20}-{'9' * 20}"]
+)
+def test_an_id_that_no_entry_can_have_is_refused(text: str) -> None:
+    with pytest.raises(InvalidEntryId) as caught:
+        EntryId.parse(text)
+
+    assert str(caught.value) == f"expected 0-1 to {GREATEST}-{GREATEST}, came {text!r}"
+
+
+def test_entry_ids_compare_as_numbers_and_not_as_text() -> None:
+    texts = ["9-0", "10-0", "10-2", "10-10", "100-1"]
+
+    assert sorted(map(EntryId.parse, reversed(texts))) == [EntryId.parse(text) for text in texts]
+    assert EntryId.parse("10-0") > EntryId.parse("9-0")
+
+
+def test_an_entry_id_is_written_as_redis_writes_it() -> None:
+    assert str(EntryId(1712000000000, 7)) == "1712000000000-7"
+    assert f"{EntryId.parse('007-08')}" == "7-8"
+
+
+# -- merchants
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("42", "42"),
+        ("a", "a"),
+        ("x" * 64, "x" * 64),
+        ("Shop.7_b:c-d", "Shop.7_b:c-d"),
+        (42, "42"),
+        (0, "0"),
+        (-7, "-7"),
+        (10**63, "1" + "0" * 63),
+    ],
+)
+def test_a_merchant_is_named_by_a_text_or_an_integer(value: object, expected: str) -> None:
+    assert parse_merchant_id(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "came"),
+    [
+        (True, "True (bool)"),
+        (False, "False (bool)"),
+        (42.0, "42.0 (float)"),
+        (float("inf"), "inf (float)"),
+        (None, "None (NoneType)"),
+        (10**64, "'1" + "0" * 64 + "' (str)"),
+        (["42"], "a JSON array"),
+        ({"id": 42}, "a JSON object"),
+        (b"42", "b'42' (bytes)"),
+        *[(text, f"{text!a} (str)") for text in NOT_NAMES],
+        ("x" * 10**6, "'" + "x" * 79 + " (str)"),
+    ],
+)
+def test_whatever_else_names_no_merchant(value: object, came: str) -> None:
+    with pytest.raises(InvalidMerchantId) as caught:
+        parse_merchant_id(value)
+
+    assert str(caught.value) == f"merchant_id: expected {NAME}, or an integer; came {came}"
+    assert len(str(caught.value)) <= LONGEST_ERROR
+
+
+# -- notifications, as a backend posts them
+
+
+def test_a_notification_needs_only_its_merchant() -> None:
+    assert checked() == Notification("42")
+
+
+def test_a_notification_keeps_what_it_says() -> None:
+    notification = checked(merchant_id=7, topic="seats", data={"seat": "C7"}, by="Ana, tab 1")
+
+    assert notification == Notification("7", "seats", '{"seat":"C7"}', "Ana, tab 1")
+
+
+def test_null_is_as_good_as_leaving_a_field_out() -> None:
+    assert checked(topic=None, data=None, by=None) == Notification("42")
+
+
+@pytest.mark.parametrize(
+    ("value", "came"),
+    [
+        ([], "a JSON array"),
+        (None, "None (NoneType)"),
+        ("42", "'42' (str)"),
+        (42, "42 (int)"),
+        ("\n" * 10**6, "'" + r"\n" * 39 + "\\ (str)"),
+    ],
+)
+def test_a_notification_is_an_object(value: object, came: str) -> None:
+    with pytest.raises(InvalidNotification) as caught:
+        Notification.from_value(value, data_limit_bytes=LIMIT_BYTES)
+
+    assert str(caught.value) == f"expected a JSON object with merchant_id, came {came}"
+
+
+@pytest.mark.parametrize(
+    ("name", "came"),
+    [
+        ("message", "'message' (str)"),
+        ("Merchant_id", "'Merchant_id' (str)"),
+        ("", "'' (str)"),
+        ("\ud800", r"'\ud800' (str)"),
+        ("x" * 10**6, "'" + "x" * 79 + " (str)"),
+    ],
+)
+def test_an_unknown_field_is_named(name: str, came: str) -> None:
+    with pytest.raises(InvalidNotification) as caught:
+        checked(**{name: 1})
+
+    assert str(caught.value) == f"unknown field {came}, expected merchant_id, topic, data, by"
+    assert len(str(caught.value)) <= LONGEST_ERROR
+
+
+def test_a_notification_without_a_merchant_is_refused() -> None:
+    with pytest.raises(InvalidNotification) as caught:
+        Notification.from_value({"topic": "seats"}, data_limit_bytes=LIMIT_BYTES)
+
+    assert str(caught.value) == f"merchant_id is missing, expected {NAME}"
+
+
+def test_a_notification_for_no_merchant_is_refused() -> None:
+    with pytest.raises(InvalidNotification) as caught:
+        checked(merchant_id=4.2)
+
+    assert str(caught.value) == (f"merchant_id: expected {NAME}, or an integer; came 4.2 (float)")
+
+
+@pytest.mark.parametrize("topic", [*NOT_NAMES, 7, True, [], {}, "x" * 10**6])
+def test_a_topic_is_a_name(topic: object) -> None:
+    with pytest.raises(InvalidNotification, match=r"^topic: expected 1 to 64 characters") as caught:
+        checked(topic=topic)
+
+    assert len(str(caught.value)) <= LONGEST_ERROR
+
+
+@pytest.mark.parametrize("by", ["x", "x" * 128, "线" * 128, "Ana & Bo <3", '"\\"', "\U0001f600"])
+def test_a_sender_may_be_named_in_any_script(by: str) -> None:
+    assert checked(by=by).by == by
+
+
+@pytest.mark.parametrize(
+    "by", ["", "x" * 129, "a\nb", "a\r", "a\0", "\x7f", "\x85", "\x9f", "\ud800", 7, True, [], {}]
+)
+def test_a_sender_is_printable_text(by: object) -> None:
+    with pytest.raises(InvalidNotification, match=r"^by: expected 1 to 128 printable") as caught:
+        checked(by=by)
+
+    assert len(str(caught.value)) <= LONGEST_ERROR
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (False, "false"),
+        (0, "0"),
+        ("", '""'),
+        ([], "[]"),
+        ({}, "{}"),
+        ([1, None, "a b"], '[1,null,"a b"]'),
+        ({"a": {"b": 1.5}}, '{"a":{"b":1.5}}'),
+        ("线\n\r\u2028\x85", '"线\\n\\r\u2028\x85"'),
+    ],
+)
+def test_data_becomes_compact_json_on_one_line(data: object, expected: str) -> None:
+    text = checked(data=data).data
+
+    assert text == expected
+    assert json.loads(text) == data
+    assert "\n" not in text
+    assert "\r" not in text
+
+
+@pytest.mark.parametrize("character", ["x", "é", "线", "\U0001f600"])
+def test_data_is_limited_in_bytes_and_not_in_characters(character: str) -> None:
+    room_bytes = LIMIT_BYTES - len('""')
+    size_bytes = len(character.encode())
+    fits = character * (room_bytes // size_bytes) + "x" * (room_bytes % size_bytes)
+
+    assert checked(data=fits).data == f'"{fits}"'
+    with pytest.raises(TooLarge) as caught:
+        checked(data=fits + "x")
+
+    assert str(caught.value) == f"data: expected at most {LIMIT_BYTES} bytes, came 101"
+
+
+@pytest.mark.parametrize("data", [float("inf"), float("-inf"), float("nan"), {"a": [1e999]}])
+def test_data_has_no_number_that_json_cannot_say(data: object) -> None:
+    with pytest.raises(InvalidNotification) as caught:
+        checked(data=data)
+
+    assert str(caught.value) == "data: expected finite numbers, came one that is not"
+
+
+@pytest.mark.parametrize("data", ["\ud800", "\udfff\ud800", {"\udc00": 1}, ["a\udc80b"]])
+def test_data_has_no_half_of_a_surrogate_pair(data: object) -> None:
+    with pytest.raises(InvalidNotification) as caught:
+        checked(data=data)
+
+    assert str(caught.value) == "data: expected Unicode text, came half a surrogate pair"
+
+
+def test_data_that_is_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(InvalidNotification) as caught:
+        checked(data=nested(100_000))
+
+    assert str(caught.value) == "data: expected JSON, came one nested too deeply"
+
+
+def test_a_notification_does_not_change() -> None:
+    notification = checked()
+
+    with pytest.raises(FrozenInstanceError):
+        notification.topic = "seats"  # type: ignore[misc]  # the mistake that is meant
+
+
+# -- JSON
+
+
+def test_a_json_text_is_decoded() -> None:
+    body = ' {"a": [1, 1.5, "线", "\\ud83d\\ude00", true, null]}\r\n'.encode()
+
+    assert parse_json(body) == {"a": [1, 1.5, "线", "\U0001f600", True, None]}
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"", "expected JSON, came expecting value at character 0"),
+        (b"{} x", "expected JSON, came extra data at character 3"),
+        (b"{'a': 1}", "expected JSON, came expecting property name enclosed in double quotes at "),
+        (b"merchant_id=42", "expected JSON, came expecting value at character 0"),
+        (b'"a\nb"', "expected JSON, came invalid control character at at character 2"),
+        (b"\xef\xbb\xbf{}", "expected JSON, came unexpected utf-8 bom"),
+        (b'{"a":"\xff"}', "expected UTF-8, came a wrong byte at 6"),
+        (b"\xed\xa0\x80", "expected UTF-8, came a wrong byte at 0"),
+        ('{"a":1}'.encode("utf-16"), "expected UTF-8, came a wrong byte at 0"),
+        (b"NaN", "expected JSON, came NaN, which is not JSON"),
+        (b"[Infinity]", "expected JSON, came Infinity, which is not JSON"),
+        (b'{"a":-Infinity}', "expected JSON, came -Infinity, which is not JSON"),
+        (b'{"a":1,"b":2,"a":1}', "expected each name once in a JSON object, came one twice"),
+        (b'[{"a":{"b":1,"\\u0062":1}}]', "expected each name once in a JSON object, came one "),
+        (b"[" * 100_000, "expected JSON, came one nested too deeply"),
+        (b'{"a":' * 100_000, "expected JSON, came one nested too deeply"),
+        (b"1" * 5000, "expected JSON, came a number with too many digits"),
+        (b'{"a":-' + b"9" * 5000 + b"}", "expected JSON, came a number with too many digits"),
+    ],
+)
+def test_a_text_that_is_not_json_is_refused(body: bytes, error: str) -> None:
+    with pytest.raises(InvalidNotification) as caught:
+        parse_json(body)
+
+    assert str(caught.value).startswith(error)
+    assert len(str(caught.value)) <= LONGEST_ERROR
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-1e999", b"1" * 5000 + b".0"])
+def test_a_number_that_is_too_great_is_found_in_data(number: bytes) -> None:
+    with pytest.raises(InvalidNotification, match=r"^data: expected finite numbers"):
+        checked(data=parse_json(number))
+
+
+def test_half_a_surrogate_pair_in_an_escape_is_found_in_data() -> None:
+    with pytest.raises(InvalidNotification, match=r"^data: expected Unicode text"):
+        checked(data=parse_json(b'{"a":"\\ud800"}'))
+
+
+# -- the fields of a stream entry
+
+
+@pytest.mark.parametrize(
+    "notification",
+    [
+        Notification("42", "seats", '{"seat":"C7"}', "tab-1"),
+        Notification("42", topic="seats"),
+        Notification("42", data="[]"),
+        Notification("42", by="线"),
+        Notification("42"),
+    ],
+)
+def test_the_stream_gives_back_what_it_was_given(notification: Notification) -> None:
+    fields = notification.to_fields()
+
+    assert fields != {}  # Redis refuses an entry without fields
+    assert read({name.encode(): text.encode() for name, text in fields.items()}) == notification
+
+
+def test_a_notification_is_stored_with_the_fields_that_it_has() -> None:
+    assert Notification("42", "seats", "[]", "tab-1").to_fields() == {
+        "topic": "seats",
+        "data": "[]",
+        "by": "tab-1",
+    }
+    assert Notification("42", data="1").to_fields() == {"data": "1"}
+    assert Notification("42").to_fields() == {"topic": ""}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {b"colour": b"red", b"": b"", b"\xff": b"\xff"},
+        {b"merchant_id": b"43"},
+        {b"TOPIC": b"seats"},
+        {b"topic": b""},
+        {b"topic": b"a b"},
+        {b"topic": b"seats\n"},
+        {b"topic": b"\xff"},
+        {b"topic": b"x" * 65},
+        {b"by": b""},
+        {b"by": b"a\nb"},
+        {b"by": b"\xff"},
+        {b"by": b"x" * 129},
+        {b"data": b""},
+        {b"data": b"null"},
+        {b"data": b"nonsense"},
+        {b"data": b"\xff"},
+        {b"data": b"NaN"},
+        {b"data": b"1e999"},
+        {b"data": b'"\\ud800"'},
+        {b"data": b'{"a":1,"a":2}'},
+        {b"data": b"[" * LIMIT_BYTES},
+        {b"data": b'"' + b"x" * (LIMIT_BYTES - 1) + b'"'},
+        {b"data": b" " * LIMIT_BYTES + b"1"},
+    ],
+)
+def test_a_field_that_is_not_of_its_form_counts_as_absent(fields: dict[bytes, bytes]) -> None:
+    assert read(fields) == Notification("42")
+
+
+def test_what_is_right_in_an_entry_is_kept_beside_what_is_wrong() -> None:
+    fields = {b"topic": b"seats", b"data": b"{nonsense", b"by": b"tab-1", b"colour": b"red"}
+
+    assert read(fields) == Notification("42", "seats", None, "tab-1")
+
+
+def test_data_that_a_backend_wrote_over_several_lines_becomes_one() -> None:
+    assert read({b"data": b'{\r\n  "a": [1, 2]\n}'}).data == '{"a":[1,2]}'
+
+
+def test_data_that_is_just_within_its_limit_is_kept() -> None:
+    raw = b'"' + b"x" * (LIMIT_BYTES - 2) + b'"'
+
+    assert read({b"data": raw}).data == raw.decode()
+
+
+def test_data_that_is_longer_once_it_is_compact_is_left_out() -> None:
+    # 1E99 is written out as 1e+99: within the limit as it came, but not as it would go out.
+    raw = b"[" + b",".join([b"1E99"] * 19) + b"]"
+
+    assert len(raw) <= LIMIT_BYTES
+    assert read({b"data": raw}) == Notification("42")
+
+
+# -- changes
+
+
+def test_a_change_is_no_resync_unless_it_says_so() -> None:
+    assert Change("42", None) == Change("42", None, entries=(), is_resync=False)

@@ -1,0 +1,470 @@
+from __future__ import annotations
+
+import os
+import pickle
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from sse_push.errors import ConfigError
+from sse_push.settings import KEY_CHARACTERS_MIN, Settings, mask_password
+
+KEY = "k1-0123456789abcdef"
+OTHER_KEY = "k2-0123456789abcdef"
+PASSWORD = "hunter2"
+
+RANGES: dict[str, tuple[float, float]] = {
+    "port": (0, 65_535),
+    "workers": (1, 256),
+    "heartbeat_s": (0.2, 300),
+    "refresh_interval_ms": (1, 60_000),
+    "retry_ms": (100, 20_000),
+    "soft_retry_min_ms": (100, 30_000),
+    "soft_retry_max_ms": (100, 30_000),
+    "max_connection_age_s": (1, 86_400),
+    "send_timeout_s": (0.2, 300),
+    "send_buffer_bytes": (4096, 4_194_304),
+    "tcp_user_timeout_ms": (1000, 600_000),
+    "listen_backlog": (16, 65_535),
+    "drain_s": (0, 3600),
+    "notify_timeout_s": (0.1, 60),
+    "notify_max_items": (1, 10_000),
+    "body_limit_bytes": (1024, 67_108_864),
+    "data_limit_bytes": (0, 1_048_576),
+    "stream_max_entries": (1, 1_000_000),
+    "stream_ttl_s": (1, 31_536_000),
+    "probe_interval_s": (0.05, 60),
+    "probe_deadline_s": (0.1, 120),
+}
+
+BESIDE: dict[str, dict[str, float]] = {
+    "max_connection_age_s": {"heartbeat_s": 0.2},
+    "soft_retry_max_ms": {"soft_retry_min_ms": 100},
+    "body_limit_bytes": {"data_limit_bytes": 0},
+    "probe_interval_s": {"probe_deadline_s": 120},
+    "probe_deadline_s": {"probe_interval_s": 0.05},
+}
+"""What has to be set as well, so that only the range decides."""
+
+
+@pytest.fixture(autouse=True)
+def bare_environ(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("SSE_PUSH_"):
+            monkeypatch.delenv(name)
+
+
+def error_of(**flags: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load(**flags)
+    return str(caught.value)
+
+
+def secrets_of(values: tuple[SecretStr, ...] | str | None) -> list[str]:
+    assert isinstance(values, tuple)
+    return [value.get_secret_value() for value in values]
+
+
+# -- defaults
+
+
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("heartbeat_s", 15),
+        ("refresh_interval_ms", 100),
+        ("retry_ms", 2000),
+        ("soft_retry_min_ms", 5000),
+        ("soft_retry_max_ms", 30_000),
+        ("max_connection_age_s", 900),
+        ("send_timeout_s", 15),
+        ("drain_s", 20),
+        ("notify_timeout_s", 3),
+        ("body_limit_bytes", 1024 * 1024),
+        ("data_limit_bytes", 8 * 1024),
+        ("notify_max_items", 1000),
+        ("send_buffer_bytes", 16 * 1024),
+        ("tcp_user_timeout_ms", 30_000),
+        ("listen_backlog", 4096),
+        ("stream_max_entries", 100),
+        ("stream_ttl_s", 7 * 24 * 3600),
+        ("probe_interval_s", 3),
+        ("probe_deadline_s", 6),
+        ("host", "127.0.0.1"),
+        ("port", 8000),
+        ("workers", 1),
+        ("log_level", "info"),
+    ],
+)
+def test_a_setting_has_a_default_that_serves(name: str, default: object) -> None:
+    assert getattr(Settings.load(), name) == default
+
+
+@pytest.mark.parametrize("name", ["redis_url", "subscribe_auth", "notify_keys", "uds"])
+def test_what_only_an_operator_can_know_has_no_default(name: str) -> None:
+    assert getattr(Settings.load(), name) is None
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    silent = [name for name, field in Settings.model_fields.items() if not field.description]
+
+    assert silent == []
+
+
+# -- where they come from
+
+
+def test_the_environment_sets_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSE_PUSH_HEARTBEAT_S", "2.5")
+    monkeypatch.setenv("sse_push_workers", "4")
+    monkeypatch.setenv("SSE_PUSH_REDIS_URL", "rediss://redis.example:6380/1")
+
+    settings = Settings.load()
+
+    assert settings.heartbeat_s == 2.5
+    assert settings.workers == 4
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == "rediss://redis.example:6380/1"
+
+
+def test_a_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSE_PUSH_PORT", "8001")
+    monkeypatch.setenv("SSE_PUSH_WORKERS", "4")
+
+    settings = Settings.load(port="8002", workers=None)
+
+    assert settings.port == 8002
+    assert settings.workers == 4  # a flag that was not given
+
+
+def test_a_variable_that_is_no_setting_is_an_error_with_a_suggestion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSE_PUSH_HEARTBEATS", "5")
+
+    assert error_of() == (
+        "SSE_PUSH_HEARTBEATS: there is no such setting; did you mean SSE_PUSH_HEARTBEAT_S?"
+    )
+
+
+def test_a_variable_that_is_like_no_setting_is_an_error_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("Sse_Push_QQQQQQQQQQQQQQQQQQQQQQ", PASSWORD)
+
+    assert error_of() == "Sse_Push_QQQQQQQQQQQQQQQQQQQQQQ: there is no such setting"
+
+
+def test_a_variable_of_another_program_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSE_PUSHER", "1")
+    monkeypatch.setenv("HEARTBEAT_S", "1")
+
+    assert Settings.load().heartbeat_s == 15
+
+
+def test_a_flag_that_is_no_setting_is_an_error() -> None:
+    assert error_of(heartbeat=1).startswith("heartbeat (SSE_PUSH_HEARTBEAT): extra inputs are not")
+
+
+def test_settings_do_not_change() -> None:
+    settings = Settings.load()
+
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.port = 1  # type: ignore[misc]  # the mistake that is meant
+
+
+# -- ranges
+
+
+def test_every_number_has_a_range() -> None:
+    numbers = {
+        name for name, field in Settings.model_fields.items() if field.annotation in (int, float)
+    }
+
+    assert numbers == set(RANGES)
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_number_may_be_at_the_ends_of_its_range(name: str) -> None:
+    beside: dict[str, object] = {**BESIDE.get(name, {})}
+
+    for value in RANGES[name]:
+        assert getattr(Settings.load(**beside, **{name: value}), name) == value
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_number_outside_its_range_is_refused(name: str) -> None:
+    beside: dict[str, object] = {**BESIDE.get(name, {})}
+    low, high = RANGES[name]
+    variable = f"{name} (SSE_PUSH_{name.upper()}): input should be"
+
+    below = error_of(**beside, **{name: low - 1})
+    above = error_of(**beside, **{name: high + 1})
+
+    assert below.splitlines()[0] == (f"{variable} greater than or equal to {low}, came {low - 1!r}")
+    assert above.splitlines()[0] == f"{variable} less than or equal to {high}, came {high + 1!r}"
+
+
+@pytest.mark.parametrize("text", ["", "fifteen", "15 s", "nan", "inf", "-inf"])
+def test_a_duration_is_a_number(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("SSE_PUSH_HEARTBEAT_S", text)
+
+    error = error_of()
+
+    assert error.startswith("heartbeat_s (SSE_PUSH_HEARTBEAT_S): input should be ")
+    assert error.endswith(f", came {text!r}")
+
+
+@pytest.mark.parametrize("text", ["", "x", "1.5", "nan", "\u0664\u0662x"])
+def test_a_count_is_a_whole_number(text: str) -> None:
+    assert error_of(workers=text).startswith("workers (SSE_PUSH_WORKERS): input should be a valid")
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_a_log_level_is_one_of_four(level: str) -> None:
+    assert Settings.load(log_level=level).log_level == level
+
+
+def test_another_log_level_is_refused() -> None:
+    assert error_of(log_level="trace") == (
+        "log_level (SSE_PUSH_LOG_LEVEL): input should be 'debug', 'info', 'warning' or 'error', "
+        "came 'trace'"
+    )
+
+
+def test_every_mistake_has_its_line() -> None:
+    lines = error_of(port=-1, workers=0, log_level="loud").splitlines()
+
+    assert [line.partition(" ")[0] for line in lines] == ["port", "workers", "log_level"]
+
+
+# -- contradictions
+
+
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (
+            {"heartbeat_s": 10, "max_connection_age_s": 19.5},
+            "max_connection_age_s (19.5) must be at least two heartbeats (heartbeat_s is 10)",
+        ),
+        (
+            {"soft_retry_min_ms": 2001, "soft_retry_max_ms": 2000},
+            "soft_retry_min_ms (2001) must not be above soft_retry_max_ms (2000)",
+        ),
+        (
+            {"probe_interval_s": 2, "probe_deadline_s": 1.5},
+            "probe_deadline_s (1.5) must not be below probe_interval_s (2)",
+        ),
+        (
+            {"data_limit_bytes": 2049, "body_limit_bytes": 2048},
+            "data_limit_bytes (2049) must not be above body_limit_bytes (2048)",
+        ),
+        (
+            {"uds": "/run/push.sock", "port": 8000},
+            "uds stands instead of host and port: set one or the other",
+        ),
+        (
+            {"uds": "/run/push.sock", "host": "0.0.0.0"},
+            "uds stands instead of host and port: set one or the other",
+        ),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(
+    flags: dict[str, object], error: str
+) -> None:
+    assert error_of(**flags) == error
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"heartbeat_s": 10, "max_connection_age_s": 20},
+        {"soft_retry_min_ms": 2000, "soft_retry_max_ms": 2000},
+        {"probe_interval_s": 2, "probe_deadline_s": 2},
+        {"data_limit_bytes": 2048, "body_limit_bytes": 2048},
+        {"uds": "/run/push.sock"},
+    ],
+)
+def test_settings_that_just_agree_are_taken(flags: dict[str, object]) -> None:
+    settings = Settings.load(**flags)
+
+    assert {name: getattr(settings, name) for name in flags} == flags
+
+
+# -- who may do what
+
+
+def test_none_must_be_said() -> None:
+    settings = Settings.load(subscribe_auth="none", notify_keys="none")
+
+    assert settings.subscribe_auth == "none"
+    assert settings.notify_keys == "none"
+
+
+def test_no_other_way_to_subscribe_is_known() -> None:
+    assert error_of(subscribe_auth="anyone") == (
+        "subscribe_auth (SSE_PUSH_SUBSCRIBE_AUTH): input should be 'none', came 'anyone'"
+    )
+
+
+def test_several_keys_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSE_PUSH_NOTIFY_KEYS", f"{KEY}, {OTHER_KEY} ")
+
+    assert secrets_of(Settings.load().notify_keys) == [KEY, OTHER_KEY]
+    assert secrets_of(Settings.load(notify_keys=KEY).notify_keys) == [KEY]
+
+
+def test_keys_that_were_checked_are_taken_again() -> None:
+    keys = Settings.load(notify_keys=f"{KEY},{OTHER_KEY}").notify_keys
+
+    assert Settings.load(notify_keys=keys).notify_keys == keys
+
+
+def test_a_key_may_be_as_short_as_the_limit() -> None:
+    assert KEY_CHARACTERS_MIN == 16
+    assert secrets_of(Settings.load(notify_keys="x" * KEY_CHARACTERS_MIN).notify_keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "characters"),
+    [
+        ("", 0),
+        (" none", 4),
+        ("x" * (KEY_CHARACTERS_MIN - 1), KEY_CHARACTERS_MIN - 1),
+        (f"{KEY},", 0),
+        (f"{KEY},{PASSWORD}", len(PASSWORD)),
+        ("é" * 20, 20),
+        ("x" * 20 + "\n" + "x" * 20, 41),
+    ],
+)
+def test_a_weak_key_is_refused_and_not_shown(keys: str, characters: int) -> None:
+    assert error_of(notify_keys=keys) == (
+        f"notify_keys (SSE_PUSH_NOTIFY_KEYS): each key needs at least {KEY_CHARACTERS_MIN} "
+        f"printable ASCII characters, one has {characters}; "
+        "`openssl rand -hex 24` makes a good one"
+    )
+
+
+@pytest.mark.parametrize("keys", [5, [1, 2], {"a": KEY}, (KEY, 5)])
+def test_what_is_no_text_is_no_key(keys: object) -> None:
+    error = error_of(notify_keys=keys)
+
+    lines = error.splitlines()
+    assert all(
+        line.startswith("notify_keys (SSE_PUSH_NOTIFY_KEYS): input should be ") for line in lines
+    )
+    assert len(lines) == len(set(lines))
+    assert KEY not in error
+
+
+# -- Redis
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:6379/0",
+        "rediss://user:pass@redis.example/1",
+        "unix:///run/redis.sock?db=1",
+        "unix://:pass@/run/redis.sock",
+    ],
+)
+def test_redis_is_found_by_its_url(url: str) -> None:
+    settings = Settings.load(redis_url=url)
+
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    ("url", "scheme"),
+    [
+        ("", ""),
+        ("//redis.example", ""),
+        ("http://redis.example", "http"),
+        ("valkey+unix:///run/valkey.sock", "valkey+unix"),
+        (f"https://:{PASSWORD}@redis.example", "https"),
+        (f"{PASSWORD}@redis.example:6379", ""),
+    ],
+)
+def test_a_url_of_another_scheme_is_refused_and_not_shown(url: str, scheme: str) -> None:
+    error = error_of(redis_url=url)
+
+    assert error == (
+        "redis_url (SSE_PUSH_REDIS_URL): expected redis://, rediss:// or unix://, "
+        f"came {scheme!r}://"
+    )
+
+
+@pytest.mark.parametrize("url", [5, f"redis://:{PASSWORD}@[::1", [PASSWORD]])
+def test_what_is_no_url_is_refused_and_not_shown(url: object) -> None:
+    error = error_of(redis_url=url)
+
+    assert error.startswith("redis_url (SSE_PUSH_REDIS_URL): ")
+    assert PASSWORD not in error
+
+
+# -- what may be shown
+
+
+def test_every_setting_can_be_shown() -> None:
+    shown = Settings.load().safe()
+
+    assert set(shown) == set(Settings.model_fields)
+    assert shown["heartbeat_s"] == "15.0"
+    assert shown["notify_keys"] == "None"
+    assert shown["redis_url"] == "None"
+
+
+def test_no_secret_is_ever_shown() -> None:
+    settings = Settings.load(
+        notify_keys=f"{KEY},{OTHER_KEY}", redis_url=f"redis://user:{PASSWORD}@redis.example:6379/0"
+    )
+
+    shown = settings.safe()
+
+    assert shown["notify_keys"] == "2 key(s), not shown"
+    assert shown["redis_url"] == "redis://user:***@redis.example:6379/0"
+    for text in (str(shown), str(settings), repr(settings)):
+        assert not any(secret in text for secret in (KEY, OTHER_KEY, PASSWORD))
+
+
+def test_open_doors_are_shown() -> None:
+    assert Settings.load(notify_keys="none").safe()["notify_keys"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("redis://redis.example:6379/0", "redis://redis.example:6379/0"),
+        ("redis://user@redis.example", "redis://user@redis.example"),
+        (f"redis://:{PASSWORD}@redis.example", "redis://:***@redis.example"),
+        (f"redis://user:{PASSWORD}@[::1]:6379/0", "redis://user:***@[::1]:6379/0"),
+        (f"redis://:a@{PASSWORD}:b@redis.example", "redis://:***@redis.example"),
+        ("redis://user:@redis.example", "redis://user:***@redis.example"),
+        (f"redis://redis.example?password={PASSWORD}&db=1", "redis://redis.example?***"),
+        (f"unix://:{PASSWORD}@/run/redis.sock", "unix://:***@/run/redis.sock"),
+    ],
+)
+def test_a_password_in_a_url_is_masked(url: str, masked: str) -> None:
+    assert mask_password(url) == masked
+
+
+# -- workers
+
+
+def test_settings_reach_another_process_whole() -> None:
+    settings = Settings.load(
+        notify_keys=f"{KEY},{OTHER_KEY}",
+        redis_url=f"redis://:{PASSWORD}@redis.example",
+        subscribe_auth="none",
+        workers=2,
+    )
+
+    arrived = pickle.loads(pickle.dumps(settings))
+
+    assert arrived == settings
+    assert secrets_of(arrived.notify_keys) == [KEY, OTHER_KEY]
+    assert arrived.redis_url.get_secret_value() == f"redis://:{PASSWORD}@redis.example"
+    assert arrived.model_fields_set == settings.model_fields_set
