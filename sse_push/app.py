@@ -127,8 +127,9 @@ def _only(request: Request[State], name: str) -> str | None:
 
 
 def _soft_answer(request: Request[State], reason: str) -> Response:
-    accepts = request.headers.get("accept", "*/*")
-    if event_stream.MEDIA_TYPE in accepts or "*/*" in accepts or "text/*" in accepts:
+    # As nginx decides it for its own soft answer.
+    accepts = (request.headers.get("accept") or "*/*").lower()
+    if event_stream.MEDIA_TYPE in accepts or "*/*" in accepts:
         return request.state["streaming"].soft_answer(reason)
     return _error(503, "unavailable", reason, headers={"Retry-After": str(_RETRY_AFTER_S)})
 

@@ -51,8 +51,12 @@ class Nginx:
             command = [*_command(folder), "-g", "daemon off;"]
             process = subprocess.Popen(command, stdout=access_log, stderr=error_log)
         nginx = cls(port, process, folder)
-        wait_for(lambda: accepts(("127.0.0.1", port)) or process.poll() is not None, "nginx")
-        assert process.poll() is None, nginx.error_log
+        try:
+            wait_for(lambda: accepts(("127.0.0.1", port)) or process.poll() is not None, "nginx")
+            assert process.poll() is None, nginx.error_log
+        except BaseException:
+            nginx.stop()
+            raise
         return nginx
 
     def __enter__(self) -> Self:

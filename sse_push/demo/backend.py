@@ -90,8 +90,9 @@ class Backend:
     def _sell(self, merchant_id: str, seat: str, by: str) -> Response:
         sale, is_ours = self._cinema.sell(merchant_id, seat, by)
         if not is_ours:
-            earlier_s = (time.time() * 1000 - sale.sold_at_ms) / 1000
-            detail = f"seat {seat} was sold {earlier_s:.1f} s earlier"
+            earlier_ms = round(time.time() * 1000) - sale.sold_at_ms
+            earlier = f"{earlier_ms} ms" if earlier_ms < 1000 else f"{earlier_ms / 1000:.0f} s"
+            detail = f"seat {seat} was sold {earlier} earlier"
             return JSONResponse({"error": "sold", "detail": detail}, 409)
         # After the commit: a browser that refetches at once must find the sale.
         data = {"seat": seat, "sold_at_ms": sale.sold_at_ms}

@@ -49,8 +49,12 @@ class Demo:
         with log_path.open("ab") as log:
             process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
         demo = cls(port, process, log_path)
-        wait_for(lambda: demo.is_ready() or process.poll() is not None, "the demo", START_S)
-        assert process.poll() is None, demo.log
+        try:
+            wait_for(lambda: demo.is_ready() or process.poll() is not None, "the demo", START_S)
+            assert process.poll() is None, demo.log
+        except BaseException:
+            demo.kill()
+            raise
         return demo
 
     def is_ready(self) -> bool:
@@ -63,9 +67,18 @@ class Demo:
         """End it as Ctrl-C does, and see that it went well."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(STOP_S) == 0, self.log
+        try:
+            status = self.process.wait(STOP_S)
+        finally:
+            self.kill()
+        assert status == 0, self.log
         assert "Traceback" not in self.log, self.log
         assert " ERROR " not in self.log, self.log
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
     def __enter__(self) -> Self:
         return self

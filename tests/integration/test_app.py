@@ -813,5 +813,9 @@ async def test_while_it_drains_streams_are_put_off_and_notifications_are_taken(
     assert head.status_code == 200
     assert told.status_code == 200
     assert entries(redis, merchant) == 1
-    assert (ready.status_code, ready.json()["ready"], ready.json()["draining"]) == (503, False, True)
+    assert (ready.status_code, ready.json()["ready"], ready.json()["draining"]) == (
+        503,
+        False,
+        True,
+    )
     assert alive.status_code == 200

@@ -777,6 +777,19 @@ async def test_a_heartbeat_is_written_while_nothing_happens(service: Service) ->
     assert browser.heard == READY + BEAT
 
 
+async def test_heartbeats_do_not_wait_for_what_was_waited_for() -> None:
+    service = Service(arm_timeout_s=5 * SECOND)
+    service.shelf.entries = ()
+    browser = Browser(service, "4-0")
+    await turns()
+    service.armed(EntryId(7, 0))
+    await turns()
+
+    service.clock.advance(15)
+
+    assert browser.heard == READY + MISSED_AT_7 + BEAT
+
+
 async def test_a_client_that_takes_no_bytes_gets_the_newest_when_it_does(
     service: Service,
 ) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -38,6 +39,7 @@ PACE = Pace(
     max_connection_age_s=AGE_S,
     drain_s=DRAIN_S,
 )
+PATIENT = dataclasses.replace(PACE, send_timeout_s=300, max_connection_age_s=200)
 TICK_S = HEARTBEAT_S / 60
 AFTER_INTERVAL_S = INTERVAL_S + 0.001
 
@@ -498,6 +500,22 @@ def test_a_client_that_came_between_reading_and_writing_gets_it_once(service: Se
     assert told(watching.refreshes) == [(1, "a"), (2, "b")]
 
 
+def test_what_was_read_while_a_client_came_is_settled_although_it_is_written_later(
+    service: Service,
+) -> None:
+    service.open()
+    service.change("a")
+    joining = service.join()
+    service.change("b")  # read, and waiting for the pace
+
+    newest = service.compare(joining)
+    service.hub.admit(joining.subscription, ())
+    service.clock.advance(AFTER_INTERVAL_S)
+
+    assert newest == EntryId(2, 0)
+    assert joining.frames == []
+
+
 def test_a_client_that_compared_before_it_was_read_gets_it_once(service: Service) -> None:
     service.open()
     joining = service.join()
@@ -704,6 +722,24 @@ def test_a_merchant_has_one_fan_out_at_a_time(service: Service) -> None:
     assert all(told(client.refreshes) == [(1, "a"), (6, "b")] for client in clients)
 
 
+def test_what_changes_during_a_fan_out_follows_as_soon_as_the_pace_allows(
+    service: Service,
+) -> None:
+    service.clock.cost_s = 0.003
+    clients = [service.open() for _ in range(70)]
+    service.change("a")
+    began_at = service.clock.now
+    service.change("b")
+    while service.clock.soon:
+        service.clock.run_soon()
+    service.clock.cost_s = 0
+
+    service.clock.advance(2 * INTERVAL_S)
+
+    assert all(client.ids == [1, 2] for client in clients)
+    assert INTERVAL_S - 0.01 <= clients[0].refreshed_at[1] - began_at <= 2 * INTERVAL_S
+
+
 def test_a_client_that_leaves_during_a_fan_out_is_passed_over(service: Service) -> None:
     service.clock.cost_s = 0.003
     clients = [service.open() for _ in range(70)]
@@ -785,12 +821,33 @@ def test_a_client_that_drained_and_takes_nothing_again_loses_nothing(service: Se
     client = service.open()
     client.is_taking = False
     service.change("a")
+    service.clock.advance(1)
 
     service.hub.drained(client.subscription)
+    service.change("b")
+
+    assert client.refused == 2  # and not offered what is newer
+
     client.drained()
 
-    assert client.refused == 2
-    assert client.ids == [1]
+    assert client.ids == [1, 2]
+
+
+def test_a_client_that_drained_and_takes_nothing_again_is_ended_in_the_end(
+    service: Service,
+) -> None:
+    client = service.open()
+    client.is_taking = False
+    service.change("a")
+    service.clock.advance(SEND_TIMEOUT_S - 1)
+    service.hub.drained(client.subscription)
+    blocked_at = service.clock.now
+
+    service.clock.advance(60)
+
+    ((ended_at, reason),) = client.ends
+    assert reason is EndReason.STALLED
+    assert SEND_TIMEOUT_S <= ended_at - blocked_at <= SEND_TIMEOUT_S + 2 * TICK_S
 
 
 def test_a_client_that_drained_with_nothing_waiting_gets_nothing(service: Service) -> None:
@@ -965,7 +1022,11 @@ def test_a_resync_that_would_be_held_back_goes_with_a_change_that_is_due_before(
 # -- heartbeats
 
 
-def test_an_idle_client_is_never_silent_for_longer_than_a_heartbeat(service: Service) -> None:
+@pytest.mark.parametrize("moment_s", [0, 0.1])
+def test_an_idle_client_is_never_silent_for_longer_than_a_heartbeat(
+    service: Service, moment_s: float
+) -> None:
+    service.clock.advance(moment_s)
     opened_at = service.clock.now
     clients = [service.open() for _ in range(200)]
 
@@ -974,7 +1035,7 @@ def test_an_idle_client_is_never_silent_for_longer_than_a_heartbeat(service: Ser
     for client in clients:
         heard_at = [opened_at, *client.heartbeats_at, service.clock.now]
         gaps = [late - early for early, late in itertools.pairwise(heard_at)]
-        assert max(gaps) <= HEARTBEAT_S
+        assert max(gaps) <= HEARTBEAT_S + 1e-6
         assert min(gaps[:-1]) >= 0.8 * HEARTBEAT_S - 2 * TICK_S
         assert client.refreshes == []
 
@@ -1048,6 +1109,47 @@ def test_a_client_that_waits_for_redis_gets_heartbeats(service: Service) -> None
     service.clock.advance(60)
 
     assert len(client.heartbeats_at) >= 4
+
+
+def test_a_client_that_waits_for_redis_gets_heartbeats_while_the_others_are_written_to(
+    service: Service,
+) -> None:
+    service.open()
+    joining = service.join()
+
+    for _ in range(30):
+        service.change("a")
+        service.clock.advance(2)
+
+    assert len(joining.heartbeats_at) >= 4
+
+
+def test_a_client_that_was_blocked_for_a_moment_gets_its_heartbeats_again() -> None:
+    service = Service(PATIENT)
+    client = service.open()
+    client.is_taking = False
+    service.change("a")
+    client.drained()
+    heard_at = [service.clock.now]
+
+    service.clock.advance(100)
+
+    heard_at += [*client.heartbeats_at, service.clock.now]
+    gaps = [late - early for early, late in itertools.pairwise(heard_at)]
+    assert max(gaps) <= HEARTBEAT_S
+
+
+def test_a_client_that_was_blocked_for_a_moment_is_moved_on_at_its_age() -> None:
+    service = Service(PATIENT)
+    client = service.open()
+    service.clock.advance(150)
+    client.is_taking = False
+    service.change("a")
+    client.drained()
+
+    service.clock.advance(100)
+
+    assert [reason for _, reason in client.ends] == [EndReason.CONNECTION_AGE]
 
 
 def test_no_timer_runs_once_nobody_is_there(service: Service) -> None:
@@ -1195,14 +1297,7 @@ def test_draining_without_anybody_is_done_at_once(service: Service) -> None:
 
 
 def test_draining_in_no_time_ends_all_at_once() -> None:
-    pace = Pace(
-        heartbeat_s=HEARTBEAT_S,
-        refresh_interval_s=INTERVAL_S,
-        send_timeout_s=SEND_TIMEOUT_S,
-        max_connection_age_s=AGE_S,
-        drain_s=0,
-    )
-    service = Service(pace)
+    service = Service(dataclasses.replace(PACE, drain_s=0))
     clients = [service.open() for _ in range(500)]
 
     service.hub.drain()

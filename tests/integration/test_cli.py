@@ -1,0 +1,174 @@
+"""The command line, as a person runs it."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from sse_push import __version__
+from tests.integration.programs import Running, run
+from tests.support import KEY, STOP_S, Redis, Service, open_stream, until, wait_for
+
+
+def test_serve_refuses_to_start_while_it_is_not_said_who_may_do_what(redis: Redis) -> None:
+    done = run("serve", "--redis-url", redis.url)
+
+    assert done.returncode == 2
+    assert "SSE_PUSH_SUBSCRIBE_AUTH" in done.stderr
+    assert "SSE_PUSH_NOTIFY_KEYS" in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_serve_refuses_to_start_without_a_redis() -> None:
+    done = run("serve", "--subscribe-auth", "none", "--notify-keys", "none")
+
+    assert done.returncode == 2
+    assert "SSE_PUSH_REDIS_URL" in done.stderr
+    assert "--embedded" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"SSE_PUSH_HEARBEAT_S": "3"}, "did you mean SSE_PUSH_HEARTBEAT_S?"),
+        ({"SSE_PUSH_HEARTBEAT_S": "0"}, "SSE_PUSH_HEARTBEAT_S): input should be greater"),
+        ({"SSE_PUSH_PORT": "http"}, "came 'http'"),
+        ({"SSE_PUSH_NOTIFY_KEYS": "secret"}, "at least 16"),
+        ({"SSE_PUSH_MAX_CONNECTION_AGE_S": "20"}, "must be at least two heartbeats"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_named_and_nothing_starts(
+    environ: dict[str, str], said: str
+) -> None:
+    done = run("serve", "--embedded", "--subscribe-auth", "none", **environ)
+
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "secret" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_check_shows_the_settings_without_secrets_and_proves_the_announcement(
+    redis: Redis,
+) -> None:
+    url = redis.url.replace("redis://", "redis://:hidden@")
+    good = run("check", "--redis-url", redis.url, "--notify-keys", KEY)
+    wrong = run("check", "--redis-url", url, "--notify-keys", KEY)
+
+    assert good.returncode == 0, good.stderr
+    assert re.search(r"^heartbeat_s +15\.0$", good.stdout, re.MULTILINE)
+    assert re.search(r"^ok +a change is announced, [0-9.]+ ms$", good.stdout, re.MULTILINE)
+    assert re.search(r"^warning +appendonly is off", good.stdout, re.MULTILINE)
+    assert KEY not in good.stdout
+    assert "hidden" not in wrong.stdout + wrong.stderr
+
+
+def test_check_fails_when_redis_does_not_answer() -> None:
+    done = run("check", "--redis-url", "redis://127.0.0.1:1/0")
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("sse-push: expected a Redis that answers")
+
+
+async def test_notify_prints_the_id_and_what_it_says_arrives(
+    service: Service, merchant: str
+) -> None:
+    async with open_stream(service.url, merchant) as stream:
+        await stream.next("refresh")
+        more = ["--url", service.url, "--key", KEY]
+        run("notify", merchant, *more)
+        await stream.next("refresh", 2)
+
+        done = run(
+            "notify", merchant, "--topic", "seats", "--data", '{"a": [1]}', "--by", "me", *more
+        )
+        told = await stream.next("refresh", 3)
+
+    assert done.stdout == f"{told.id}\n"
+    assert told.data == (
+        f'{{"merchant_id":"{merchant}","topic":"seats","data":{{"a":[1]}},"by":"me"}}'
+    )
+
+
+def test_notify_fails_in_one_line(service: Service) -> None:
+    refused = run("notify", "42", "--url", service.url, "--key", "another-key-0123456789")
+    down = run("notify", "42", "--url", "http://127.0.0.1:1")
+    no_json = run("notify", "42", "--data", "{nonsense")
+
+    assert (refused.returncode, down.returncode, no_json.returncode) == (1, 1, 2)
+    assert "answered 401" in refused.stderr
+    assert "expected the service at http://127.0.0.1:1" in down.stderr
+    assert "expected JSON" in no_json.stderr
+    assert [len(done.stderr.splitlines()) for done in (refused, down)] == [1, 1]
+
+
+async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
+    redis: Redis, tmp_path: Path, merchant: str
+) -> None:
+    first = Service.start(tmp_path, redis.url, drain_s=0, retry_ms=100)
+    run("notify", merchant, "--url", first.url, "--key", KEY)
+    tail = Running.start(tmp_path, "tail", merchant, "--url", first.url)
+    try:
+        await until(lambda: "refresh" in tail.out, "the first refresh")
+        run("notify", merchant, "--url", first.url, "--key", KEY, "--topic", "seats")
+        await until(lambda: '"seats"' in tail.out, "the second")
+        first.stop()
+        await until(lambda: "again in" in tail.out, "a reconnection")
+        port = str(first.port)
+        second = Running.start(
+            tmp_path / "second" if (tmp_path / "second").mkdir() is None else tmp_path,
+            *("serve", "--port", port, "--redis-url", redis.url),
+            *("--subscribe-auth", "none", "--notify-keys", KEY),
+        )
+        try:
+            await until(lambda: tail.out.count("ready") == 2, "the second ready", 15)
+            tail.process.send_signal(signal.SIGINT)
+            status = tail.process.wait(STOP_S)
+        finally:
+            second.process.terminate()
+            second.process.wait(STOP_S)
+    finally:
+        tail.process.kill()
+        tail.process.wait()
+
+    lines = tail.out.splitlines()
+    assert status == 0
+    assert all(re.match(r"\d\d:\d\d:\d\d\.\d{3} ", line) for line in lines), lines
+    assert re.search(r" refresh +\d+ ms +\d{13}-\d+ +\{.*\"seats\"", tail.out)
+    assert "goodbye" in tail.out
+    assert lines[-1].split()[1] == "ready"  # nothing was missed, so nothing is owed
+
+
+@pytest.mark.parametrize("command", ["serve", "demo", "check", "notify", "tail"])
+def test_help_has_an_example(command: str) -> None:
+    done = run(command, "--help")
+
+    assert done.returncode == 0
+    assert f"sse-push {command}" in done.stdout.partition("Example:")[2]
+
+
+def test_the_version_is_the_package_s() -> None:
+    assert run("--version").stdout == f"sse-push, version {__version__}\n"
+
+
+def test_a_command_that_is_none_is_a_usage_error() -> None:
+    began = time.monotonic()
+    done = run("sevre")
+
+    assert done.returncode == 2
+    assert "No such command" in done.stderr
+    assert time.monotonic() - began < STOP_S
+
+
+def test_demo_on_a_port_that_is_taken_says_so_in_one_line(service: Service) -> None:
+    done = run("demo", "--port", str(service.port))
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        f"sse-push: expected to listen on 127.0.0.1:{service.port}: Address already in use"
+    )
+    wait_for(service.is_ready, "the service, untouched")

