@@ -109,6 +109,8 @@ def test_notify_fails_in_one_line(service: Service) -> None:
 async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
     redis: Redis, tmp_path: Path, merchant: str
 ) -> None:
+    again = tmp_path / "again"
+    again.mkdir()
     first = Service.start(tmp_path, redis.url, drain_s=0, retry_ms=100)
     run("notify", merchant, "--url", first.url, "--key", KEY)
     tail = Running.start(tmp_path, "tail", merchant, "--url", first.url)
@@ -120,7 +122,7 @@ async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
         await until(lambda: "again in" in tail.out, "a reconnection")
         port = str(first.port)
         second = Running.start(
-            tmp_path / "second" if (tmp_path / "second").mkdir() is None else tmp_path,
+            again,
             *("serve", "--port", port, "--redis-url", redis.url),
             *("--subscribe-auth", "none", "--notify-keys", KEY),
         )

@@ -1,0 +1,147 @@
+"""The cinema, over HTTP: what its page and its crowd do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import Generator
+
+import httpx
+import pytest
+
+from tests.integration.programs import Running
+from tests.support import START_S, STOP_S, free_port, open_stream, until, wait_for
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    running = Running.start(tmp_path_factory.mktemp("demo"), "demo", "--port", str(port))
+    wait_for(lambda: is_ready(url), "the demo", START_S)
+    yield url
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(STOP_S) == 0
+    assert url in running.out
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def sell(url: str, seat: str, by: str = "tab", cinema: str = "roxy") -> httpx.Response:
+    return httpx.post(f"{url}/seats/{seat}/sell", json={"merchant_id": cinema, "by": by})
+
+
+def sold(url: str, cinema: str = "roxy") -> dict[str, str]:
+    house = httpx.get(f"{url}/seats", params={"merchant_id": cinema}).json()
+    return {seat["seat"]: seat["by"] for seat in house["seats"] if seat["sold"]}
+
+
+@pytest.mark.parametrize("path", ["/", "/demo.css", "/demo.js", "/client/index.js"])
+def test_the_page_and_the_module_are_there(demo: str, path: str) -> None:
+    assert httpx.get(f"{demo}{path}").status_code == 200
+
+
+def test_a_house_is_as_its_page_draws_it(demo: str) -> None:
+    answer = httpx.get(f"{demo}/seats", params={"merchant_id": "lumiere"})
+    house = answer.json()
+
+    assert answer.headers["cache-control"] == "no-store"
+    assert house["rows"] * house["seats_per_row"] == len(house["seats"])
+    assert house["seats"][0]["seat"] == "A1"
+    assert {"merchant_id", "film", "starts"} < house.keys()
+
+
+def test_a_seat_is_sold_once(demo: str) -> None:
+    first, second = sell(demo, "B1", "one"), sell(demo, "B1", "two")
+
+    assert first.status_code == 200
+    assert second.status_code == 409
+    assert second.json()["error"] == "sold"
+    assert sold(demo)["B1"] == "one"
+
+
+async def test_two_who_buy_a_seat_at_once_are_told_apart(demo: str) -> None:
+    async with httpx.AsyncClient(base_url=demo) as client:
+        for number in range(1, 13):
+            answers = await asyncio.gather(
+                *(
+                    client.post(
+                        f"/seats/C{number}/sell", json={"merchant_id": "roxy", "by": f"tab-{by}"}
+                    )
+                    for by in range(4)
+                )
+            )
+
+            assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+
+
+async def test_a_sale_reaches_the_streams_of_its_cinema_only(demo: str) -> None:
+    async with open_stream(demo, "roxy") as roxy, open_stream(demo, "lumiere") as lumiere:
+        await roxy.next("refresh")
+        await lumiere.next("refresh")
+        await asyncio.to_thread(sell, demo, "D1", "tab-1")
+        await roxy.next("refresh", 2)
+        answer = await asyncio.to_thread(sell, demo, "D2", "tab-1")
+        told = await roxy.next("refresh", 3)
+        await asyncio.to_thread(sell, demo, "D1", "tab-2", "lumiere")
+        await lumiere.next("refresh", 2)
+
+    assert json.loads(told.data) == {
+        "merchant_id": "roxy",
+        "topic": "seats",
+        "data": answer.json(),
+        "by": "tab-1",
+    }
+    assert len(roxy.refreshes) == 3
+    assert len(lumiere.refreshes) == 2
+
+
+def test_a_house_is_emptied(demo: str) -> None:
+    sell(demo, "E1", cinema="lumiere")
+
+    answer = httpx.post(f"{demo}/seats/reset", json={"merchant_id": "lumiere", "by": "tab"})
+
+    assert answer.status_code == 200
+    assert sold(demo, "lumiere") == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/seats/Z99/sell", b'{"merchant_id": "roxy", "by": "tab"}', 404),
+        ("/seats/A1/sell", b'{"merchant_id": "nowhere", "by": "tab"}', 404),
+        ("/seats/A1/sell", b"{nonsense", 400),
+        ("/seats/A1/sell", b'{"merchant_id": "roxy"}', 400),
+        ("/seats/reset", b"[]", 400),
+    ],
+)
+def test_what_makes_no_sense_is_refused(demo: str, path: str, body: bytes, status: int) -> None:
+    answer = httpx.post(f"{demo}{path}", content=body)
+
+    assert answer.status_code == status
+    assert "error" in answer.json()
+
+
+async def test_a_crowd_buys_and_leaves_with_the_demo(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    folder = tmp_path_factory.mktemp("crowd")
+    running = Running.start(folder, "demo", "--port", str(port), "--crowd", "5")
+    try:
+        await until(lambda: is_ready(url), "the demo", START_S)
+        await until(lambda: bool(sold(url) or sold(url, "lumiere")), "a sale", START_S)
+    finally:
+        running.process.send_signal(signal.SIGINT)
+        status = running.process.wait(STOP_S)
+
+    assert status == 0
+    assert "5 simulated buyers" in running.out
+    assert "Traceback" not in running.error_path.read_text()

@@ -1,0 +1,311 @@
+"""Processes: their workers, their socket, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sse_push.notification import EntryId
+from sse_push.server import listening_socket
+from sse_push.settings import Settings
+from tests.integration.programs import run
+from tests.support import (
+    KEY,
+    STOP_S,
+    Publisher,
+    Redis,
+    Service,
+    Stream,
+    open_stream,
+    until,
+    wait_for,
+)
+
+
+@asynccontextmanager
+async def open_streams(url: str, merchants: list[str]) -> AsyncGenerator[list[Stream]]:
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(open_stream(url, merchant)) for merchant in merchants
+        ]
+
+
+def children(pid: int) -> list[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [child for child in map(int, found) if "spawn_main" in command_of(child)]
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def workers_of(streams: list[Stream]) -> set[str]:
+    ready = [json.loads(stream.of("ready")[0].data) for stream in streams]
+    return {said["connection_id"].partition("-")[0] for said in ready}
+
+
+async def test_a_notification_taken_by_one_worker_reaches_the_browsers_of_all(
+    workers: Service, merchant: str
+) -> None:
+    publisher = Publisher(workers.url)
+    async with open_streams(workers.url, [merchant] * 40) as streams:
+        for stream in streams:
+            await stream.next("refresh")
+        accepted = await publisher.notify(merchant)
+        for stream in streams:
+            await stream.next("refresh", 2)
+    await publisher.close()
+
+    assert len(workers_of(streams)) == 2
+    assert {stream.refreshes[1].id for stream in streams} == {accepted}
+
+
+async def test_every_browser_ends_with_the_newest_id_of_its_merchant_and_hears_no_other(
+    redis: Redis, workers: Service, merchant: str
+) -> None:
+    """200 browsers of 50 merchants, two workers, 1 000 notifications at random."""
+    merchants = [f"{merchant}-{number}" for number in range(50)]
+    chance = random.Random(1)
+    newest: dict[str, EntryId] = {}
+    publishers = [Publisher(workers.url) for _ in range(8)]
+    before = {name: redis.connections(name) for name in ("append", "tail", "probe")}
+
+    async with open_streams(workers.url, merchants * 4) as streams:
+
+        async def publish(publisher: Publisher) -> None:
+            for _ in range(125):
+                told = chance.choice(merchants)
+                accepted = EntryId.parse(await publisher.notify(told, topic="seats"))
+                newest[told] = max(newest.get(told, accepted), accepted)
+
+        await asyncio.gather(*map(publish, publishers))
+        after = {name: redis.connections(name) for name in before}
+        for told, stream in zip(merchants * 4, streams, strict=True):
+            if told in newest:
+                await until(lambda: stream.parser.last_event_id == str(newest[told]), told)  # noqa: B023
+    for publisher in publishers:
+        await publisher.close()
+
+    for told, stream in zip(merchants * 4, streams, strict=True):
+        assert {json.loads(event.data)["merchant_id"] for event in stream.refreshes} == {told}
+        ids = [EntryId.parse(event.id) for event in stream.refreshes if event.id]
+        assert ids == sorted(ids)
+    assert len(workers_of(streams)) == 2
+    # Two workers, 200 browsers: a tail each, and connections that are made when first needed.
+    assert after["tail"] == before["tail"]
+    assert after["append"] - before["append"] <= 2
+    assert after["probe"] - before["probe"] <= 2
+
+
+def test_accepted_connections_inherit_the_listening_socket_s_options() -> None:
+    settings = Settings(port=0, send_buffer_bytes=16_384, tcp_user_timeout_ms=12_345)
+    with (
+        listening_socket(settings) as listening,
+        socket.create_connection(listening.getsockname()),
+    ):
+        accepted, _ = listening.accept()
+        with accepted:
+            size_bytes = accepted.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+            timeout_ms = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+            unsent_bytes = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+            nodelay = accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    assert size_bytes == 2 * 16_384  # Linux doubles it, for its own bookkeeping
+    assert timeout_ms == 12_345
+    assert unsent_bytes == 16_384
+    assert nodelay == 1
+
+
+async def test_a_sleeping_reader_finds_few_events_waiting(redis: Redis, tmp_path: Path) -> None:
+    service = Service.start(tmp_path, redis.url, refresh_interval_ms=1)
+    publisher = Publisher(service.url)
+    try:
+        async with open_stream(service.url, "sleeper") as stream:
+            await stream.next("refresh")
+            stream.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            for _ in range(1500):
+                newest = await publisher.notify("sleeper", data="x" * 500)
+            before = len(stream.refreshes)
+            stream.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            await until(lambda: stream.parser.last_event_id == newest, "the newest ID")
+            found = len(stream.refreshes) - before
+    finally:
+        await publisher.close()
+        assert service.stop() == 0
+
+    assert found < 750
+
+
+async def test_a_unix_socket_serves_and_a_stale_one_is_replaced(
+    redis: Redis, tmp_path: Path
+) -> None:
+    path = tmp_path / "sse.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    service = Service.start(tmp_path, redis.url, uds=path)
+    transport = httpx.AsyncHTTPTransport(uds=str(path), retries=20)
+    async with httpx.AsyncClient(transport=transport, base_url="http://unix") as client:
+        answer = await client.post(
+            "/notify", json={"merchant_id": 42}, headers={"Authorization": f"Bearer {KEY}"}
+        )
+        async with client.stream("GET", "/events?merchant_id=42") as stream:
+            first = await anext(stream.aiter_raw())
+
+    assert answer.status_code == 200
+    assert first.startswith(b"retry: ")
+    assert service.stop() == 0
+    assert not path.exists()
+
+
+def test_an_address_that_is_taken_is_one_line(redis: Redis, service: Service) -> None:
+    done = run(
+        *("serve", "--port", str(service.port), "--redis-url", redis.url),
+        *("--subscribe-auth", "none", "--notify-keys", "none"),
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith("Address already in use")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_every_stream_with_a_goodbye_and_a_complete_response(
+    tmp_path: Path, number: signal.Signals, workers: str
+) -> None:
+    redis = Redis.start(tmp_path)
+    service = Service.start(tmp_path, redis.url, "--workers", workers, drain_s=1)
+    publisher = Publisher(service.url)
+    try:
+        async with open_streams(service.url, [f"m{each % 5}" for each in range(150)]) as streams:
+            for stream in streams:
+                await stream.next("refresh")
+
+            service.process.send_signal(number)
+            for stream in streams:
+                await stream.wait_complete()
+    finally:
+        status = service.process.wait(STOP_S)
+        await publisher.close()
+
+    assert status == 0
+    service.assert_no_errors()
+    assert all(stream.events[-1].type == "goodbye" for stream in streams)
+    assert {stream.events[-1].data for stream in streams} == {'{"reason":"server_stopping"}'}
+    assert len({stream.parser.retry_s for stream in streams}) > 50
+    wait_for(lambda: "sse_push" not in redis.cli("CLIENT", "LIST"), "no connection of ours")
+    redis.stop()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_second_signal_ends_at_once(redis: Redis, tmp_path: Path, workers: str) -> None:
+    service = Service.start(tmp_path, redis.url, "--workers", workers, drain_s=600)
+    async with open_streams(service.url, ["busy"] * 200) as streams:
+        for stream in streams:
+            await stream.next("refresh")
+        # Nobody reads any more, so that goodbyes alone would not end it.
+        for stream in streams:
+            stream.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+        service.process.terminate()
+        await until(lambda: not service.is_ready(), "the drain")
+        service.process.terminate()
+
+        status = await asyncio.to_thread(service.process.wait, 5)
+
+    assert status == 0
+
+
+async def test_a_worker_that_is_killed_is_replaced_and_its_browsers_are_told(
+    redis: Redis, tmp_path: Path, merchant: str
+) -> None:
+    service = Service.start(tmp_path, redis.url, "--workers", "2", probe_interval_s=0.2)
+    publisher = Publisher(service.url)
+    victim, _ = children(service.process.pid)
+    async with open_streams(service.url, [merchant] * 20) as streams:
+        for stream in streams:
+            await stream.next("refresh")
+        seen = await publisher.notify(merchant)
+        for stream in streams:
+            await stream.next("refresh", 2)
+
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: any(stream._task.done() for stream in streams), "a cut")  # type: ignore[union-attr]
+        missed = await publisher.notify(merchant, topic="seats")
+
+        async with open_stream(service.url, merchant, seen) as back:
+            await back.next("refresh")
+        alive = [stream for stream in streams if not stream._task.done()]  # type: ignore[union-attr]
+        for stream in alive:
+            await stream.next("refresh", 3)
+    await publisher.close()
+    wait_for(lambda: len(children(service.process.pid)) == 2, "a new worker")
+    wait_for(service.is_ready, "both workers ready")
+
+    assert 0 < len(alive) < 20
+    assert back.refreshes[0].id == missed
+    assert victim not in children(service.process.pid)
+    assert service.stop() == 0
+
+
+def test_workers_end_with_their_supervisor(redis: Redis, tmp_path: Path) -> None:
+    service = Service.start(tmp_path, redis.url, "--workers", "2", drain_s=0)
+    orphans = children(service.process.pid)
+
+    service.process.kill()
+    service.process.wait(STOP_S)
+
+    assert len(orphans) == 2
+    wait_for(lambda: not any(map(command_of, orphans)), "the workers' end")
+
+
+def test_a_rolling_restart_keeps_the_port_open(redis: Redis, tmp_path: Path) -> None:
+    service = Service.start(tmp_path, redis.url, "--workers", "2", drain_s=0.5)
+    before = set(children(service.process.pid))
+
+    service.process.send_signal(signal.SIGHUP)
+    answers = []
+
+    def is_replaced() -> bool:
+        answers.append(httpx.get(f"{service.url}/healthz").status_code)
+        now = set(children(service.process.pid))
+        return len(now) == 2 and not now & before
+
+    wait_for(is_replaced, "new workers")
+    assert service.stop() == 0
+    assert set(answers) == {200}
+    service.assert_no_errors()
+
+
+def test_the_process_may_have_as_many_connections_as_the_system_lets_it(
+    redis: Redis, tmp_path: Path
+) -> None:
+    command = ["bash", "-c", 'ulimit -Sn 256; exec "$@"', "-", sys.executable, "-m", "sse_push"]
+    command += ["serve", "--uds", str(tmp_path / "s"), "--redis-url", redis.url]
+    command += ["--subscribe-auth", "none", "--notify-keys", "none"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    limits = Path(f"/proc/{process.pid}/limits")
+
+    def soft() -> str:
+        lines = limits.read_text().splitlines()
+        return next(line for line in lines if line.startswith("Max open files")).split()[3]
+
+    try:
+        wait_for(lambda: soft() != "256" and (tmp_path / "s").exists(), "a higher limit")
+    finally:
+        process.terminate()
+        assert process.wait(STOP_S) == 0
