@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -244,6 +244,11 @@ async def _on_push_error(_request: Request, exc: Exception) -> Response:
     return _error(status, code, str(exc), headers=headers, **more)
 
 
+async def _on_client_disconnect(_request: Request, _exc: Exception) -> Response:
+    """Answer a client that left in the middle of its body; nobody reads it."""
+    return _error(400, "malformed", "expected the rest of the body, came its end")
+
+
 async def _on_http_exception(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException), "registered for it only"
     detail = exc.detail
@@ -300,6 +305,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         exception_handlers={
             PushError: _on_push_error,
             HTTPException: _on_http_exception,
+            ClientDisconnect: _on_client_disconnect,
         },
         lifespan=lifespan,
     )

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from sse_push.errors import Outcome, StreamUnavailable
 from sse_push.notification import EntryId, Notification
-from sse_push.stream.connection import connection_pool, read_reply
+from sse_push.stream.connection import connection_pool, read_reply, send_commands
 from sse_push.stream.contract import Command, append_command, parse_entry_id, stream_key
 
 _APPENDS_AT_ONCE = 512
@@ -51,7 +51,7 @@ class Appender:
         stream_max_entries: int,
         stream_ttl_s: float,
     ) -> None:
-        self._pool = connection_pool(url, timeout_s=timeout_s, name="append")
+        self._pool = connection_pool(url, connect_timeout_s=timeout_s, name="append")
         self._connection: AbstractConnection = self._pool.make_connection()
         self._timeout_s = timeout_s
         self._max_entries = stream_max_entries
@@ -130,19 +130,22 @@ class Appender:
         connection = self._connection
         try:
             await self._connect(connection)
-        except (RedisError, OSError) as exc:
+        except (RedisError, OSError) as exc:  # TimeoutError is an OSError
             await connection.disconnect(nowait=True)
-            _refuse(batch, f"expected a connection to Redis, came: {exc}", exc, "not_published")
+            _refuse(batch, "there is no connection to Redis", exc, "not_published")
             return
+        # Whoever gave up while we connected was told that nothing was published.
+        batch = [waiting for waiting in batch if not waiting.entry_id.done()]
         commands, takers = self._commands(batch)
         self._sent = frozenset(each.entry_id for each in batch)
         try:
-            await connection.send_packed_command(connection.pack_commands(commands))
-            for taker in takers:
-                _settle(taker, await read_reply(connection))
+            async with asyncio.timeout(self._timeout_s):
+                await send_commands(connection, commands)
+                for taker in takers:
+                    _settle(taker, await read_reply(connection))
         except (RedisError, OSError) as exc:
             await connection.disconnect(nowait=True)
-            _refuse(batch, "the connection to Redis was lost before its answer", exc, "unknown")
+            _refuse(batch, "Redis did not answer, or was lost before it did", exc, "unknown")
 
     async def _connect(self, connection: AbstractConnection) -> None:
         # One that Redis has closed meanwhile reads as ready: that is found out before anything

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 from redis._parsers.hiredis import _AsyncHiredisParser
@@ -14,8 +15,11 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
+
+from sse_push.stream.contract import Command
 
 
 class Announcement(NamedTuple):
@@ -27,18 +31,20 @@ class Announcement(NamedTuple):
     keys: list[bytes] | None
 
 
-def connection_pool(url: str, *, timeout_s: float, name: str) -> ConnectionPool:
+def connection_pool(url: str, *, connect_timeout_s: float, name: str) -> ConnectionPool:
     """Return a pool of RESP3 connections that never try again by themselves.
 
     redis-py would repeat an XADD whose answer was lost, and so store it twice; and it would
-    make a connection anew under us that has lost its tracking.
+    make a connection anew under us that has lost its tracking. Its time limit for each command
+    is off too: on Python 3.11 it is one that can swallow a cancellation, and whoever waits for
+    the task then waits for ever. Every use stands in a time limit of its own.
     """
     return ConnectionPool.from_url(
         url,
         protocol=3,
         retry=Retry(NoBackoff(), 0),
-        socket_timeout=timeout_s,
-        socket_connect_timeout=timeout_s,
+        socket_timeout=None,
+        socket_connect_timeout=connect_timeout_s,
         client_name=f"sse_push-{name}-{os.getpid()}",
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
@@ -71,11 +77,25 @@ async def _to_announcement(push: list[object]) -> Announcement:
     return Announcement(cast("list[bytes] | None", push[1]))
 
 
+async def send_commands(connection: AbstractConnection, commands: Sequence[Command]) -> None:
+    """Send commands in one pipeline, on this very connection or not at all.
+
+    Raises:
+        RedisError: it is lost; some of them may have been executed.
+    """
+    if not connection.is_connected:  # redis-py would connect anew, without tracking
+        raise RedisConnectionError("the connection to Redis is lost")
+    try:
+        await connection.send_packed_command(connection.pack_commands(commands))
+    except AttributeError as exc:  # a reader has disconnected under a send that was waiting
+        raise RedisConnectionError("the connection to Redis was lost while sending") from exc
+
+
 async def read_reply(connection: AbstractConnection) -> object:
     """Return one reply, an error reply as a value.
 
     Raises:
-        RedisError: the connection is lost, or nothing came within its ``timeout_s``.
+        RedisError: the connection is lost.
     """
     try:
         return cast("object", await connection.read_response())

@@ -39,7 +39,7 @@ async def examine(url: str, *, timeout_s: float) -> list[Finding]:
     Raises:
         StreamUnavailable: it does not answer.
     """
-    pool = connection_pool(url, timeout_s=timeout_s, name="check")
+    pool = connection_pool(url, connect_timeout_s=timeout_s, name="check")
     redis = Redis(connection_pool=pool)
     try:
         async with asyncio.timeout(3 * timeout_s):
@@ -51,7 +51,9 @@ async def examine(url: str, *, timeout_s: float) -> list[Finding]:
                 _persistence(info),
             ]
     except (RedisError, OSError, TimeoutError) as exc:
-        raise StreamUnavailable(f"expected a Redis that answers, came: {exc or exc!r}") from exc
+        raise StreamUnavailable(
+            f"expected a Redis that answers, came: {str(exc) or repr(exc)}"
+        ) from exc
     finally:
         await redis.aclose()
         await pool.disconnect()

@@ -27,6 +27,7 @@ from sse_push.stream.connection import (
     connection_pool,
     read_reply_or_announcement,
     read_server_id,
+    send_commands,
     start_tracking,
 )
 from sse_push.stream.contract import (
@@ -86,9 +87,9 @@ class Follower:
         self._probe_key = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
         self._probe_announced = asyncio.Event()
         self._probed_at = -math.inf
-        self._pool = connection_pool(url, timeout_s=probe_deadline_s, name="tail")
+        self._pool = connection_pool(url, connect_timeout_s=probe_deadline_s, name="tail")
         self._ordinary = Redis(
-            connection_pool=connection_pool(url, timeout_s=probe_deadline_s, name="probe")
+            connection_pool=connection_pool(url, connect_timeout_s=probe_deadline_s, name="probe")
         )
         self._wanted = asyncio.Event()
         self._requests: deque[tuple[Command, OnReply]] = deque()
@@ -204,7 +205,7 @@ class Follower:
             while batch := self._take():
                 self._in_flight.extend(on_reply for _, on_reply in batch)
                 commands = [command for command, _ in batch]
-                await connection.send_packed_command(connection.pack_commands(commands))
+                await send_commands(connection, commands)
 
     def _take(self) -> list[tuple[Command, OnReply]]:
         batch = [self._requests.popleft() for _ in range(min(len(self._requests), _READS_AT_ONCE))]

@@ -115,7 +115,7 @@ def restart(redis: Redis) -> None:
 
 @asynccontextmanager
 async def tracked(url: str) -> AsyncGenerator[AbstractConnection]:
-    pool = connection_pool(url, timeout_s=5 * SECOND, name="test")
+    pool = connection_pool(url, connect_timeout_s=5 * SECOND, name="test")
     connection = pool.make_connection()
     try:
         await connection.connect()
@@ -543,7 +543,7 @@ async def test_a_follower_that_is_canceled_ends_whatever_it_is_doing(
 async def test_a_connection_that_is_lost_while_it_is_written_to_is_made_anew(
     server: Server, merchant: str
 ) -> None:
-    for steps in range(6):
+    for steps in range(3):
         first, second = f"{merchant}-{steps}-first", f"{merchant}-{steps}-second"
         async with following(server.url) as followed:
             await followed.watch(first)
@@ -557,7 +557,7 @@ async def test_a_connection_that_is_lost_while_it_is_written_to_is_made_anew(
 async def test_a_connection_that_is_lost_right_after_it_was_written_to_is_made_anew(
     server: Server, merchant: str
 ) -> None:
-    for steps in range(6):
+    for steps in range(3):
         first, second = f"{merchant}-{steps}-first", f"{merchant}-{steps}-second"
         async with following(server.url) as followed:
             await followed.watch(first)
@@ -833,7 +833,7 @@ async def test_what_was_sent_when_the_connection_was_lost_is_unknown(
         sent = asyncio.create_task(appender.append(Notification(merchant)))
         await until(lambda: appender.is_on_its_way, "the batch to be sent")
         own_redis.cli("CLIENT", "KILL", "ID", *own_redis.clients("append"))
-        with pytest.raises(StreamUnavailable, match="was lost before its answer") as failure:
+        with pytest.raises(StreamUnavailable, match="Redis did not answer, or was lost") as failure:
             await sent
         own_redis.cli("CLIENT", "UNPAUSE")
         await appender.append(Notification(merchant))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import logging
 import re
@@ -34,7 +35,7 @@ from sse_push.event_stream import (
 )
 from sse_push.hub import EndReason, Hub, Pace, Reason, Refresh, Subscription
 from sse_push.notification import Change, Entry, EntryId, Notification
-from tests.support import SECOND
+from tests.support import SECOND, until
 from tests.unit.simulation import Dechunker, ManualClock, ModelCycle
 
 PACE = Pace(
@@ -220,6 +221,17 @@ class Browser:
             await self.task
 
 
+@pytest.fixture(autouse=True)
+async def nothing_fails_unheard() -> AsyncGenerator[None]:
+    """Look after the tasks that nobody awaits."""
+    failures: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: failures.append(context))
+    yield
+    gc.collect()
+    assert failures == []
+
+
 @pytest.fixture
 async def service() -> AsyncGenerator[Service]:
     served = Service()
@@ -374,6 +386,12 @@ async def test_reconnection_times_are_spread_by_half() -> None:
     assert len(times) > 300
 
 
+async def test_a_late_redis_is_waited_for_half_a_second() -> None:
+    fields = {field.name: field.default for field in dataclasses.fields(Streaming)}
+
+    assert fields["arm_timeout_s"] == 0.5
+
+
 async def test_whoever_cannot_be_served_is_told_to_come_back_later(service: Service) -> None:
     answers = [service.streaming.soft_answer("server_stopping") for _ in range(200)]
 
@@ -399,13 +417,13 @@ class OwnTransport(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.is_closed = asyncio.Event()
+        self.limits: tuple[int | None, int | None] | None = None
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         self.written += data
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        assert high == 0
-        assert low is None
+        self.limits = (high, low)
 
     def close(self) -> None:
         self.is_closed.set()
@@ -495,6 +513,7 @@ async def test_what_the_hub_writes_is_framed_as_what_uvicorn_writes(service: Ser
         + b"0\r\n\r\n"
     )
     assert transport.is_closed.is_set()
+    assert transport.limits == (0, None)  # what the kernel does not take belongs into the slot
 
 
 # -- the fast way: its beginning
@@ -531,6 +550,22 @@ async def test_every_connection_has_its_own_id(service: Service) -> None:
 
     assert len(ids) == 3
     assert len({each.partition(b"-")[0] for each in ids}) == 1
+
+
+async def test_a_client_for_whom_nothing_has_to_be_asked_is_written_to_at_once(
+    service: Service,
+) -> None:
+    Browser(service)
+    await turns()
+    service.armed(EntryId(7, 0))
+
+    browser = Browser(service, "7-0")
+    await turns(1)
+
+    assert browser.heard == READY_AT_7
+
+    browser.cycle.lose()
+    await browser.done()
 
 
 async def test_a_client_that_missed_nothing_is_told_only_where_it_stands() -> None:
@@ -633,6 +668,26 @@ async def test_a_stream_that_takes_long_to_answer_holds_nothing_back_but_the_ref
 
     merged = b'id: 8-0\nevent: refresh\ndata: {"merchant_id":"42","reason":"missed"}\n\n'
     assert browser.heard == READY + merged
+
+
+async def test_nothing_is_told_before_what_was_missed() -> None:
+    service = Service(arm_timeout_s=0.01)
+    Browser(service)
+    await turns()
+    service.armed(EntryId(7, 0))
+    service.shelf.is_open.clear()
+    browser = Browser(service, "4-0")
+    await turns()
+
+    service.change(8)
+    await until(lambda: browser.heard != b"", "ready")
+
+    assert browser.heard == READY
+
+    service.shelf.is_open.set()
+    await turns()
+
+    assert browser.heard.startswith(READY + b"id: 8-0\nevent: refresh\n")
 
 
 async def test_what_changes_while_the_stream_is_asked_comes_after_what_was_missed() -> None:
@@ -740,6 +795,22 @@ async def test_a_stream_that_is_canceled_leaves_nothing_behind(service: Service)
     assert asyncio.all_tasks() == before
 
 
+async def test_a_stream_that_is_canceled_while_it_is_blocked_leaves_nothing_behind(
+    service: Service,
+) -> None:
+    before = asyncio.all_tasks()
+    browser = Browser(service, cycle=Cycle(capacity=0))
+    await turns()
+    service.armed(EntryId(7, 0))
+    await turns()
+
+    browser.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await browser.task
+
+    assert asyncio.all_tasks() == before
+
+
 async def test_what_a_client_sends_does_not_end_its_stream(service: Service) -> None:
     cycle = Cycle(10**6)
     cycle.incoming.extend([{"type": "http.request", "body": b"", "more_body": False}] * 3)
@@ -830,6 +901,23 @@ async def test_nothing_is_written_while_the_flow_is_closed(service: Service) -> 
     assert browser.heard == READY + CONNECTED_AT_7 + REFRESH_8.replace(b"8-0", b"9-0")
 
 
+async def test_nothing_is_written_before_the_drain_has_ended(service: Service) -> None:
+    browser = Browser(service, cycle=Cycle(capacity=0))
+    await turns()
+    is_refused_by_the_flow = not browser.stream.offer(HEARTBEAT)
+    await turns()
+
+    ready = browser.heard  # and with that the flow is open
+    is_refused_until_the_drain_ends = not browser.stream.offer(HEARTBEAT)
+    await turns()
+    is_taken = browser.stream.offer(HEARTBEAT)
+
+    assert is_refused_by_the_flow
+    assert is_refused_until_the_drain_ends
+    assert is_taken
+    assert browser.heard == ready + BEAT
+
+
 async def test_nothing_is_written_before_the_first_bytes(service: Service) -> None:
     browser = Browser(service)
 
@@ -876,8 +964,10 @@ async def test_a_stream_ends_with_a_goodbye_and_its_last_chunk(service: Service)
     browser.cycle.wire.clear()
 
     service.end(EndReason.CONNECTION_AGE)
+    is_closed = not browser.stream.offer(HEARTBEAT)
     await turns()
 
+    assert is_closed
     assert bytes(browser.cycle.wire) == (Frame.of(goodbye("connection_age")).chunk + b"0\r\n\r\n")
     assert len(service.hub) == 0
     await browser.done()
@@ -896,10 +986,14 @@ async def test_a_client_that_does_not_close_is_cut_off_after_its_goodbye() -> No
     await browser.done()
 
 
-async def test_a_goodbye_that_is_not_taken_is_given_up() -> None:
+@pytest.mark.parametrize("is_blocked", [True, False])
+async def test_a_goodbye_that_is_not_taken_is_given_up(*, is_blocked: bool) -> None:
     service = Service(send_timeout_s=0)
     browser = Browser(service, cycle=Cycle(capacity=0))
     await turns()
+    if is_blocked:
+        service.armed(EntryId(7, 0))
+        await turns()
 
     service.end(EndReason.CONNECTION_AGE)
     await browser.done()
@@ -945,6 +1039,7 @@ async def test_a_stream_that_ends_while_its_first_bytes_are_written_says_goodbye
     await browser.done()
 
     assert browser.heard == READY + goodbye("server_stopping")
+    assert browser.stream.offer(HEARTBEAT) is False
 
 
 async def test_a_client_that_takes_nothing_for_too_long_is_cut_off(service: Service) -> None:
@@ -953,7 +1048,9 @@ async def test_a_client_that_takes_nothing_for_too_long_is_cut_off(service: Serv
     service.armed(EntryId(7, 0))
     await turns()
 
-    service.clock.advance(60)
+    for _ in range(16):
+        service.clock.advance(1)
+        await turns()
     await browser.done()
 
     assert browser.cycle.aborted.is_set()
@@ -1045,6 +1142,7 @@ async def test_a_portable_stream_begins_as_any_other() -> None:
         ],
     }
     assert server.heard == READY + CONNECTED_AT_7
+    assert server.stream.ping_interval == 0  # the library's own pings are comments
     await server.leave()
 
 
@@ -1158,6 +1256,24 @@ async def test_a_portable_stream_whose_client_leaves_leaves_nothing_behind(
     assert not server.is_complete
 
 
+async def test_a_portable_stream_whose_client_leaves_while_the_stream_is_asked(
+    service: Service,
+) -> None:
+    service.shelf.is_open.clear()
+    before = asyncio.all_tasks()
+    server = Server(service, "4-0")
+    await turns()
+    service.armed(EntryId(7, 0))
+    await turns()
+
+    await server.leave()
+    await turns()
+
+    assert service.shelf.asked != []
+    assert len(service.hub) == 0
+    assert asyncio.all_tasks() <= {*before, *watchers()}
+
+
 async def test_a_portable_stream_whose_client_leaves_before_it_begins_is_not_begun(
     service: Service,
 ) -> None:
@@ -1166,6 +1282,7 @@ async def test_a_portable_stream_whose_client_leaves_before_it_begins_is_not_beg
     await turns()
 
     assert len(service.hub) == 1
+    assert server.stream.offer(HEARTBEAT) is False
 
     await server.leave()
 
