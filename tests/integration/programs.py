@@ -1,4 +1,4 @@
-"""``sse-push`` as a person runs it: what it prints, its process group, and what it leaves behind."""
+"""``sse-push`` as a person runs it: what it prints, its process group, what it leaves behind."""
 
 from __future__ import annotations
 

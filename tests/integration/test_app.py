@@ -409,7 +409,9 @@ async def test_without_a_key_of_ours_nothing_is_taken_nor_looked_at(
     redis: Redis, service: Service, authorization: str | None, detail: str
 ) -> None:
     before = appends(redis)
-    headers = {} if authorization is None else {"Authorization": authorization.encode("latin-1")}
+    headers = httpx.Headers()
+    if authorization is not None:
+        headers = httpx.Headers({b"Authorization": authorization.encode("latin-1")})
 
     async with httpx.AsyncClient() as client:
         answer = await client.post(f"{service.url}/notify", content=b"{nonsense", headers=headers)

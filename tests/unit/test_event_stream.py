@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import gc
 import logging
@@ -8,7 +9,7 @@ import re
 import socket
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, cast
 
 import pytest
@@ -119,6 +120,7 @@ class Service:
         self.clock = ManualClock()
         self.source = WatchList()
         self.shelf = Shelf()
+        self.tasks: list[asyncio.Task[None]] = []
         self.hub: Hub[Frame] = Hub(self.source, encode_refreshes, HEARTBEAT, PACE, self.clock)
         self.streaming = Streaming(
             hub=self.hub,
@@ -150,6 +152,18 @@ class Service:
     def end(self, reason: EndReason) -> None:
         for subscription in self.subscriptions:
             self.hub.end(subscription, reason)
+
+    def begin(self, call: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Answer one request, as a server does."""
+        self.tasks.append(asyncio.create_task(call))
+        return self.tasks[-1]
+
+    async def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        for task in self.tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
 class Cycle(ModelCycle):
@@ -207,7 +221,7 @@ class Browser:
             service.streaming, "42", last_event_id, cast("RequestResponseCycle", self.cycle)
         )
         call = self.stream({}, cast("Any", self.cycle.receive), cast("Any", self.cycle.send))
-        self.task = asyncio.ensure_future(call)
+        self.task = service.begin(call)
         self._dechunker = Dechunker()
         self._heard = b""
 
@@ -221,23 +235,32 @@ class Browser:
             await self.task
 
 
-@pytest.fixture(autouse=True)
-async def nothing_fails_unheard() -> AsyncGenerator[None]:
-    """Look after the tasks that nobody awaits."""
+Serve = Callable[..., Service]
+
+
+@pytest.fixture
+async def serve() -> AsyncGenerator[Serve]:
+    """Give out services, and close them; nothing may fail in a task that nobody awaits."""
     failures: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _loop, context: failures.append(context))
-    yield
+    services: list[Service] = []
+
+    def start(**options: float) -> Service:
+        services.append(Service(**cast("Any", options)))
+        return services[-1]
+
+    yield start
+    for service in services:
+        await service.close()
+    services.clear()
     gc.collect()
     assert failures == []
 
 
 @pytest.fixture
-async def service() -> AsyncGenerator[Service]:
-    served = Service()
-    yield served
-    served.end(EndReason.STALLED)
-    await turns()
+def service(serve: Serve) -> Service:
+    return serve()
 
 
 # -- the wire format
@@ -376,8 +399,8 @@ def test_what_was_missed_is_said_topic_by_topic_if_it_is_known() -> None:
 # -- what all streams share
 
 
-async def test_reconnection_times_are_spread_by_half() -> None:
-    streaming = Service(retry_ms=2000).streaming
+async def test_reconnection_times_are_spread_by_half(serve: Serve) -> None:
+    streaming = serve(retry_ms=2000).streaming
 
     times = {streaming.jittered_retry_ms() for _ in range(1000)}
 
@@ -486,7 +509,7 @@ async def test_what_the_hub_writes_is_framed_as_what_uvicorn_writes(service: Ser
     transport = cast("OwnTransport", cycle.transport)
     stream = service.streaming.open(scope, "42", None)
 
-    task = asyncio.ensure_future(stream(scope, cast("Any", cycle.receive), cast("Any", cycle.send)))
+    task = service.begin(stream(scope, cast("Any", cycle.receive), cast("Any", cycle.send)))
     await turns()
     service.armed(EntryId(7, 0))
     await turns()
@@ -568,8 +591,8 @@ async def test_a_client_for_whom_nothing_has_to_be_asked_is_written_to_at_once(
     await browser.done()
 
 
-async def test_a_client_that_missed_nothing_is_told_only_where_it_stands() -> None:
-    service = Service(arm_timeout_s=5 * SECOND)
+async def test_a_client_that_missed_nothing_is_told_only_where_it_stands(serve: Serve) -> None:
+    service = serve(arm_timeout_s=5 * SECOND)
     browser = Browser(service, "7-0")
     await turns()
     service.armed(EntryId(7, 0))
@@ -578,8 +601,8 @@ async def test_a_client_that_missed_nothing_is_told_only_where_it_stands() -> No
     assert browser.heard == READY_AT_7
 
 
-async def test_a_stream_that_does_not_exist_has_no_id() -> None:
-    service = Service(arm_timeout_s=5 * SECOND)
+async def test_a_stream_that_does_not_exist_has_no_id(serve: Serve) -> None:
+    service = serve(arm_timeout_s=5 * SECOND)
     browser = Browser(service)
     await turns()
     service.armed(None)
@@ -615,8 +638,8 @@ async def test_a_late_redis_may_show_that_nothing_is_owed(service: Service) -> N
     assert browser.heard == READY + REFRESH_8
 
 
-async def test_a_client_that_was_away_is_told_the_topics_that_it_missed() -> None:
-    service = Service(arm_timeout_s=5 * SECOND)
+async def test_a_client_that_was_away_is_told_the_topics_that_it_missed(serve: Serve) -> None:
+    service = serve(arm_timeout_s=5 * SECOND)
     service.shelf.entries = (
         entry(5, "seats", data="1", by="tab-1"),
         entry(6, "orders", data="2"),
@@ -638,9 +661,9 @@ async def test_a_client_that_was_away_is_told_the_topics_that_it_missed() -> Non
 
 @pytest.mark.parametrize("entries", [None, ()])
 async def test_a_client_that_was_away_for_too_long_is_told_no_topic(
-    entries: tuple[Entry, ...] | None,
+    serve: Serve, entries: tuple[Entry, ...] | None
 ) -> None:
-    service = Service(arm_timeout_s=5 * SECOND)
+    service = serve(arm_timeout_s=5 * SECOND)
     service.shelf.entries = entries
     browser = Browser(service, "4-0")
     await turns()
@@ -670,8 +693,8 @@ async def test_a_stream_that_takes_long_to_answer_holds_nothing_back_but_the_ref
     assert browser.heard == READY + merged
 
 
-async def test_nothing_is_told_before_what_was_missed() -> None:
-    service = Service(arm_timeout_s=0.01)
+async def test_nothing_is_told_before_what_was_missed(serve: Serve) -> None:
+    service = serve(arm_timeout_s=0.01)
     Browser(service)
     await turns()
     service.armed(EntryId(7, 0))
@@ -690,8 +713,10 @@ async def test_nothing_is_told_before_what_was_missed() -> None:
     assert browser.heard.startswith(READY + b"id: 8-0\nevent: refresh\n")
 
 
-async def test_what_changes_while_the_stream_is_asked_comes_after_what_was_missed() -> None:
-    service = Service(arm_timeout_s=5 * SECOND)
+async def test_what_changes_while_the_stream_is_asked_comes_after_what_was_missed(
+    serve: Serve,
+) -> None:
+    service = serve(arm_timeout_s=5 * SECOND)
     service.shelf.entries = (entry(7, "orders"),)
     service.shelf.is_open.clear()
     browser = Browser(service, "4-0")
@@ -709,8 +734,10 @@ async def test_what_changes_while_the_stream_is_asked_comes_after_what_was_misse
     )
 
 
-async def test_a_stream_that_ends_while_it_is_asked_says_what_it_knows_and_goodbye() -> None:
-    service = Service(arm_timeout_s=5 * SECOND)
+async def test_a_stream_that_ends_while_it_is_asked_says_what_it_knows_and_goodbye(
+    serve: Serve,
+) -> None:
+    service = serve(arm_timeout_s=5 * SECOND)
     service.shelf.is_open.clear()
     browser = Browser(service, "4-0")
     await turns()
@@ -725,8 +752,8 @@ async def test_a_stream_that_ends_while_it_is_asked_says_what_it_knows_and_goodb
     assert browser.cycle.is_complete
 
 
-async def test_a_stream_that_ends_before_redis_has_answered_says_goodbye() -> None:
-    service = Service(arm_timeout_s=5 * SECOND)
+async def test_a_stream_that_ends_before_redis_has_answered_says_goodbye(serve: Serve) -> None:
+    service = serve(arm_timeout_s=5 * SECOND)
     browser = Browser(service, "4-0")
     await turns()
 
@@ -848,8 +875,8 @@ async def test_a_heartbeat_is_written_while_nothing_happens(service: Service) ->
     assert browser.heard == READY + BEAT
 
 
-async def test_heartbeats_do_not_wait_for_what_was_waited_for() -> None:
-    service = Service(arm_timeout_s=5 * SECOND)
+async def test_heartbeats_do_not_wait_for_what_was_waited_for(serve: Serve) -> None:
+    service = serve(arm_timeout_s=5 * SECOND)
     service.shelf.entries = ()
     browser = Browser(service, "4-0")
     await turns()
@@ -973,8 +1000,8 @@ async def test_a_stream_ends_with_a_goodbye_and_its_last_chunk(service: Service)
     await browser.done()
 
 
-async def test_a_client_that_does_not_close_is_cut_off_after_its_goodbye() -> None:
-    service = Service(send_timeout_s=0)
+async def test_a_client_that_does_not_close_is_cut_off_after_its_goodbye(serve: Serve) -> None:
+    service = serve(send_timeout_s=0)
     browser = Browser(service)
     await turns()
 
@@ -987,8 +1014,8 @@ async def test_a_client_that_does_not_close_is_cut_off_after_its_goodbye() -> No
 
 
 @pytest.mark.parametrize("is_blocked", [True, False])
-async def test_a_goodbye_that_is_not_taken_is_given_up(*, is_blocked: bool) -> None:
-    service = Service(send_timeout_s=0)
+async def test_a_goodbye_that_is_not_taken_is_given_up(serve: Serve, *, is_blocked: bool) -> None:
+    service = serve(send_timeout_s=0)
     browser = Browser(service, cycle=Cycle(capacity=0))
     await turns()
     if is_blocked:
@@ -1096,7 +1123,7 @@ class Server:
         self.takes.set()
         self.is_gone = asyncio.Event()
         self.stream = service.streaming.open(self.scope, "42", last_event_id)
-        self.task = asyncio.ensure_future(self.stream(self.scope, self.receive, self.send))
+        self.task = service.begin(self.stream(self.scope, self.receive, self.send))
 
     async def send(self, message: Message) -> None:
         await self.takes.wait()
@@ -1123,8 +1150,8 @@ class Server:
         await self.done()
 
 
-async def test_a_portable_stream_begins_as_any_other() -> None:
-    service = Service(arm_timeout_s=5 * SECOND)
+async def test_a_portable_stream_begins_as_any_other(serve: Serve) -> None:
+    service = serve(arm_timeout_s=5 * SECOND)
     server = Server(service)
     await turns()
     service.armed(EntryId(7, 0))
@@ -1290,8 +1317,8 @@ async def test_a_portable_stream_whose_client_leaves_before_it_begins_is_not_beg
     assert server.messages == []
 
 
-async def test_a_portable_stream_whose_client_takes_nothing_is_given_up() -> None:
-    service = Service(send_timeout_s=0.01)
+async def test_a_portable_stream_whose_client_takes_nothing_is_given_up(serve: Serve) -> None:
+    service = serve(send_timeout_s=0.01)
     server = Server(service, "7-0")
     await turns()
     service.armed(EntryId(7, 0))
