@@ -548,7 +548,7 @@ def hardened(frail: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generato
         f"{OTHER_KEY}, {KEY}",
         notify_timeout_s=SECOND,
         probe_interval_s=0.1 * SECOND,
-        probe_deadline_s=SECOND,
+        probe_deadline_s=2 * SECOND,
         drain_s=1,
     )
     yield started
@@ -647,13 +647,13 @@ async def test_readiness_is_red_while_redis_hangs_and_green_again_after(
     frail: Redis, hardened: Service, caller: Publisher
 ) -> None:
     with paused(frail.process):
-        await until(lambda: not hardened.is_ready(), "not ready", 2 * SECOND)
+        await until(lambda: not hardened.is_ready(), "not ready", 4 * SECOND)
         red = await caller.client.get("/readyz")
         alive = await caller.client.get("/healthz")
 
     await until(hardened.is_ready, "ready again")
     assert red.json()["ready"] is False
-    assert red.json()["probe_age_s"] > 0.9 * SECOND
+    assert red.json()["probe_age_s"] >= 2 * SECOND
     assert alive.status_code == 200
 
 

@@ -69,9 +69,13 @@ def test_check_shows_the_settings_without_secrets_and_proves_the_announcement(
 
 def test_check_fails_when_redis_does_not_answer() -> None:
     done = run("check", "--redis-url", "redis://127.0.0.1:1/0")
+    none = run("check")
 
     assert done.returncode == 1
-    assert done.stderr.startswith("sse-push: expected a Redis that answers")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("sse-push: expected a Redis that answers, came: Error 111 connecting")
+    assert none.returncode == 2
+    assert none.stderr == "sse-push: redis_url: expected the URL of a Redis to look at, came none\n"
 
 
 async def test_notify_prints_the_id_and_what_it_says_arrives(
@@ -104,6 +108,23 @@ def test_notify_fails_in_one_line(service: Service) -> None:
     assert "expected the service at http://127.0.0.1:1" in down.stderr
     assert "expected JSON" in no_json.stderr
     assert [len(done.stderr.splitlines()) for done in (refused, down)] == [1, 1]
+
+
+def test_the_key_to_notify_with_may_be_a_variable(service: Service, merchant: str) -> None:
+    done = run("notify", merchant, "--url", service.url, SSE_PUSH_NOTIFY_KEY=KEY)
+
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"\d{13}-\d+\n", done.stdout)
+
+
+def test_tail_gives_up_in_one_line_where_a_browser_would(service: Service) -> None:
+    refused = run("tail", "no such merchant", "--url", service.url)
+    another = run("tail", "42", "--url", f"{service.url}/healthz?")
+
+    assert (refused.returncode, another.returncode) == (1, 1)
+    assert refused.stderr.startswith("sse-push: expected 200 text/event-stream, came 400 ")
+    assert another.stderr.startswith("sse-push: expected 200 text/event-stream, came 200 ")
+    assert [len(done.stderr.splitlines()) for done in (refused, another)] == [1, 1]
 
 
 async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(

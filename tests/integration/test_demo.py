@@ -10,7 +10,7 @@ from collections.abc import Generator
 import httpx
 import pytest
 
-from tests.integration.programs import Running
+from tests.integration.programs import Running, descendants, is_running
 from tests.support import START_S, STOP_S, free_port, open_stream, until, wait_for
 
 
@@ -138,10 +138,13 @@ async def test_a_crowd_buys_and_leaves_with_the_demo(
     try:
         await until(lambda: is_ready(url), "the demo", START_S)
         await until(lambda: bool(sold(url) or sold(url, "lumiere")), "a sale", START_S)
+        others = descendants(running.process.pid)
+        status = await asyncio.to_thread(running.press_ctrl_c)
     finally:
-        running.process.send_signal(signal.SIGINT)
-        status = running.process.wait(STOP_S)
+        running.end()
 
     assert status == 0
+    assert any("valkey-server" in command for command in others.values())
+    await until(lambda: not any(map(is_running, others)), "the end of all", STOP_S)
     assert "5 simulated buyers" in running.out
     assert "Traceback" not in running.error_path.read_text()

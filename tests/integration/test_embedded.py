@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,8 +14,8 @@ import pytest
 
 from sse_push.embedded import embedded_server
 from sse_push.errors import ConfigError
-from tests.integration.programs import run
-from tests.support import KEY, STOP_S, clean_environ, free_port, wait_for
+from tests.integration.programs import descendants, is_running, run
+from tests.support import KEY, STOP_S, clean_environ, free_port, open_stream, wait_for
 
 
 def servers_of(guardian_parent: int) -> list[int]:
@@ -45,9 +46,10 @@ def name_of(pid: int) -> str:
         return ""
 
 
-def start(tmp_path: Path) -> tuple[subprocess.Popen[bytes], str, int]:
+def start(tmp_path: Path, workers: str = "1") -> tuple[subprocess.Popen[bytes], str, int]:
     port = free_port()
     command = [sys.executable, "-m", "sse_push", "serve", "--embedded", "--port", str(port)]
+    command += ["--workers", workers]
     command += ["--subscribe-auth", "none", "--notify-keys", KEY]
     environ = {**clean_environ(), "TMPDIR": str(tmp_path), "SSE_PUSH_DRAIN_S": "1"}
     with (tmp_path / "service.log").open("wb") as log:
@@ -79,26 +81,34 @@ def test_it_serves_without_any_setup(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_with_the_process_and_leaves_nothing(
+async def test_it_outlives_the_drain_then_ends_with_the_process_and_leaves_nothing(
     tmp_path: Path, number: signal.Signals
 ) -> None:
-    process, _, server = start(tmp_path)
+    process, url, server = start(tmp_path)
+    async with open_stream(url, "42") as stream:
+        await stream.next("refresh")
 
-    os.killpg(process.pid, number)  # as Ctrl-C does, to the whole group
-    status = process.wait(STOP_S)
+        os.killpg(process.pid, number)  # as Ctrl-C does, to the whole group
+        status = await asyncio.to_thread(process.wait, STOP_S)
+        await stream.wait_complete()
 
     assert status == 0
+    assert stream.events[-1].type == "goodbye"
+    assert "tail interrupted" not in (tmp_path / "service.log").read_text()
     wait_for(lambda: name_of(server) == "", "the server's end", STOP_S)
     assert [path.name for path in tmp_path.iterdir()] == ["service.log"]
 
 
-def test_it_is_no_orphan_after_kill_9(tmp_path: Path) -> None:
-    process, _, server = start(tmp_path)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_is_no_orphan_after_kill_9(tmp_path: Path, workers: str) -> None:
+    process, _, server = start(tmp_path, workers)
+    others = descendants(process.pid)
 
     process.kill()
     process.wait(STOP_S)
 
-    wait_for(lambda: name_of(server) == "", "the server's end", STOP_S)
+    assert server in others
+    wait_for(lambda: not any(map(is_running, others)), "the end of all", STOP_S)
 
 
 def test_it_is_only_another_url() -> None:

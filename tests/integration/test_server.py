@@ -20,9 +20,10 @@ import pytest
 from sse_push.notification import EntryId
 from sse_push.server import listening_socket
 from sse_push.settings import Settings
-from tests.integration.programs import run
+from tests.integration.programs import Running, run
 from tests.support import (
     KEY,
+    START_S,
     STOP_S,
     Publisher,
     Redis,
@@ -172,6 +173,58 @@ async def test_a_unix_socket_serves_and_a_stale_one_is_replaced(
     assert not path.exists()
 
 
+async def test_a_unix_socket_that_is_served_is_not_taken_away(redis: Redis, tmp_path: Path) -> None:
+    path = tmp_path / "sse.sock"
+    arguments = ("serve", "--uds", str(path), "--redis-url", redis.url)
+    arguments += ("--subscribe-auth", "none", "--notify-keys", "none")
+    first = Running.start(tmp_path, *arguments)
+    transport = httpx.AsyncHTTPTransport(uds=str(path))
+    async with httpx.AsyncClient(transport=transport, base_url="http://unix") as client:
+
+        async def alive() -> bool:
+            try:
+                return (await client.get("/healthz")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        try:
+            async with asyncio.timeout(START_S):
+                while not await alive():
+                    await asyncio.sleep(0.01)
+            second = await asyncio.to_thread(run, *arguments)
+            is_alive = await alive()
+            status = await asyncio.to_thread(first.press_ctrl_c)
+        finally:
+            first.end()
+
+    assert second.returncode == 2
+    assert second.stderr == f"sse-push: expected to listen on {path}: Address already in use\n"
+    assert is_alive
+    assert status == 0
+
+
+def test_a_file_that_is_no_socket_is_not_replaced(redis: Redis, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("mine")
+
+    done = run(
+        *("serve", "--uds", str(path), "--redis-url", redis.url),
+        *("--subscribe-auth", "none", "--notify-keys", "none"),
+    )
+
+    assert done.returncode == 2
+    assert done.stderr == f"sse-push: expected to listen on {path}: Address already in use\n"
+    assert path.read_text() == "mine"
+
+
+def test_each_worker_logs_as_a_single_one_does(workers: Service) -> None:
+    connected = [line for line in workers.log.splitlines() if "tail connected" in line]
+
+    assert len(connected) >= 2
+    for line in connected:
+        assert " INFO sse_push.stream.follow tail connected merchants=" in line
+
+
 def test_an_address_that_is_taken_is_one_line(redis: Redis, service: Service) -> None:
     done = run(
         *("serve", "--port", str(service.port), "--redis-url", redis.url),
@@ -209,6 +262,26 @@ async def test_a_signal_ends_every_stream_with_a_goodbye_and_a_complete_response
     assert len({stream.parser.retry_s for stream in streams}) > 50
     wait_for(lambda: "sse_push" not in redis.cli("CLIENT", "LIST"), "no connection of ours")
     redis.stop()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_to_all_processes_at_once_is_one_signal(
+    redis: Redis, tmp_path: Path, number: signal.Signals
+) -> None:
+    """A terminal's Ctrl-C goes to the whole group, systemd's SIGTERM to the whole cgroup."""
+    service = Service.start(tmp_path, redis.url, "--workers", "2", drain_s=1)
+    async with open_streams(service.url, [f"m{each % 5}" for each in range(200)]) as streams:
+        for stream in streams:
+            await stream.next("refresh")
+
+        for pid in (service.process.pid, *children(service.process.pid)):
+            os.kill(pid, number)
+        await until(lambda: all(stream._task.done() for stream in streams), "their end")  # type: ignore[union-attr]
+    status = service.process.wait(STOP_S)
+
+    assert status == 0
+    assert [stream.is_complete for stream in streams] == [True] * 200
+    service.assert_no_errors()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
