@@ -76,9 +76,9 @@ class Running:
 
 
 def descendants(pid: int) -> dict[int, str]:
-    """Return the processes below one, at any depth: command lines by process ID."""
+    """Return the processes below one, at any depth: names of programs by process ID."""
     listed = subprocess.run(
-        [program("ps"), "-A", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+        [program("ps"), "-A", "-o", "pid=,ppid=,comm="], capture_output=True, text=True, check=True
     )
     rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
     found: dict[int, str] = {}

@@ -23,7 +23,6 @@ from sse_push.settings import Settings
 from tests.integration.programs import Running, run
 from tests.support import (
     KEY,
-    START_S,
     STOP_S,
     Publisher,
     Redis,
@@ -173,33 +172,28 @@ async def test_a_unix_socket_serves_and_a_stale_one_is_replaced(
     assert not path.exists()
 
 
-async def test_a_unix_socket_that_is_served_is_not_taken_away(redis: Redis, tmp_path: Path) -> None:
+def test_a_unix_socket_that_is_served_is_not_taken_away(redis: Redis, tmp_path: Path) -> None:
     path = tmp_path / "sse.sock"
-    arguments = ("serve", "--uds", str(path), "--redis-url", redis.url)
-    arguments += ("--subscribe-auth", "none", "--notify-keys", "none")
+    arguments = ["serve", "--uds", str(path), "--redis-url", redis.url]
+    arguments += ["--subscribe-auth", "none", "--notify-keys", "none"]
     first = Running.start(tmp_path, *arguments)
-    transport = httpx.AsyncHTTPTransport(uds=str(path))
-    async with httpx.AsyncClient(transport=transport, base_url="http://unix") as client:
 
-        async def alive() -> bool:
-            try:
-                return (await client.get("/healthz")).status_code == 200
-            except httpx.TransportError:
-                return False
+    def accepts() -> bool:
+        with socket.socket(socket.AF_UNIX) as trial:
+            return trial.connect_ex(str(path)) == 0
 
-        try:
-            async with asyncio.timeout(START_S):
-                while not await alive():
-                    await asyncio.sleep(0.01)
-            second = await asyncio.to_thread(run, *arguments)
-            is_alive = await alive()
-            status = await asyncio.to_thread(first.press_ctrl_c)
-        finally:
-            first.end()
+    try:
+        wait_for(accepts, "the first")
+        second = run(*arguments)
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+            alive = client.get("http://unix/healthz")
+        status = first.press_ctrl_c()
+    finally:
+        first.end()
 
     assert second.returncode == 2
     assert second.stderr == f"sse-push: expected to listen on {path}: Address already in use\n"
-    assert is_alive
+    assert alive.status_code == 200
     assert status == 0
 
 
@@ -287,7 +281,7 @@ async def test_a_signal_to_all_processes_at_once_is_one_signal(
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_second_signal_ends_at_once(redis: Redis, tmp_path: Path, workers: str) -> None:
     service = Service.start(tmp_path, redis.url, "--workers", workers, drain_s=600)
-    async with open_streams(service.url, ["busy"] * 200) as streams:
+    async with open_streams(service.url, ["busy"] * 400) as streams:
         for stream in streams:
             await stream.next("refresh")
         # Nobody reads any more, so that goodbyes alone would not end it.

