@@ -402,8 +402,10 @@ async def many_merchants(
 
 
 def is_after(last: bytes, newest: bytes, *, is_json: bool) -> bool:
-    if not is_json or not last:
+    if not last:
         return False
+    if not is_json:  # n17
+        return last[:1] == newest[:1] and int(last[1:]) >= int(newest[1:])
     return tuple(map(int, last.split(b"-"))) >= tuple(map(int, newest.split(b"-")))
 
 

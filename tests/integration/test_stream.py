@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 import subprocess
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from redis._parsers.hiredis import _AsyncHiredisParser
@@ -518,6 +520,73 @@ async def test_the_probe_has_an_age_once_a_write_of_ours_came_back(server: Serve
     assert 0 < lifetime_s <= 60
 
 
+# -- the follower, and what stands before a Redis
+
+
+@asynccontextmanager
+async def proxied(url: str, change: Callable[[bytes], bytes]) -> AsyncGenerator[str]:
+    """Stand before a Redis, and change what it says."""
+    target = urlsplit(url)
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def pump(
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, do: Callable[[bytes], bytes]
+    ) -> None:
+        try:
+            while data := await reader.read(65_536):
+                writer.write(do(data))
+        except ConnectionError:
+            return
+        finally:
+            writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        redis_reader, redis_writer = await asyncio.open_connection(target.hostname, target.port)
+        tasks.add(asyncio.create_task(pump(reader, redis_writer, bytes)))
+        tasks.add(asyncio.create_task(pump(redis_reader, writer, change)))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    try:
+        yield f"redis://{host}:{port}/0"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+def without_announcements(data: bytes) -> bytes:
+    pattern = rb">2\r\n\$10\r\ninvalidate\r\n(_\r\n|\*1\r\n\$[0-9]+\r\n[^\r]*\r\n)"
+    return re.sub(pattern, b"", data)
+
+
+async def test_a_connection_that_is_told_nothing_is_given_up_until_one_is_told(
+    own_redis: Server, merchant: str
+) -> None:
+    is_deaf = True
+
+    def change(data: bytes) -> bytes:
+        return without_announcements(data) if is_deaf else data
+
+    async with (
+        proxied(own_redis.url, change) as url,
+        following(url, probe_deadline_s=0.3 * SECOND) as followed,
+    ):
+        await followed.watch(merchant)
+        missed = own_redis.add(merchant)
+        await followed.until_newest(missed)  # read again on the next connection
+        age_s = followed.follower.probe_age_s
+        is_deaf = False
+        await until(lambda: followed.follower.probe_age_s < SECOND, "a probe to come back")
+        told = own_redis.add(merchant)
+        await followed.until_newest(told)
+
+    assert age_s == math.inf
+    assert [change.newest for change in followed.changes] == [missed, told]
+
+
 # -- the follower's end, and a Redis that breaks
 
 
@@ -538,6 +607,26 @@ async def test_a_follower_that_is_canceled_ends_whatever_it_is_doing(
         await stopped(task)
 
         assert ended == {task}, f"canceled {steps} steps after it was told to watch"
+
+
+async def test_a_follower_that_is_canceled_as_its_connection_is_lost_ends(
+    server: Server, merchant: str
+) -> None:
+    """A whole machine that stops, stops Redis and the service at the same time."""
+    for steps in range(10):
+        followed = Followed(server.url, 30 * SECOND)
+        task = asyncio.create_task(followed.follower.run())
+        await followed.watch(merchant)
+        await until(lambda: followed.follower.probe_age_s < math.inf, "a quiet connection")  # noqa: B023
+        server.cli("CLIENT", "KILL", "ID", *server.clients("tail"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+
+        task.cancel()
+        ended, _ = await asyncio.wait([task], timeout=SECOND)
+        await stopped(task)
+
+        assert ended == {task}, f"canceled {steps} steps after its connection was lost"
 
 
 async def test_a_connection_that_is_lost_while_it_is_written_to_is_made_anew(
@@ -953,6 +1042,29 @@ async def test_a_policy_without_a_limit_evicts_nothing(mortal: Redis) -> None:
     _, _, evicts, _ = await examine(mortal.url, timeout_s=SECOND)
 
     assert evicts == Finding("ok", "nothing is evicted (maxmemory-policy allkeys-lru)")
+
+
+async def test_what_does_not_announce_a_change_will_not_do(own_redis: Server) -> None:
+    async with proxied(own_redis.url, without_announcements) as url:
+        _, announces, _, _ = await examine(url, timeout_s=0.2 * SECOND)
+
+    assert announces == Finding(
+        "failure",
+        f"a change was not announced within {0.2 * SECOND:g} s: is this a proxy, or does the user "
+        "lack rights? CLIENT TRACKING must reach the server itself",
+    )
+
+
+async def test_a_server_that_is_too_old_will_not_do(own_redis: Server) -> None:
+    def older(data: bytes) -> bytes:
+        return re.sub(rb"(?<=redis_version:)[0-9]", b"5", data)
+
+    async with proxied(own_redis.url, older) as url:
+        found, announces, _, _ = await examine(url, timeout_s=SECOND)
+
+    assert found.level == "failure"
+    assert re.fullmatch(r"redis 5\.[0-9.]+ is too old: expected 6\.2 or newer", found.text)
+    assert announces.level == "ok"
 
 
 async def test_a_server_that_does_not_answer_cannot_be_examined(mortal: Redis) -> None:
