@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 
 import click
 
 from sse_push.cli import main
 from sse_push.errors import ConfigError, PushError
+from sse_push.process import configure_logging
 
 
 def run() -> None:
     """Run the command line; exit with 0 (done), 1 (failed) or 2 (used or configured wrongly)."""
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr, level="INFO"
-    )
-    logging.getLogger("httpx").setLevel("WARNING")
+    configure_logging("info")
     status: object = 1
     try:
         status = main.main(prog_name="sse-push", standalone_mode=False)

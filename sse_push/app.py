@@ -309,6 +309,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         },
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # another path is 404, as every error in JSON
     return _keep_send(app)
 
 
@@ -386,4 +387,4 @@ def _build(settings: Settings, board: Board) -> State:
 async def _keep_board(state: State) -> None:
     while True:
         state["board"].write(state["follower"].probe_age_s)
-        await asyncio.sleep(_BOARD_INTERVAL_S)
+        await asyncio.sleep(min(_BOARD_INTERVAL_S, state["settings"].probe_interval_s))

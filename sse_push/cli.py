@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,8 +22,9 @@ from sse_push.embedded import embedded_server
 from sse_push.errors import ConfigError, InvalidEntryId, PushError
 from sse_push.event_source import Event, StateChange, follow
 from sse_push.notification import EntryId
+from sse_push.process import configure_logging
 from sse_push.server import serve as serve_until_signal
-from sse_push.settings import Settings
+from sse_push.settings import KEY_VARIABLE, Settings
 from sse_push.stream import examine
 
 _URL = "http://127.0.0.1:8000"
@@ -64,7 +64,7 @@ def serve(*, embedded: bool, **flags: str | None) -> int:
           --subscribe-auth none --notify-keys "$(openssl rand -hex 24)"
     """
     settings = Settings.load(**flags)
-    _configure_logging(settings)
+    configure_logging(settings.log_level)
     _refuse_open_doors(settings)
     if embedded and settings.redis_url is not None:
         raise ConfigError("--embedded stands instead of a redis_url: give one or the other")
@@ -102,7 +102,7 @@ def demo(*, host: str, port: int, crowd: int, redis_url: str | None) -> int:
             notify_keys="none",
             drain_s=5.0,
         )
-        _configure_logging(settings)
+        configure_logging(settings.log_level)
         return run_demo(settings, crowd, click.echo)
 
 
@@ -136,7 +136,7 @@ def check(**flags: str | None) -> int:
 @click.option("--data", metavar="JSON", help="what has changed, as JSON")
 @click.option("--by", help="the tab or user that made the change")
 @click.option("--url", default=_URL, show_default=True, help="where the service is")
-@click.option("--key", envvar="SSE_PUSH_NOTIFY_KEY", help="a key of notify_keys")
+@click.option("--key", envvar=KEY_VARIABLE, help="a key of notify_keys")
 def notify(
     *,
     merchant_id: str,
@@ -229,7 +229,3 @@ def _refuse_open_doors(settings: Settings) -> None:
         )
     if missing:
         raise ConfigError("\n".join(missing))
-
-
-def _configure_logging(settings: Settings) -> None:
-    logging.getLogger().setLevel(settings.log_level.upper())

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -20,6 +21,13 @@ _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PARENT_INTERVAL_S = 1.0
 
 
+def configure_logging(level: str) -> None:
+    """Log to standard error, a line each; called in each worker, which starts from nothing."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger().setLevel(level.upper())
+    logging.getLogger("httpx").setLevel("WARNING")
+
+
 @contextmanager
 def hear_stop(begin: Callable[[], None], *, is_supervised: bool) -> Generator[None]:
     """Call ``begin`` in the event loop on the first SIGTERM or SIGINT, before the server reacts.
@@ -28,8 +36,8 @@ def hear_stop(begin: Callable[[], None], *, is_supervised: bool) -> Generator[No
     end, which they do because ``begin`` ends them. A second signal of either kind makes it stop
     waiting. (uvicorn's lifespan shutdown comes too late: it runs after the streams have ended.)
 
-    A supervised process leaves SIGINT to its supervisor: Ctrl-C reaches both, and the
-    supervisor's SIGTERM would be taken for the second signal.
+    A supervised process leaves SIGINT, and any second signal, to its supervisor: Ctrl-C, or a
+    service manager, reaches both, and then the supervisor's SIGTERM comes as well.
 
     https://www.uvicorn.org/server-behavior/#graceful-process-shutdown
     """
@@ -40,6 +48,8 @@ def hear_stop(begin: Callable[[], None], *, is_supervised: bool) -> Generator[No
     def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal is_stopping
         original = originals[signal.Signals(number)]
+        if is_stopping and is_supervised:
+            return  # a service manager may signal all processes; the supervisor decides for us
         if is_stopping:
             server = getattr(original, "__self__", None)
             if server is not None:

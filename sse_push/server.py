@@ -22,6 +22,7 @@ from uvicorn.supervisors import Multiprocess
 
 from sse_push.app import create_app
 from sse_push.errors import ConfigError
+from sse_push.process import configure_logging
 from sse_push.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -158,6 +159,7 @@ class _Workers(Multiprocess):
 def _create(
     settings: Settings, folder: Path, routes: Callable[[], Sequence[BaseRoute]] | None
 ) -> object:
+    configure_logging(settings.log_level)
     _tune_process()
     return create_app(settings, folder, () if routes is None else routes())
 

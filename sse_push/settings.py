@@ -25,6 +25,8 @@ from sse_push.errors import ConfigError
 
 PREFIX = "SSE_PUSH_"
 KEY_CHARACTERS_MIN = 16
+KEY_VARIABLE = f"{PREFIX}NOTIFY_KEY"
+"""Not a setting: the key with which ``sse-push notify`` speaks to a service."""
 
 
 def _split_keys(value: object) -> object:
@@ -223,7 +225,7 @@ def mask_password(url: str) -> str:
 
 
 def _refuse_unknown(environ: Mapping[str, str], known: frozenset[str]) -> None:
-    names = {f"{PREFIX}{name.upper()}" for name in known}
+    names = {f"{PREFIX}{name.upper()}" for name in known} | {KEY_VARIABLE}
     unknown = sorted(
         name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in names
     )

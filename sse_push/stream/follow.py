@@ -14,7 +14,7 @@ import random
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
@@ -130,11 +130,11 @@ class Follower:
         try:
             while True:
                 connected_at = time.monotonic()
-                cause: BaseException | None = None
+                cause: Exception | None = None
                 try:
                     await self._follow()
-                except* (RedisError, OSError, TimeoutError) as group:
-                    cause = _first(group)
+                except (RedisError, OSError) as exc:  # TimeoutError is an OSError
+                    cause = exc
                 if time.monotonic() - connected_at > self._probe_deadline_s:
                     failures = 0
                 failures += 1
@@ -157,11 +157,9 @@ class Follower:
             self._tail.connected(has_history=server_id == self._server_id)
             self._server_id = server_id
             self._wanted.set()
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._receive(connection), name="tail receives")
-                group.create_task(self._send(connection), name="tail sends")
-                group.create_task(self._probe(), name="tail probes")
-                group.create_task(self._sweep(), name="tail sweeps")
+            await _until_one_fails(
+                self._receive(connection), self._send(connection), self._probe(), self._sweep()
+            )
         finally:
             self._is_connected = False
             await connection.disconnect(nowait=True)
@@ -276,6 +274,19 @@ class Follower:
             self._wanted.set()
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+async def _until_one_fails(*works: Coroutine[None, None, None]) -> None:
+    """Run all until one raises, then end the others and raise that.
+
+    Not a TaskGroup: on Python 3.11 one whose child fails while it is canceled raises the failure
+    and forgets the cancellation, and we would connect anew for ever while the process waits.
+    """
+    tasks = [asyncio.create_task(work, name=f"tail {number}") for number, work in enumerate(works)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()

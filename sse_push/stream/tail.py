@@ -17,7 +17,7 @@ from typing import NamedTuple
 from sse_push.notification import Change, Entry, EntryId
 
 NEW_ENTRIES = 32
-"""So many new entries are told one by one; of more, only that there are."""
+"""Fewer new entries than this are told one by one; of more, only that there are."""
 
 
 class Read(NamedTuple):

@@ -41,7 +41,7 @@ ARROWS: dict[str, set[str]] = {
         "settings",
         "stream",
     },
-    "server": {"app", "errors", "settings"},
+    "server": {"app", "errors", "process", "settings"},
     "demo.cinema": set(),
     "demo.backend": {"demo.cinema"},
     "demo.crowd": {"demo.cinema", "event_source"},
@@ -54,11 +54,12 @@ ARROWS: dict[str, set[str]] = {
         "errors",
         "event_source",
         "notification",
+        "process",
         "server",
         "settings",
         "stream",
     },
-    "__main__": {"cli", "errors"},
+    "__main__": {"cli", "errors", "process"},
 }
 """What each module imports of the package; in an order in which none knows a later one."""
 
