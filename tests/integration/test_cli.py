@@ -132,7 +132,9 @@ async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
 ) -> None:
     again = tmp_path / "again"
     again.mkdir()
-    first = Service.start(tmp_path, redis.url, drain_s=0, retry_ms=100)
+    # Whoever comes back while it still drains gets the soft answer, so that has to be short too.
+    waits = {"retry_ms": 100, "soft_retry_min_ms": 100, "soft_retry_max_ms": 200}
+    first = Service.start(tmp_path, redis.url, drain_s=0, **waits)
     run("notify", merchant, "--url", first.url, "--key", KEY)
     tail = Running.start(tmp_path, "tail", merchant, "--url", first.url)
     try:
@@ -148,7 +150,7 @@ async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
             *("--subscribe-auth", "none", "--notify-keys", KEY),
         )
         try:
-            await until(lambda: tail.out.count("ready") == 2, "the second ready", 15)
+            await until(lambda: tail.out.count("ready") >= 2, "the second ready", 15)
             tail.process.send_signal(signal.SIGINT)
             status = tail.process.wait(STOP_S)
         finally:
