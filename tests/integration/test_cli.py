@@ -133,8 +133,14 @@ async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
     again = tmp_path / "again"
     again.mkdir()
     # Whoever comes back while it still drains gets the soft answer, so that has to be short too.
-    waits = {"retry_ms": 100, "soft_retry_min_ms": 100, "soft_retry_max_ms": 200}
-    first = Service.start(tmp_path, redis.url, drain_s=0, **waits)
+    first = Service.start(
+        tmp_path,
+        redis.url,
+        drain_s=0,
+        retry_ms=100,
+        soft_retry_min_ms=100,
+        soft_retry_max_ms=200,
+    )
     run("notify", merchant, "--url", first.url, "--key", KEY)
     tail = Running.start(tmp_path, "tail", merchant, "--url", first.url)
     try:
