@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from sse_push.settings import KEY_VARIABLE, Settings
 from sse_push.stream import examine
 
 _URL = "http://127.0.0.1:8000"
+_CANCEL_S = 0.5
 _OPTIONS_OF_SERVE = ("host", "port", "uds", "redis_url", "workers", "subscribe_auth", "notify_keys")
 
 
@@ -189,6 +191,21 @@ def tail(*, merchant_id: str, url: str, last_event_id: str, heartbeats: bool) ->
 
 
 async def _tail(url: str, merchant_id: str, last_event_id: str, *, heartbeats: bool) -> None:
+    """Listen until SIGINT; told by a handler, since a library may swallow a cancellation."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    listening = asyncio.create_task(_listen(url, merchant_id, last_event_id, heartbeats=heartbeats))
+    stopped = asyncio.create_task(stop.wait())
+    await asyncio.wait([listening, stopped], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if listening.done():
+        listening.result()
+    while not listening.done():
+        listening.cancel()
+        await asyncio.wait([listening], timeout=_CANCEL_S)
+
+
+async def _listen(url: str, merchant_id: str, last_event_id: str, *, heartbeats: bool) -> None:
     target = httpx.URL(f"{url.rstrip('/')}/events", params={"merchant_id": merchant_id})
     async with httpx.AsyncClient() as client:
         async for came in follow(client, str(target), last_event_id):
