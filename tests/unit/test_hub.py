@@ -1152,6 +1152,26 @@ def test_a_client_that_was_blocked_for_a_moment_is_moved_on_at_its_age() -> None
     assert [reason for _, reason in client.ends] == [EndReason.CONNECTION_AGE]
 
 
+@pytest.mark.parametrize("is_drained", [True, False])
+def test_a_client_that_was_blocked_and_has_left_is_left_alone(
+    service: Service, *, is_drained: bool
+) -> None:
+    client = service.open()
+    service.clock.advance(5)
+    client.is_taking = False
+    service.change("a")
+    if is_drained:
+        client.drained()
+    service.hub.unsubscribe(client.subscription)
+    client.is_taking = True
+
+    service.clock.advance(60)
+
+    assert client.heartbeats_at == []
+    assert client.refused == 1
+    assert service.clock.timers == []
+
+
 def test_no_timer_runs_once_nobody_is_there(service: Service) -> None:
     clients = [service.open() for _ in range(3)]
     service.clock.advance(30)

@@ -155,6 +155,14 @@ def test_a_variable_that_is_like_no_setting_is_an_error_all_the_same(
     assert error_of() == "Sse_Push_QQQQQQQQQQQQQQQQQQQQQQ: there is no such setting"
 
 
+def test_the_key_of_the_command_line_is_no_setting_and_no_mistake(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSE_PUSH_NOTIFY_KEY", KEY)
+
+    assert Settings.load().notify_keys is None
+
+
 def test_a_variable_of_another_program_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSE_PUSHER", "1")
     monkeypatch.setenv("HEARTBEAT_S", "1")
