@@ -46,7 +46,9 @@ class Settings(BaseSettings):
     Durations are seconds (``_s``) or milliseconds (``_ms``), sizes bytes (``_bytes``).
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
+    )
 
     host: str = Field("127.0.0.1", description="address to listen on; nginx stands before it")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free one")
@@ -153,9 +155,16 @@ class Settings(BaseSettings):
     @classmethod
     def _scheme_is_known(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            scheme = urlsplit(value.get_secret_value()).scheme
-            if scheme not in ("redis", "rediss", "unix"):
-                raise ValueError(f"expected redis://, rediss:// or unix://, came {scheme!r}://")
+            # Nothing of it is shown: a password stands in it, and not always where it should.
+            url = value.get_secret_value()
+            if not url.startswith(("redis://", "rediss://", "unix://")):
+                raise ValueError("expected redis://, rediss:// or unix://, came another scheme")
+            try:
+                parts = urlsplit(url)
+            except ValueError:
+                raise ValueError("expected a URL, came one that can't be parsed") from None
+            if "@" in parts.path + parts.query + parts.fragment and parts.scheme != "unix":
+                raise ValueError("expected / ? # in a password as %2F %3F %23, came one as it is")
         return value
 
     @model_validator(mode="after")
