@@ -22,10 +22,13 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sse_push import event_stream, wire
-from sse_push.auth import authorize_notify, authorize_subscribe
+from sse_push.auth import Gate, authorize_notify, require_covered
 from sse_push.errors import (
+    AmbiguousCredentials,
+    Forbidden,
     InvalidMerchantId,
     InvalidNotification,
+    OriginNotAllowed,
     PushError,
     StreamUnavailable,
     TooLarge,
@@ -33,7 +36,9 @@ from sse_push.errors import (
 )
 from sse_push.event_stream import SEND_SCOPE_KEY, Streaming
 from sse_push.hub import Hub, Pace
+from sse_push.keys import NotifyKey
 from sse_push.notification import Change, EntryId, Notification, parse_json
+from sse_push.origin import PREFLIGHT_HEADERS, Origins, refuse_pages
 from sse_push.process import (
     hear_stop,
     stop_if_a_callback_fails,
@@ -57,6 +62,8 @@ class State(TypedDict):
     """What the lifespan hands to the endpoints."""
 
     settings: Settings
+    gate: Gate
+    origins: Origins
     appender: Appender
     follower: Follower
     hub: Hub[Frame]
@@ -70,28 +77,37 @@ class State(TypedDict):
 async def events(request: Request[State]) -> Response:
     """GET /events?merchant_id=42[&last_event_id=…] -> 200 ``text/event-stream``."""
     state = request.state
-    auth = state["settings"].subscribe_auth
-    assert auth is not None, "refused at the start"
-    merchant_id = authorize_subscribe(auth, _only(request, "merchant_id"))
+    state["origins"].check(request.headers)
+    grant = state["gate"].authorize_subscribe(request, _only(request, "merchant_id"))
     # The header wins: the browser has been here, and the page may have been rendered long ago.
     last_event_id = request.headers.get("last-event-id") or _only(request, "last_event_id")
     if request.method == "HEAD":
         return Response(headers=event_stream.HEADERS, media_type=wire.MEDIA_TYPE)
     if state["hub"].is_draining:
         return _soft_answer(request, "server_stopping")
-    return state["streaming"].open(request.scope, merchant_id, last_event_id)
+    return state["streaming"].open(request.scope, grant, last_event_id)
+
+
+async def preflight(request: Request[State]) -> Response:
+    """OPTIONS /events from a page of an allowed origin -> 204 with what it may send.
+
+    https://fetch.spec.whatwg.org/#cors-preflight-request
+    """
+    request.state["origins"].check(request.headers)
+    if not {"origin", "access-control-request-method"} <= set(request.headers):
+        raise HTTPException(405, headers={"Allow": "GET, HEAD"})
+    return Response(status_code=204, headers=PREFLIGHT_HEADERS)
 
 
 async def notify(request: Request[State]) -> Response:
     """POST /notify with a notification, or an array of them -> 200 ``{"id": "<ms>-<seq>"}``."""
     settings = request.state["settings"]
-    keys = settings.notify_keys
-    assert keys is not None, "refused at the start"
-    authorize_notify(request.headers.get("authorization"), keys)
+    key = _authorize_backend(request)
     value = _decode(request, await _body(request, settings.body_limit_bytes))
     if isinstance(value, list):
-        return await _notify_all(request.state, value)
+        return await _notify_all(request.state, value, key)
     notification = Notification.from_value(value, data_limit_bytes=settings.data_limit_bytes)
+    require_covered(key, notification.merchant_id)
     entry_id = await request.state["appender"].append(notification)
     return JSONResponse({"id": str(entry_id)})
 
@@ -118,6 +134,14 @@ async def readyz(request: Request[State]) -> Response:
         "probe_age_s": None if found.worst_age_s == float("inf") else round(found.worst_age_s, 1),
     }
     return JSONResponse(body, status_code=200 if is_ready else 503)
+
+
+def _authorize_backend(request: Request[State]) -> NotifyKey | None:
+    """Let a backend in by its key, and no page, whatever it knows."""
+    refuse_pages(request.headers)
+    keys = request.state["settings"].notify_keys
+    assert keys is not None, "refused at the start"
+    return authorize_notify(request.headers.getlist("authorization"), keys)
 
 
 def _only(request: Request[State], name: str) -> str | None:
@@ -171,12 +195,12 @@ def _decode_form(body: bytes) -> dict[str, object]:
     return form
 
 
-async def _notify_all(state: State, values: list[object]) -> Response:
+async def _notify_all(state: State, values: list[object], key: NotifyKey | None) -> Response:
     """Answer 200 with a result for each, in order; 503 if Redis has not taken all that it could."""
     settings = state["settings"]
     if len(values) > settings.notify_max_items:
         raise TooLarge(f"expected at most {settings.notify_max_items} items, came {len(values)}")
-    checked = [_check(value, settings.data_limit_bytes) for value in values]
+    checked = [_check(value, settings.data_limit_bytes, key) for value in values]
     valid = [each for each in checked if isinstance(each, Notification)]
     appended = iter(await state["appender"].append_all(valid))
     results = [next(appended) if isinstance(each, Notification) else each for each in checked]
@@ -195,11 +219,13 @@ async def _notify_all(state: State, values: list[object]) -> Response:
     )
 
 
-def _check(value: object, data_limit_bytes: int) -> Notification | PushError:
+def _check(value: object, data_limit_bytes: int, key: NotifyKey | None) -> Notification | PushError:
     try:
-        return Notification.from_value(value, data_limit_bytes=data_limit_bytes)
-    except (InvalidNotification, TooLarge) as exc:
+        notification = Notification.from_value(value, data_limit_bytes=data_limit_bytes)
+        require_covered(key, notification.merchant_id)
+    except (InvalidNotification, TooLarge, Forbidden) as exc:
         return exc
+    return notification
 
 
 def _result(result: EntryId | PushError) -> dict[str, object]:
@@ -219,8 +245,11 @@ def _result(result: EntryId | PushError) -> dict[str, object]:
 _STATUSES: dict[type[PushError], tuple[int, str]] = {
     InvalidMerchantId: (400, "malformed"),
     InvalidNotification: (400, "malformed"),
-    TooLarge: (413, "too_large"),
+    AmbiguousCredentials: (400, "malformed"),
     Unauthorized: (401, "unauthorized"),
+    Forbidden: (403, "forbidden"),
+    OriginNotAllowed: (403, "origin_not_allowed"),
+    TooLarge: (413, "too_large"),
     StreamUnavailable: (503, "unavailable"),
 }
 _CODES = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 415: "unsupported"}
@@ -241,7 +270,7 @@ async def _on_push_error(_request: Request, exc: Exception) -> Response:
         more["outcome"] = exc.outcome
         logger.debug("notification not stored outcome=%s cause=%r", exc.outcome, exc.__cause__)
     if isinstance(exc, Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
+        headers["WWW-Authenticate"] = exc.challenge
     return _error(status, code, str(exc), headers=headers, **more)
 
 
@@ -271,10 +300,11 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
     ``board_folder``: where the workers of this instance see each other. ``routes`` come after
     the service's own, which is how the demo runs on the same port.
     """
+    origins = Origins(settings.allowed_origins)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[State]:
-        state = _build(settings, Board(board_folder))
+        state = _build(settings, origins, Board(board_folder))
         tasks = [
             asyncio.create_task(state["appender"].run(), name="appender"),
             asyncio.create_task(state["follower"].run(), name="tail"),
@@ -298,6 +328,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
     app = Starlette(
         routes=[
             Route("/events", events),
+            Route("/events", preflight, methods=["OPTIONS"]),
             Route("/notify", notify, methods=["POST"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
@@ -311,21 +342,25 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # another path is 404, as every error in JSON
-    return _keep_send(app)
+    return _wrap_events(app, origins)
 
 
-def _keep_send(app: ASGIApp) -> ASGIApp:
-    """Leave the server's own ``send`` in the scope: Starlette wraps it once per layer."""
+def _wrap_events(app: ASGIApp, origins: Origins) -> ASGIApp:
+    """Leave the server's own ``send`` in the scope, and mark answers for pages of other origins.
+
+    Starlette wraps ``send`` once per layer.
+    """
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/events":
             scope[SEND_SCOPE_KEY] = send  # taken out again by event_stream
+            send = origins.mark(scope, send)
         await app(scope, receive, send)
 
     return wrapped
 
 
-def _build(settings: Settings, board: Board) -> State:
+def _build(settings: Settings, origins: Origins, board: Board) -> State:
     assert settings.redis_url is not None, "the embedded server's, or refused at the start"
     url = settings.redis_url.get_secret_value()
     hub: Hub[Frame]
@@ -351,6 +386,7 @@ def _build(settings: Settings, board: Board) -> State:
         send_timeout_s=settings.send_timeout_s,
         max_connection_age_s=settings.max_connection_age_s,
         drain_s=settings.drain_s,
+        token_expiring_s=settings.token_expiring_s,
     )
     hub = Hub(
         follower,
@@ -358,6 +394,7 @@ def _build(settings: Settings, board: Board) -> State:
         wire.HEARTBEAT,
         pace,
         asyncio.get_running_loop(),
+        encode_expiring=wire.encode_expiring,
     )
     streaming = Streaming(
         hub=hub,
@@ -377,6 +414,8 @@ def _build(settings: Settings, board: Board) -> State:
     )
     return State(
         settings=settings,
+        gate=Gate(settings),
+        origins=origins,
         appender=appender,
         follower=follower,
         hub=hub,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import random
 import secrets
 import socket
@@ -18,12 +19,13 @@ from collections.abc import AsyncGenerator, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from sse_starlette.sse import AppStatus, EventSourceResponse, SendTimeoutError
+from sse_starlette.sse import AppStatus, EventSourceResponse
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from sse_push.errors import InvalidEntryId
+from sse_push.grant import Grant
 from sse_push.hub import EndReason, Hub, Subscription
 from sse_push.notification import Entry, EntryId
 from sse_push.refresh import Refresh
@@ -129,13 +131,13 @@ class Streaming:
         )
 
     def open(
-        self, scope: Scope, merchant_id: str, last_event_id: str | None
+        self, scope: Scope, grant: Grant, last_event_id: str | None
     ) -> TransportStream | PortableStream:
         """Return the response that streams to this client, by the fastest way there is."""
         cycle = _uvicorn_cycle(scope)
         if cycle is None:
-            return PortableStream(self, merchant_id, last_event_id)
-        return TransportStream(self, merchant_id, last_event_id, cycle)
+            return PortableStream(self, grant, last_event_id)
+        return TransportStream(self, grant, last_event_id, cycle)
 
 
 _PROCESS_ID = secrets.token_hex(4)
@@ -240,13 +242,13 @@ class TransportStream(Response):
     def __init__(
         self,
         streaming: Streaming,
-        merchant_id: str,
+        grant: Grant,
         last_event_id: str | None,
         cycle: RequestResponseCycle,
     ) -> None:
         self.raw_headers = _RAW_HEADERS
         self._streaming = streaming
-        self._merchant_id = merchant_id
+        self._grant = grant
         self._last_event_id = last_event_id
         self._cycle = cycle
         self._flow = cycle.flow
@@ -260,7 +262,7 @@ class TransportStream(Response):
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client leaves or ``end`` is called."""
         hub = self._streaming.hub
-        self._subscription = hub.subscribe(self._merchant_id, self)
+        self._subscription = hub.subscribe(self._grant, self)
         beginning = _Beginning(self._streaming, self._subscription, self._last_event_id)
         try:
             self._bound_buffers()
@@ -293,6 +295,12 @@ class TransportStream(Response):
     def end(self, reason: EndReason) -> None:
         """Complete the response with a goodbye, or cut off a client that takes no bytes."""
         self._end_reason = reason
+        if reason is EndReason.TOKEN_EXPIRED:
+            # Whatever the client has not taken by then, a goodbye or more, it does not get.
+            assert self._subscription is not None, "ended while it is subscribed"
+            asyncio.get_running_loop().call_at(
+                self._subscription.expires_at, self._cycle.transport.abort
+            )
         if reason is EndReason.STALLED:
             self._cycle.transport.abort()
         elif self._is_open or self._task is not None:
@@ -311,7 +319,7 @@ class TransportStream(Response):
     def _start(self, work: Coroutine[None, None, None], name: str) -> None:
         if self._task is not None:
             self._task.cancel()
-        self._task = asyncio.create_task(work, name=f"{name} {self._merchant_id}")
+        self._task = asyncio.create_task(work, name=f"{name} {self._grant.merchant_id}")
 
     async def _send(self, body: bytes, *, more_body: bool = True) -> None:
         # The server's own send: it waits while the client takes no bytes.
@@ -351,7 +359,7 @@ class PortableStream(EventSourceResponse):
     none for Redis.
     """
 
-    def __init__(self, streaming: Streaming, merchant_id: str, last_event_id: str | None) -> None:
+    def __init__(self, streaming: Streaming, grant: Grant, last_event_id: str | None) -> None:
         super().__init__(
             self._events(),
             headers=HEADERS,
@@ -362,7 +370,7 @@ class PortableStream(EventSourceResponse):
         # Our drain ends each stream with a goodbye; the library would cancel them all at once.
         AppStatus.disable_automatic_graceful_drain()
         self._streaming = streaming
-        self._merchant_id = merchant_id
+        self._grant = grant
         self._last_event_id = last_event_id
         self._subscription: Subscription[Frame] | None = None
         self._end_reason: EndReason | None = None
@@ -374,11 +382,14 @@ class PortableStream(EventSourceResponse):
         """Stream until the client leaves or ``end`` is called."""
         hub = self._streaming.hub
         # Here and not in the generator, which never starts if the client leaves at once.
-        self._subscription = hub.subscribe(self._merchant_id, self)
+        self._subscription = hub.subscribe(self._grant, self)
+        expires_at = self._subscription.expires_at
         try:
-            await super().__call__(scope, receive, send)
-        except SendTimeoutError:
-            logger.debug("client takes no bytes merchant_id=%s", self._merchant_id)
+            # Whatever the client has not taken by then, a goodbye or more, it does not get.
+            async with asyncio.timeout_at(None if expires_at == math.inf else expires_at):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:  # as the library's own SendTimeoutError is
+            logger.debug("client takes no bytes merchant_id=%s", self._grant.merchant_id)
         finally:
             hub.unsubscribe(self._subscription)
             self._subscription = None  # it holds us: together they would wait for the collector

@@ -10,11 +10,14 @@ from __future__ import annotations
 import enum
 import math
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from sse_push.expiry import Expiries, Expiry
+from sse_push.grant import Grant
 from sse_push.notification import Change, EntryId
 from sse_push.refresh import Pending, Reason, Refresh, in_order, keep
 from sse_push.timer_wheel import Clock, Timer, TimerWheel
@@ -27,6 +30,7 @@ class EndReason(enum.Enum):
     STALLED = "stalled"
     CONNECTION_AGE = "connection_age"
     SERVER_STOPPING = "server_stopping"
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 (no password)
 
 
 FrameT = TypeVar("FrameT")
@@ -93,6 +97,9 @@ class Subscription(Generic[FrameT]):
     __slots__ = (
         "blocked_at",
         "ends_at",
+        "expires_at",
+        "expiry",
+        "grant",
         "is_ended",
         "is_flowing",
         "is_joining",
@@ -106,9 +113,18 @@ class Subscription(Generic[FrameT]):
     )
 
     def __init__(
-        self, merchant: Merchant[FrameT], sink: Sink[FrameT], now: float, ends_at: float
+        self,
+        merchant: Merchant[FrameT],
+        grant: Grant,
+        sink: Sink[FrameT],
+        now: float,
+        ends_at: float,
     ) -> None:
         self.merchant = merchant
+        self.grant = grant
+        self.expiry: Expiry[Subscription[FrameT]] | None = None
+        self.expires_at = math.inf
+        """When its token expires, by the event loop's clock; nothing is written after that."""
         self.on_armed: Callable[[], None] | None = None
         self.sink = sink
         self.version = merchant.version
@@ -156,6 +172,7 @@ class Pace:
     send_timeout_s: float
     max_connection_age_s: float
     drain_s: float
+    token_expiring_s: float = 30.0
 
 
 _WRITES_PER_LOOK = 32
@@ -183,7 +200,8 @@ class Hub(Generic[FrameT]):
     """All subscriptions of this process.
 
     ``encode(merchant_id, refreshes)`` makes the frame of one or several refresh events, in their
-    order; it is called once per fan-out, not once per connection.
+    order; it is called once per fan-out, not once per connection. ``encode_expiring(seconds)``
+    makes the one that tells of a token's end; without it nobody is told.
     """
 
     def __init__(
@@ -194,7 +212,9 @@ class Hub(Generic[FrameT]):
         pace: Pace,
         clock: Clock,
         *,
+        encode_expiring: Callable[[int], FrameT] | None = None,
         chance: random.Random | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._source = source
         self._encode = encode
@@ -208,6 +228,14 @@ class Hub(Generic[FrameT]):
         self._resync_slot = -math.inf
         self._wheel: TimerWheel[Subscription[FrameT]] = TimerWheel(
             pace.heartbeat_s / _TICKS_PER_HEARTBEAT, self._visit, clock
+        )
+        self._encode_expiring = encode_expiring
+        self._expiries: Expiries[Subscription[FrameT]] = Expiries(
+            pace.token_expiring_s,
+            self._tell_expiring,
+            lambda subscription: self.end(subscription, EndReason.TOKEN_EXPIRED),
+            clock,
+            wall_clock,
         )
         self._count = 0
         self.is_draining = False
@@ -223,21 +251,26 @@ class Hub(Generic[FrameT]):
 
     # -- joining and leaving
 
-    def subscribe(self, merchant_id: str, sink: Sink[FrameT]) -> Subscription[FrameT]:
+    def subscribe(self, grant: Grant, sink: Sink[FrameT]) -> Subscription[FrameT]:
         """Give a connection its place, before anything is awaited on its behalf.
 
-        What is published from now on waits in its slot until ``admit``.
+        What is published from now on waits in its slot until ``admit``. It ends when its grant
+        expires, or before that.
         """
+        merchant_id = grant.merchant_id
         merchant = self._merchants.get(merchant_id)
         is_first = merchant is None
         if merchant is None:
             merchant = self._merchants[merchant_id] = Merchant(merchant_id)
         now = self._clock.time()
         age_s = self._pace.max_connection_age_s * self._chance.uniform(0.8, 1.2)
-        subscription = Subscription(merchant, sink, now, now + age_s)
+        subscription = Subscription(merchant, grant, sink, now, now + age_s)
         merchant.subscriptions[subscription] = None
         self._count += 1
         self._plan_heartbeat(subscription, now)
+        if grant.expires_at is not None:
+            subscription.expiry = self._expiries.add(subscription, grant.expires_at)
+            subscription.expires_at = subscription.expiry.at
         if is_first:
             self._source.watch(merchant_id)
         return subscription
@@ -304,6 +337,9 @@ class Hub(Generic[FrameT]):
         subscription.pending.clear()
         self._count -= 1
         self._wheel.forget(subscription)
+        if subscription.expiry is not None:
+            self._expiries.forget(subscription.expiry)
+            subscription.expiry = None  # it holds us: together they would wait for the collector
         if subscription.on_armed is not None:
             subscription.on_armed()
             subscription.on_armed = None
@@ -506,3 +542,14 @@ class Hub(Generic[FrameT]):
                 self._block(subscription)
                 return
         self._plan_heartbeat(subscription, heard_at)
+
+    def _tell_expiring(self, subscription: Subscription[FrameT], expires_in_s: int) -> bool:
+        """Say that a token is about to expire; False if that can't be said now."""
+        if self._encode_expiring is None:
+            return True
+        if subscription.blocked_at is not None:
+            return False
+        if not subscription.sink.offer(self._encode_expiring(expires_in_s)):
+            self._block(subscription)
+            return False
+        return True

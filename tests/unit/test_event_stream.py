@@ -29,6 +29,7 @@ from sse_push.event_stream import (
     missed_topics,
     owed,
 )
+from sse_push.grant import Grant
 from sse_push.hub import EndReason, Hub, Pace, Subscription
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.refresh import Reason, Refresh
@@ -220,7 +221,7 @@ class Browser:
     ) -> None:
         self.cycle = cycle or Cycle(10**6)
         self.stream = TransportStream(
-            service.streaming, "42", last_event_id, cast("RequestResponseCycle", self.cycle)
+            service.streaming, Grant("42"), last_event_id, cast("RequestResponseCycle", self.cycle)
         )
         call = self.stream({}, cast("Any", self.cycle.receive), cast("Any", self.cycle.send))
         self.task = service.begin(call)
@@ -404,7 +405,7 @@ def uvicorn_cycle(
 async def test_under_uvicorn_a_stream_is_written_to_the_transport(service: Service) -> None:
     _, scope = uvicorn_cycle()
 
-    assert type(service.streaming.open(scope, "42", None)) is TransportStream
+    assert type(service.streaming.open(scope, Grant("42"), None)) is TransportStream
     assert SEND_SCOPE_KEY not in scope  # the cycle holds the scope
 
 
@@ -421,13 +422,13 @@ async def test_a_stream_is_written_the_portable_way_to_whatever_is_not_known(
     wrapped_by_nobody = {"http_version": "1.1"}
 
     for scope in (old_http, another_kind, another_server, wrapped_by_nobody):
-        assert type(service.streaming.open(scope, "42", None)) is PortableStream
+        assert type(service.streaming.open(scope, Grant("42"), None)) is PortableStream
 
 
 async def test_what_the_hub_writes_is_framed_as_what_uvicorn_writes(service: Service) -> None:
     cycle, scope = uvicorn_cycle()
     transport = cast("OwnTransport", cycle.transport)
-    stream = service.streaming.open(scope, "42", None)
+    stream = service.streaming.open(scope, Grant("42"), None)
 
     task = service.begin(stream(scope, cast("Any", cycle.receive), cast("Any", cycle.send)))
     await turns()
@@ -1040,7 +1041,7 @@ class Server:
         self.takes = asyncio.Event()
         self.takes.set()
         self.is_gone = asyncio.Event()
-        self.stream = service.streaming.open(self.scope, "42", last_event_id)
+        self.stream = service.streaming.open(self.scope, Grant("42"), last_event_id)
         self.task = service.begin(self.stream(self.scope, self.receive, self.send))
 
     async def send(self, message: Message) -> None:
@@ -1271,6 +1272,6 @@ async def test_the_library_leaves_the_end_of_a_portable_stream_to_us(
 ) -> None:
     monkeypatch.setattr(AppStatus, "enable_automatic_graceful_drain", True)
 
-    service.streaming.open({"http_version": "1.1"}, "42", None)
+    service.streaming.open({"http_version": "1.1"}, Grant("42"), None)
 
     assert AppStatus.enable_automatic_graceful_drain is False

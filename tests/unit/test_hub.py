@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
+from sse_push.grant import Grant
 from sse_push.hub import EndReason, Hub, Pace, Subscription
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.refresh import Refresh
@@ -115,7 +116,7 @@ class Service:
     def join(self, merchant_id: str = "42", *, cost_s: float = 0) -> Client:
         """Come, and wait for the stream to be read."""
         client = Client(self, cost_s)
-        client.subscription = self.hub.subscribe(merchant_id, client)
+        client.subscription = self.hub.subscribe(Grant(merchant_id), client)
         return client
 
     def compare(self, client: Client) -> EntryId | None:

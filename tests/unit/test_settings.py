@@ -4,10 +4,11 @@ import os
 import pickle
 
 import pytest
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from sse_push.errors import ConfigError
-from sse_push.settings import KEY_CHARACTERS_MIN, Settings, mask_password
+from sse_push.keys import KEY_CHARACTERS_MIN, NotifyKey
+from sse_push.settings import Settings, mask_password
 
 KEY = "k1-0123456789abcdef"
 OTHER_KEY = "k2-0123456789abcdef"
@@ -35,6 +36,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "stream_ttl_s": (1, 31_536_000),
     "probe_interval_s": (0.05, 60),
     "probe_deadline_s": (0.1, 120),
+    "token_leeway_s": (0, 60),
+    "token_max_lifetime_s": (1, 86_400),
+    "token_expiring_s": (0.1, 3600),
 }
 
 BESIDE: dict[str, dict[str, float]] = {
@@ -60,9 +64,9 @@ def error_of(**flags: object) -> str:
     return str(caught.value)
 
 
-def secrets_of(values: tuple[SecretStr, ...] | str | None) -> list[str]:
+def secrets_of(values: tuple[NotifyKey, ...] | str | None) -> list[str]:
     assert isinstance(values, tuple)
-    return [value.get_secret_value() for value in values]
+    return [value.secret.get_secret_value() for value in values]
 
 
 # -- defaults
