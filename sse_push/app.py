@@ -40,6 +40,7 @@ from sse_push.keys import NotifyKey
 from sse_push.notification import Change, EntryId, Notification, parse_json
 from sse_push.origin import PREFLIGHT_HEADERS, Origins, refuse_pages
 from sse_push.process import (
+    exit_if_it_hangs,
     hear_stop,
     stop_if_a_callback_fails,
     stop_if_it_dies,
@@ -308,15 +309,20 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         tasks = [
             asyncio.create_task(state["appender"].run(), name="appender"),
             asyncio.create_task(state["follower"].run(), name="tail"),
+            asyncio.create_task(state["follower"].give_up_if_deaf(), name="watchdog of the tail"),
             asyncio.create_task(_keep_board(state), name="board"),
         ]
         if settings.workers > 1:
             tasks.append(asyncio.create_task(stop_with_parent(), name="parent"))
         for task in tasks:
             stop_if_it_dies(task)
-        stop_if_a_callback_fails(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        stop_if_a_callback_fails(loop)
         try:
-            with hear_stop(state["hub"].drain, is_supervised=settings.workers > 1):
+            with (
+                exit_if_it_hangs(loop, settings.loop_stall_limit_s),
+                hear_stop(state["hub"].drain, is_supervised=settings.workers > 1),
+            ):
                 yield state
         finally:
             # The tail stops last: until its goodbye, each stream got every refresh.
@@ -379,6 +385,7 @@ def _build(settings: Settings, origins: Origins, board: Board) -> State:
         data_limit_bytes=settings.data_limit_bytes,
         probe_interval_s=settings.probe_interval_s,
         probe_deadline_s=settings.probe_deadline_s,
+        deaf_limit_s=settings.deaf_limit_s,
     )
     pace = Pace(
         heartbeat_s=settings.heartbeat_s,

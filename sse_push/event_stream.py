@@ -170,6 +170,9 @@ class _Beginning:
             self._late = asyncio.create_task(self._settle(), name=name)
             await asyncio.wait([self._late], timeout=streaming.arm_timeout_s)
             self._is_late = not self._late.done()
+            self._late.add_done_callback(self._check)
+            if not self._is_late:
+                self._late.result()
         frame = None if subscription.is_joining else streaming.hub.take(subscription)
         ready = encode_ready(
             subscription.merchant.id,
@@ -185,6 +188,12 @@ class _Beginning:
         if self._late is not None:
             self._late.cancel()
             await asyncio.wait([self._late])
+
+    def _check(self, late: asyncio.Task[None]) -> None:
+        """End a stream that would be deaf: its joining has failed, so it would never go live."""
+        if self._is_late and not late.cancelled() and late.exception() is not None:
+            logger.error("joining failed, ending the stream", exc_info=late.exception())
+            self._streaming.hub.end(self._subscription, EndReason.FAILED)
 
     def _settle_at_once(self) -> bool:
         """Compare, and go live, if that can be done without waiting for Redis."""
@@ -254,6 +263,7 @@ class TransportStream(Response):
         self._flow = cycle.flow
         self._write = cycle.transport.write
         self._subscription: Subscription[Frame] | None = None
+        self._expires_at = math.inf
         self._end_reason: EndReason | None = None
         self._is_open = False
         """The first bytes are out, and nothing of ours waits in ``send``."""
@@ -263,6 +273,7 @@ class TransportStream(Response):
         """Stream until the client leaves or ``end`` is called."""
         hub = self._streaming.hub
         self._subscription = hub.subscribe(self._grant, self)
+        self._expires_at = self._subscription.expires_at
         beginning = _Beginning(self._streaming, self._subscription, self._last_event_id)
         try:
             self._bound_buffers()
@@ -295,18 +306,15 @@ class TransportStream(Response):
     def end(self, reason: EndReason) -> None:
         """Complete the response with a goodbye, or cut off a client that takes no bytes."""
         self._end_reason = reason
-        if reason is EndReason.TOKEN_EXPIRED:
-            # Whatever the client has not taken by then, a goodbye or more, it does not get.
-            assert self._subscription is not None, "ended while it is subscribed"
-            asyncio.get_running_loop().call_at(
-                self._subscription.expires_at, self._cycle.transport.abort
-            )
         if reason is EndReason.STALLED:
             self._cycle.transport.abort()
         elif self._is_open or self._task is not None:
             self._is_open = False
             self._start(self._finish(reason), "finish")
-        # else: the first bytes are being written, and _opened comes next
+        elif reason is EndReason.TOKEN_EXPIRED:
+            loop = asyncio.get_running_loop()
+            loop.call_at(self._expires_at, self._cycle.transport.abort)
+        # The first bytes are being written, and _opened comes next, unless the token is faster.
 
     def _opened(self) -> None:
         if self._end_reason is not None:
@@ -320,6 +328,13 @@ class TransportStream(Response):
         if self._task is not None:
             self._task.cancel()
         self._task = asyncio.create_task(work, name=f"{name} {self._grant.merchant_id}")
+        self._task.add_done_callback(self._check)
+
+    def _check(self, task: asyncio.Task[None]) -> None:
+        """Cut off a stream whose writing has failed: it would never be written to again."""
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("writing failed, cutting the stream", exc_info=task.exception())
+            self._cycle.transport.abort()
 
     async def _send(self, body: bytes, *, more_body: bool = True) -> None:
         # The server's own send: it waits while the client takes no bytes.
@@ -331,15 +346,17 @@ class TransportStream(Response):
 
     async def _finish(self, reason: EndReason) -> None:
         goodbye = encode_goodbye(reason.value, self._streaming.jittered_retry_ms())
+        loop = asyncio.get_running_loop()
+        # What the client has not taken when its token expires, it does not get.
+        deadline = min(loop.time() + self._streaming.send_timeout_s, self._expires_at)
         try:
-            async with asyncio.timeout(self._streaming.send_timeout_s):
+            async with asyncio.timeout_at(deadline):
                 await self._send(goodbye, more_body=False)
         except TimeoutError:
             self._cycle.transport.abort()
             return
         # The transport closes once its buffer is empty, which needs a client that reads.
-        loop = asyncio.get_running_loop()
-        loop.call_later(self._streaming.send_timeout_s, self._cycle.transport.abort)
+        loop.call_at(deadline, self._cycle.transport.abort)
 
     def _bound_buffers(self) -> None:
         transport = self._cycle.transport
@@ -385,7 +402,7 @@ class PortableStream(EventSourceResponse):
         self._subscription = hub.subscribe(self._grant, self)
         expires_at = self._subscription.expires_at
         try:
-            # Whatever the client has not taken by then, a goodbye or more, it does not get.
+            # What the client has not taken when its token expires, it does not get.
             async with asyncio.timeout_at(None if expires_at == math.inf else expires_at):
                 await super().__call__(scope, receive, send)
         except TimeoutError:  # as the library's own SendTimeoutError is

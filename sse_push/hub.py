@@ -31,6 +31,8 @@ class EndReason(enum.Enum):
     CONNECTION_AGE = "connection_age"
     SERVER_STOPPING = "server_stopping"
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 (no password)
+    FAILED = "failed"
+    """An error of ours, which the log has; the browser comes back."""
 
 
 FrameT = TypeVar("FrameT")
