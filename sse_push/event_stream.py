@@ -312,9 +312,10 @@ class TransportStream(Response):
             self._is_open = False
             self._start(self._finish(reason), "finish")
         elif reason is EndReason.TOKEN_EXPIRED:
+            # The first bytes are being written, and _opened comes next, or it is too late for it.
             loop = asyncio.get_running_loop()
             loop.call_at(self._expires_at, self._cycle.transport.abort)
-        # The first bytes are being written, and _opened comes next, unless the token is faster.
+        # else: _opened comes next
 
     def _opened(self) -> None:
         if self._end_reason is not None:
