@@ -247,7 +247,7 @@ def jwks_text(*keys: object) -> Callable[[], str]:
 
 
 def jwk_text(kind: str, **more: object) -> Callable[[], str]:
-    return lambda: jwks_text(public_jwk(kind, **more))()
+    return lambda: json.dumps({"keys": [public_jwk(kind, **more)]})
 
 
 BROKEN: dict[str, tuple[Callable[[], str], str]] = {
