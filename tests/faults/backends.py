@@ -95,6 +95,15 @@ class Backend:
         (ledger.refused if outcome == "not_published" else ledger.unknown).add(by)
         return None
 
+    async def tell_many(self, merchants: list[str]) -> None:
+        """Notify of many in one request, all of which must be taken."""
+        answer = await self._client.post("/notify", json=[{"merchant_id": m} for m in merchants])
+        assert answer.status_code == 200, answer.text[:200]
+        for merchant_id, said in zip(merchants, answer.json(), strict=True):
+            entry_id = EntryId.parse(said["id"])
+            newest = self.ledger.newest
+            newest[merchant_id] = max(newest.get(merchant_id, entry_id), entry_id)
+
     async def tell_until_accepted(self, merchant_id: str, deadline_s: float) -> EntryId:
         """Notify again and again, as a backend should."""
         deadline = time.monotonic() + deadline_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.world import Fault, World
+from tests.faults.world import Fault, Scale, World
 from tests.processes import resident_kib
 
 FAULT = Fault(
@@ -11,6 +11,12 @@ FAULT = Fault(
     recovery_s=12,
     settings={"max_connection_age_s": 20, "refresh_interval_ms": 10},
 )
+
+SCALES = {
+    "short": Scale(browsers=120, merchants=6, rate_per_s=30, time=0.2),
+    "full": Scale(browsers=800, merchants=40, rate_per_s=50, time=0.4),
+    "long": Scale(browsers=800, merchants=40, rate_per_s=50, time=1),
+}
 
 
 async def inject(world: World) -> None:

@@ -16,6 +16,8 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import pytest
+
 from sse_push.notification import EntryId
 from sse_push.stream.contract import stream_key
 from tests.faults.backends import Backend
@@ -86,6 +88,8 @@ class Outcome:
     notes: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     took_s: float = 0.0
+    skipped: str | None = None
+    """What is missing here, such as a program or a right."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -471,7 +475,9 @@ async def run(
             world.judge()
             await world.leave_and_compare()
             await world.stop()
-    except (AssertionError, OSError, KeyError, ValueError) as exc:
+    except pytest.skip.Exception as exc:
+        world.outcome.skipped = str(exc)
+    except (AssertionError, OSError, KeyError, ValueError, pytest.fail.Exception) as exc:
         world.wrong(f"{type(exc).__name__}: {exc}")
         world.outcome.lost = world.outcome.lost or len(world.behind() if world.browsers else [])
     world.outcome.took_s = time.monotonic() - began_at
