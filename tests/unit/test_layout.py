@@ -61,6 +61,7 @@ ARROWS: dict[str, set[str]] = {
     "demo": {"demo.run"},
     "cli": {
         "__init__",
+        "auth",
         "demo",
         "embedded",
         "errors",
@@ -70,6 +71,7 @@ ARROWS: dict[str, set[str]] = {
         "server",
         "settings",
         "stream",
+        "tokens",
     },
     "__main__": {"cli", "errors", "process"},
 }
