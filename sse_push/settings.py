@@ -348,6 +348,15 @@ class Settings(BaseSettings):
             ),
         ]
 
+    @property
+    def revocation_lifetime_s(self) -> float:
+        """Seconds after which no token is left that a revocation could cover.
+
+        A token without ``iat`` may expire a leeway later than its lifetime allows, and the clock
+        that says when it was revoked is another one.
+        """
+        return self.token_max_lifetime_s + 2 * self.token_leeway_s
+
     @classmethod
     def load(cls, **flags: object) -> Self:
         """Build the settings from the environment, and from flags, which win; None is unset.

@@ -22,6 +22,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from sse_push.notification import Change, Entry, EntryId
+from sse_push.revocation import Revocation
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
@@ -32,11 +33,15 @@ from sse_push.stream.connection import (
 )
 from sse_push.stream.contract import (
     PROBE_PREFIX,
+    REVOCATIONS_KEY,
     Command,
     merchant_of,
     parse_entries,
+    parse_revocations,
     read_command,
+    read_revocations_command,
 )
+from sse_push.stream.revocations import RevocationTail
 from sse_push.stream.tail import Read, Tail, Watch, entries_between
 
 logger = logging.getLogger(__name__)
@@ -66,10 +71,11 @@ class Deaf(RedisError):
 
 
 class Follower:
-    """Follow the streams of all merchants that somebody listens to, over one tracked connection.
+    """Follow the streams of all merchants that somebody listens to, and that of revocations.
 
-    ``watch`` and ``unwatch`` may be called at any time; what is found is told to the callbacks of
-    ``Tail``. A lost connection is made anew for ever, and all streams are read again then.
+    All over one tracked connection. ``watch`` and ``unwatch`` may be called at any time; what is
+    found is told to the callbacks of ``Tail`` and ``RevocationTail``. A lost connection is made
+    anew for ever, and all streams are read again then.
 
     https://redis.io/docs/latest/commands/client-tracking/
     """
@@ -80,12 +86,15 @@ class Follower:
         *,
         on_armed: Callable[[str, EntryId | None], None],
         on_change: Callable[[Change], None],
+        on_revoked: Callable[[Revocation, float], None],
         data_limit_bytes: int,
         probe_interval_s: float,
         probe_deadline_s: float,
         deaf_limit_s: float,
     ) -> None:
         self._tail = Tail(on_armed, on_change)
+        self._revocations = RevocationTail(on_revoked)
+        self._revocations_read_at = -math.inf
         self._data_limit_bytes = data_limit_bytes
         self._probe_interval_s = probe_interval_s
         self._probe_deadline_s = probe_deadline_s
@@ -107,6 +116,20 @@ class Follower:
     def probe_age_s(self) -> float:
         """Seconds since a write of ours came back announced; infinite if none ever did."""
         return time.monotonic() - self._probed_at
+
+    @property
+    def knows_revocations(self) -> bool:
+        """Whether every revocation was told that Redis had taken until lately.
+
+        That is proved by a write of ours that was announced, or, while Redis takes none, by
+        having read them; no longer ago than ``probe_deadline_s``.
+        """
+        read_age_s = time.monotonic() - self._revocations_read_at
+        return (
+            self._is_connected
+            and self._revocations.is_complete
+            and min(self.probe_age_s, read_age_s) <= self._probe_deadline_s
+        )
 
     def watch(self, merchant_id: str) -> None:
         """Follow a merchant's stream from now on."""
@@ -188,6 +211,7 @@ class Follower:
                 server_id = await read_server_id(connection)
             self._is_connected = True
             self._tail.connected(has_history=server_id == self._server_id)
+            self._revocations.connected()
             self._server_id = server_id
             self._wanted.set()
             await _until_one_fails(
@@ -220,12 +244,15 @@ class Follower:
     def _announced(self, announcement: Announcement) -> None:
         if announcement.keys is None:
             self._tail.announced(None)
+            self._revocations.mark()
         for key in announcement.keys or ():
             merchant_id = merchant_of(key)
             if merchant_id is not None:
                 self._tail.announced(merchant_id)
             elif key == self._probe_key.encode():
                 self._probe_announced.set()
+            elif key == REVOCATIONS_KEY.encode():
+                self._revocations.mark()
         self._wanted.set()
 
     async def _send(self, connection: AbstractConnection) -> None:
@@ -240,6 +267,9 @@ class Follower:
 
     def _take(self) -> list[tuple[Command, OnReply]]:
         batch = [self._requests.popleft() for _ in range(min(len(self._requests), _READS_AT_ONCE))]
+        begin = self._revocations.begin_read()
+        if begin is not None:
+            batch.append((read_revocations_command(*begin), self._take_revocations))
         for watch, read in self._tail.reads(_READS_AT_ONCE):
             batch.append((read_command(read), self._taker(watch)))
         return batch
@@ -257,6 +287,19 @@ class Follower:
                 self._wanted.set()
 
         return on_reply
+
+    def _take_revocations(self, reply: object) -> None:
+        if isinstance(reply, RedisConnectionError):
+            return  # the next connection reads them again
+        entries = parse_revocations(reply)
+        if entries is None:
+            if not self._revocations.is_refused:
+                logger.warning("revocations can't be read cause=%r", str(reply))
+            self._revocations.refused()
+        else:
+            self._revocations.answered(entries)
+            self._revocations_read_at = time.monotonic()
+        self._wanted.set()
 
     async def _ask(self, command: Command) -> object:
         """Send one command on the tracked connection; a lost connection is an answer too."""
@@ -286,6 +329,8 @@ class Follower:
             except ResponseError as exc:
                 # Redis is there but takes no writes (full, read only): the tail itself is well.
                 logger.debug("probe refused cause=%r", str(exc))
+                self._revocations.mark()  # nothing has proved that one would be announced
+                self._wanted.set()
             else:
                 self._probed_at = time.monotonic()
                 if is_first:
@@ -302,9 +347,12 @@ class Follower:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
-            self._tail.sweep(1 / _SWEEP_STEPS)
-            self._wanted.set()
+            for step in range(_SWEEP_STEPS):
+                await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
+                self._tail.sweep(1 / _SWEEP_STEPS)
+                if step == 0 or not self._revocations.is_complete:
+                    self._revocations.mark()
+                self._wanted.set()
 
 
 async def _until_one_fails(*works: Coroutine[None, None, None]) -> None:

@@ -26,6 +26,7 @@ from redis.exceptions import ResponseError
 from sse_push.embedded import embedded_server
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import Change, Entry, EntryId, Notification
+from sse_push.revocation import Revocation
 from sse_push.stream import Appender, Finding, Follower, examine
 from sse_push.stream.append import _Waiting
 from sse_push.stream.connection import (
@@ -40,6 +41,8 @@ from sse_push.stream.follow import Deaf
 from sse_push.stream.tail import NEW_ENTRIES
 from tests.integration.programs import paused
 from tests.support import SECOND, Redis, program, until
+
+LIFETIME_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -227,10 +230,12 @@ class Followed:
     def __init__(self, url: str, probe_deadline_s: float) -> None:
         self.armed: dict[str, EntryId | None] = {}
         self.changes: list[Change] = []
+        self.revoked: list[tuple[Revocation, float]] = []
         self.follower = Follower(
             url,
             on_armed=self.armed.__setitem__,
             on_change=self.changes.append,
+            on_revoked=lambda revocation, at: self.revoked.append((revocation, at)),
             data_limit_bytes=8192,
             probe_interval_s=0.05 * SECOND,
             probe_deadline_s=probe_deadline_s,
@@ -797,7 +802,11 @@ class CountingAppender(Appender):
 
     def __init__(self, url: str, timeout_s: float, max_entries: int, ttl_s: float) -> None:
         super().__init__(
-            url, timeout_s=timeout_s, stream_max_entries=max_entries, stream_ttl_s=ttl_s
+            url,
+            timeout_s=timeout_s,
+            stream_max_entries=max_entries,
+            stream_ttl_s=ttl_s,
+            revocation_lifetime_s=LIFETIME_S,
         )
         self.batches: list[int] = []
 
