@@ -1619,3 +1619,19 @@ async def test_its_token_may_expire_before_a_client_that_takes_nothing_is_cut_of
         await server.task
 
     assert time.time() - expires_at < 0.2
+
+
+async def test_a_stream_that_is_being_given_up_is_revoked_without_harm(timely: Service) -> None:
+    server = Server(timely, "7-0")
+    await until(lambda: len(server.messages) == 2, "ready")
+    assert isinstance(server.stream, PortableStream)
+    cut = server.stream._cut
+    assert cut is not None
+    cut.reschedule(asyncio.get_running_loop().time())
+    while not cut.expired():  # noqa: ASYNC110 (it lasts for one turn of the loop)
+        await asyncio.sleep(0)
+    assert len(timely.hub) == 2
+
+    revoke(timely)
+    async with asyncio.timeout(5 * SECOND):
+        await server.task
