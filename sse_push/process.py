@@ -9,7 +9,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,13 +18,6 @@ logger = logging.getLogger(__name__)
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PARENT_INTERVAL_S = 1.0
-
-
-def configure_logging(level: str) -> None:
-    """Log to standard error, a line each; called in each worker, which starts from nothing."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger().setLevel(level.upper())
-    logging.getLogger("httpx").setLevel("WARNING")
 
 
 @contextmanager
