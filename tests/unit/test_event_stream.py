@@ -348,6 +348,7 @@ async def test_whoever_cannot_be_served_is_told_to_come_back_later(service: Serv
     assert answers[0].headers["cache-control"] == "no-store, no-transform"
     assert answers[0].headers["x-accel-buffering"] == "no"
     assert answers[0].headers[SOFT_ANSWER_HEADER] == "1"
+    assert service.streaming.soft_answers == {"server_stopping": 200}
 
 
 # -- the way is chosen by the scope
