@@ -38,6 +38,7 @@ from sse_push.hub import Hub, Pace
 from sse_push.metrics import Metrics
 from sse_push.notification import Change, EntryId, Notification, parse_json
 from sse_push.process import (
+    exit_if_it_hangs,
     hear_stop,
     stop_if_a_callback_fails,
     stop_if_it_dies,
@@ -265,7 +266,7 @@ async def _on_push_error(request: Request, exc: Exception) -> Response:
     if isinstance(exc, StreamUnavailable):
         headers["Retry-After"] = str(_RETRY_AFTER_S)
         more["outcome"] = exc.outcome
-        logger.debug("notification not stored outcome=%s cause=%r", exc.outcome, exc.__cause__)
+        logger.debug("notification not stored outcome=%s cause=%s", exc.outcome, exc.__cause__)
     if isinstance(exc, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     return _error(status, code, str(exc), headers=headers, **more)
@@ -313,15 +314,20 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         tasks = [
             asyncio.create_task(state["appender"].run(), name="appender"),
             asyncio.create_task(state["follower"].run(), name="tail"),
+            asyncio.create_task(state["follower"].give_up_if_deaf(), name="watchdog of the tail"),
             asyncio.create_task(_keep_board(state), name="board"),
         ]
         if settings.workers > 1:
             tasks.append(asyncio.create_task(stop_with_parent(), name="parent"))
         for task in tasks:
             stop_if_it_dies(task)
-        stop_if_a_callback_fails(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        stop_if_a_callback_fails(loop)
         try:
-            with hear_stop(begin_to_stop, is_supervised=settings.workers > 1):
+            with (
+                exit_if_it_hangs(loop, settings.loop_stall_limit_s),
+                hear_stop(begin_to_stop, is_supervised=settings.workers > 1),
+            ):
                 yield state
         finally:
             # The tail stops last: until its goodbye, each stream got every refresh.
@@ -388,6 +394,7 @@ def _build(settings: Settings, folder: Path) -> State:
         data_limit_bytes=settings.data_limit_bytes,
         probe_interval_s=settings.probe_interval_s,
         probe_deadline_s=settings.probe_deadline_s,
+        deaf_limit_s=settings.deaf_limit_s,
     )
     pace = Pace(
         heartbeat_s=settings.heartbeat_s,

@@ -178,6 +178,9 @@ class _Beginning:
             self._late = asyncio.create_task(self._settle(), name=name)
             await asyncio.wait([self._late], timeout=streaming.arm_timeout_s)
             self._is_late = not self._late.done()
+            self._late.add_done_callback(self._check)
+            if not self._is_late:
+                self._late.result()
         frame = None if subscription.is_joining else streaming.hub.take(subscription)
         ready = encode_ready(
             subscription.merchant.id,
@@ -193,6 +196,12 @@ class _Beginning:
         if self._late is not None:
             self._late.cancel()
             await asyncio.wait([self._late])
+
+    def _check(self, late: asyncio.Task[None]) -> None:
+        """End a stream that would be deaf: its joining has failed, so it would never go live."""
+        if self._is_late and not late.cancelled() and late.exception() is not None:
+            logger.error("joining failed, ending the stream", exc_info=late.exception())
+            self._streaming.hub.end(self._subscription, EndReason.FAILED)
 
     def _settle_at_once(self) -> bool:
         """Compare, and go live, if that can be done without waiting for Redis."""
@@ -323,6 +332,13 @@ class TransportStream(Response):
         if self._task is not None:
             self._task.cancel()
         self._task = asyncio.create_task(work, name=f"{name} {self._merchant_id}")
+        self._task.add_done_callback(self._check)
+
+    def _check(self, task: asyncio.Task[None]) -> None:
+        """Cut off a stream whose writing has failed: it would never be written to again."""
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("writing failed, cutting the stream", exc_info=task.exception())
+            self._cycle.transport.abort()
 
     async def _send(self, body: bytes, *, more_body: bool = True) -> None:
         # The server's own send: it waits while the client takes no bytes.

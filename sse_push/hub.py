@@ -27,6 +27,8 @@ class EndReason(enum.Enum):
     STALLED = "stalled"
     CONNECTION_AGE = "connection_age"
     SERVER_STOPPING = "server_stopping"
+    FAILED = "failed"
+    """An error of ours, which the log has; the browser comes back."""
 
 
 FrameT = TypeVar("FrameT")

@@ -62,6 +62,10 @@ class ProbeLost(RedisError):
     """Our own write was not announced in time: the tracked connection is deaf or half dead."""
 
 
+class Deaf(RedisError):
+    """Redis takes our writes and has announced none of them for too long: nothing mends this."""
+
+
 @dataclass(slots=True)
 class FollowTally:
     """What has happened to the tail since it was made; the numbers only rise."""
@@ -88,12 +92,14 @@ class Follower:
         data_limit_bytes: int,
         probe_interval_s: float,
         probe_deadline_s: float,
+        deaf_limit_s: float,
     ) -> None:
         self._tail = Tail(on_armed, on_change)
         self.tally = FollowTally(self._tail.tally)
         self._data_limit_bytes = data_limit_bytes
         self._probe_interval_s = probe_interval_s
         self._probe_deadline_s = probe_deadline_s
+        self._deaf_limit_s = deaf_limit_s
         self._probe_key = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
         self._probe_announced = asyncio.Event()
         self._probed_at = -math.inf
@@ -167,6 +173,33 @@ class Follower:
         finally:
             await self._ordinary.aclose()
             await self._ordinary.connection_pool.disconnect()
+
+    async def give_up_if_deaf(self) -> None:
+        """Watch, for ever, that what ``run`` does to mend itself does mend it.
+
+        While Redis itself is away or takes no writes there is nothing to give up: another process
+        would hear as little, and the browsers are better off with their streams open.
+
+        Raises:
+            Deaf: for ``deaf_limit_s`` no write of ours was announced, though Redis takes them.
+        """
+        began_at = time.monotonic()
+        while True:
+            heard_at = max(began_at, self._probed_at)
+            silence_s = time.monotonic() - heard_at
+            if silence_s >= self._deaf_limit_s and await self._redis_takes_writes():
+                if heard_at < self._probed_at:
+                    continue  # it was heard while we asked
+                raise Deaf(f"no write of ours was announced for {silence_s:.0f} s")
+            await asyncio.sleep(max(self._probe_interval_s, self._deaf_limit_s - silence_s))
+
+    async def _redis_takes_writes(self) -> bool:
+        try:
+            async with asyncio.timeout(self._probe_deadline_s):
+                await self._ordinary.set(self._probe_key, os.getpid(), ex=_PROBE_LIFETIME_S)
+        except (RedisError, OSError):
+            return False
+        return True
 
     async def _follow(self) -> None:
         connection = self._pool.make_connection()

@@ -97,6 +97,7 @@ class Shelf:
     def __init__(self) -> None:
         self.entries: tuple[Entry, ...] | None = None
         self.asked: list[tuple[str, EntryId, EntryId]] = []
+        self.error: Exception | None = None
         self.is_open = asyncio.Event()
         self.is_open.set()
 
@@ -105,6 +106,8 @@ class Shelf:
     ) -> tuple[Entry, ...] | None:
         self.asked.append((merchant_id, start, end))
         await self.is_open.wait()
+        if self.error is not None:
+            raise self.error
         return self.entries
 
 
@@ -261,7 +264,8 @@ async def serve() -> AsyncGenerator[Serve]:
     for service in services:
         await service.close()
     own = [task for task in tasks if task.get_name().endswith(" 42") and task.done()]
-    assert [task for task in own if not task.cancelled() and task.exception()] == []
+    meant = {service.shelf.error for service in services} | {None}
+    assert [each for each in own if not each.cancelled() and each.exception() not in meant] == []
 
 
 @pytest.fixture
@@ -684,6 +688,61 @@ async def test_a_stream_that_ends_before_redis_has_answered_says_goodbye(serve: 
     assert browser.heard == READY + goodbye("server_stopping")
     assert browser.cycle.is_complete
     assert service.shelf.asked == []
+
+
+async def test_a_stream_whose_joining_fails_late_is_ended_and_its_browser_comes_back(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would hear heartbeats, and nothing else, until its age ends it."""
+    service.shelf.error = RuntimeError("a bug")
+    browser = Browser(service, "4-0")
+    await turns()
+
+    service.armed(EntryId(7, 0))
+    await browser.done()
+
+    assert browser.heard == READY + goodbye("failed")
+    assert browser.cycle.is_complete
+    assert [record.getMessage() for record in caplog.records] == [
+        "joining failed, ending the stream"
+    ]
+
+
+async def test_a_stream_whose_joining_fails_at_once_fails_as_any_request(serve: Serve) -> None:
+    service = serve(arm_timeout_s=5 * SECOND)
+    Browser(service)
+    await turns()
+    service.armed(EntryId(7, 0))
+    service.shelf.error = RuntimeError("a bug")
+    browser = Browser(service, "4-0")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        await browser.done()
+    service.tasks.remove(browser.task)
+
+    assert len(service.subscriptions) == 1
+
+
+async def test_a_stream_whose_writing_fails_is_cut(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    browser = Browser(service)
+    await turns()
+    service.armed(EntryId(7, 0))
+    await turns()
+    service.shelf.error = RuntimeError("a bug")
+
+    async def fail() -> None:
+        assert service.shelf.error is not None
+        raise service.shelf.error
+
+    browser.stream._start(fail(), "drain")
+    await browser.done()
+
+    assert browser.cycle.aborted.is_set()
+    assert [record.getMessage() for record in caplog.records] == [
+        "writing failed, cutting the stream"
+    ]
 
 
 async def test_a_stream_that_ends_while_redis_is_late_says_goodbye(service: Service) -> None:

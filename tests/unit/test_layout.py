@@ -49,7 +49,7 @@ ARROWS: dict[str, set[str]] = {
         "stream",
         "wire",
     },
-    "server": {"app", "errors", "logs", "metrics", "settings"},
+    "server": {"app", "errors", "logs", "metrics", "process", "settings"},
     "demo.cinema": set(),
     "demo.backend": {"demo.cinema"},
     "demo.crowd": {"demo.cinema", "event_source"},

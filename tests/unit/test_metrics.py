@@ -73,6 +73,7 @@ async def worker(tmp_path: Path) -> Worker:
         data_limit_bytes=8192,
         probe_interval_s=3,
         probe_deadline_s=6,
+        deaf_limit_s=20,
     )
     appender = Appender(NOWHERE, timeout_s=1, stream_max_entries=100, stream_ttl_s=60)
     streaming = Streaming(
