@@ -338,6 +338,8 @@ class TransportStream(Response):
         """Cut off a stream whose writing has failed: it would never be written to again."""
         if not task.cancelled() and task.exception() is not None:
             logger.error("writing failed, cutting the stream", exc_info=task.exception())
+            if self._subscription is not None:
+                self._subscription.end_reason = EndReason.FAILED
             self._cycle.transport.abort()
 
     async def _send(self, body: bytes, *, more_body: bool = True) -> None:

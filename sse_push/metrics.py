@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
+import time
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ from typing import Literal, NamedTuple, cast
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.values import MutexValue, ValueClass
@@ -41,6 +44,9 @@ _AGE_BUCKETS_S = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     *(1.0, 2.0, 5.0, 10.0, 20.0, 60.0),
 )
+_RETIRED = "retired"
+_LOCK_STEP_S = 0.01
+_LOCK_TRIES = 100
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PROC = Path("/proc")
 
@@ -223,16 +229,28 @@ class _Files(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Add up all files."""
-        # The files before the board, since a worker is on the board before it has files. And not
-        # mark_process_dead, which fails if two workers answer at the same time.
-        gauges = list(self._folder.glob("gauge_live*_*.db"))
+        with _locked(self._folder / "lock", fcntl.LOCK_EX, tries=1) as is_alone:
+            if is_alone:
+                self._retire_the_dead()
+        with _locked(self._folder / "lock", fcntl.LOCK_SH, tries=_LOCK_TRIES):
+            # A worker that has just begun has made its file, and not filled it yet.
+            files = [str(path) for path in self._folder.glob("*.db") if _size_of(path) > 0]
+            return cast("Iterable[Metric]", MultiProcessCollector.merge(files))
+
+    def _retire_the_dead(self) -> None:
+        """Forget dead workers' gauges, and add their counts to one file for all of them.
+
+        Otherwise a worker that dies again and again would leave ever more files to read.
+        """
+        # The files before the board, since a worker is on the board before it has files.
+        files = [path for path in self._folder.glob("*_*.db") if not _is_retired(path)]
         living = self._board.living()
-        for path in gauges:
-            if int(path.stem.rpartition("_")[2]) not in living:
+        for path in files:
+            kind, _, process_id = path.stem.rpartition("_")
+            if int(process_id) not in living:
+                if kind in ("counter", "histogram") and _size_of(path) > 0:
+                    _add(path, path.with_name(f"{kind}_{_RETIRED}.db"))
                 path.unlink(missing_ok=True)
-        # A worker that has just begun has made its file, and not filled it yet.
-        files = [str(path) for path in self._folder.glob("*.db") if _size_of(path) > 0]
-        return cast("Iterable[Metric]", MultiProcessCollector.merge(files))
 
 
 class _Workers(Collector):
@@ -249,6 +267,34 @@ class _Workers(Collector):
         if _PROC.joinpath("self", "statm").exists():
             yield _family("sse_push_resident_memory_bytes", sum(map(_resident_bytes, living)))
             yield _family("sse_push_open_fds", sum(map(_open_fds, living)))
+
+
+def _is_retired(path: Path) -> bool:
+    return path.stem.endswith(f"_{_RETIRED}")
+
+
+def _add(source: Path, target: Path) -> None:
+    total = MmapedDict(str(target))
+    try:
+        for key, value, _, _ in MmapedDict.read_all_values_from_file(str(source)):
+            total.write_value(key, total.read_value(key)[0] + value, 0.0)
+    finally:
+        total.close()
+
+
+@contextmanager
+def _locked(path: Path, mode: int, *, tries: int) -> Generator[bool]:
+    """Hold a lock; False if it is not to be had, since whoever has it may be stuck for ever."""
+    with path.open("a") as lock:
+        is_held = False
+        for number in range(tries):
+            if number:
+                time.sleep(_LOCK_STEP_S)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, mode | fcntl.LOCK_NB)
+                is_held = True
+                break
+        yield is_held
 
 
 def _family(name: str, value: float) -> GaugeMetricFamily:

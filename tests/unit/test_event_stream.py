@@ -739,6 +739,7 @@ async def test_a_stream_whose_writing_fails_is_cut(
     browser.stream._start(fail(), "drain")
     await browser.done()
 
+    assert service.hub.tally.closed[EndReason.FAILED] == 1
     assert browser.cycle.aborted.is_set()
     assert [record.getMessage() for record in caplog.records] == [
         "writing failed, cutting the stream"
@@ -1058,6 +1059,7 @@ async def test_a_client_that_takes_nothing_for_too_long_is_cut_off(service: Serv
         await turns()
     await browser.done()
 
+    assert service.hub.tally.closed[EndReason.STALLED] == 1
     assert browser.cycle.aborted.is_set()
     assert not browser.cycle.is_complete
     assert masked(bytes(browser.cycle.wire)).count(b"event:") == 1
@@ -1309,6 +1311,7 @@ async def test_a_portable_stream_whose_client_takes_nothing_is_given_up(serve: S
     assert server.heard == READY
     assert not server.is_complete
     assert len(service.hub) == 0
+    assert service.hub.tally.closed[EndReason.STALLED] == 1
 
 
 async def test_head_opens_no_portable_stream(service: Service) -> None:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.parser import text_string_to_metric_families
 
-from sse_push import wire
+from sse_push import metrics, wire
 from sse_push.event_stream import Streaming
 from sse_push.hub import EndReason, Hub
-from sse_push.metrics import SERIES, Metrics
+from sse_push.metrics import SERIES, Metrics, _Files, shared_by_workers
 from sse_push.notification import EntryId
 from sse_push.readiness import Board
 from sse_push.stream import Appender, Follower
 from sse_push.wire import Frame
+from tests.support import SECOND
 from tests.unit.simulation import ManualClock
 from tests.unit.test_hub import PACE, WatchList
 
@@ -88,7 +92,7 @@ async def worker(tmp_path: Path) -> Worker:
     )
     board = Board(tmp_path)
     errors = {"malformed": 0}
-    metrics = Metrics(
+    told = Metrics(
         board,
         tmp_path,
         hub=hub,
@@ -97,7 +101,7 @@ async def worker(tmp_path: Path) -> Worker:
         streaming=streaming,
         errors=errors,
     )
-    return Worker(hub, follower, appender, streaming, board, errors, metrics)
+    return Worker(hub, follower, appender, streaming, board, errors, told)
 
 
 def base_name(series: str) -> str:
@@ -245,3 +249,128 @@ async def test_a_probe_that_never_came_back_is_above_every_limit(
     arrange(worker)
 
     assert worker.told()["sse_push_probe_age_seconds"] == math.inf
+
+
+# -- the files of several workers
+
+
+class Files:
+    """A folder as workers leave it; the number of a process that does not live is ``DEAD``."""
+
+    DEAD = (1, 2)
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "metrics").mkdir()
+        self.folder = folder / "metrics"
+        self.board = Board(folder)
+        self.board.write(0)
+        self.living = os.getpid()
+        self.collector = _Files(self.board, self.folder)
+
+    def write(self, kind: str, process_id: int, **values: float) -> None:
+        """Write a counter, a gauge or a bucket of a histogram."""
+        samples = MmapedDict(str(self.folder / f"{kind}_{process_id}.db"))
+        for name, value in values.items():
+            series, labels = name, []
+            if kind == "histogram":
+                series, _, bound = name.partition("_")
+                labels = [bound]
+            key = mmap_key(
+                series, f"{series}_bucket" if labels else name, ["le"][: len(labels)], labels, "-"
+            )
+            samples.write_value(key, value, 0.0)
+        samples.close()
+
+    def told(self) -> dict[str, float]:
+        return {
+            sample.name + "".join(f"{{{value}}}" for value in sample.labels.values()): sample.value
+            for family in self.collector.collect()
+            for sample in family.samples
+        }
+
+    @property
+    def names(self) -> set[str]:
+        return {path.name for path in self.folder.glob("*.db")}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def test_the_counts_of_the_dead_are_kept_in_one_file_for_all_of_them(files: Files) -> None:
+    first, second = files.DEAD
+    for process_id in (files.living, first, second):
+        files.write("counter", process_id, a=process_id, b=1)
+    files.write("counter", second, c=5)
+
+    for _ in range(2):
+        assert files.told() == {"a": files.living + first + second, "b": 3, "c": 5}
+        assert files.names == {f"counter_{files.living}.db", "counter_retired.db"}
+
+    files.write("counter", first, b=7)  # another one, of the same number, has died since
+
+    assert files.told() == {"a": files.living + first + second, "b": 10, "c": 5}
+    assert files.names == {f"counter_{files.living}.db", "counter_retired.db"}
+
+
+def test_the_buckets_of_the_dead_are_added_up_as_well(files: Files) -> None:
+    for process_id in (files.living, *files.DEAD):
+        files.write("histogram", process_id, **{"h_1.0": 2, "h_+Inf": 1})
+
+    for _ in range(2):
+        assert files.told() == {"h_bucket{1.0}": 6, "h_bucket{+Inf}": 9, "h_count": 9}
+    assert files.names == {f"histogram_{files.living}.db", "histogram_retired.db"}
+
+
+def test_the_gauges_of_the_dead_are_gone(files: Files) -> None:
+    for process_id in (files.living, *files.DEAD):
+        files.write("gauge_livesum", process_id, streams=process_id)
+        files.write("gauge_livemax", process_id, lag=0 if process_id == files.living else 9)
+
+    assert files.told() == {"streams": files.living, "lag": 0}
+    assert files.names == {f"gauge_live{each}_{files.living}.db" for each in ("sum", "max")}
+
+
+@pytest.mark.parametrize("process_id", ["living", *Files.DEAD])
+def test_a_file_that_is_not_filled_yet_says_nothing(files: Files, process_id: int | str) -> None:
+    files.write("counter", files.living, a=3)
+    number = files.living if process_id == "living" else process_id
+    (files.folder / f"histogram_{number}.db").touch()
+
+    assert files.told() == {"a": 3}
+
+
+def test_a_worker_that_is_stuck_while_it_tidies_up_keeps_no_other_from_answering(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_LOCK_TRIES", 2)
+    files.write("counter", files.living, a=3)
+    files.write("counter", files.DEAD[0], a=4)
+
+    with (files.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert files.told() == {"a": 7}
+        assert "counter_retired.db" not in files.names
+
+    assert files.told() == {"a": 7}
+    assert "counter_retired.db" in files.names
+
+
+def test_two_that_answer_at_the_same_time_do_not_wait_for_each_other(files: Files) -> None:
+    files.write("counter", files.living, a=3)
+
+    with (files.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        began_at = time.monotonic()
+        assert files.told() == {"a": 3}
+
+    assert time.monotonic() - began_at < SECOND / 2
+
+
+def test_the_folder_is_in_the_environment_only_while_workers_may_start(tmp_path: Path) -> None:
+    with shared_by_workers(tmp_path):
+        assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(tmp_path / "metrics")
+        assert (tmp_path / "metrics").is_dir()
+
+    assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
