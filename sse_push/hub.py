@@ -358,8 +358,7 @@ class Hub(Generic[FrameT]):
 
     def end(self, subscription: Subscription[FrameT], reason: EndReason) -> None:
         """End a connection: first its place here, then its last chunk, so that nothing follows."""
-        if not subscription.is_ended:
-            subscription.end_reason = reason
+        subscription.end_reason = reason
         if self.unsubscribe(subscription):
             subscription.sink.end(reason)
 

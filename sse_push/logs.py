@@ -69,7 +69,7 @@ class JsonFormatter(LineFormatter):
 
     def encode(self, named: Mapping[str, Value]) -> str:
         """Return one object, in ASCII."""
-        return json.dumps(named).replace("\x7f", r"\u007f")
+        return json.dumps(named)
 
 
 FORMATTERS: dict[Form, type[LineFormatter]] = {"logfmt": LogfmtFormatter, "json": JsonFormatter}
@@ -147,6 +147,4 @@ def _escape(character: str) -> str:
     if character in '"\\':
         return f"\\{character}"
     # Not printable: line ends of every kind, escape sequences, marks that turn a line around.
-    if character.isprintable():
-        return character
-    return r"\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
+    return character if character.isprintable() else json.dumps(character)[1:-1]

@@ -1314,11 +1314,12 @@ def test_who_joined_between_two_changes_of_a_fan_out_is_counted_for_the_later_on
     service.change("first")
     service.change("a")
     service.open()
+    service.compare(service.join())
     service.change("b")
 
     service.clock.advance(AFTER_INTERVAL_S)
 
-    assert counted(service) == (1 + 2 + 1, 0, 0)
+    assert counted(service) == (1 + 2 + 1, 0, 1)
 
 
 def test_a_fan_out_tells_its_newest_entry_as_it_begins_once() -> None:

@@ -793,6 +793,19 @@ def test_what_is_lost_after_the_server_changed_is_counted_by_itself(followed: Fo
     assert sorted(lost(followed)) == ["server_changed", "stream_gone"]
 
 
+def test_history_that_is_lost_after_the_server_changed_is_counted_by_itself(
+    followed: Followed,
+) -> None:
+    followed.follow(7)
+    followed.tail.connected(has_history=False)
+    followed.answer(9)
+    followed.tail.announced("42")
+    followed.answer(*range(9, 10 + NEW_ENTRIES))
+    followed.answer(3)
+
+    assert sorted(lost(followed)) == ["history_lost", "server_changed"]
+
+
 def test_what_came_and_went_is_counted_as_gone(followed: Followed) -> None:
     followed.follow()
     followed.tail.announced("42")
