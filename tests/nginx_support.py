@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,21 +39,34 @@ class Nginx:
         return (self.folder / "error.log").read_text()
 
     @classmethod
-    def start(cls, folder: Path, upstream: str) -> Nginx:
-        """Serve ``upstream``, as nginx's ``server`` directive names it: host:port or unix:path."""
-        port = free_port()
+    def start(
+        cls,
+        folder: Path,
+        upstream: str,
+        adapt: Callable[[Path], None] = lambda _folder: None,
+        port: int | None = None,
+        through: Sequence[str] = (),
+        host: str = "127.0.0.1",
+    ) -> Nginx:
+        """Serve ``upstream``, as nginx's ``server`` directive names it: host:port or unix:path.
+
+        ``adapt`` may change the copied files before they are read. ``through`` is a program that
+        starts another one, such as ``ip netns exec``, and ``host`` where nginx is then reached.
+        """
+        port = port or free_port()
         copy_shipped(folder)
         replace_once(folder, "127.0.0.1:8000", upstream)
         replace_once(folder, "listen 8080", f"listen {port}")
+        adapt(folder)
         with (
             (folder / "access.log").open("ab") as access_log,
             (folder / "error.log").open("ab") as error_log,
         ):
-            command = [*_command(folder), "-g", "daemon off;"]
+            command = [*through, *_command(folder), "-g", "daemon off;"]
             process = subprocess.Popen(command, stdout=access_log, stderr=error_log)
         nginx = cls(port, process, folder)
         try:
-            wait_for(lambda: accepts(("127.0.0.1", port)) or process.poll() is not None, "nginx")
+            wait_for(lambda: accepts((host, port)) or process.poll() is not None, "nginx")
             assert process.poll() is None, nginx.error_log
         except BaseException:
             nginx.stop()

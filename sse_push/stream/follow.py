@@ -160,14 +160,13 @@ class Follower:
                     await self._follow()
                 except (RedisError, OSError) as exc:  # TimeoutError is an OSError
                     cause = exc
-                if time.monotonic() - connected_at > self._probe_deadline_s:
+                if self._probed_at > connected_at:
                     failures = 0
                 failures += 1
                 if self._lost_at is None:
                     self._lost_at = time.monotonic()
-                    logger.warning(
-                        "tail interrupted, reconnecting cause=%s", str(cause) or repr(cause)
-                    )
+                    text = str(cause) or type(cause).__name__
+                    logger.warning("tail interrupted, reconnecting cause=%s", text)
                 cap_s = min(_RECONNECT_CAP_S, _RECONNECT_BASE_S * 2 ** min(failures, 16))
                 await asyncio.sleep(random.uniform(cap_s / 2, cap_s))  # noqa: S311 (spreads load)
         finally:
@@ -181,17 +180,16 @@ class Follower:
         would hear as little, and the browsers are better off with their streams open.
 
         Raises:
-            Deaf: for ``deaf_limit_s`` no write of ours was announced, though Redis takes them.
+            Deaf: for ``deaf_limit_s`` no write of ours was announced, though Redis took them all.
         """
-        began_at = time.monotonic()
+        well_at = time.monotonic()
         while True:
-            heard_at = max(began_at, self._probed_at)
-            silence_s = time.monotonic() - heard_at
-            if silence_s >= self._deaf_limit_s and await self._redis_takes_writes():
-                if heard_at < self._probed_at:
-                    continue  # it was heard while we asked
+            await asyncio.sleep(self._probe_interval_s)
+            if self.probe_age_s > self._probe_deadline_s and not await self._redis_takes_writes():
+                well_at = time.monotonic()  # not deaf: there was nothing to hear
+            silence_s = time.monotonic() - max(well_at, self._probed_at)
+            if silence_s >= self._deaf_limit_s:
                 raise Deaf(f"no write of ours was announced for {silence_s:.0f} s")
-            await asyncio.sleep(max(self._probe_interval_s, self._deaf_limit_s - silence_s))
 
     async def _redis_takes_writes(self) -> bool:
         try:
@@ -305,7 +303,7 @@ class Follower:
                     await self._read_clock()
                     await self._see_own_write()
             except TimeoutError as exc:
-                text = f"a write of ours was not announced within {self._probe_deadline_s} s"
+                text = f"a write of ours was not announced within {self._probe_deadline_s:g} s"
                 raise ProbeLost(text) from exc
             except ResponseError as exc:
                 # Redis is there but takes no writes (full, read only): the tail itself is well.

@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sse_push.metrics import SERIES
 from tests.integration.programs import paused
-from tests.integration.test_server import children, workers_of
+from tests.integration.test_server import processes_of
+from tests.processes import frozen, workers_of
 from tests.support import SECOND, Publisher, Redis, Service, Stream, open_stream, wait_for
 
 Told = dict[str, float]
@@ -99,8 +100,8 @@ async def test_the_numbers_of_both_workers_are_added_up(workers: Service, mercha
     publisher = Publisher(workers.url)
     before = await told_when(workers, lambda told: told["sse_push_streams_open"] == 0)
 
-    async with open_streams(workers, merchant, 20) as streams:
-        assert len(workers_of(streams)) == 2
+    async with open_streams(workers, merchant, 40) as streams:
+        assert len(processes_of(streams)) == 2
         for number in range(7):
             await publisher.notify(merchant, topic=f"t{number}")
         for _ in range(3):
@@ -111,23 +112,23 @@ async def test_the_numbers_of_both_workers_are_added_up(workers: Service, mercha
             lambda told: (
                 rise(before, told, "sse_push_notifications_total{stored}") == 8
                 and rise(before, told, "sse_push_errors_total{malformed}") == 4
-                and told["sse_push_streams_open"] == 20
+                and told["sse_push_streams_open"] == 40
             ),
         )
     after = await told_when(workers, lambda told: told["sse_push_streams_open"] == 0)
     await publisher.close()
 
-    assert rise(before, now, "sse_push_streams_opened_total") == 20
+    assert rise(before, now, "sse_push_streams_opened_total") == 40
     assert now["sse_push_merchants_live"] == 2  # one merchant, in each of two workers
     assert now["sse_push_workers_alive"] == 2
-    assert now["sse_push_event_loop_tasks"] >= 20
-    assert now["sse_push_open_fds"] >= 20
+    assert now["sse_push_event_loop_tasks"] >= 40
+    assert now["sse_push_open_fds"] >= 40
     assert now["sse_push_resident_memory_bytes"] > 2 * 20 * 2**20
     assert 0 <= now["sse_push_probe_age_seconds"] < 2 * SECOND
     assert 0 <= now["sse_push_loop_lag_seconds"] < 2 * SECOND
-    assert rise(before, after, "sse_push_streams_closed_total{client_disconnected}") == 20
+    assert rise(before, after, "sse_push_streams_closed_total{client_disconnected}") == 40
     assert after["sse_push_merchants_live"] == 0
-    assert after["sse_push_open_fds"] <= now["sse_push_open_fds"] - 20
+    assert after["sse_push_open_fds"] <= now["sse_push_open_fds"] - 40
 
 
 async def test_what_is_written_is_counted_for_each_browser_and_its_age_for_each_fan_out(
@@ -140,7 +141,7 @@ async def test_what_is_written_is_counted_for_each_browser_and_its_age_for_each_
         await publisher.notify(merchant)
         for stream in streams:
             await stream.next("refresh", 2)
-        busy = len(workers_of(streams))
+        busy = len(processes_of(streams))
         now = await told_when(
             workers,
             lambda told: rise(before, told, "sse_push_refreshes_written_total") == 20,
@@ -155,23 +156,23 @@ async def test_a_worker_that_is_killed_leaves_its_counts_and_no_gauge(
     own: Service, merchant: str
 ) -> None:
     publisher = Publisher(own.url)
-    victim, _ = children(own.process.pid)
-    async with open_streams(own, merchant, 20) as streams:
+    victim, _ = workers_of(own.process.pid)
+    async with open_streams(own, merchant, 40) as streams:
         for _ in range(5):
             await publisher.notify(merchant)
         before = await told_when(
             own,
             lambda told: (
-                told["sse_push_streams_opened_total"] == 20
+                told["sse_push_streams_opened_total"] == 40
                 and told["sse_push_notifications_total{stored}"] == 5
-                and told["sse_push_streams_open"] == 20
+                and told["sse_push_streams_open"] == 40
             ),
         )
 
         os.kill(victim, signal.SIGKILL)
         alone = await told_when(own, lambda told: told["sse_push_workers_alive"] == 1)
         left = [stream for stream in streams if not stream._task.done()]  # type: ignore[union-attr]
-        assert 0 < len(left) < 20
+        assert 0 < len(left) < 40
         assert alone["sse_push_streams_open"] == len(left)
 
         now = await told_when(
@@ -198,18 +199,15 @@ async def test_a_worker_that_is_killed_leaves_its_counts_and_no_gauge(
 
 async def test_a_worker_that_is_stuck_is_seen_by_the_other(own: Service) -> None:
     await told_when(own, lambda told: told["sse_push_probe_age_seconds"] < 1.5 * SECOND)
-    stuck, _ = children(own.process.pid)
+    stuck, _ = workers_of(own.process.pid)
 
-    os.kill(stuck, signal.SIGSTOP)
-    try:
+    with frozen(stuck):
         async with asyncio.timeout(10 * SECOND):
             told = dict.fromkeys(("sse_push_probe_age_seconds", "sse_push_workers_alive"), 0.0)
             while told["sse_push_probe_age_seconds"] < 2 * SECOND:
                 # A connection that the stuck worker takes is never answered.
                 with contextlib.suppress(TimeoutError):
                     told = await asyncio.wait_for(scrape(own), 0.5 * SECOND)
-    finally:
-        os.kill(stuck, signal.SIGCONT)
 
     assert told["sse_push_workers_alive"] == 2
     await told_when(own, lambda told: told["sse_push_probe_age_seconds"] < 1.5 * SECOND)
@@ -219,14 +217,14 @@ async def test_what_a_worker_counted_last_is_told_when_it_has_ended(
     own: Service, merchant: str
 ) -> None:
     publisher = Publisher(own.url)
-    first = set(children(own.process.pid))
+    first = set(workers_of(own.process.pid))
     before = await scrape(own)
     for _ in range(4):
         await publisher.notify(merchant)  # a moment ago, and in no worker's file yet
 
     for worker in first:
         os.kill(worker, signal.SIGTERM)
-    wait_for(lambda: not first & set(children(own.process.pid)), "other workers")
+    wait_for(lambda: not first & set(workers_of(own.process.pid)), "other workers")
     wait_for(own.is_ready, "both workers ready")
     await publisher.notify(merchant)
 
