@@ -17,7 +17,7 @@ import logging
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -39,7 +39,7 @@ def configure_logging(level: str, form: Form = "logfmt") -> None:
     if not ours:
         ours = [logging.StreamHandler(sys.stderr)]
         root.addHandler(ours[0])
-    ours[0].setFormatter(FORMATTERS[form]())
+    ours[0].setFormatter(LineFormatter(form))
     root.setLevel(level.upper())
     logging.getLogger("httpx").setLevel("WARNING")
 
@@ -47,32 +47,13 @@ def configure_logging(level: str, form: Form = "logfmt") -> None:
 class LineFormatter(logging.Formatter):
     """A record as one line of named fields; a traceback is one of them."""
 
+    def __init__(self, form: Form) -> None:
+        super().__init__()
+        self._encode = _ENCODE[form]
+
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        return self.encode(fields(record))
-
-    def encode(self, named: Mapping[str, Value]) -> str:
-        """Write the fields down."""
-        raise NotImplementedError
-
-
-class LogfmtFormatter(LineFormatter):
-    """``key=value`` pairs; a value is quoted, as in JSON, if it is more than one plain word."""
-
-    def encode(self, named: Mapping[str, Value]) -> str:
-        """Return ``key=value key="a value"``."""
-        return " ".join(f"{key}={_logfmt(value)}" for key, value in named.items())
-
-
-class JsonFormatter(LineFormatter):
-    """An object per line, with the same names."""
-
-    def encode(self, named: Mapping[str, Value]) -> str:
-        """Return one object, in ASCII."""
-        return json.dumps(named)
-
-
-FORMATTERS: dict[Form, type[LineFormatter]] = {"logfmt": LogfmtFormatter, "json": JsonFormatter}
+        return self._encode(fields(record))
 
 
 def fields(record: logging.LogRecord) -> dict[str, Value]:
@@ -136,8 +117,12 @@ def _number(text: str) -> Value:
     return int(number) if number.is_integer() and "." not in text else number
 
 
-def _logfmt(value: Value) -> str:
-    text = str(value)
+def _to_logfmt(named: Mapping[str, Value]) -> str:
+    """Return ``key=value key="a value"``, quoted as in JSON where it is more than a plain word."""
+    return " ".join(f"{key}={_quoted(str(value))}" for key, value in named.items())
+
+
+def _quoted(text: str) -> str:
     if _BARE.fullmatch(text):
         return text
     return '"' + "".join(_escape(character) for character in text) + '"'
@@ -148,3 +133,9 @@ def _escape(character: str) -> str:
         return f"\\{character}"
     # Not printable: line ends of every kind, escape sequences, marks that turn a line around.
     return character if character.isprintable() else json.dumps(character)[1:-1]
+
+
+_ENCODE: dict[Form, Callable[[Mapping[str, Value]], str]] = {
+    "logfmt": _to_logfmt,
+    "json": json.dumps,
+}

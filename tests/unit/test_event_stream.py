@@ -740,10 +740,13 @@ async def test_a_stream_whose_writing_fails_is_cut(
     await browser.done()
 
     assert service.hub.tally.closed[EndReason.FAILED] == 1
+    browser.stream._start(fail(), "finish")  # when there is nothing left to be counted
+    await turns()
+    assert service.hub.tally.closed[EndReason.FAILED] == 1
     assert browser.cycle.aborted.is_set()
     assert [record.getMessage() for record in caplog.records] == [
         "writing failed, cutting the stream"
-    ]
+    ] * 2
 
 
 async def test_a_stream_that_ends_while_redis_is_late_says_goodbye(service: Service) -> None:

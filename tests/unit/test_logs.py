@@ -8,7 +8,7 @@ from typing import cast
 
 import pytest
 
-from sse_push.logs import FORMATTERS, Form, configure_logging
+from sse_push.logs import Form, LineFormatter, configure_logging
 from tests.support import assert_no_errors
 
 FORMS: tuple[Form, ...] = ("logfmt", "json")
@@ -48,7 +48,7 @@ def record(
 
 
 def formatted(form: Form, made: logging.LogRecord) -> str:
-    return FORMATTERS[form]().format(made)
+    return LineFormatter(form).format(made)
 
 
 def parsed(form: Form, line: str) -> dict[str, object]:
