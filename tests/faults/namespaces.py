@@ -31,7 +31,7 @@ class Host:
     @property
     def through(self) -> tuple[str, ...]:
         """What stands before a command that runs there."""
-        return ("ip", "netns", "exec", self.name)
+        return (program("ip"), "netns", "exec", self.name)
 
     def pull(self) -> None:
         """Pull the cable: from now on nothing arrives, and nobody is told."""
@@ -43,35 +43,35 @@ class Host:
 
     def set(self, name: str, value: int) -> None:
         """Set one of the namespace's own kernel settings."""
-        subprocess.run([*self.through, "sysctl", "-qw", f"{name}={value}"], check=True)
+        path = f"/proc/sys/{name.replace('.', '/')}"
+        subprocess.run([*self.through, "sh", "-c", f"echo {value} > {path}"], check=True)
 
     def _ip(self, *words: str) -> None:
-        subprocess.run(["ip", "-n", self.name, *words], check=True)
+        subprocess.run([program("ip"), "-n", self.name, *words], check=True)
 
 
 @contextmanager
 def another_host() -> Generator[Host]:
     """Make one, for as long as the context lasts; skip where that is not allowed."""
-    program("ip")
     third, fourth = divmod((os.getpid() + next(_numbers)) % 16_384 * 4, 256)
     near = f"push{third}-{fourth}"
     host = Host(near, f"10.77.{third}.{fourth + 2}", f"10.77.{third}.{fourth + 1}")
     made = subprocess.run(
-        ["ip", "netns", "add", host.name], capture_output=True, text=True, check=False
+        [program("ip"), "netns", "add", host.name], capture_output=True, text=True, check=False
     )
     if made.returncode != 0:
         pytest.skip(f"network namespaces are not allowed here: {made.stderr.strip()}")
     try:
         for command in (
-            f"ip link add {near} type veth peer name far netns {host.name}",
-            f"ip addr add {host.near_address}/30 dev {near}",
-            f"ip link set {near} up",
-            f"ip -n {host.name} addr add {host.address}/30 dev far",
-            f"ip -n {host.name} link set lo up",
-            f"ip -n {host.name} link set far up",
+            f"link add {near} type veth peer name far netns {host.name}",
+            f"addr add {host.near_address}/30 dev {near}",
+            f"link set {near} up",
+            f"-n {host.name} addr add {host.address}/30 dev far",
+            f"-n {host.name} link set lo up",
+            f"-n {host.name} link set far up",
         ):
-            subprocess.run(command.split(), check=True)
+            subprocess.run([program("ip"), *command.split()], check=True)
         yield host
     finally:
         with contextlib.suppress(subprocess.CalledProcessError):
-            subprocess.run(["ip", "netns", "del", host.name], check=True)
+            subprocess.run([program("ip"), "netns", "del", host.name], check=True)
