@@ -3,6 +3,8 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+import resource
+import struct
 import subprocess
 import sys
 import time
@@ -32,9 +34,10 @@ def dead_process() -> str:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Generator[str]:
-    """Another worker's process ID, whose lock is held while the test runs."""
-    with (tmp_path / f"{ALIVE}.lock").open("w") as lock:
+    """Another worker's process ID, whose note is locked while the test runs."""
+    with (tmp_path / ALIVE).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        note(tmp_path, ALIVE, 0)
         yield ALIVE
 
 
@@ -61,7 +64,7 @@ def worker(tmp_path: Path) -> Generator[subprocess.Popen[bytes]]:
 
 def note(folder: Path, process: str, age_s: float) -> Path:
     path = folder / process
-    path.write_text(repr(time.monotonic() - age_s))
+    path.write_bytes(struct.pack("=d", time.monotonic() - age_s))
     return path
 
 
@@ -78,7 +81,7 @@ def test_a_worker_that_wrote_is_alive_and_as_old_as_its_last_probe(
 
     assert found.workers == 1
     assert 2.5 <= found.worst_age_s < 60
-    assert {path.name for path in tmp_path.iterdir()} == {OWN, f"{OWN}.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {OWN}
 
 
 def test_a_note_grows_old_by_itself(board: Board) -> None:
@@ -141,14 +144,13 @@ def test_a_worker_that_is_killed_is_off_the_board_at_once(
     worker.wait()
 
     assert set(board.living()) == {os.getpid()}
-    assert {path.name for path in tmp_path.iterdir()} == {OWN, f"{OWN}.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == {OWN}
 
 
 def test_a_process_that_got_a_dead_worker_s_number_is_no_worker(
     board: Board, tmp_path: Path
 ) -> None:
-    left_behind = note(tmp_path, ALIVE, 500)
-    (tmp_path / f"{ALIVE}.lock").touch()  # which nobody holds
+    left_behind = note(tmp_path, ALIVE, 500)  # whose lock nobody holds
 
     assert board.read().workers == 0
     assert not left_behind.exists()
@@ -158,7 +160,7 @@ def test_two_who_judge_at_the_same_time_do_not_take_each_other_for_alive(
     board: Board, tmp_path: Path
 ) -> None:
     note(tmp_path, ALIVE, 500)
-    with (tmp_path / f"{ALIVE}.lock").open("w") as lock:
+    with (tmp_path / ALIVE).open() as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
 
         assert board.read().workers == 0
@@ -166,19 +168,35 @@ def test_two_who_judge_at_the_same_time_do_not_take_each_other_for_alive(
 
 def test_a_worker_that_was_taken_off_by_mistake_comes_back(board: Board, tmp_path: Path) -> None:
     board.write(1)
-    (tmp_path / f"{OWN}.lock").unlink()
-    assert Board(tmp_path / "..").read().workers == 0
+    (tmp_path / OWN).unlink()
+    assert board.read().workers == 0
 
     board.write(1)
 
-    note_of_own = (tmp_path / OWN).rename(tmp_path / ALIVE)
-    (tmp_path / f"{OWN}.lock").rename(tmp_path / f"{ALIVE}.lock")
-    assert set(board.living()) == {int(note_of_own.name)}
+    (tmp_path / OWN).rename(tmp_path / ALIVE)  # as another worker sees it
+    assert set(board.living()) == {int(ALIVE)}
+
+
+def test_a_worker_without_a_file_to_spare_can_still_write_but_is_not_ready(board: Board) -> None:
+    board.write(1000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.dup(0)  # the lowest number that is free
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+    try:
+        board.write(1)
+        found = board.read()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert found == Readiness(workers=0, worst_age_s=math.inf)
+    assert board.read().worst_age_s < 500
 
 
 def test_a_worker_that_leaves_while_the_board_is_read_is_not_counted(
     board: Board, tmp_path: Path, other: str
 ) -> None:
+    (tmp_path / other).unlink()
     (tmp_path / other).symlink_to(tmp_path / "gone")
 
     assert board.read() == Readiness(workers=0, worst_age_s=math.inf)
