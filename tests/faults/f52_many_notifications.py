@@ -54,5 +54,5 @@ async def inject(world: World) -> None:
     took_s = await world.until(lambda: not world.behind(), "the sleepers to be current", 5)
     world.note(
         f"{rounds * len(TOPICS)} notifications; {skipped:g} refreshes waited in a slot; "
-        f"sleepers current {took_s:.1f} s after waking; a worker grew by {grown} KiB after the first quarter"
+        f"sleepers current {took_s:.1f} s after waking; a worker grew by {grown} KiB at most"
     )
