@@ -313,6 +313,10 @@ class World:
         """Ask whichever worker answers."""
         return self.service.is_ready()
 
+    def part(self, count: int) -> list[Browser]:
+        """Return one of so many parts of the browsers, some of each merchant."""
+        return self.browsers[: len(self.browsers) // count]
+
     async def refreshed(self, unscaled_s: float, since: float) -> float:
         """Wait until every browser has been refreshed since then; return how long it took."""
         return await self.until(
@@ -454,6 +458,11 @@ class World:
         self._close_browsers()
         await self.backend.hang_up()
         limit = max(self._baseline.values()) + _FD_SLACK
+        await self.until(
+            lambda: self.redis.connections("tail") == self.fault.workers,
+            "one tracked connection for each worker",
+            5,
+        )
         deadline = time.monotonic() + self.seconds(5) + SLACK_S
         while not await self.is_back():
             assert time.monotonic() < deadline, "expected the gauges to be where they were"
