@@ -86,6 +86,10 @@ class Service:
             ]
         )
 
+    @property
+    def open_streams(self) -> int:
+        return len(self._streams)
+
     def notify(self, topic: str) -> None:
         self._newest += 1
         self._topic = topic
@@ -224,6 +228,7 @@ async def test_a_token_is_renewed_before_it_expires_and_no_refresh_is_lost_or_do
         service.may_give_tokens.set()
         await heard(page, 3)
         told = await states(page, "open", 4)
+        await until(lambda: service.open_streams == 1, "the end of the old stream")
         service.notify("on the new stream")
         calls = await heard(page, 4)
         errors = await page.evaluate("errors")
