@@ -52,11 +52,8 @@ async def recording() -> AsyncGenerator[tuple[Recorder, str]]:
     recorder = Recorder()
     async with await asyncio.start_server(recorder.accept, "127.0.0.1", 0) as listening:
         yield recorder, f"127.0.0.1:{listening.sockets[0].getsockname()[1]}"
-    for task in recorder.connections:
-        task.cancel()
-    if recorder.connections:
-        async with asyncio.timeout(5 * SECOND):
-            await asyncio.wait(recorder.connections)
+    async with asyncio.timeout(5 * SECOND):  # nginx has gone, and its connections with it
+        await asyncio.gather(*recorder.connections)
 
 
 @pytest.fixture
