@@ -59,14 +59,18 @@ class Nginx:
         tls: bool = False,
         auth_backend: str | None = None,
         replace: Mapping[str, str] | None = None,
+        main_file: str | None = None,
     ) -> Nginx:
         """Serve ``upstream``, as nginx's ``server`` directive names it: host:port or unix:path.
 
         ``tls``: the other main file, with a certificate of ``make-certificate``. ``auth_backend``:
         this address is asked who may listen. ``replace``: in directives, each text there once.
+        ``main_file``: what stands in nginx.conf instead of ours.
         """
         port, internal_port = free_port(), free_port()
         copy_shipped(folder)
+        if main_file is not None:
+            (folder / "nginx.conf").write_text(main_file)
         replace_once(folder, "127.0.0.1:8000", upstream)
         # One of them is in the main file that is not used.
         replace_once(folder, "listen 8080", f"listen {port}")

@@ -415,7 +415,7 @@ async def test_the_service_is_asked_for_one_path_and_told_who_asks(
         ]
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 async def test_an_outage_that_the_service_tells_itself_is_answered_softly(
     recorder: tuple[Recorder, Nginx], status: int
 ) -> None:
@@ -777,6 +777,15 @@ def test_the_sum_of_connections_is_what_a_worker_may_have() -> None:
         int(only_value("keepalive +([0-9]+);", block(f"upstream {name}", SHARED)))
         for name in ("sse_push", "sse_push_backend")
     ]
+
+
+def test_one_browser_stays_below_the_limit_of_its_address() -> None:
+    """Its streams are those of one HTTP/2 connection: past that limit it gets no answer at all."""
+    tls = shipped("snippets/tls.conf")
+    of_a_browser = only_value("http2_max_concurrent_streams +([0-9]+);", tls)
+    of_an_address = only_value("limit_conn sse_push_address +([0-9]+);", STREAM)
+
+    assert int(of_a_browser) < int(of_an_address)
 
 
 def test_the_main_files_differ_in_their_public_server_only() -> None:

@@ -1120,6 +1120,62 @@ async def test_a_page_of_another_origin_that_is_named_may_read_a_soft_answer(
     assert {headers["vary"] for _, headers, _ in answers} == {"Origin"}
 
 
+OWN_SITE = """
+error_log stderr warn;
+pid run.pid;
+events { worker_connections 64; }
+http {
+    client_body_temp_path own; proxy_temp_path own; fastcgi_temp_path own;
+    uwsgi_temp_path own; scgi_temp_path own;
+    include conf.d/sse-push.conf;
+    access_log /dev/stdout sse_push;
+    server {
+        listen 8080;
+        proxy_set_header X-Of-The-Site 1;
+        add_header X-Of-The-Site 1;
+        include snippets/events.conf;
+        include snippets/soft-answers.conf;
+        location / { return 200 "the site"; }
+    }
+}
+"""
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+async def test_in_a_site_of_ones_own_it_is_the_same(
+    service: tuple[Recorder, str], tmp_path: Path, *, is_asked: bool
+) -> None:
+    """As conf.d/sse-push.conf says: three lines in an nginx.conf that is there already."""
+    recorder, upstream = service
+    events = "events-auth-request.conf" if is_asked else "events.conf"
+    request = line("GET /events", "Accept: */*")[:-2] + SPOOFED + b"\r\n"
+    async with recording() as (backend, address):
+        backend.answer = yes("X-Merchant-Id: 42")
+        with Nginx.start(
+            tmp_path / "nginx",
+            upstream,
+            replace={"127.0.0.1:9000": address},
+            main_file=OWN_SITE.replace("events.conf", events),
+        ) as nginx:
+            served = await ask(nginx.port, request)
+            recorder.answer = b""
+            soft = await ask(nginx.port, request)
+            backend.answer = b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n"
+            refused = await ask(nginx.port, request)
+            _, _, site = await ask(nginx.port, line("GET /"))
+
+    assert (served[0], soft[0], site) == (200, 200, b"the site")
+    assert soft[1]["x-sse-push-soft-answer"] == "1"
+    if is_asked:
+        assert (refused[0], json.loads(refused[2])["error"]) == (403, "forbidden")
+    for _, headers, _ in (served, soft, refused):
+        assert {name: headers.get(name) for name in SECURITY} == SECURITY
+    told = fields(recorder.requests[0])
+    assert told.get("x-merchant-id") == ("42" if is_asked else None)
+    assert told["x-forwarded-for"] == "127.0.0.1"
+    assert "x-of-the-site" not in told
+
+
 def test_the_recommended_upstream_is_the_default_one_on_a_unix_socket() -> None:
     shared = (SHIPPED / SITE).read_text()
     default = re.search(r"\n( *)server 127\.0\.0\.1:8000 (.*);\n", shared)
