@@ -1,6 +1,6 @@
 """The HTTP interface: parse, call, answer; and the lifespan of what answers.
 
-Knows HTTP and ASGI. Does not know Redis (``stream``), the wire format (``event_stream``), nor how
+Knows HTTP and ASGI. Does not know Redis (``stream``), the wire format (``wire``), nor how
 connections are served (``hub``).
 """
 
@@ -21,7 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sse_push import event_stream
+from sse_push import event_stream, wire
 from sse_push.auth import authorize_notify, authorize_subscribe
 from sse_push.errors import (
     InvalidMerchantId,
@@ -31,10 +31,11 @@ from sse_push.errors import (
     TooLarge,
     Unauthorized,
 )
-from sse_push.event_stream import SEND_SCOPE_KEY, Frame, Streaming
+from sse_push.event_stream import SEND_SCOPE_KEY, Streaming
 from sse_push.hub import Hub, Pace
 from sse_push.notification import Change, EntryId, Notification, parse_json
 from sse_push.process import (
+    exit_if_it_hangs,
     hear_stop,
     stop_if_a_callback_fails,
     stop_if_it_dies,
@@ -43,6 +44,7 @@ from sse_push.process import (
 from sse_push.readiness import Board
 from sse_push.settings import Settings
 from sse_push.stream import Appender, Follower
+from sse_push.wire import Frame
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ async def events(request: Request[State]) -> Response:
     # The header wins: the browser has been here, and the page may have been rendered long ago.
     last_event_id = request.headers.get("last-event-id") or _only(request, "last_event_id")
     if request.method == "HEAD":
-        return Response(headers=event_stream.HEADERS, media_type=event_stream.MEDIA_TYPE)
+        return Response(headers=event_stream.HEADERS, media_type=wire.MEDIA_TYPE)
     if state["hub"].is_draining:
         return _soft_answer(request, "server_stopping")
     return state["streaming"].open(request.scope, merchant_id, last_event_id)
@@ -129,7 +131,7 @@ def _only(request: Request[State], name: str) -> str | None:
 def _soft_answer(request: Request[State], reason: str) -> Response:
     # As nginx decides it for its own soft answer.
     accepts = (request.headers.get("accept") or "*/*").lower()
-    if event_stream.MEDIA_TYPE in accepts or "*/*" in accepts:
+    if wire.MEDIA_TYPE in accepts or "*/*" in accepts:
         return request.state["streaming"].soft_answer(reason)
     return _error(503, "unavailable", reason, headers={"Retry-After": str(_RETRY_AFTER_S)})
 
@@ -277,15 +279,20 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         tasks = [
             asyncio.create_task(state["appender"].run(), name="appender"),
             asyncio.create_task(state["follower"].run(), name="tail"),
+            asyncio.create_task(state["follower"].give_up_if_deaf(), name="watchdog of the tail"),
             asyncio.create_task(_keep_board(state), name="board"),
         ]
         if settings.workers > 1:
             tasks.append(asyncio.create_task(stop_with_parent(), name="parent"))
         for task in tasks:
             stop_if_it_dies(task)
-        stop_if_a_callback_fails(asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        stop_if_a_callback_fails(loop)
         try:
-            with hear_stop(state["hub"].drain, is_supervised=settings.workers > 1):
+            with (
+                exit_if_it_hangs(loop, settings.loop_stall_limit_s),
+                hear_stop(state["hub"].drain, is_supervised=settings.workers > 1),
+            ):
                 yield state
         finally:
             # The tail stops last: until its goodbye, each stream got every refresh.
@@ -343,6 +350,7 @@ def _build(settings: Settings, board: Board) -> State:
         data_limit_bytes=settings.data_limit_bytes,
         probe_interval_s=settings.probe_interval_s,
         probe_deadline_s=settings.probe_deadline_s,
+        deaf_limit_s=settings.deaf_limit_s,
     )
     pace = Pace(
         heartbeat_s=settings.heartbeat_s,
@@ -353,8 +361,8 @@ def _build(settings: Settings, board: Board) -> State:
     )
     hub = Hub(
         follower,
-        event_stream.encode_refreshes,
-        event_stream.HEARTBEAT,
+        wire.encode_refreshes,
+        wire.HEARTBEAT,
         pace,
         asyncio.get_running_loop(),
     )

@@ -1,8 +1,7 @@
-"""The event stream of one connection: its wire format, its beginning, its end.
+"""The event stream of one connection: its beginning, its end, and the way of its bytes.
 
-Knows the WHATWG event stream format, and the two ways to write one: to any ASGI server by
-sse-starlette's response, and straight to the transport under uvicorn. Does not know Redis, nor who
-may listen.
+Knows the two ways to write one: to any ASGI server by sse-starlette's response, and straight to
+the transport under uvicorn. Does not know Redis, the form of an event, nor who may listen.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -11,14 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import logging
 import random
 import secrets
 import socket
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from sse_starlette.sse import AppStatus, EventSourceResponse, SendTimeoutError
 from starlette.responses import Response
@@ -26,12 +24,13 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from sse_push.errors import InvalidEntryId
-from sse_push.hub import EndReason, Hub, Refresh, Subscription
+from sse_push.hub import EndReason, Hub, Subscription
 from sse_push.notification import Entry, EntryId
+from sse_push.refresh import Refresh
+from sse_push.wire import MEDIA_TYPE, Frame, encode_goodbye, encode_ready
 
 logger = logging.getLogger(__name__)
 
-MEDIA_TYPE = "text/event-stream"
 HEADERS = {
     # no-transform: a proxy that compresses holds events back.
     "Cache-Control": "no-store, no-transform",
@@ -44,80 +43,6 @@ SOFT_ANSWER_HEADER = "X-Sse-Push-Soft-Answer"
 
 SEND_SCOPE_KEY = "sse_push.send"
 """Where ``app`` leaves the server's own ``send`` in the ASGI scope."""
-
-
-class Frame(NamedTuple):
-    """Events on their way: their bytes, and the same as one chunk of an HTTP/1.1 body.
-
-    https://www.rfc-editor.org/rfc/rfc9112#name-chunked-transfer-coding
-    """
-
-    body: bytes
-    chunk: bytes
-
-    @classmethod
-    def of(cls, body: bytes) -> Frame:
-        """Frame the bytes of one or more whole events."""
-        return cls(body, b"%x\r\n%b\r\n" % (len(body), body))
-
-
-# -- the wire format
-
-
-def encode_refreshes(merchant_id: str, refreshes: Sequence[Refresh]) -> Frame:
-    """Encode ``refresh`` events, in this order.
-
-    ``id`` always stands with data: a block of an ID alone moves the last event ID in Chromium,
-    but not in Firefox. Nothing but our own JSON and typed IDs reaches a line.
-    """
-    return Frame.of(b"".join(_encode_refresh(merchant_id, refresh) for refresh in refreshes))
-
-
-def _encode_refresh(merchant_id: str, refresh: Refresh) -> bytes:
-    # merchant_id and topic are of a pattern that JSON need not escape; data is JSON already.
-    data = f'{{"merchant_id":"{merchant_id}"'
-    if refresh.topic is not None:
-        data += f',"topic":"{refresh.topic}"'
-    if refresh.data is not None:
-        data += f',"data":{refresh.data}'
-    if refresh.by is not None:
-        data += f',"by":{_json(refresh.by)}'
-    if refresh.reason is not None:
-        data += f',"reason":"{refresh.reason}"'
-    line = "" if refresh.id is None else f"id: {refresh.id}\n"
-    return f"{line}event: refresh\ndata: {data}}}\n\n".encode()
-
-
-def encode_ready(
-    merchant_id: str,
-    *,
-    retry_ms: int,
-    heartbeat_s: float,
-    connection_id: str,
-    newest: EntryId | None,
-) -> bytes:
-    """Encode the first block of a stream; ``newest`` only if nothing is owed."""
-    line = "" if newest is None else f"id: {newest}\n"
-    # 15 and not 15.0: a whole number stays one.
-    heartbeat = int(heartbeat_s) if heartbeat_s == int(heartbeat_s) else heartbeat_s
-    data = _json(
-        {"merchant_id": merchant_id, "heartbeat_s": heartbeat, "connection_id": connection_id}
-    )
-    return f"retry: {retry_ms}\n{line}event: ready\ndata: {data}\n\n".encode()
-
-
-def encode_goodbye(reason: str, retry_ms: int) -> bytes:
-    """Encode the last block of a stream: why it ends, and when to come back."""
-    return f'retry: {retry_ms}\nevent: goodbye\ndata: {{"reason":"{reason}"}}\n\n'.encode()
-
-
-# A named event, since a comment never reaches JavaScript; with data, since an event without
-# is not dispatched; without id, since it stands for no change.
-HEARTBEAT = Frame.of(b"event: heartbeat\ndata: {}\n\n")
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 # -- where a client stands
@@ -243,6 +168,9 @@ class _Beginning:
             self._late = asyncio.create_task(self._settle(), name=name)
             await asyncio.wait([self._late], timeout=streaming.arm_timeout_s)
             self._is_late = not self._late.done()
+            self._late.add_done_callback(self._check)
+            if not self._is_late:
+                self._late.result()
         frame = None if subscription.is_joining else streaming.hub.take(subscription)
         ready = encode_ready(
             subscription.merchant.id,
@@ -258,6 +186,12 @@ class _Beginning:
         if self._late is not None:
             self._late.cancel()
             await asyncio.wait([self._late])
+
+    def _check(self, late: asyncio.Task[None]) -> None:
+        """End a stream that would be deaf: its joining has failed, so it would never go live."""
+        if self._is_late and not late.cancelled() and late.exception() is not None:
+            logger.error("joining failed, ending the stream", exc_info=late.exception())
+            self._streaming.hub.end(self._subscription, EndReason.FAILED)
 
     def _settle_at_once(self) -> bool:
         """Compare, and go live, if that can be done without waiting for Redis."""
@@ -387,6 +321,13 @@ class TransportStream(Response):
         if self._task is not None:
             self._task.cancel()
         self._task = asyncio.create_task(work, name=f"{name} {self._merchant_id}")
+        self._task.add_done_callback(self._check)
+
+    def _check(self, task: asyncio.Task[None]) -> None:
+        """Cut off a stream whose writing has failed: it would never be written to again."""
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("writing failed, cutting the stream", exc_info=task.exception())
+            self._cycle.transport.abort()
 
     async def _send(self, body: bytes, *, more_body: bool = True) -> None:
         # The server's own send: it waits while the client takes no bytes.

@@ -13,15 +13,11 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from sse_push.notification import Change, EntryId
-
-TOPICS_PENDING = 32
-"""So many topics wait for a connection one by one; more wait as one refresh without topic."""
-
-Reason = Literal["connected", "missed", "resync"]
-_STRENGTH: dict[Reason | None, int] = {None: 0, "connected": 1, "missed": 2, "resync": 3}
+from sse_push.refresh import Pending, Reason, Refresh, in_order, keep
+from sse_push.timer_wheel import Clock, Timer, TimerWheel
 
 
 class EndReason(enum.Enum):
@@ -31,54 +27,8 @@ class EndReason(enum.Enum):
     STALLED = "stalled"
     CONNECTION_AGE = "connection_age"
     SERVER_STOPPING = "server_stopping"
-
-
-@dataclass(frozen=True, slots=True)
-class Refresh:
-    """What one ``refresh`` event says: what you show of ``topic`` may be older than ``id``.
-
-    ``version`` is this process's own count of changes to the merchant. It rises even when
-    IDs fall (after a resync), and orders refreshes where IDs can't.
-    """
-
-    version: int
-    id: EntryId | None
-    topic: str | None = None
-    data: str | None = None
-    by: str | None = None
-    reason: Reason | None = None
-
-    def merged_with(self, newer: Refresh) -> Refresh:
-        """Return one refresh that stands for both, and says only what holds for both."""
-        return Refresh(
-            newer.version,
-            newer.id,
-            topic=self.topic if self.topic == newer.topic else None,
-            by=self.by if self.by == newer.by else None,
-            reason=max(self.reason, newer.reason, key=_STRENGTH.__getitem__),
-        )
-
-
-Pending = dict[str | None, Refresh]
-"""The refreshes that wait: one per topic, or a single one without topic, which covers all."""
-
-
-def keep(pending: Pending, refresh: Refresh) -> None:
-    """Add a refresh to those that wait."""
-    is_one_too_many = len(pending) >= TOPICS_PENDING and refresh.topic not in pending
-    if refresh.topic is None or None in pending or is_one_too_many:
-        for other in pending.values():
-            refresh = other.merged_with(refresh)
-        pending.clear()
-        assert refresh.topic is None, "what covers several topics has none"
-    elif refresh.topic in pending:
-        refresh = pending.pop(refresh.topic).merged_with(refresh)  # its ID is the newest now
-    pending[refresh.topic] = refresh
-
-
-def in_order(pending: Pending) -> list[Refresh]:
-    """Return what waits in the order of IDs, so that a cut in between leaves the rest owed."""
-    return sorted(pending.values(), key=lambda refresh: refresh.version)
+    FAILED = "failed"
+    """An error of ours, which the log has; the browser comes back."""
 
 
 FrameT = TypeVar("FrameT")
@@ -106,29 +56,6 @@ class Sink(Protocol[FrameT_contra]):
 
     def end(self, reason: EndReason) -> None:
         """Say goodbye and complete the response; nothing is offered after that."""
-
-
-class Timer(Protocol):
-    """What the hub needs of an event loop's timer."""
-
-    def when(self) -> float:
-        """Return when it is due, in the clock's time."""
-
-    def cancel(self) -> None:
-        """Do not call."""
-
-
-class Clock(Protocol):
-    """What the hub needs of an event loop."""
-
-    def time(self) -> float:
-        """Return seconds that never go back."""
-
-    def call_soon(self, callback: Callable[[], object], /) -> object:
-        """Call once the loop has looked at its sockets."""
-
-    def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
-        """Call after ``delay`` seconds."""
 
 
 class Merchant(Generic[FrameT]):
@@ -281,10 +208,9 @@ class Hub(Generic[FrameT]):
         self._active: deque[FanOut[FrameT]] = deque()
         self._is_writing = False
         self._resync_slot = -math.inf
-        self._tick_s = pace.heartbeat_s / _TICKS_PER_HEARTBEAT
-        self._tick = math.floor(clock.time() / self._tick_s)
-        self._wheel: dict[int, dict[Subscription[FrameT], None]] = {}
-        self._wheel_timer: Timer | None = None
+        self._wheel: TimerWheel[Subscription[FrameT]] = TimerWheel(
+            pace.heartbeat_s / _TICKS_PER_HEARTBEAT, self._visit, clock
+        )
         self._count = 0
         self.is_draining = False
 
@@ -365,7 +291,7 @@ class Hub(Generic[FrameT]):
             return
         if subscription.blocked_at is not None:
             subscription.blocked_at = None
-            self._forget_plan(subscription)
+            self._wheel.forget(subscription)
             self._plan_heartbeat(subscription, self._clock.time())
         if not subscription.is_joining:
             subscription.is_flowing = True
@@ -379,7 +305,7 @@ class Hub(Generic[FrameT]):
         subscription.is_flowing = False
         subscription.pending.clear()
         self._count -= 1
-        self._forget_plan(subscription)
+        self._wheel.forget(subscription)
         if subscription.on_armed is not None:
             subscription.on_armed()
             subscription.on_armed = None
@@ -543,8 +469,8 @@ class Hub(Generic[FrameT]):
     def _block(self, subscription: Subscription[FrameT]) -> None:
         subscription.is_flowing = False
         subscription.blocked_at = self._clock.time()
-        self._forget_plan(subscription)
-        self._plan(subscription, subscription.blocked_at + self._pace.send_timeout_s)
+        self._wheel.forget(subscription)
+        self._wheel.plan(subscription, subscription.blocked_at + self._pace.send_timeout_s)
 
     def _resync_delay_s(self) -> float:
         now = self._clock.time()
@@ -553,38 +479,13 @@ class Hub(Generic[FrameT]):
         delay_s = self._resync_slot - now - _RESYNCS_AT_ONCE * step_s
         return delay_s if delay_s < _RESYNC_SPREAD_S else self._chance.uniform(0, _RESYNC_SPREAD_S)
 
-    # -- the heartbeat clock: one timer for all, a wheel of ticks, each with its subscriptions
-
-    def _plan(self, subscription: Subscription[FrameT], due: float) -> None:
-        if self._wheel_timer is None:
-            self._tick = math.floor(self._clock.time() / self._tick_s)
-            self._wheel_timer = self._clock.call_later(self._tick_s, self._turn)
-        subscription.tick = max(self._tick + 1, math.floor(due / self._tick_s))
-        self._wheel.setdefault(subscription.tick, {})[subscription] = None
+    # -- heartbeats and ends
 
     def _plan_heartbeat(self, subscription: Subscription[FrameT], heard_at: float) -> None:
         # Not all at once: connections that were written to together are due apart.
         silence_s = self._pace.heartbeat_s * self._chance.uniform(_SHORTEST_SILENCE, 1)
-        due = heard_at + silence_s - self._tick_s
-        self._plan(subscription, min(due, subscription.ends_at))
-
-    def _forget_plan(self, subscription: Subscription[FrameT]) -> None:
-        spoke = self._wheel.get(subscription.tick)
-        if spoke is not None:
-            spoke.pop(subscription, None)
-            if not spoke:
-                del self._wheel[subscription.tick]
-
-    def _turn(self) -> None:
-        now = self._clock.time()
-        last = math.floor(now / self._tick_s)
-        while self._tick < last:
-            self._tick += 1
-            for subscription in self._wheel.pop(self._tick, ()):
-                self._visit(subscription, now)
-        self._wheel_timer = None
-        if self._wheel:
-            self._wheel_timer = self._clock.call_later(self._tick_s, self._turn)
+        due = heard_at + silence_s - self._wheel.tick_s
+        self._wheel.plan(subscription, min(due, subscription.ends_at))
 
     def _visit(self, subscription: Subscription[FrameT], now: float) -> None:
         """Do what is due for one connection: its end, or a heartbeat after silence."""
@@ -593,7 +494,7 @@ class Hub(Generic[FrameT]):
             if now - subscription.blocked_at >= pace.send_timeout_s:
                 self.end(subscription, EndReason.STALLED)
             else:
-                self._plan(subscription, subscription.blocked_at + pace.send_timeout_s)
+                self._wheel.plan(subscription, subscription.blocked_at + pace.send_timeout_s)
             return
         if now >= subscription.ends_at:
             self.end(subscription, EndReason.CONNECTION_AGE)
@@ -601,7 +502,7 @@ class Hub(Generic[FrameT]):
         heard_at = subscription.written_at
         if subscription.is_flowing:
             heard_at = max(heard_at, subscription.merchant.fanned_out_at)
-        if now - heard_at >= pace.heartbeat_s * _SHORTEST_SILENCE - 2 * self._tick_s:
+        if now - heard_at >= pace.heartbeat_s * _SHORTEST_SILENCE - 2 * self._wheel.tick_s:
             heard_at = subscription.written_at = now
             if not subscription.sink.offer(self._heartbeat):
                 self._block(subscription)

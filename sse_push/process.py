@@ -10,6 +10,8 @@ import logging
 import os
 import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -19,6 +21,13 @@ logger = logging.getLogger(__name__)
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PARENT_INTERVAL_S = 1.0
+_HANG_STEPS = 10
+
+HANGING = 70
+"""The exit status of a process whose event loop hung: EX_SOFTWARE of sysexits.h."""
+
+broken = threading.Event()
+"""Set when this process stops because a part of it has died; its exit status must say so."""
 
 
 def configure_logging(level: str) -> None:
@@ -79,6 +88,7 @@ def stop_if_it_dies(task: asyncio.Task[None]) -> None:
     def on_done(done: asyncio.Task[None]) -> None:
         if not done.cancelled():
             logger.critical("%s died, stopping", done.get_name(), exc_info=done.exception())
+            broken.set()
             signal.raise_signal(signal.SIGTERM)
 
     task.add_done_callback(on_done)
@@ -97,9 +107,45 @@ def stop_if_a_callback_fails(loop: asyncio.AbstractEventLoop) -> None:
         loop.default_exception_handler(context)
         if "handle" in context and "exception" in context:
             logger.critical("a callback failed, stopping")
+            broken.set()
             signal.raise_signal(signal.SIGTERM)
 
     loop.set_exception_handler(on_exception)
+
+
+@contextmanager
+def exit_if_it_hangs(loop: asyncio.AbstractEventLoop, limit_s: float) -> Generator[None]:
+    """Exit with ``HANGING`` when the event loop has done nothing for ``limit_s``, or a tenth more.
+
+    A supervisor's own health check is answered by a thread, and does not see it. A thread sees it
+    here as well, and counts its own steps, not the time: while the whole process, or the machine,
+    is stopped, nothing is counted. There is no clean end for a loop that does not run.
+    """
+    alive = threading.Event()
+    ended = threading.Event()
+
+    def watch() -> None:
+        missed = 0
+        while not ended.wait(limit_s / _HANG_STEPS):
+            if missed == 0 or alive.is_set():
+                missed = 0
+                alive.clear()
+                loop.call_soon_threadsafe(alive.set)
+            missed += 1
+            if missed > _HANG_STEPS:
+                frame = sys._current_frames().get(main)  # noqa: SLF001 (documented)
+                where = "".join(traceback.format_stack(frame)) if frame is not None else ""
+                logger.critical("the event loop hangs, exiting limit_s=%g at=%r", limit_s, where)
+                os._exit(HANGING)
+
+    main = threading.get_ident()
+    thread = threading.Thread(target=watch, name="watchdog of the loop", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 async def stop_with_parent() -> None:

@@ -22,7 +22,7 @@ from uvicorn.supervisors import Multiprocess
 
 from sse_push.app import create_app
 from sse_push.errors import ConfigError
-from sse_push.process import configure_logging
+from sse_push.process import broken, configure_logging
 from sse_push.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def serve(
     routes: Callable[[], Sequence[BaseRoute]] | None = None,
     on_bound: Callable[[str], None] | None = None,
 ) -> int:
-    """Serve until a signal; return the exit status, 0 after a clean end.
+    """Serve until a signal; return the exit status: 0 after a clean end, 1 if a part has died.
 
     ``routes`` is called in each worker, for more routes on the same port. ``on_bound`` is told the
     address once connections are queued there.
@@ -138,7 +138,7 @@ def serve(
         server.run([sock])
     if settings.uds is not None:
         Path(settings.uds).unlink(missing_ok=True)
-    return 0 if server.started else 1
+    return 0 if server.started and not broken.is_set() else 1
 
 
 class _Workers(Multiprocess):

@@ -135,6 +135,19 @@ class Settings(BaseSettings):
         le=120,
         description="not ready, and reconnecting, when no write came back in this",
     )
+    deaf_limit_s: float = Field(
+        20.0,
+        ge=0.2,
+        le=3600,
+        description="a worker that hears no write announced for so long, though Redis takes them, "
+        "ends itself",
+    )
+    loop_stall_limit_s: float = Field(
+        5.0,
+        ge=0.5,
+        le=300,
+        description="a worker whose event loop does nothing for so long ends itself",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe level that is logged"
     )
@@ -184,6 +197,11 @@ class Settings(BaseSettings):
                 self.probe_deadline_s < self.probe_interval_s,
                 f"probe_deadline_s ({self.probe_deadline_s:g}) must not be below "
                 f"probe_interval_s ({self.probe_interval_s:g})",
+            ),
+            (
+                self.deaf_limit_s < self.probe_deadline_s,
+                f"deaf_limit_s ({self.deaf_limit_s:g}) must not be below "
+                f"probe_deadline_s ({self.probe_deadline_s:g})",
             ),
             (
                 self.data_limit_bytes > self.body_limit_bytes,

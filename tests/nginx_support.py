@@ -7,7 +7,7 @@ import re
 import shutil
 import ssl
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,22 +55,23 @@ class Nginx:
         cls,
         folder: Path,
         upstream: str,
+        adapt: Callable[[Path], None] = lambda _folder: None,
+        port: int | None = None,
+        through: Sequence[str] = (),
+        host: str = "127.0.0.1",
         *,
         tls: bool = False,
         auth_backend: str | None = None,
-        replace: Mapping[str, str] | None = None,
-        main_file: str | None = None,
     ) -> Nginx:
         """Serve ``upstream``, as nginx's ``server`` directive names it: host:port or unix:path.
 
+        ``adapt`` may change the copied files before they are read. ``through`` is a program that
+        starts another one, such as ``ip netns exec``, and ``host`` where nginx is then reached.
         ``tls``: the other main file, with a certificate of ``make-certificate``. ``auth_backend``:
-        this address is asked who may listen. ``replace``: in directives, each text there once.
-        ``main_file``: what stands in nginx.conf instead of ours.
+        this address is asked who may listen.
         """
-        port, internal_port = free_port(), free_port()
+        port, internal_port = port or free_port(), free_port()
         copy_shipped(folder)
-        if main_file is not None:
-            (folder / "nginx.conf").write_text(main_file)
         replace_once(folder, "127.0.0.1:8000", upstream)
         # One of them is in the main file that is not used.
         replace_once(folder, "listen 8080", f"listen {port}")
@@ -79,19 +80,18 @@ class Nginx:
         if auth_backend is not None:
             replace_once(folder, "127.0.0.1:9000", auth_backend)
             replace_once(folder, "snippets/events.conf", "snippets/events-auth-request.conf")
-        for old, new in (replace or {}).items():
-            replace_once(folder, old, new)
+        adapt(folder)
         if tls:
             make_certificate(folder)
         with (
             (folder / "access.log").open("ab") as access_log,
             (folder / "error.log").open("ab") as error_log,
         ):
-            command = [*_command(folder, is_tls=tls), "-g", "daemon off;"]
+            command = [*through, *_command(folder, is_tls=tls), "-g", "daemon off;"]
             process = subprocess.Popen(command, stdout=access_log, stderr=error_log)
         nginx = cls(port, internal_port, tls, process, folder)
         try:
-            wait_for(lambda: accepts(("127.0.0.1", port)) or process.poll() is not None, "nginx")
+            wait_for(lambda: accepts((host, port)) or process.poll() is not None, "nginx")
             assert process.poll() is None, nginx.error_log
         except BaseException:
             nginx.stop()
@@ -179,6 +179,16 @@ def make_certificate(folder: Path, *names: str) -> subprocess.CompletedProcess[s
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0 or names, done.stderr
     return done
+
+
+def replacing(texts: Mapping[str, str]) -> Callable[[Path], None]:
+    """Return an ``adapt`` that replaces these texts, each of which stands in directives once."""
+
+    def adapt(folder: Path) -> None:
+        for old, new in texts.items():
+            replace_once(folder, old, new)
+
+    return adapt
 
 
 def replace_once(folder: Path, old: str, new: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,10 +16,11 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -45,10 +47,18 @@ def program(*names: str) -> str:
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """Return a port that nobody listens on, and that no outgoing connection is given either.
+
+    A server that is restarted finds it free again only if it lies outside the system's own range.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def wait_for(is_there: Callable[[], bool], what: str, seconds: float = START_S) -> None:
@@ -83,21 +93,43 @@ class Redis:
     process: subprocess.Popen[bytes]
     folder: Path
     arguments: Sequence[str] = ()
+    host: str = "127.0.0.1"
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{self.host}:{self.port}/0"
 
     @classmethod
-    def start(cls, folder: Path, *arguments: str, port: int | None = None) -> Redis:
-        port = port or free_port()
-        command = [program("redis-server", "valkey-server"), "--port", str(port)]
-        command += ["--bind", "127.0.0.1", "--dir", str(folder), "--save", "", *arguments]
-        with (folder / "redis.log").open("ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-        redis = cls(port, process, folder, arguments)
+    def start(
+        cls,
+        folder: Path,
+        *arguments: str,
+        port: int | None = None,
+        host: str = "127.0.0.1",
+        through: Sequence[str] = (),
+    ) -> Redis:
+        """Start a server, ``through`` another program if need be, and wait until it answers."""
+        redis = cls.begin(folder, *arguments, port=port, host=host, through=through)
         wait_for(redis.answers, "redis-server to answer")
         return redis
+
+    @classmethod
+    def begin(
+        cls,
+        folder: Path,
+        *arguments: str,
+        port: int | None = None,
+        host: str = "127.0.0.1",
+        through: Sequence[str] = (),
+    ) -> Redis:
+        """Start a server, and leave the waiting to the caller."""
+        port = port or free_port()
+        command = [*through, program("redis-server", "valkey-server"), "--port", str(port)]
+        command += ["--bind", host, "--protected-mode", "no"]
+        command += ["--dir", str(folder), "--save", "", *arguments]
+        with (folder / "redis.log").open("ab") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        return cls(port, process, folder, arguments, host)
 
     def answers(self) -> bool:
         try:
@@ -107,7 +139,8 @@ class Redis:
 
     def cli(self, *words: str) -> str:
         """Run one command as a backend without any library would: with ``redis-cli``."""
-        command = [program("redis-cli", "valkey-cli"), "-p", str(self.port), *words]
+        command = [program("redis-cli", "valkey-cli"), "-h", self.host, "-p", str(self.port)]
+        command += words
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
@@ -141,15 +174,18 @@ class Service:
         redis_url: str | None,
         *arguments: str,
         uds: Path | None = None,
-        **settings: object,
+        module: Sequence[str] = ("sse_push", "serve"),
+        port: int | None = None,
+        settings: Mapping[str, object] = MappingProxyType({}),
+        **more_settings: object,
     ) -> Service:
-        port = free_port()
-        command = [sys.executable, "-m", "sse_push", "serve", "--subscribe-auth", "none"]
+        port = port or free_port()
+        command = [sys.executable, "-m", *module, "--subscribe-auth", "none"]
         command += ["--notify-keys", KEY, *arguments]
         command += ["--uds", str(uds)] if uds is not None else ["--port", str(port)]
         command += ["--redis-url", redis_url] if redis_url is not None else ["--embedded"]
-        environ = clean_environ()
-        environ |= {f"SSE_PUSH_{name.upper()}": str(value) for name, value in settings.items()}
+        environ, given = clean_environ(), {**settings, **more_settings}
+        environ |= {f"SSE_PUSH_{name.upper()}": str(value) for name, value in given.items()}
         log_path = folder / f"service-{port}.log"
         with log_path.open("ab") as log:
             process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)

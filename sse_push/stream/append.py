@@ -142,7 +142,11 @@ class Appender:
             async with asyncio.timeout(self._timeout_s):
                 await send_commands(connection, commands)
                 for taker in takers:
-                    _settle(taker, await read_reply(connection))
+                    reply = await read_reply(connection)
+                    if isinstance(taker, _Waiting):
+                        _settle(taker, reply)
+                    elif reply == 1:
+                        self._remember_expire(taker)
         except (RedisError, OSError) as exc:
             await connection.disconnect(nowait=True)
             _refuse(batch, "Redis did not answer, or was lost before it did", exc, "unknown")
@@ -155,30 +159,33 @@ class Appender:
         async with asyncio.timeout(self._timeout_s):
             await connection.connect()
 
-    def _commands(self, batch: list[_Waiting]) -> tuple[list[Command], list[_Waiting | None]]:
-        """Return the commands, and for each who wants its answer."""
+    def _commands(self, batch: list[_Waiting]) -> tuple[list[Command], list[_Waiting | str]]:
+        """Return the commands, and for each who wants its answer; a merchant's own is EXPIRE's."""
         commands: list[Command] = []
-        takers: list[_Waiting | None] = []
+        takers: list[_Waiting | str] = []
+        expiring: set[str] = set()
         now = time.monotonic()
         for waiting in batch:
             notification = waiting.notification
             commands.append(append_command(notification, max_entries=self._max_entries))
             takers.append(waiting)
-            if now >= self._expire_due.get(notification.merchant_id, -math.inf):
-                self._remember_expire(notification.merchant_id, now)
+            merchant_id = notification.merchant_id
+            is_due = now >= self._expire_due.get(merchant_id, -math.inf)
+            if is_due and merchant_id not in expiring:
+                expiring.add(merchant_id)
                 lifetime_s = math.ceil(self._ttl_s * (1 + _EXPIRE_SHARE))
-                commands.append(("EXPIRE", stream_key(notification.merchant_id), lifetime_s))
-                takers.append(None)
+                commands.append(("EXPIRE", stream_key(merchant_id), lifetime_s))
+                takers.append(merchant_id)
         return commands, takers
 
-    def _remember_expire(self, merchant_id: str, now: float) -> None:
+    def _remember_expire(self, merchant_id: str) -> None:
         if len(self._expire_due) >= _EXPIRES_REMEMBERED:
             self._expire_due.clear()
-        self._expire_due[merchant_id] = now + self._ttl_s * _EXPIRE_SHARE
+        self._expire_due[merchant_id] = time.monotonic() + self._ttl_s * _EXPIRE_SHARE
 
 
-def _settle(waiting: _Waiting | None, reply: object) -> None:
-    if waiting is None or waiting.entry_id.done():
+def _settle(waiting: _Waiting, reply: object) -> None:
+    if waiting.entry_id.done():
         return
     if isinstance(reply, bytes):
         waiting.entry_id.set_result(parse_entry_id(reply))

@@ -61,6 +61,10 @@ class ProbeLost(RedisError):
     """Our own write was not announced in time: the tracked connection is deaf or half dead."""
 
 
+class Deaf(RedisError):
+    """Redis takes our writes and has announced none of them for too long: nothing mends this."""
+
+
 class Follower:
     """Follow the streams of all merchants that somebody listens to, over one tracked connection.
 
@@ -79,11 +83,13 @@ class Follower:
         data_limit_bytes: int,
         probe_interval_s: float,
         probe_deadline_s: float,
+        deaf_limit_s: float,
     ) -> None:
         self._tail = Tail(on_armed, on_change)
         self._data_limit_bytes = data_limit_bytes
         self._probe_interval_s = probe_interval_s
         self._probe_deadline_s = probe_deadline_s
+        self._deaf_limit_s = deaf_limit_s
         self._probe_key = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
         self._probe_announced = asyncio.Event()
         self._probed_at = -math.inf
@@ -135,16 +141,43 @@ class Follower:
                     await self._follow()
                 except (RedisError, OSError) as exc:  # TimeoutError is an OSError
                     cause = exc
-                if time.monotonic() - connected_at > self._probe_deadline_s:
+                if self._probed_at > connected_at:
                     failures = 0
                 failures += 1
                 if failures == 1:
-                    logger.warning("tail interrupted, reconnecting cause=%r", str(cause))
+                    text = str(cause) or type(cause).__name__
+                    logger.warning("tail interrupted, reconnecting cause=%r", text)
                 cap_s = min(_RECONNECT_CAP_S, _RECONNECT_BASE_S * 2 ** min(failures, 16))
                 await asyncio.sleep(random.uniform(cap_s / 2, cap_s))  # noqa: S311 (spreads load)
         finally:
             await self._ordinary.aclose()
             await self._ordinary.connection_pool.disconnect()
+
+    async def give_up_if_deaf(self) -> None:
+        """Watch, for ever, that what ``run`` does to mend itself does mend it.
+
+        While Redis itself is away or takes no writes there is nothing to give up: another process
+        would hear as little, and the browsers are better off with their streams open.
+
+        Raises:
+            Deaf: for ``deaf_limit_s`` no write of ours was announced, though Redis took them all.
+        """
+        well_at = time.monotonic()
+        while True:
+            await asyncio.sleep(self._probe_interval_s)
+            if self.probe_age_s > self._probe_deadline_s and not await self._redis_takes_writes():
+                well_at = time.monotonic()  # not deaf: there was nothing to hear
+            silence_s = time.monotonic() - max(well_at, self._probed_at)
+            if silence_s >= self._deaf_limit_s:
+                raise Deaf(f"no write of ours was announced for {silence_s:.0f} s")
+
+    async def _redis_takes_writes(self) -> bool:
+        try:
+            async with asyncio.timeout(self._probe_deadline_s):
+                await self._ordinary.set(self._probe_key, os.getpid(), ex=_PROBE_LIFETIME_S)
+        except (RedisError, OSError):
+            return False
+        return True
 
     async def _follow(self) -> None:
         connection = self._pool.make_connection()
@@ -248,7 +281,7 @@ class Follower:
                 async with asyncio.timeout(self._probe_deadline_s):
                     await self._see_own_write()
             except TimeoutError as exc:
-                text = f"a write of ours was not announced within {self._probe_deadline_s} s"
+                text = f"a write of ours was not announced within {self._probe_deadline_s:g} s"
                 raise ProbeLost(text) from exc
             except ResponseError as exc:
                 # Redis is there but takes no writes (full, read only): the tail itself is well.

@@ -14,7 +14,7 @@ import pytest
 from playwright.async_api import Browser
 
 from tests.browser.support import open_blank_page, open_window
-from tests.nginx_support import Nginx
+from tests.nginx_support import Nginx, replacing
 from tests.support import SECOND, START_S, Publisher, Redis, Service, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.nginx, pytest.mark.asyncio(loop_scope="session")]
@@ -228,7 +228,7 @@ async def test_a_browser_survives_the_limit_of_its_address(
     async with AsyncExitStack() as stack:
         upstream = f"127.0.0.1:{service.port}"
         nginx = stack.enter_context(
-            Nginx.start(tmp_path / "nginx", upstream, tls=True, replace=replace)
+            Nginx.start(tmp_path / "nginx", upstream, tls=True, adapt=replacing(replace))
         )
         page = await stack.enter_async_context(open_window(browser, ignore_https_errors=True))
         await open_blank_page(page, nginx.url)

@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 
 from sse_push import server
-from sse_push.event_stream import encode_goodbye
 from sse_push.notification import EntryId
 from sse_push.settings import Settings
+from sse_push.wire import encode_goodbye
 from tests.nginx_support import SHIPPED, SITE, Nginx, Recorder, copy_shipped, make_certificate
 from tests.support import (
     KEY,

@@ -18,8 +18,8 @@ import h2.events
 import h2.settings
 import pytest
 
-from sse_push.event_stream import encode_goodbye
 from sse_push.settings import Settings
+from sse_push.wire import encode_goodbye
 from tests.nginx_support import (
     SHIPPED,
     SITE,
@@ -27,8 +27,10 @@ from tests.nginx_support import (
     Recorder,
     copy_shipped,
     make_certificate,
+    replace_once,
+    replacing,
 )
-from tests.support import SECOND, Publisher, Redis, Service, open_stream, until
+from tests.support import SECOND, Publisher, Redis, Service, free_port, open_stream, until
 
 pytestmark = pytest.mark.nginx
 
@@ -320,7 +322,7 @@ async def test_a_stream_that_is_silent_but_for_heartbeats_stays_open(
     upstream = f"127.0.0.1:{real.port}"
     async with AsyncExitStack() as stack:
         nginx = stack.enter_context(
-            Nginx.start(tmp_path / "nginx", upstream, tls=True, replace=shorter)
+            Nginx.start(tmp_path / "nginx", upstream, tls=True, adapt=replacing(shorter))
         )
         client = await stack.enter_async_context(nginx.client(http2=http2))
         began = asyncio.get_running_loop().time()
@@ -344,7 +346,7 @@ async def test_a_service_that_says_nothing_is_given_up(
 ) -> None:
     recorder, upstream = service
     recorder.answer = OPEN
-    with Nginx.start(tmp_path / "nginx", upstream, replace=SHORT) as nginx:
+    with Nginx.start(tmp_path / "nginx", upstream, adapt=replacing(SHORT)) as nginx:
         async with open_stream(nginx.url) as stream:
             await until(lambda: stream._task is not None and stream._task.done(), "its end")
 
@@ -507,7 +509,9 @@ async def test_a_stream_too_many_is_answered_softly_until_one_has_ended(
     recorder.answer = OPEN
     smaller = {limit: re.sub(r"\d+$", "2", limit), "worker_processes auto": "worker_processes 1"}
     async with AsyncExitStack() as stack:
-        nginx = stack.enter_context(Nginx.start(tmp_path / "nginx", upstream, replace=smaller))
+        nginx = stack.enter_context(
+            Nginx.start(tmp_path / "nginx", upstream, adapt=replacing(smaller))
+        )
         await stack.enter_async_context(open_stream(nginx.url))
         async with open_stream(nginx.url):
             status, headers, body = await ask(nginx.port, EVENTS % b"text/event-stream")
@@ -545,7 +549,7 @@ async def test_every_stream_of_an_http2_connection_counts(
     recorder, upstream = service
     recorder.answer = OPEN
     smaller = {"limit_conn sse_push_address 200": "limit_conn sse_push_address 2"}
-    with Nginx.start(tmp_path / "nginx", upstream, tls=True, replace=smaller) as nginx:
+    with Nginx.start(tmp_path / "nginx", upstream, tls=True, adapt=replacing(smaller)) as nginx:
         async with Http2.connect(nginx) as http2:
             numbers = [http2.ask("GET", "/events", ("accept", "text/event-stream")) for _ in "123"]
             await until(lambda: len(http2.statuses) == 3, "three answers")
@@ -566,7 +570,7 @@ async def test_an_ipv6_network_is_one_address_for_a_limit(
         "server_tokens off;": "server_tokens off; set_real_ip_from 127.0.0.1;"
         " real_ip_header X-Forwarded-For; real_ip_recursive on;",
     }
-    with Nginx.start(tmp_path / "nginx", upstream, replace=smaller) as nginx:
+    with Nginx.start(tmp_path / "nginx", upstream, adapt=replacing(smaller)) as nginx:
         first = {"X-Forwarded-For": "192.0.2.1, 2001:db8:a:b:1::1"}
         async with open_stream(nginx.url, headers=first), nginx.client() as client:
             answers = {}
@@ -588,7 +592,7 @@ async def test_a_backend_that_runs_wild_is_told_to_wait(
 ) -> None:
     recorder, upstream = service
     smaller = {"rate=2000r/s": "rate=1r/m", "burst=4000": "burst=2", "deny all;": ""}
-    with Nginx.start(tmp_path / "nginx", upstream, replace=smaller) as nginx:
+    with Nginx.start(tmp_path / "nginx", upstream, adapt=replacing(smaller)) as nginx:
         async with nginx.client(internal=True) as client:
             answers = [await client.post("/notify", json={}) for _ in range(4)]
             revoked = await client.post("/revoke", json={})
@@ -791,7 +795,7 @@ async def test_a_backend_that_hangs_is_given_up(
         backend.listen()
         address = f"127.0.0.1:{backend.getsockname()[1]}"
         with Nginx.start(
-            tmp_path / "nginx", service[1], auth_backend=address, replace=hanging
+            tmp_path / "nginx", service[1], auth_backend=address, adapt=replacing(hanging)
         ) as nginx:
             status, headers, _ = await ask(nginx.port, EVENTS % b"text/event-stream")
 
@@ -826,7 +830,7 @@ async def test_who_is_one_too_many_costs_the_backend_nothing(
     async with recording() as (backend, address):
         backend.answer = yes("X-Merchant-Id: 42")
         with Nginx.start(
-            tmp_path / "nginx", upstream, auth_backend=address, replace=smaller
+            tmp_path / "nginx", upstream, auth_backend=address, adapt=replacing(smaller)
         ) as nginx:
             async with open_stream(nginx.url):
                 _, _, body = await ask(nginx.port, EVENTS % b"text/event-stream")
@@ -1015,7 +1019,7 @@ async def test_an_error_of_nginx_has_the_form_of_the_services_own(
 ) -> None:
     code, request = ERRORS[status]
     closed = {"allow 127.0.0.1;": ""} if status == 403 else {}
-    with Nginx.start(tmp_path / "nginx", service[1], replace=closed) as nginx:
+    with Nginx.start(tmp_path / "nginx", service[1], adapt=replacing(closed)) as nginx:
         port = nginx.internal_port if b"/notify" in request else nginx.port
         came, headers, body = await ask(port, request)
         await until(lambda: nginx.access_log.count("\n") == 1, "a line")
@@ -1107,7 +1111,7 @@ async def test_a_page_of_another_origin_that_is_named_may_read_a_soft_answer(
         assert example in (SHIPPED / SITE).read_text(), "the line whose # is taken away"
         opening = "map $http_origin $sse_push_origin {"
         named = {opening: f"{opening}\n{example[1:]}"}
-        with Nginx.start(tmp_path / "nginx", upstream, replace=named) as nginx:
+        with Nginx.start(tmp_path / "nginx", upstream, adapt=replacing(named)) as nginx:
             answers = [
                 await ask(nginx.port, line("GET /events", f"Origin: {origin}"))
                 for origin in ("https://shop.example", "https://shop.example.evil.test", "null")
@@ -1149,14 +1153,16 @@ async def test_in_a_site_of_ones_own_it_is_the_same(
     recorder, upstream = service
     events = "events-auth-request.conf" if is_asked else "events.conf"
     request = line("GET /events", "Accept: */*")[:-2] + SPOOFED + b"\r\n"
+    port = free_port()
     async with recording() as (backend, address):
         backend.answer = yes("X-Merchant-Id: 42")
-        with Nginx.start(
-            tmp_path / "nginx",
-            upstream,
-            replace={"127.0.0.1:9000": address},
-            main_file=OWN_SITE.replace("events.conf", events),
-        ) as nginx:
+
+        def adapt(folder: Path) -> None:
+            main_file = folder / "nginx.conf"
+            main_file.write_text(OWN_SITE.replace("events.conf", events).replace("8080", str(port)))
+            replace_once(folder, "127.0.0.1:9000", address)
+
+        with Nginx.start(tmp_path / "nginx", upstream, adapt, port) as nginx:
             served = await ask(nginx.port, request)
             recorder.answer = b""
             soft = await ask(nginx.port, request)

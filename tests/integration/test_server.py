@@ -21,6 +21,7 @@ from sse_push.notification import EntryId
 from sse_push.server import listening_socket
 from sse_push.settings import Settings
 from tests.integration.programs import Running, run
+from tests.processes import command_of, workers_of
 from tests.support import (
     KEY,
     STOP_S,
@@ -42,19 +43,7 @@ async def open_streams(url: str, merchants: list[str]) -> AsyncGenerator[list[St
         ]
 
 
-def children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [child for child in map(int, found) if "spawn_main" in command_of(child)]
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def workers_of(streams: list[Stream]) -> set[str]:
+def processes_of(streams: list[Stream]) -> set[str]:
     ready = [json.loads(stream.of("ready")[0].data) for stream in streams]
     return {said["connection_id"].partition("-")[0] for said in ready}
 
@@ -71,7 +60,7 @@ async def test_a_notification_taken_by_one_worker_reaches_the_browsers_of_all(
             await stream.next("refresh", 2)
     await publisher.close()
 
-    assert len(workers_of(streams)) == 2
+    assert len(processes_of(streams)) == 2
     assert {stream.refreshes[1].id for stream in streams} == {accepted}
 
 
@@ -105,7 +94,7 @@ async def test_every_browser_ends_with_the_newest_id_of_its_merchant_and_hears_n
         assert {json.loads(event.data)["merchant_id"] for event in stream.refreshes} == {told}
         ids = [EntryId.parse(event.id) for event in stream.refreshes if event.id]
         assert ids == sorted(ids)
-    assert len(workers_of(streams)) == 2
+    assert len(processes_of(streams)) == 2
     # Two workers, 200 browsers: a tail each, and connections that are made when first needed.
     assert after["tail"] == before["tail"]
     assert after["append"] - before["append"] <= 2
@@ -268,7 +257,7 @@ async def test_a_signal_to_all_processes_at_once_is_one_signal(
         for stream in streams:
             await stream.next("refresh")
 
-        for pid in (service.process.pid, *children(service.process.pid)):
+        for pid in (service.process.pid, *workers_of(service.process.pid)):
             os.kill(pid, number)
         await until(lambda: all(stream._task.done() for stream in streams), "their end")  # type: ignore[union-attr]
     status = service.process.wait(STOP_S)
@@ -302,7 +291,7 @@ async def test_a_worker_that_is_killed_is_replaced_and_its_browsers_are_told(
 ) -> None:
     service = Service.start(tmp_path, redis.url, "--workers", "2", probe_interval_s=0.2)
     publisher = Publisher(service.url)
-    victim, _ = children(service.process.pid)
+    victim, _ = workers_of(service.process.pid)
     async with open_streams(service.url, [merchant] * 20) as streams:
         for stream in streams:
             await stream.next("refresh")
@@ -320,18 +309,18 @@ async def test_a_worker_that_is_killed_is_replaced_and_its_browsers_are_told(
         for stream in alive:
             await stream.next("refresh", 3)
     await publisher.close()
-    wait_for(lambda: len(children(service.process.pid)) == 2, "a new worker")
+    wait_for(lambda: len(workers_of(service.process.pid)) == 2, "a new worker")
     wait_for(service.is_ready, "both workers ready")
 
     assert 0 < len(alive) < 20
     assert back.refreshes[0].id == missed
-    assert victim not in children(service.process.pid)
+    assert victim not in workers_of(service.process.pid)
     assert service.stop() == 0
 
 
 def test_workers_end_with_their_supervisor(redis: Redis, tmp_path: Path) -> None:
     service = Service.start(tmp_path, redis.url, "--workers", "2", drain_s=0)
-    orphans = children(service.process.pid)
+    orphans = workers_of(service.process.pid)
 
     service.process.kill()
     service.process.wait(STOP_S)
@@ -342,14 +331,14 @@ def test_workers_end_with_their_supervisor(redis: Redis, tmp_path: Path) -> None
 
 def test_a_rolling_restart_keeps_the_port_open(redis: Redis, tmp_path: Path) -> None:
     service = Service.start(tmp_path, redis.url, "--workers", "2", drain_s=0.5)
-    before = set(children(service.process.pid))
+    before = set(workers_of(service.process.pid))
 
     service.process.send_signal(signal.SIGHUP)
     answers = []
 
     def is_replaced() -> bool:
         answers.append(httpx.get(f"{service.url}/healthz").status_code)
-        now = set(children(service.process.pid))
+        now = set(workers_of(service.process.pid))
         return len(now) == 2 and not now & before
 
     wait_for(is_replaced, "new workers")

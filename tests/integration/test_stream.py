@@ -11,8 +11,9 @@ import math
 import os
 import re
 import subprocess
+import time
 from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ from sse_push.stream.connection import (
     start_tracking,
 )
 from sse_push.stream.contract import stream_key
+from sse_push.stream.follow import Deaf
 from sse_push.stream.tail import NEW_ENTRIES
 from tests.integration.programs import paused
 from tests.support import SECOND, Redis, program, until
@@ -232,6 +234,7 @@ class Followed:
             data_limit_bytes=8192,
             probe_interval_s=0.05 * SECOND,
             probe_deadline_s=probe_deadline_s,
+            deaf_limit_s=2 * probe_deadline_s,
         )
 
     async def watch(self, *merchants: str) -> None:
@@ -585,6 +588,39 @@ async def test_a_connection_that_is_told_nothing_is_given_up_until_one_is_told(
 
     assert age_s == math.inf
     assert [change.newest for change in followed.changes] == [missed, told]
+
+
+async def test_who_is_told_nothing_though_redis_takes_its_writes_gives_up(
+    own_redis: Server, merchant: str
+) -> None:
+    async with (
+        proxied(own_redis.url, without_announcements) as url,
+        following(url, probe_deadline_s=0.3 * SECOND) as followed,
+    ):
+        await followed.watch(merchant)
+        with pytest.raises(Deaf, match="no write of ours was announced for"):
+            async with asyncio.timeout(10 * SECOND):
+                await followed.follower.give_up_if_deaf()
+
+
+@pytest.mark.parametrize("state", ["well", "paused", "full"])
+async def test_nobody_gives_up_who_hears_or_whose_redis_takes_no_writes(
+    mortal: Redis, merchant: str, state: str
+) -> None:
+    async with following(mortal.url, probe_deadline_s=0.2 * SECOND) as followed:
+        await followed.watch(merchant)
+        await until(lambda: followed.follower.probe_age_s < math.inf, "a probe to come back")
+        watchdog = asyncio.create_task(followed.follower.give_up_if_deaf())
+        if state == "full":
+            mortal.cli("CONFIG", "SET", "maxmemory", "1")
+        with paused(mortal.process) if state == "paused" else nullcontext():
+            began_at = time.monotonic()
+            await until(lambda: time.monotonic() - began_at > 2 * SECOND, "five times its limit")
+            gave_up = watchdog.done()
+        watchdog.cancel()
+        await asyncio.wait([watchdog])
+
+    assert not gave_up
 
 
 # -- the follower's end, and a Redis that breaks

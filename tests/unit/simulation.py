@@ -16,12 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from sse_push import event_stream
+from sse_push import wire
 from sse_push.event_source import Event, Parser
-from sse_push.event_stream import Frame, Streaming, TransportStream
+from sse_push.event_stream import Streaming, TransportStream
 from sse_push.hub import EndReason, Hub, Pace
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.stream.tail import NEW_ENTRIES, Read, Tail, Watch, entries_between
+from sse_push.wire import Frame
 
 PACE = Pace(
     heartbeat_s=15,
@@ -459,8 +460,8 @@ class Simulation:
         self.follower = follower(self.redis, self.tail)
         self.hub: Hub[Frame] = hub(
             self.follower,
-            event_stream.encode_refreshes,
-            event_stream.HEARTBEAT,
+            wire.encode_refreshes,
+            wire.HEARTBEAT,
             PACE,
             self.clock,
             chance=self.chance,

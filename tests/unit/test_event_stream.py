@@ -20,22 +20,19 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from sse_push.event_stream import (
     HEADERS,
-    HEARTBEAT,
     SEND_SCOPE_KEY,
     SOFT_ANSWER_HEADER,
-    Frame,
     PortableStream,
     Streaming,
     TransportStream,
-    encode_goodbye,
-    encode_ready,
-    encode_refreshes,
     missed,
     missed_topics,
     owed,
 )
-from sse_push.hub import EndReason, Hub, Pace, Reason, Refresh, Subscription
+from sse_push.hub import EndReason, Hub, Pace, Subscription
 from sse_push.notification import Change, Entry, EntryId, Notification
+from sse_push.refresh import Reason, Refresh
+from sse_push.wire import HEARTBEAT, Frame, encode_refreshes
 from tests.support import SECOND, until
 from tests.unit.simulation import Dechunker, ManualClock, ModelCycle
 
@@ -100,6 +97,7 @@ class Shelf:
     def __init__(self) -> None:
         self.entries: tuple[Entry, ...] | None = None
         self.asked: list[tuple[str, EntryId, EntryId]] = []
+        self.error: Exception | None = None
         self.is_open = asyncio.Event()
         self.is_open.set()
 
@@ -108,6 +106,8 @@ class Shelf:
     ) -> tuple[Entry, ...] | None:
         self.asked.append((merchant_id, start, end))
         await self.is_open.wait()
+        if self.error is not None:
+            raise self.error
         return self.entries
 
 
@@ -264,98 +264,13 @@ async def serve() -> AsyncGenerator[Serve]:
     for service in services:
         await service.close()
     own = [task for task in tasks if task.get_name().endswith(" 42") and task.done()]
-    assert [task for task in own if not task.cancelled() and task.exception()] == []
+    meant = {service.shelf.error for service in services} | {None}
+    assert [each for each in own if not each.cancelled() and each.exception() not in meant] == []
 
 
 @pytest.fixture
 def service(serve: Serve) -> Service:
     return serve()
-
-
-# -- the wire format
-
-
-def test_a_frame_is_one_chunk_of_an_http_body() -> None:
-    assert Frame.of(b"event: x\ndata: \xe7\xba\xbf\n\n") == (
-        b"event: x\ndata: \xe7\xba\xbf\n\n",
-        b"14\r\nevent: x\ndata: \xe7\xba\xbf\n\n\r\n",
-    )
-
-
-@pytest.mark.parametrize(
-    ("refresh", "expected"),
-    [
-        (Refresh(1, None), 'event: refresh\ndata: {"merchant_id":"42"}\n\n'),
-        (
-            Refresh(1, EntryId(1712, 3)),
-            'id: 1712-3\nevent: refresh\ndata: {"merchant_id":"42"}\n\n',
-        ),
-        (
-            Refresh(1, None, "seats", '{"a":[1,"线"]}', 'Ana "A" \\ 线', "missed"),
-            'event: refresh\ndata: {"merchant_id":"42","topic":"seats","data":{"a":[1,"线"]},'
-            '"by":"Ana \\"A\\" \\\\ 线","reason":"missed"}\n\n',
-        ),
-        (
-            Refresh(1, EntryId(2**64 - 1, 2**64 - 1), data="0", by=""),
-            "id: 18446744073709551615-18446744073709551615\nevent: refresh\n"
-            'data: {"merchant_id":"42","data":0,"by":""}\n\n',
-        ),
-    ],
-)
-def test_a_refresh_on_the_wire(refresh: Refresh, expected: str) -> None:
-    assert encode_refreshes("42", [refresh]).body == expected.encode()
-
-
-@pytest.mark.parametrize("reason", ["connected", "missed", "resync"])
-def test_a_refresh_says_why_if_it_is_not_an_ordinary_one(reason: Reason) -> None:
-    assert encode_refreshes("Shop.7", [Refresh(1, None, reason=reason)]).body == (
-        b'event: refresh\ndata: {"merchant_id":"Shop.7","reason":"%b"}\n\n' % reason.encode()
-    )
-
-
-def test_several_refreshes_are_one_frame() -> None:
-    refreshes = [Refresh(1, EntryId(1, 0), "b"), Refresh(2, EntryId(2, 0), "a")]
-
-    assert encode_refreshes("42", refreshes) == Frame.of(
-        b'id: 1-0\nevent: refresh\ndata: {"merchant_id":"42","topic":"b"}\n\n'
-        b'id: 2-0\nevent: refresh\ndata: {"merchant_id":"42","topic":"a"}\n\n'
-    )
-
-
-@pytest.mark.parametrize(
-    ("heartbeat_s", "newest", "expected"),
-    [
-        (
-            15.0,
-            None,
-            b"retry: 2000\nevent: ready\n"
-            b'data: {"merchant_id":"42","heartbeat_s":15,"connection_id":"1f-1"}\n\n',
-        ),
-        (
-            0.5,
-            EntryId(7, 1),
-            b"retry: 2000\nid: 7-1\nevent: ready\n"
-            b'data: {"merchant_id":"42","heartbeat_s":0.5,"connection_id":"1f-1"}\n\n',
-        ),
-    ],
-)
-def test_ready_on_the_wire(heartbeat_s: float, newest: EntryId | None, expected: bytes) -> None:
-    assert (
-        encode_ready(
-            "42", retry_ms=2000, heartbeat_s=heartbeat_s, connection_id="1f-1", newest=newest
-        )
-        == expected
-    )
-
-
-def test_a_goodbye_on_the_wire() -> None:
-    assert encode_goodbye("server_stopping", 2345) == (
-        b'retry: 2345\nevent: goodbye\ndata: {"reason":"server_stopping"}\n\n'
-    )
-
-
-def test_a_heartbeat_on_the_wire() -> None:
-    assert HEARTBEAT == (BEAT, b"1b\r\nevent: heartbeat\ndata: {}\n\n\r\n")
 
 
 # -- what is owed
@@ -772,6 +687,61 @@ async def test_a_stream_that_ends_before_redis_has_answered_says_goodbye(serve: 
     assert browser.heard == READY + goodbye("server_stopping")
     assert browser.cycle.is_complete
     assert service.shelf.asked == []
+
+
+async def test_a_stream_whose_joining_fails_late_is_ended_and_its_browser_comes_back(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would hear heartbeats, and nothing else, until its age ends it."""
+    service.shelf.error = RuntimeError("a bug")
+    browser = Browser(service, "4-0")
+    await turns()
+
+    service.armed(EntryId(7, 0))
+    await browser.done()
+
+    assert browser.heard == READY + goodbye("failed")
+    assert browser.cycle.is_complete
+    assert [record.getMessage() for record in caplog.records] == [
+        "joining failed, ending the stream"
+    ]
+
+
+async def test_a_stream_whose_joining_fails_at_once_fails_as_any_request(serve: Serve) -> None:
+    service = serve(arm_timeout_s=5 * SECOND)
+    Browser(service)
+    await turns()
+    service.armed(EntryId(7, 0))
+    service.shelf.error = RuntimeError("a bug")
+    browser = Browser(service, "4-0")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        await browser.done()
+    service.tasks.remove(browser.task)
+
+    assert len(service.subscriptions) == 1
+
+
+async def test_a_stream_whose_writing_fails_is_cut(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    browser = Browser(service)
+    await turns()
+    service.armed(EntryId(7, 0))
+    await turns()
+    service.shelf.error = RuntimeError("a bug")
+
+    async def fail() -> None:
+        assert service.shelf.error is not None
+        raise service.shelf.error
+
+    browser.stream._start(fail(), "drain")
+    await browser.done()
+
+    assert browser.cycle.aborted.is_set()
+    assert [record.getMessage() for record in caplog.records] == [
+        "writing failed, cutting the stream"
+    ]
 
 
 async def test_a_stream_that_ends_while_redis_is_late_says_goodbye(service: Service) -> None:

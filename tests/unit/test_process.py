@@ -5,6 +5,8 @@ import logging
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from types import FrameType
@@ -41,6 +43,7 @@ def server() -> Generator[Server]:
     serving = Server()
     originals = {number: signal.signal(number, serving.handle_exit) for number in SIGNALS}
     yield serving
+    process.broken.clear()
     for number, original in originals.items():
         signal.signal(number, original)
 
@@ -227,6 +230,7 @@ async def test_a_task_that_fails_stops_the_process(
     await asyncio.sleep(0)
 
     assert server.heard == [signal.SIGTERM]
+    assert process.broken.is_set()
     (record,) = caplog.records
     assert (record.levelno, record.getMessage()) == (logging.CRITICAL, "tail died, stopping")
     assert record.exc_info is not None
@@ -278,6 +282,7 @@ async def test_a_callback_that_fails_stops_the_process(
     await asyncio.sleep(0)
 
     assert server.heard == [signal.SIGTERM]
+    assert process.broken.is_set()
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.CRITICAL]
     assert caplog.records[1].getMessage() == "a callback failed, stopping"
 
@@ -299,6 +304,61 @@ async def test_an_error_of_a_single_connection_is_only_logged(
 
     assert server.heard == []
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+# -- a loop that hangs
+
+
+LOOP = """
+import asyncio, sys, time
+from sse_push.process import exit_if_it_hangs
+
+async def main(hangs):
+    with exit_if_it_hangs(asyncio.get_running_loop(), 0.5):
+        print("watched", flush=True)
+        if hangs:
+            time.sleep(60)
+        await asyncio.to_thread(sys.stdin.readline)
+
+asyncio.run(main(len(sys.argv) > 1))
+"""
+
+
+def watched(*arguments: str) -> subprocess.Popen[str]:
+    started = subprocess.Popen(
+        [sys.executable, "-c", LOOP, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert started.stdout is not None
+    assert started.stdout.readline() == "watched\n"
+    return started
+
+
+def test_a_process_whose_loop_hangs_exits_and_says_where() -> None:
+    hanging = watched("hangs")
+
+    _, log = hanging.communicate(timeout=20 * SECOND)
+
+    assert hanging.returncode == process.HANGING == 70
+    assert "the event loop hangs, exiting limit_s=0.5" in log
+    assert "time.sleep(60)" in log or "in main" in log
+
+
+def test_a_process_that_was_stopped_as_a_whole_goes_on() -> None:
+    """Nobody hung: the machine was asleep, or the process was frozen and thawed."""
+    frozen = watched()
+    assert frozen.stdout is not None
+    frozen.send_signal(signal.SIGSTOP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        frozen.wait(1)  # longer than the limit: nothing can be awaited of a stopped process
+    frozen.send_signal(signal.SIGCONT)
+
+    _, log = frozen.communicate("\n", timeout=20 * SECOND)
+
+    assert (frozen.returncode, log) == (0, "")
 
 
 # -- a worker and its supervisor

@@ -35,14 +35,17 @@ RANGES: dict[str, tuple[float, float]] = {
     "stream_ttl_s": (1, 31_536_000),
     "probe_interval_s": (0.05, 60),
     "probe_deadline_s": (0.1, 120),
+    "deaf_limit_s": (0.2, 3600),
+    "loop_stall_limit_s": (0.5, 300),
 }
 
 BESIDE: dict[str, dict[str, float]] = {
     "max_connection_age_s": {"heartbeat_s": 0.2},
     "soft_retry_max_ms": {"soft_retry_min_ms": 100},
     "body_limit_bytes": {"data_limit_bytes": 0},
-    "probe_interval_s": {"probe_deadline_s": 120},
-    "probe_deadline_s": {"probe_interval_s": 0.05},
+    "probe_interval_s": {"probe_deadline_s": 120, "deaf_limit_s": 120},
+    "probe_deadline_s": {"probe_interval_s": 0.05, "deaf_limit_s": 120},
+    "deaf_limit_s": {"probe_interval_s": 0.05, "probe_deadline_s": 0.1},
 }
 """What has to be set as well, so that only the range decides."""
 
@@ -90,6 +93,8 @@ def secrets_of(values: tuple[SecretStr, ...] | str | None) -> list[str]:
         ("stream_ttl_s", 7 * 24 * 3600),
         ("probe_interval_s", 3),
         ("probe_deadline_s", 6),
+        ("deaf_limit_s", 20),
+        ("loop_stall_limit_s", 5),
         ("host", "127.0.0.1"),
         ("port", 8000),
         ("workers", 1),
@@ -259,6 +264,10 @@ def test_every_mistake_has_its_line() -> None:
         (
             {"soft_retry_min_ms": 2001, "soft_retry_max_ms": 2000},
             "soft_retry_min_ms (2001) must not be above soft_retry_max_ms (2000)",
+        ),
+        (
+            {"deaf_limit_s": 5},
+            "deaf_limit_s (5) must not be below probe_deadline_s (6)",
         ),
         (
             {"probe_interval_s": 2, "probe_deadline_s": 1.5},

@@ -15,10 +15,12 @@ from typing import Any, cast
 import pytest
 
 from sse_push import event_stream, hub
-from sse_push.event_stream import Frame, TransportStream, _Beginning
-from sse_push.hub import EndReason, FanOut, Hub, Merchant, Pending, Refresh, Subscription
+from sse_push.event_stream import TransportStream, _Beginning
+from sse_push.hub import EndReason, FanOut, Hub, Merchant, Subscription
 from sse_push.notification import Entry, EntryId
+from sse_push.refresh import Pending, Refresh
 from sse_push.stream.tail import Read, Tail, Watch
+from sse_push.wire import Frame
 from tests.unit.simulation import ModelCycle, ModelFollower, Simulation
 
 RUNS = int(os.environ.get("SSE_PUSH_TEST_RUNS", "10000"))

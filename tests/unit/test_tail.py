@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from sse_push.hub import EndReason, Hub, Refresh
+from sse_push.hub import EndReason, Hub
 from sse_push.notification import Change, Entry, EntryId, Notification
+from sse_push.refresh import Refresh
 from sse_push.stream.tail import NEW_ENTRIES, Read, Tail, Watch, entries_between
 from tests.unit.simulation import PACE, ManualClock, ModelFollower, ModelRedis
 

@@ -1,0 +1,227 @@
+"""Every fault in turn, and a table of what was lost: ``python -m tests.faults``.
+
+    python -m tests.faults            every fault, times scaled to 0.4, in at most 15 minutes
+    python -m tests.faults --short    a smaller world, times scaled to 0.2, in about 3 minutes
+    python -m tests.faults --long     2 000 browsers, unscaled times, and the soak
+
+Each fault runs in a process and a world of its own: a Redis, the service with two workers, nginx
+with the shipped files, browsers that behave as Chromium's EventSource, and a backend that keeps
+each ID it was given. Exits with 1 if a browser was left behind, or if anything else was not as it
+must be.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import os
+import pkgutil
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from tests import faults
+from tests.faults.world import SCALES, Outcome, Scale, World, run
+
+FOLDER = Path(__file__).parent
+LIMIT_S = {"short": 120, "full": 300, "long": 3600}
+"""A world that takes longer is ended: something in it hangs."""
+
+
+def modules() -> Iterator[str]:
+    """Yield the names of all faults, in their order."""
+    yield from (
+        each.name
+        for each in pkgutil.iter_modules(faults.__path__)
+        if each.name[0] == "f" and each.name[1].isdigit()
+    )
+
+
+def main() -> int:
+    """Run the faults that are asked for; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--short", action="store_const", const="short", dest="size", help="as in the gate"
+    )
+    size.add_argument(
+        "--long", action="store_const", const="long", dest="size", help="unscaled, with the soak"
+    )
+    parser.add_argument("--only", metavar="NAMES", help="comma-separated: F-1,f04,soak")
+    parser.add_argument("--jobs", type=int, default=0, metavar="N", help="worlds at the same time")
+    parser.add_argument("--list", action="store_true", help="name the faults, and run none")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    size_name = options.size or "full"
+    if options.one:
+        return run_one(options.one, size_name)
+    chosen = choose(options.only, size_name)
+    if options.list:
+        for name in chosen:
+            print(f"{load(name).FAULT.number:6} {load(name).FAULT.title}")
+        return 0
+    if not chosen:
+        parser.error(f"--only {options.only}: expected names from --list, came none of them")
+    return run_all(chosen, size_name, options.jobs or {"short": 4, "full": 2, "long": 1}[size_name])
+
+
+def load(name: str) -> ModuleType:
+    """Import one fault."""
+    return importlib.import_module(f"tests.faults.{name}")
+
+
+def choose(only: str | None, size: str) -> list[str]:
+    """Return the modules that are asked for."""
+    wanted = [each.strip().lower() for each in only.split(",")] if only else []
+    chosen = []
+    for name in modules():
+        module = load(name)
+        number = module.FAULT.number.lower()
+        if wanted and not any(
+            each in (number, name) or name.startswith(f"{each}_") for each in wanted
+        ):
+            continue
+        if not wanted and size not in getattr(module, "SIZES", ("short", "full", "long")):
+            continue
+        chosen.append(name)
+    return chosen
+
+
+def run_one(name: str, size: str) -> int:
+    """Run one fault in this process, and print its outcome as the last line."""
+    module = load(name)
+    scale: Scale = getattr(module, "SCALES", {}).get(size, SCALES[size])
+    make = getattr(module, "Setting", World)
+    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
+        outcome = asyncio.run(run(module.FAULT, module.inject, size, scale, Path(folder), make))
+        if outcome.wrong:
+            for log in sorted(Path(folder).rglob("service-*.log")):
+                lines = log.read_text(errors="replace").splitlines()
+                print(f"-- {log.name}", *lines[-60:], sep="\n", file=sys.stderr)
+    print(outcome.to_json())
+    return 0
+
+
+@dataclass
+class Progress:
+    """Lines on standard error: which fault has ended, and how."""
+
+    total: int
+    done: int = 0
+
+    def say(self, outcome: Outcome) -> None:
+        self.done += 1
+        back = "-" if outcome.recovered_s is None else f"{outcome.recovered_s:.1f} s"
+        print(
+            f"[{self.done:2}/{self.total}] {outcome.number:6} {outcome.title:67} "
+            f"lost {verdict(outcome):3} back {back:>7}  took {outcome.took_s:5.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
+        for text in outcome.wrong:
+            print(f"        ! {text}", file=sys.stderr, flush=True)
+
+
+def is_well(outcome: Outcome) -> bool:
+    """Return whether a row may stand in the table."""
+    return outcome.lost == 0 and not outcome.wrong
+
+
+def run_all(names: list[str], size: str, jobs: int) -> int:
+    """Run each in a process of its own, some at a time, and print the table."""
+    print(heading(len(names), size, jobs), file=sys.stderr, flush=True)
+    began_at = time.monotonic()
+    progress = Progress(len(names))
+
+    def one(name: str) -> Outcome:
+        outcome = in_a_process(name, size)
+        progress.say(outcome)
+        return outcome
+
+    with ThreadPoolExecutor(jobs) as pool:
+        outcomes = list(pool.map(one, names))
+    print_table(outcomes, size, time.monotonic() - began_at)
+    return 0 if all(map(is_well, outcomes)) else 1
+
+
+def in_a_process(name: str, size: str) -> Outcome:
+    """Run one fault, and whatever it leaves running is ended with it."""
+    fault = load(name).FAULT
+    command = [sys.executable, "-m", "tests.faults", "--one", name]
+    command += [] if size == "full" else [f"--{size}"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        out, errors = process.communicate(timeout=LIMIT_S[size])
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, errors = process.communicate()
+        errors += f"\nended after {LIMIT_S[size]} s"
+    lines = out.strip().splitlines()
+    try:
+        outcome = Outcome(**json.loads(lines[-1]))
+    except (IndexError, ValueError):
+        outcome = Outcome(fault.number, fault.title, lost=-1, wrong=[errors.strip()[-2000:]])
+    if outcome.wrong and errors:
+        print(errors[-8000:], file=sys.stderr, flush=True)
+    return outcome
+
+
+def heading(count: int, size: str, jobs: int) -> str:
+    """Say how large the worlds are, and which times are scaled."""
+    scale = SCALES[size]
+    soft = f"{5 * scale.time:g} to {30 * scale.time:g} s"
+    return (
+        f"{count} faults, {jobs} at a time; {scale.browsers} browsers of {scale.merchants} "
+        f"merchants or more, {scale.rate_per_s:g} notifications/s, two workers; all times x "
+        f"{scale.time:g}: heartbeat {15 * scale.time:g} s, probe {3 * scale.time:g} s, deadline "
+        f"{6 * scale.time:g} s, retry {2000 * scale.time:g} ms, soft answer's {soft}, "
+        f"drain {20 * scale.time:g} s"
+    )
+
+
+def verdict(outcome: Outcome) -> str:
+    """Return the cell that the table is there for."""
+    if outcome.skipped is not None:
+        return f"not run: {outcome.skipped}"
+    if is_well(outcome):
+        return "0"
+    return f"**{outcome.lost}**: {'; '.join(outcome.wrong)[:200]}"
+
+
+def print_table(outcomes: list[Outcome], size: str, took_s: float) -> None:
+    """Print the matrix, as README has it."""
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
+    print(f"\n{machine}, {size} form, {took_s:.0f} s\n")
+    print("| fault | | browsers | notifications | lost | back after | |")
+    print("|---|---|---|---|---|---|---|")
+    for each in outcomes:
+        back = "–" if each.recovered_s is None else f"{each.recovered_s:.1f} s"
+        cells = [
+            each.number,
+            each.title,
+            f"{each.browsers:,}",
+            f"{each.notifications:,}",
+            verdict(each),
+        ]
+        cells += [back, "; ".join(each.notes)]
+        print(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

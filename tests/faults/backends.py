@@ -1,0 +1,129 @@
+"""A backend that notifies at a steady rate, and keeps what it was told of each notification."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import httpx
+
+from sse_push.notification import EntryId
+from tests.support import KEY
+
+_AT_ONCE = 400
+"""More are not begun: a backend has so many workers too."""
+
+
+@dataclass
+class Ledger:
+    """Every notification of a run, by its ``by``, which is a number of its own."""
+
+    accepted: dict[str, tuple[str, EntryId]] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    """Certainly not published, said the service."""
+    unknown: set[str] = field(default_factory=set)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    newest: dict[str, EntryId] = field(default_factory=dict)
+    """The highest accepted ID of each merchant, in the present history."""
+    slowest_s: float = 0.0
+    wrong: list[str] = field(default_factory=list)
+
+
+class Backend:
+    """Notifies merchants in turn, at ``rate_per_s``, whatever comes back."""
+
+    def __init__(self, url: str, merchants: list[str], limit_s: float) -> None:
+        self.ledger = Ledger()
+        self._merchants = itertools.cycle(merchants)
+        self._limit_s = limit_s
+        self._numbers = itertools.count(1)
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {KEY}"},
+            timeout=httpx.Timeout(limit_s + 10),
+            limits=httpx.Limits(max_connections=_AT_ONCE, keepalive_expiry=2),
+            trust_env=False,
+        )
+
+    async def publish(self, rate_per_s: float) -> None:
+        """Notify until canceled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due += 1 / rate_per_s
+            await asyncio.sleep(max(0.0, due - loop.time()))
+            if len(self._tasks) < _AT_ONCE:
+                task: asyncio.Task[object] = asyncio.create_task(self.tell(next(self._merchants)))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def tell(self, merchant_id: str) -> EntryId | None:
+        """Notify once; return the ID if it was accepted."""
+        ledger = self.ledger
+        by = f"n{next(self._numbers)}"
+        body = {"merchant_id": merchant_id, "topic": f"t{len(by) % 3}", "by": by}
+        began_at = time.monotonic()
+        try:
+            answer = await self._client.post("/notify", json=body)
+        except httpx.ConnectError:
+            ledger.outcomes["no connection"] += 1
+            ledger.refused.add(by)
+            return None
+        except httpx.TransportError as exc:
+            ledger.outcomes["no answer"] += 1
+            ledger.unknown.add(by)
+            if isinstance(exc, httpx.TimeoutException):
+                ledger.wrong.append(f"no answer within {self._limit_s + 10:g} s")
+            return None
+        took_s = time.monotonic() - began_at
+        ledger.slowest_s = max(ledger.slowest_s, took_s)
+        if answer.status_code == 200:
+            entry_id = EntryId.parse(answer.json()["id"])
+            ledger.outcomes["stored"] += 1
+            ledger.accepted[by] = (merchant_id, entry_id)
+            ledger.newest[merchant_id] = max(ledger.newest.get(merchant_id, entry_id), entry_id)
+            return entry_id
+        if answer.status_code != 503 or "Retry-After" not in answer.headers:
+            ledger.wrong.append(f"answered {answer.status_code} {answer.text[:200]}")
+            return None
+        outcome = answer.json()["outcome"]
+        ledger.outcomes[outcome] += 1
+        (ledger.refused if outcome == "not_published" else ledger.unknown).add(by)
+        return None
+
+    async def tell_many(self, merchants: list[str]) -> None:
+        """Notify of many in one request, all of which must be taken."""
+        answer = await self._client.post("/notify", json=[{"merchant_id": m} for m in merchants])
+        assert answer.status_code == 200, answer.text[:200]
+        for merchant_id, said in zip(merchants, answer.json(), strict=True):
+            entry_id = EntryId.parse(said["id"])
+            newest = self.ledger.newest
+            newest[merchant_id] = max(newest.get(merchant_id, entry_id), entry_id)
+
+    async def tell_until_accepted(self, merchant_id: str, deadline_s: float) -> EntryId:
+        """Notify again and again, as a backend should."""
+        deadline = time.monotonic() + deadline_s
+        while (entry_id := await self.tell(merchant_id)) is None:
+            assert time.monotonic() < deadline, f"not accepted within {deadline_s:.1f} s"
+            await asyncio.sleep(0.02)
+        return entry_id
+
+    def forget(self) -> None:
+        """Begin a new history: what was accepted before is lost, and its IDs mean nothing."""
+        self.ledger.newest.clear()
+
+    async def answered(self) -> None:
+        """Wait for the answers that are on their way."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def hang_up(self) -> None:
+        """Leave, whatever is still to come."""
+        for task in self._tasks:
+            task.cancel()
+        await self.answered()
+        await self._client.aclose()

@@ -1,0 +1,272 @@
+"""Browsers of a harness: raw clients that do what Chromium's EventSource does.
+
+One connection at a time; ``retry`` and the last event ID are obeyed; a stream that ends or is cut
+is opened again, and so is a connection that is refused; any answer but a 200 event stream is final.
+Each keeps what a checker must know, and no more: nothing grows with the number of events.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html#sse-processing-model
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sse_push.event_source import Event, Parser
+from sse_push.notification import EntryId
+from tests.unit.simulation import Dechunker
+
+Address = tuple[str, int]
+
+_LAST_CHUNK = b"0\r\n\r\n"
+
+CHROMIUM_RETRY_S = 3.0
+"""Until a stream has told another one."""
+
+
+@dataclass
+class Record:
+    """What all browsers of a run have seen together."""
+
+    connects: list[float] = field(default_factory=list)
+    """When each connection was begun."""
+    ends: Counter[str] = field(default_factory=Counter)
+    """How connections ended: ``complete``, ``cut``, ``refused``, ``soft`` (a soft answer)."""
+    goodbyes: Counter[str] = field(default_factory=Counter)
+    retries_ms: set[int] = field(default_factory=set)
+    """Reconnection times that goodbyes have told."""
+    statuses: Counter[int] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    """What must never be: an ID of another merchant, IDs that fall, a final answer."""
+    longest_silence_s: float = 0.0
+
+
+class ParserOfIds(Parser):
+    """A parser that also knows whether the block that was just dispatched had an ID of its own."""
+
+    has_id = False
+
+    def _line(self, line: str) -> Event | None:
+        if line.startswith("id:"):
+            self.has_id = True
+        return super()._line(line)
+
+
+class Browser:
+    """One EventSource, for one merchant."""
+
+    def __init__(self, merchant_id: str, address: Callable[[], Address], record: Record) -> None:
+        self.merchant_id = merchant_id
+        self.address = address
+        self.record = record
+        self.parser = ParserOfIds()
+        self.is_open = False
+        """A ``ready`` has come on the present connection."""
+        self.is_closed = False
+        self.is_away = False
+        """It has left, and comes back when it is opened."""
+        self.seen: EntryId | None = None
+        """The newest ID that a refresh or a ready has brought, in the present history."""
+        self.refreshed_at = -1.0
+        self.heard_at = time.monotonic()
+        self.refreshes = 0
+        self.latencies_s: list[float] | None = None
+        """If a list: the age of each refresh when it came, by its ID."""
+        self.transport: Any = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._connection: Connection | None = None
+
+    # -- as a page uses it
+
+    def open(self) -> None:
+        """Connect, unless it is closed."""
+        self._timer = None
+        self.is_away = False
+        if not self.is_closed:
+            self.record.connects.append(time.monotonic())
+            self._connecting = asyncio.create_task(self._connect())
+
+    def close(self) -> None:
+        """Leave, as a page that is closed."""
+        self.is_closed = True
+        self.drop()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._connecting is not None:
+            self._connecting.cancel()
+
+    def leave(self) -> None:
+        """Be offline until it is opened again."""
+        self.is_away = True
+        self.drop()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def drop(self) -> None:
+        """Lose the connection without a word."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def pause(self) -> None:
+        """Stop reading."""
+        if self.transport is not None:
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def is_current(self, newest: EntryId | None, since: float) -> bool:
+        """Return whether it knows of this entry, and was refreshed since then."""
+        knows = newest is None or (self.seen is not None and self.seen >= newest)
+        return knows and self.refreshed_at >= since
+
+    # -- what its connection tells
+
+    async def _connect(self) -> None:
+        connection = Connection(self)
+        host, port = self.address()
+        try:
+            await asyncio.get_running_loop().create_connection(lambda: connection, host, port)
+        except OSError:
+            self.record.ends["refused"] += 1
+            self.open_later()
+
+    def open_later(self) -> None:
+        """Come back after the reconnection time."""
+        self.is_open = False
+        self.transport = None
+        if self.is_away:
+            return
+        retry_s = CHROMIUM_RETRY_S if self.parser.retry_s is None else self.parser.retry_s
+        if not self.is_closed:
+            self._timer = asyncio.get_running_loop().call_later(retry_s, self.open)
+
+    def fail(self, why: str) -> None:
+        """Give up for good, as an EventSource does."""
+        self.is_closed = True
+        self.record.wrong.append(f"{self.merchant_id}: gave up after {why}")
+
+    def hear(self, event: Event, connection: Connection, *, has_id: bool) -> None:
+        """Take one event."""
+        now = time.monotonic()
+        self.record.longest_silence_s = max(self.record.longest_silence_s, now - self.heard_at)
+        self.heard_at = now
+        said = json.loads(event.data)
+        if event.type == "goodbye":
+            self.record.goodbyes[said["reason"]] += 1
+            self.record.retries_ms.add(round((self.parser.retry_s or 0) * 1000))
+            return
+        if event.type not in ("ready", "refresh"):
+            return
+        if said["merchant_id"] != self.merchant_id:
+            self.record.wrong.append(f"{self.merchant_id}: heard {event.data}")
+        if event.type == "ready":
+            self.is_open = True
+            if has_id:
+                self.seen = EntryId.parse(event.id)
+            return
+        self.refreshes += 1
+        self.refreshed_at = now
+        reason = said.get("reason")
+        if not has_id:
+            if reason is not None:
+                # The stream is gone: nothing is newer than nothing.
+                self.seen = connection.newest = None
+            return
+        entry_id = EntryId.parse(event.id)
+        if connection.newest is not None and entry_id <= connection.newest and reason != "resync":
+            self.record.wrong.append(f"{self.merchant_id}: {entry_id} after {connection.newest}")
+        connection.newest = self.seen = entry_id
+        if self.latencies_s is not None and reason is None:
+            self.latencies_s.append(time.time() - entry_id.ms / 1000)
+
+
+class Connection(asyncio.Protocol):
+    """One response of a browser's."""
+
+    def __init__(self, browser: Browser) -> None:
+        self.browser = browser
+        self.newest: EntryId | None = None
+        self.head = b""
+        self.is_complete = False
+        self._buffer = b""
+        self._dechunker: Dechunker | None = None
+        self._rest_bytes = 0
+        self._tail = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Send the request."""
+        browser = self.browser
+        browser.transport = transport
+        if browser.is_closed:
+            browser.transport.abort()
+            return
+        browser.parser.reset()
+        browser.parser.has_id = False
+        seen = browser.parser.last_event_id
+        line = f"Last-Event-ID: {seen}\r\n" if seen else ""
+        browser.transport.write(
+            f"GET /events?merchant_id={browser.merchant_id} HTTP/1.1\r\nHost: shop\r\n"
+            f"Accept: text/event-stream\r\nCache-Control: no-cache\r\n{line}\r\n".encode()
+        )
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the head, then whatever is whole."""
+        if not self.head:
+            self._buffer += data
+            self.head, end, data = self._buffer.partition(b"\r\n\r\n")
+            if not end:
+                self.head = b""
+                return
+            self._begin()
+        if self.browser.is_closed:
+            return
+        body = data
+        if self._dechunker is not None:
+            body = self._dechunker.feed(data)
+            self._tail = (self._tail + data)[-len(_LAST_CHUNK) :]
+            self.is_complete = self._tail == _LAST_CHUNK
+        else:
+            self._rest_bytes -= len(data)
+            self.is_complete = self._rest_bytes <= 0
+        parser = self.browser.parser
+        for event in parser.feed(body):
+            self.browser.hear(event, self, has_id=parser.has_id)
+            parser.has_id = False
+        if self.is_complete:
+            self.browser.transport.close()
+
+    def _begin(self) -> None:
+        browser = self.browser
+        lines = self.head.lower().split(b"\r\n")
+        status = int(lines[0].split(b" ")[1])
+        browser.record.statuses[status] += 1
+        headers = dict(line.split(b": ", 1) for line in lines[1:] if b": " in line)
+        kind = headers.get(b"content-type", b"")
+        if status != 200 or not kind.startswith(b"text/event-stream"):
+            browser.fail(f"{status} {kind.decode()}")
+            browser.transport.abort()
+            return
+        if b"x-sse-push-soft-answer" in headers:
+            browser.record.ends["soft"] += 1
+        if headers.get(b"transfer-encoding") == b"chunked":
+            self._dechunker = Dechunker()
+        else:
+            self._rest_bytes = int(headers[b"content-length"])
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        """Come back, if there is a way back."""
+        browser = self.browser
+        if browser.is_closed:
+            return
+        if not browser.is_away:
+            browser.record.ends["complete" if self.is_complete else "cut"] += 1
+        browser.open_later()

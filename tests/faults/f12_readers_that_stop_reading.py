@@ -1,0 +1,46 @@
+"""A quarter of the browsers stops reading; nobody else may notice, and nothing may grow."""
+
+from __future__ import annotations
+
+from tests.faults.world import Fault, Scale, World
+from tests.processes import resident_kib
+
+FAULT = Fault(
+    number="F-12",
+    title="readers that stop reading",
+    recovery_s=12,
+    settings={"max_connection_age_s": 20, "refresh_interval_ms": 10},
+)
+
+SCALES = {
+    "short": Scale(browsers=120, merchants=6, rate_per_s=30, time=0.2),
+    "full": Scale(browsers=800, merchants=40, rate_per_s=50, time=0.4),
+    "long": Scale(browsers=800, merchants=40, rate_per_s=50, time=1),
+}
+
+
+async def inject(world: World) -> None:
+    latencies: dict[str, float] = {}
+    sleepers = world.browsers[::4]
+    others = [each for each in world.browsers if each not in sleepers]
+    resident: list[int] = []
+    for name, at_rest in (("before", []), ("with them", sleepers)):
+        for browser in at_rest:
+            browser.pause()
+        for browser in others:
+            browser.latencies_s = []
+        resident = [resident_kib(pid) for pid in world.workers]
+        await world.lasts(30, least_s=4)
+        found = sorted(each for browser in others for each in browser.latencies_s or ())
+        latencies[name] = found[int(len(found) * 0.99)] * 1000
+    grown = [resident_kib(pid) - kib for pid, kib in zip(world.workers, resident, strict=True)]
+    if max(grown) > 4096:
+        world.wrong(f"the workers grew by {grown} KiB while {len(sleepers)} browsers slept")
+    for browser in sleepers:
+        browser.resume()
+    world.over()
+    world.note(
+        f"p99 of the others {latencies['before']:.0f} ms without and "
+        f"{latencies['with them']:.0f} ms with {len(sleepers)} sleepers; "
+        f"a worker grew by {max(grown)} KiB at most"
+    )

@@ -1,0 +1,93 @@
+"""A TCP proxy that delays, stands still, cuts, and leads elsewhere when it is told to.
+
+In the place of ``tc netem``, which many kernels lack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+Address = tuple[str, int]
+
+
+class Proxy:
+    """Stands before one address; what it does to a connection may change at any time."""
+
+    def __init__(self, target: Address) -> None:
+        self.target = target
+        self.delay_s = 0.0
+        """Each piece is passed on after up to so long; their order stays."""
+        self.cut_share = 0.0
+        """So many pieces in a hundred, as a share, are the last of their connection."""
+        self.passes = asyncio.Event()
+        self.passes.set()
+        self.address: Address = ("", 0)
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        """The address as one of Redis."""
+        return f"redis://{self.address[0]}:{self.address[1]}/0"
+
+    def cut(self) -> None:
+        """Reset every connection."""
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        self._writers.add(writer)
+        try:
+            await self.passes.wait()
+            there_reader, there_writer = await asyncio.open_connection(*self.target)
+        except OSError:
+            writer.transport.abort()
+            self._writers.discard(writer)
+            return
+        self._writers.add(there_writer)
+        for source, sink in ((reader, there_writer), (there_reader, writer)):
+            task = asyncio.create_task(self._pump(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                if self.delay_s:
+                    await asyncio.sleep(random.uniform(0, self.delay_s))
+                await self.passes.wait()
+                if self.cut_share and random.random() < self.cut_share:
+                    writer.write(data[: len(data) // 2])
+                    break
+                writer.write(data)
+                await writer.drain()
+            writer.close()
+        except OSError:
+            writer.transport.abort()
+        finally:
+            self._writers.discard(writer)
+
+    async def close(self) -> None:
+        """End every connection."""
+        self.cut()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+
+@asynccontextmanager
+async def proxy(target: Address) -> AsyncGenerator[Proxy]:
+    """Run a proxy for as long as the context lasts."""
+    made = Proxy(target)
+    server = await asyncio.start_server(made.accept, "127.0.0.1", 0, backlog=1000)
+    made.address = server.sockets[0].getsockname()[:2]
+    try:
+        yield made
+    finally:
+        server.close()
+        await made.close()

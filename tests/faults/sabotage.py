@@ -1,0 +1,104 @@
+"""The service, with doors through which a test breaks one of its workers from inside.
+
+``python -m tests.faults.sabotage serve …`` is ``sse-push serve …`` with routes for what no signal
+can do: block the event loop, make the tail deaf, let it die.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import Never
+
+import httpx
+from redis.asyncio.connection import AbstractConnection
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from sse_push.process import configure_logging
+from sse_push.server import serve
+from sse_push.settings import Settings
+from sse_push.stream import follow
+
+
+async def block(request: Request) -> Response:
+    """Do nothing else for a while, as a bug or a slow regular expression would."""
+    time.sleep(float(request.query_params["seconds"]))
+    return JSONResponse({})
+
+
+async def deafen(request: Request) -> Response:
+    """Let Redis announce nothing more on the present connection."""
+    await request.state.follower._ask(("CLIENT", "TRACKING", "OFF"))
+    return JSONResponse({})
+
+
+async def deafen_for_good(request: Request) -> Response:
+    """Let it announce nothing on any later connection either."""
+
+    async def forget_to_track(_connection: AbstractConnection) -> None:
+        return
+
+    setattr(follow, "start_tracking", forget_to_track)  # noqa: B010 (no export of the module's)
+    return await deafen(request)
+
+
+async def kill_tail(request: Request) -> Response:
+    """Raise in the tail, at the next announcement."""
+
+    def fail(_announcement: object) -> Never:
+        raise RuntimeError("sabotage")
+
+    request.state.follower._announced = fail
+    return JSONResponse({})
+
+
+def routes() -> Sequence[BaseRoute]:
+    """Return the doors; each says 409 in the wrong worker."""
+
+    def door(name: str, action: object) -> BaseRoute:
+        async def endpoint(request: Request) -> Response:
+            if int(request.query_params["pid"]) != os.getpid():
+                return JSONResponse({"pid": os.getpid()}, 409)
+            answer: Response = await action(request)  # type: ignore[operator]  # one of the above
+            return answer
+
+        return Route(f"/sabotage/{name}", endpoint, methods=["POST"])
+
+    return [
+        door("block", block),
+        door("deafen", deafen),
+        door("deafen_for_good", deafen_for_good),
+        door("kill_tail", kill_tail),
+    ]
+
+
+def sabotage(url: str, name: str, pid: int, **query: str) -> None:
+    """Open a door of one worker; which worker a connection reaches is chance."""
+    target = httpx.URL(f"{url}/sabotage/{name}", params={"pid": str(pid), **query})
+    for _ in range(200):
+        try:
+            answer = httpx.post(target, timeout=2, trust_env=False)
+        except httpx.TransportError:
+            if name == "block":
+                return  # it does not answer any more
+            raise
+        if answer.status_code == 200:
+            return
+    raise AssertionError(f"expected to reach worker {pid}")
+
+
+def main() -> int:
+    """Serve with the flags that the harness gives."""
+    flags = sys.argv[2:]
+    names = [flag.removeprefix("--").replace("-", "_") for flag in flags[::2]]
+    settings = Settings.load(**dict(zip(names, flags[1::2], strict=True)))
+    configure_logging(settings.log_level)
+    return serve(settings, routes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

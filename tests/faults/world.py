@@ -1,0 +1,511 @@
+"""One fault's world: a Redis, the service with two workers, nginx as shipped, browsers, a backend.
+
+And the judge: what must hold afterwards, whatever was broken. Each fault is a module of its own
+with a ``FAULT`` and an ``inject(world)``; ``run`` here does the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import resource
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pytest
+
+from sse_push.notification import EntryId
+from sse_push.stream.contract import stream_key
+from tests.faults.backends import Backend
+from tests.faults.browsers import Address, Browser, Record
+from tests.nginx_support import Nginx, replace_once
+from tests.processes import open_fds, workers_of
+from tests.support import SECOND, Redis, Service
+
+SLACK_S = 3 * SECOND
+"""What a busy machine may add to any promised time; never scaled down."""
+
+_FD_SLACK = 40
+"""Idle connections that nginx keeps to each worker, and the pools of the client libraries."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """How large a world is, and how long its times are; 1 is as in production."""
+
+    browsers: int
+    merchants: int
+    rate_per_s: float
+    time: float
+
+
+SCALES = {
+    "short": Scale(browsers=60, merchants=6, rate_per_s=30, time=0.2),
+    "full": Scale(browsers=300, merchants=30, rate_per_s=50, time=0.4),
+    "long": Scale(browsers=2000, merchants=100, rate_per_s=50, time=1),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What is broken, and what is promised to hold all the same."""
+
+    number: str
+    title: str
+    recovery_s: float
+    """Every browser is current again so soon after the fault has ended; scaled like all times."""
+    redis: tuple[str, ...] = ()
+    settings: dict[str, object] = field(default_factory=dict)
+    module: tuple[str, ...] = ("sse_push", "serve")
+    workers: int = 2
+    loses_history: bool = False
+    """Redis forgets what it had accepted; the IDs of then are no measure any more."""
+    may_cut: bool = True
+    """Connections may break; if not, each must live or be completed."""
+    answer_slack_s: float = 1.0
+    """So much later than its limit a notification may be answered, on a busy machine."""
+    log: tuple[str, ...] = ()
+    """Lines of level error or critical, or tracebacks, that belong to the fault: patterns."""
+    uds: bool = False
+    with_nginx: bool = True
+
+
+@dataclass
+class Outcome:
+    """One row of the matrix."""
+
+    number: str
+    title: str
+    browsers: int = 0
+    notifications: int = 0
+    lost: int = 0
+    """Browsers that were not current in the end."""
+    recovered_s: float | None = None
+    notes: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    took_s: float = 0.0
+    skipped: str | None = None
+    """What is missing here, such as a program or a right."""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+class World:
+    """What a fault may break, and how."""
+
+    def __init__(self, fault: Fault, size: str, scale: Scale, folder: Path) -> None:
+        self.fault = fault
+        self.size = size
+        self.scale = scale
+        self.folder = folder
+        self.record = Record()
+        self.outcome = Outcome(fault.number, fault.title)
+        self.merchants = [f"m{number}" for number in range(scale.merchants)]
+        self.browsers: list[Browser] = []
+        self.redis: Redis
+        self.service: Service
+        self.nginx: Nginx | None = None
+        self.backend: Backend
+        self.is_over_at: float | None = None
+        folder.chmod(0o755)  # nginx's workers run under another account
+        self.redis_url: str | None = None
+        """If the service reaches its Redis by another way."""
+        self.entrance: Address | None = None
+        """If browsers come by another way than nginx."""
+        self._publishing: asyncio.Task[None] | None = None
+        self.lost_at = -1.0
+        """When Redis forgot; every browser is owed a refresh since then."""
+        self._has_service = False
+        self._baseline: dict[str, float] = {}
+
+    # -- times
+
+    def seconds(self, unscaled_s: float) -> float:
+        """Return a duration of production in this world's time."""
+        return unscaled_s * self.scale.time
+
+    async def lasts(self, unscaled_s: float, least_s: float = 1.0) -> None:
+        """Let a fault last; the one thing here that is a time, and not waited for."""
+        await asyncio.sleep(max(self.seconds(unscaled_s), least_s * SECOND))
+
+    async def until(
+        self, is_there: Callable[[], bool], what: str, unscaled_s: float, pause_s: float = 0.02
+    ) -> float:
+        """Wait for something to be so, and return how long it took."""
+        began_at = time.monotonic()
+        limit_s = self.seconds(unscaled_s) + SLACK_S
+        while not is_there():
+            assert time.monotonic() - began_at < limit_s, f"expected {what} within {limit_s:.1f} s"
+            await asyncio.sleep(pause_s)
+        return time.monotonic() - began_at
+
+    def note(self, text: str) -> None:
+        """Say a figure beside the row."""
+        self.outcome.notes.append(text)
+
+    def over(self) -> None:
+        """Say that what was broken is whole again: from now on it counts how long it takes."""
+        self.is_over_at = time.monotonic()
+
+    # -- parts
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The service's times, scaled; what has a reason not to be, as it is."""
+        times = {
+            "heartbeat_s": 15,
+            "send_timeout_s": 15,
+            "probe_interval_s": 3,
+            "probe_deadline_s": 6,
+            "deaf_limit_s": 20,
+            "drain_s": 20,
+            "notify_timeout_s": 3,
+        }
+        scaled: dict[str, object] = {name: self.seconds(value) for name, value in times.items()}
+        scaled["stream_max_entries"] = 1_000_000  # so that the ledger finds every entry
+        scaled["retry_ms"] = round(self.seconds(2000))
+        scaled["soft_retry_min_ms"] = round(self.seconds(5000))
+        scaled["soft_retry_max_ms"] = round(self.seconds(30_000))
+        scaled["tcp_user_timeout_ms"] = max(1000, round(self.seconds(30_000)))
+        return {**scaled, **self.fault.settings}
+
+    @property
+    def workers(self) -> list[int]:
+        """The process IDs of the service's workers, oldest first."""
+        return sorted(workers_of(self.service.process.pid))
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Start every part, open every browser, and take the measures of a world that is whole."""
+        await self.enter(stack)
+        self.redis = await asyncio.to_thread(self.start_redis)
+        stack.callback(self._kill_redis)
+        await self.prepare(stack)
+        await self.start_service()
+        stack.callback(self._kill_service)
+        if self.fault.with_nginx:
+            self.nginx = await asyncio.to_thread(self.start_nginx)
+            stack.callback(self._stop_nginx)
+        limit_s = float(str(self.settings["notify_timeout_s"]))
+        self.backend = Backend(self.service.url, self.merchants, limit_s)
+        stack.push_async_callback(self.backend.hang_up)
+        await self.before_browsers(stack)
+        await self.warm_up()
+        self._baseline = self.measures()
+        self.browsers = [
+            Browser(merchant, self.front, self.record)
+            for _ in range(max(1, self.scale.browsers // self.scale.merchants))
+            for merchant in self.merchants
+        ]
+        stack.callback(self._close_browsers)
+        await self.open(self.browsers)
+
+    async def enter(self, stack: AsyncExitStack) -> None:
+        """Make what must be there before Redis starts; nothing by default."""
+
+    async def prepare(self, stack: AsyncExitStack) -> None:
+        """Put between service and Redis what a fault needs there; nothing by default."""
+
+    async def before_browsers(self, stack: AsyncExitStack) -> None:
+        """Put between browsers and nginx what a fault needs there; nothing by default."""
+
+    def start_redis(self) -> Redis:
+        """Start this world's Redis."""
+        return Redis.start(self.folder, *self.fault.redis)
+
+    async def restart_redis(self) -> None:
+        """Start Redis again where it was, with what it kept."""
+        redis = self.redis
+        self.redis = await asyncio.to_thread(
+            Redis.start, redis.folder, *redis.arguments, port=redis.port, host=redis.host
+        )
+
+    async def start_service(self) -> None:
+        """Start the service, on the port that it had if it had one."""
+        port = self.service.port if self._has_service else None
+        self._has_service = True
+        self.service = await asyncio.to_thread(
+            Service.start,
+            self.folder,
+            self.redis_url or self.redis.url,
+            "--workers",
+            str(self.fault.workers),
+            module=self.fault.module,
+            port=port,
+            settings=self.settings,
+        )
+
+    def start_nginx(self, port: int | None = None) -> Nginx:
+        """Start nginx with the shipped files, its soft answer's times scaled like all others."""
+        folder = self.folder / f"nginx-{time.monotonic_ns()}"
+        return Nginx.start(folder, f"127.0.0.1:{self.service.port}", self._adapt, port)
+
+    # The parts of the end, not those of the beginning: a fault may have put others in their place.
+
+    def _kill_redis(self) -> None:
+        self.redis.kill()
+
+    def _kill_service(self) -> None:
+        self.service.process.kill()
+        self.service.process.wait()
+
+    def _close_browsers(self) -> None:
+        for browser in self.browsers:
+            browser.close()
+
+    def _stop_nginx(self) -> None:
+        if self.nginx is not None and self.nginx.process.poll() is None:
+            self.nginx.stop()
+
+    def _adapt(self, folder: Path) -> None:
+        site = folder / "conf.d/sse-push.conf"
+        pattern = re.compile(r"^(\s+(?:7\.7%|\*)\s+)(\d+);$", re.MULTILINE)
+        text, count = pattern.subn(
+            lambda match: f"{match[1]}{round(self.seconds(int(match[2])))};", site.read_text()
+        )
+        assert count == 13, f"expected 13 reconnection times, came {count}"
+        site.write_text(text)
+        # All browsers come from one address.
+        replace_once(folder, "limit_conn sse_push_address 200", "limit_conn sse_push_address 65535")
+
+    def front(self) -> Address:
+        """Return where browsers connect to."""
+        if self.entrance is not None:
+            return self.entrance
+        return ("127.0.0.1", self.service.port if self.nginx is None else self.nginx.port)
+
+    async def warm_up(self) -> None:
+        """Use each way once, so that what is made on first use is there."""
+        once = Browser("warm", self.front, Record())
+        once.open()
+        await self.until(lambda: once.refreshes > 0, "a first event", 5)
+        await self.backend.tell_until_accepted("warm", 5)
+        once.close()
+
+    async def open(self, browsers: Sequence[Browser]) -> None:
+        """Open browsers, and wait until each has been refreshed."""
+        for number, browser in enumerate(browsers):
+            browser.open()
+            if number % 100 == 99:
+                await asyncio.sleep(0)
+        await self.until(
+            lambda: all(browser.refreshes > 0 for browser in browsers), "every browser open", 30
+        )
+
+    def tails(self) -> list[str]:
+        """Return the IDs, at Redis, of the tracked connections."""
+        lines = self.redis.cli("CLIENT", "LIST").splitlines()
+        return [
+            line.split()[0].removeprefix("id=") for line in lines if "name=sse_push-tail" in line
+        ]
+
+    def is_ready(self) -> bool:
+        """Ask whichever worker answers."""
+        return self.service.is_ready()
+
+    async def refreshed(self, unscaled_s: float, since: float) -> float:
+        """Wait until every browser has been refreshed since then; return how long it took."""
+        return await self.until(
+            lambda: all(each.refreshed_at >= since for each in self.browsers if not each.is_away),
+            "a refresh for every browser",
+            unscaled_s,
+        )
+
+    # -- the backend
+
+    def publish(self, rate_per_s: float | None = None) -> None:
+        """Begin to notify at the scale's rate."""
+        assert self._publishing is None, "once"
+        rate = rate_per_s or self.scale.rate_per_s
+        self._publishing = asyncio.create_task(self.backend.publish(rate))
+
+    async def hush(self) -> None:
+        """Stop notifying, and wait for the answers that are on their way."""
+        if self._publishing is not None:
+            self._publishing.cancel()
+            await asyncio.wait([self._publishing])
+            self._publishing = None
+        await self.backend.answered()
+
+    def history_lost(self) -> None:
+        """Say that Redis has forgotten: from now on every browser is owed a refresh."""
+        assert self.fault.loses_history, "said by the fault"
+        self.backend.forget()
+        self.lost_at = time.monotonic()
+
+    # -- judging
+
+    def behind(self) -> list[Browser]:
+        """Return the browsers that do not know of the newest accepted notification."""
+        newest = self.backend.ledger.newest
+        return [
+            browser
+            for browser in self.browsers
+            if not browser.is_current(newest.get(browser.merchant_id), self.lost_at)
+        ]
+
+    async def settle(self) -> None:
+        """Wait until every browser is current; measure from the fault's end."""
+        over_at = self.is_over_at
+        assert over_at is not None, "inject says when it is over"
+        limit_s = self.seconds(self.fault.recovery_s) + SLACK_S
+        markers = await asyncio.gather(
+            *(self.backend.tell_until_accepted(each, limit_s) for each in self.merchants)
+        )
+        marker = dict(zip(self.merchants, markers, strict=True))
+        late = list(self.browsers)
+        while late and time.monotonic() - over_at < limit_s:
+            await asyncio.sleep(0.01)
+            late = [
+                each for each in late if not each.is_current(marker[each.merchant_id], self.lost_at)
+            ]
+        if late:
+            self.wrong(f"{len(late)} browsers not current {limit_s:.1f} s after the fault's end")
+        else:
+            self.outcome.recovered_s = time.monotonic() - over_at
+        await self.hush()
+        try:
+            await self.until(lambda: not self.behind(), "every browser current", 0)
+        except AssertionError:
+            self.outcome.lost = len(self.behind())
+
+    def wrong(self, text: str) -> None:
+        """Say what must not be."""
+        self.outcome.wrong.append(text)
+
+    def judge(self) -> None:
+        """Check what must hold after any fault."""
+        ledger, record, outcome = self.backend.ledger, self.record, self.outcome
+        outcome.browsers = len(self.browsers)
+        outcome.notifications = len(ledger.accepted)
+        outcome.wrong += record.wrong[:5] + ledger.wrong[:5]
+        limit_s = float(str(self.settings["notify_timeout_s"]))
+        if ledger.slowest_s > limit_s + self.fault.answer_slack_s * SECOND:
+            self.wrong(
+                f"a notification was answered after {ledger.slowest_s:.1f} s, limit {limit_s:g}"
+            )
+        if not self.fault.may_cut and record.ends["cut"] + record.ends["refused"]:
+            self.wrong(f"connections were cut: {dict(record.ends)}")
+        if record.ends:
+            self.note(
+                "ends: " + ", ".join(f"{n} {kind}" for kind, n in sorted(record.ends.items()))
+            )
+        unstored = {name: n for name, n in ledger.outcomes.items() if name != "stored"}
+        if unstored:
+            slowest = f", slowest answer {ledger.slowest_s:.2f} s"
+            self.note(", ".join(f"{n} {name}" for name, n in unstored.items()) + slowest)
+        if not self.fault.loses_history and "stream_max_entries" not in self.fault.settings:
+            self._compare_with_streams()
+
+    def _compare_with_streams(self) -> None:
+        """Hold the ledger against what Redis has: nothing else is true of a notification."""
+        ledger = self.backend.ledger
+        found: dict[str, list[EntryId]] = {}
+        for merchant in self.merchants:
+            for entry_id, fields in read_stream(self.redis, merchant):
+                by = fields.get("by")
+                if by is not None:
+                    found.setdefault(by, []).append(entry_id)
+        missing = [
+            by for by, (_, entry_id) in ledger.accepted.items() if found.get(by) != [entry_id]
+        ]
+        missing = [by for by in missing if ledger.accepted[by][0] in self.merchants]
+        if missing:
+            self.wrong(
+                f"{len(missing)} accepted notifications are not in their stream exactly once"
+            )
+        if ghosts := ledger.refused & found.keys():
+            self.wrong(f"{len(ghosts)} stored, though the answer was not_published")
+        if twice := [by for by, ids in found.items() if len(ids) > 1]:
+            self.wrong(f"{len(twice)} stored more than once")
+
+    def measures(self) -> dict[str, float]:
+        """Return what must be as before once every browser has gone."""
+        return {f"fds of worker {n}": open_fds(pid) for n, pid in enumerate(self.workers, 1)}
+
+    async def leave_and_compare(self) -> None:
+        """Let every browser go, and wait until nothing is left of them."""
+        self._close_browsers()
+        await self.backend.hang_up()
+        limit = max(self._baseline.values()) + _FD_SLACK
+        await self.until(
+            lambda: all(open_fds(pid) <= limit for pid in self.workers),
+            f"at most {limit:g} open files in each worker",
+            5,
+        )
+
+    async def stop(self) -> None:
+        """End it all properly, and read the logs."""
+        status = await asyncio.to_thread(self.service.stop)
+        if status != 0:
+            self.wrong(f"the service ended with status {status}")
+        await self.until(
+            lambda: self.redis.cli("CLIENT", "LIST").count("name=sse_push-") == 0,
+            "no connection to Redis left",
+            5,
+        )
+        for line in self.service.log.splitlines():
+            is_bad = re.search(r"Traceback| (ERROR|CRITICAL) |level=(error|critical)", line)
+            if is_bad and not any(re.search(pattern, line) for pattern in self.fault.log):
+                self.wrong(f"the log says: {line[:300]}")
+                break
+
+
+async def run(
+    fault: Fault,
+    inject: Callable[[World], Awaitable[None]],
+    size: str,
+    scale: Scale,
+    folder: Path,
+    make: type[World] = World,
+) -> Outcome:
+    """Build a world, break it, and judge what is left."""
+    began_at = time.monotonic()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    world = make(fault, size, scale, folder)
+    try:
+        async with AsyncExitStack() as stack:
+            await world.start(stack)
+            world.publish()
+            await inject(world)
+            await world.settle()
+            world.judge()
+            await world.leave_and_compare()
+            await world.stop()
+    except pytest.skip.Exception as exc:
+        world.outcome.skipped = str(exc)
+    except (AssertionError, OSError, KeyError, ValueError, pytest.fail.Exception) as exc:
+        world.wrong(f"{type(exc).__name__}: {exc}")
+        world.outcome.lost = world.outcome.lost or len(world.behind() if world.browsers else [])
+    world.outcome.took_s = time.monotonic() - began_at
+    return world.outcome
+
+
+def busiest_second(times: Sequence[float]) -> int:
+    """Return how many of these fall into one second, at most."""
+    times = sorted(times)
+    most = first = 0
+    for last, at in enumerate(times):
+        while at - times[first] > 1:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def read_stream(redis: Redis, merchant: str) -> list[tuple[EntryId, dict[str, str]]]:
+    """Return all entries of a merchant's stream."""
+    key = stream_key(merchant)
+    if redis.cli("TYPE", key) != "stream":
+        return []
+    reply = json.loads(redis.cli("--json", "XRANGE", key, "-", "+") or "[]")
+    return [
+        (EntryId.parse(entry_id), dict(zip(fields[::2], fields[1::2], strict=True)))
+        if isinstance(fields, list)
+        else (EntryId.parse(entry_id), fields)
+        for entry_id, fields in reply
+    ]

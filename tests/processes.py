@@ -1,0 +1,57 @@
+"""What the system says of a process, by its number: for tests that look at workers from outside."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def workers_of(pid: int) -> list[int]:
+    """Return the workers of a supervisor that run."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return []
+    return [int(child) for child in children if "spawn_main" in command_of(int(child))]
+
+
+def command_of(pid: int) -> str:
+    """Return a process's command line; nothing if it has gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def open_fds(pid: int) -> int:
+    """Return how many files a process has open; none if it has gone."""
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
+def resident_kib(pid: int) -> int:
+    """Return the memory that a process has resident."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+)", text)[1])  # type: ignore[index]  # every process has it
+
+
+@contextmanager
+def frozen(pid: int) -> Generator[None]:
+    """Freeze a process, and let it go on after."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
