@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import resource
 import socket
 import ssl
 import stat
@@ -30,7 +32,7 @@ from tests.nginx_support import (
     replace_once,
     replacing,
 )
-from tests.support import SECOND, Publisher, Redis, Service, free_port, open_stream, until
+from tests.support import SECOND, Publisher, Redis, Service, free_port, open_stream, until, wait_for
 
 pytestmark = pytest.mark.nginx
 
@@ -541,6 +543,50 @@ async def status_of_stream(nginx: Nginx, source: str) -> str:
     async with nginx.client(source) as client, client.stream("GET", "/events") as answer:
         assert answer.status_code == 200
         return "soft" if "x-sse-push-soft-answer" in answer.headers else "open"
+
+
+async def test_a_full_worker_answers_instead_of_dropping_connections(
+    service: tuple[Recorder, str], tmp_path: Path
+) -> None:
+    """The shipped sum, made small: 2 * 24 for streams, and 16 for short requests."""
+    recorder, upstream = service
+    recorder.answer = OPEN
+    smaller = {
+        "worker_processes auto": "worker_processes 1",
+        "worker_connections 16384": "worker_connections 64",
+        "limit_conn sse_push_worker 8000": "limit_conn sse_push_worker 24",
+    }
+    async with AsyncExitStack() as stack:
+        nginx = stack.enter_context(
+            Nginx.start(tmp_path / "nginx", upstream, adapt=replacing(smaller))
+        )
+        streams = [await stack.enter_async_context(open_stream(nginx.url)) for _ in range(24)]
+        more = [await ask(nginx.port, EVENTS % b"text/event-stream") for _ in range(40)]
+        lives = (await ask(nginx.internal_port, line("GET /elsewhere")))[0]
+
+    assert {stream.headers["transfer-encoding"] for stream in streams} == {"chunked"}
+    assert all(b"too_many_connections" in body for _, _, body in more)
+    assert nginx.error_log == ""
+    assert lives == 404
+
+
+def test_a_worker_may_open_the_files_that_it_is_said_to(real: Service, tmp_path: Path) -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    said = re.search(
+        r"\nworker_rlimit_nofile (\d+);", (SHIPPED / "snippets/process.conf").read_text()
+    )
+    assert said is not None
+
+    with Nginx.start(tmp_path / "nginx", f"127.0.0.1:{real.port}") as nginx:
+        pid = nginx.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children")
+        wait_for(lambda: children.read_text() != "", "workers")
+        limits = [
+            Path(f"/proc/{child}/limits").read_text() for child in children.read_text().split()
+        ]
+
+    allowed = {match[1] for text in limits if (match := re.search(r"open files +(\d+)", text))}
+    assert allowed == {said[1] if os.geteuid() == 0 or most >= int(said[1]) else str(most)}
 
 
 async def test_every_stream_of_an_http2_connection_counts(
