@@ -659,6 +659,40 @@ async def test_a_backend_that_runs_wild_is_told_to_wait(
     assert [json.loads(line)["path"] for line in refused] == ["/notify", "/revoke"]
 
 
+SLOW = {
+    "half a header": b"GET /events HTTP/1.1\r\nHost: x\r\nX-Half: ",
+    "half a body": b"POST /notify HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{",
+    "half a chunk": b"POST /notify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n9\r\n{",
+}
+
+
+@pytest.mark.parametrize("shape", SLOW)
+async def test_who_is_slow_on_purpose_holds_nothing_of_the_service_and_is_let_go(
+    service: tuple[Recorder, str], tmp_path: Path, shape: str
+) -> None:
+    """The shipped 10 s divided by 25; a hundred at once."""
+    recorder, upstream = service
+    shorter = {
+        f"client_{part}_timeout 10s": f"client_{part}_timeout 400ms" for part in ("header", "body")
+    }
+    async with AsyncExitStack() as stack:
+        nginx = stack.enter_context(Nginx.start(tmp_path / "nginx", upstream, replacing(shorter)))
+        port = nginx.internal_port if b"/notify" in SLOW[shape] else nginx.port
+        slow = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
+        for _, writer in slow:
+            stack.callback(writer.transport.abort)
+            writer.write(SLOW[shape])
+        async with open_stream(nginx.url, headers={"Connection": "close"}) as quick:
+            assert quick.status == 200
+        async with asyncio.timeout(5 * SECOND):
+            ends = (reader.read() for reader, _ in slow)
+            came = await asyncio.gather(*ends, return_exceptions=True)
+
+    answers = [each for each in came if not isinstance(each, ConnectionResetError)]
+    assert set(answers) <= {b""}, "cut off without an answer"
+    assert len(recorder.requests) == 1, "the quick one"
+
+
 # -- who it is
 
 
