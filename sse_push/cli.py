@@ -22,8 +22,8 @@ from sse_push.demo import run_demo
 from sse_push.embedded import embedded_server
 from sse_push.errors import ConfigError, InvalidEntryId, PushError
 from sse_push.event_source import Event, StateChange, follow
+from sse_push.logs import configure_logging
 from sse_push.notification import EntryId
-from sse_push.process import configure_logging
 from sse_push.server import serve as serve_until_signal
 from sse_push.settings import KEY_VARIABLE, Settings
 from sse_push.stream import examine
@@ -66,7 +66,7 @@ def serve(*, embedded: bool, **flags: str | None) -> int:
           --subscribe-auth none --notify-keys "$(openssl rand -hex 24)"
     """
     settings = Settings.load(**flags)
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     _refuse_open_doors(settings)
     if embedded and settings.redis_url is not None:
         raise ConfigError("--embedded stands instead of a redis_url: give one or the other")
@@ -104,7 +104,7 @@ def demo(*, host: str, port: int, crowd: int, redis_url: str | None) -> int:
             notify_keys="none",
             drain_s=5.0,
         )
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format)
         return run_demo(settings, crowd, click.echo)
 
 

@@ -14,8 +14,9 @@ import logging
 import random
 import secrets
 import socket
+from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sse_starlette.sse import AppStatus, EventSourceResponse, SendTimeoutError
@@ -40,6 +41,9 @@ HEADERS = {
 
 SOFT_ANSWER_HEADER = "X-Sse-Push-Soft-Answer"
 """Marks a 200 that serves nothing, for monitoring; nginx sets it on its own as well."""
+
+SOFT_ANSWER_REASONS = ("server_stopping",)
+"""Why the service itself gives one."""
 
 SEND_SCOPE_KEY = "sse_push.send"
 """Where ``app`` leaves the server's own ``send`` in the ASGI scope."""
@@ -111,6 +115,10 @@ class Streaming:
     send_timeout_s: float
     send_buffer_bytes: int
     arm_timeout_s: float = 0.5
+    soft_answers: Counter[str] = field(
+        default_factory=lambda: Counter(dict.fromkeys(SOFT_ANSWER_REASONS, 0))
+    )
+    """How many were given so far, by reason."""
 
     def jittered_retry_ms(self) -> int:
         """Return a reconnection time, half to one and a half of ``retry_ms``."""
@@ -121,6 +129,8 @@ class Streaming:
 
         It keeps its last event ID; after any status but 200 it would never come back.
         """
+        self.soft_answers[reason] += 1
+        logger.debug("not served reason=%s", reason)
         retry_ms = random.randint(self.soft_retry_min_ms, self.soft_retry_max_ms)  # noqa: S311
         return Response(
             encode_goodbye(reason, retry_ms),
@@ -303,6 +313,7 @@ class TransportStream(Response):
         """Complete the response with a goodbye, or cut off a client that takes no bytes."""
         self._end_reason = reason
         if reason is EndReason.STALLED:
+            logger.debug("client takes no bytes merchant_id=%s", self._merchant_id)
             self._cycle.transport.abort()
         elif self._is_open or self._task is not None:
             self._is_open = False
@@ -327,6 +338,8 @@ class TransportStream(Response):
         """Cut off a stream whose writing has failed: it would never be written to again."""
         if not task.cancelled() and task.exception() is not None:
             logger.error("writing failed, cutting the stream", exc_info=task.exception())
+            if self._subscription is not None:
+                self._subscription.end_reason = EndReason.FAILED
             self._cycle.transport.abort()
 
     async def _send(self, body: bytes, *, more_body: bool = True) -> None:
@@ -395,6 +408,7 @@ class PortableStream(EventSourceResponse):
             await super().__call__(scope, receive, send)
         except SendTimeoutError:
             logger.debug("client takes no bytes merchant_id=%s", self._merchant_id)
+            hub.end(self._subscription, EndReason.STALLED)
         finally:
             hub.unsubscribe(self._subscription)
             self._subscription = None  # it holds us: together they would wait for the collector

@@ -12,7 +12,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from sse_push.notification import Change, EntryId
@@ -58,6 +58,23 @@ class Sink(Protocol[FrameT_contra]):
         """Say goodbye and complete the response; nothing is offered after that."""
 
 
+@dataclass(slots=True)
+class HubTally:
+    """What has happened in a hub since it was made; the numbers only rise.
+
+    Of a fan-out, what was written and what was skipped is counted once, when it is finished.
+    """
+
+    opened: int = 0
+    closed: dict[EndReason, int] = field(default_factory=lambda: dict.fromkeys(EndReason, 0))
+    written: int = 0
+    """Refreshes that were handed to connections."""
+    merged: int = 0
+    """Refreshes that became part of another one before they were written, in any slot."""
+    skipped: int = 0
+    """Refreshes that a fan-out left in a connection's slot, since it could not take them."""
+
+
 class Merchant(Generic[FrameT]):
     """One merchant that somebody listens to here."""
 
@@ -94,6 +111,7 @@ class Subscription(Generic[FrameT]):
 
     __slots__ = (
         "blocked_at",
+        "end_reason",
         "ends_at",
         "is_ended",
         "is_flowing",
@@ -121,6 +139,8 @@ class Subscription(Generic[FrameT]):
         self.is_flowing = False
         """Frames may be offered to the sink: not joining, not blocked, not ended."""
         self.is_ended = False
+        self.end_reason = EndReason.CLIENT_DISCONNECTED
+        """Why it has ended, or will have if it is the client that leaves."""
         self.blocked_at: float | None = None
         self.written_at = now
         self.ends_at = ends_at
@@ -131,7 +151,16 @@ class Subscription(Generic[FrameT]):
 class FanOut(Generic[FrameT]):
     """One frame on its way to all connections of a merchant, which are fixed when it starts."""
 
-    __slots__ = ("frame", "merchant", "oldest", "position", "recipients", "refreshes", "started_at")
+    __slots__ = (
+        "frame",
+        "merchant",
+        "missed",
+        "oldest",
+        "position",
+        "recipients",
+        "refreshes",
+        "started_at",
+    )
 
     def __init__(
         self,
@@ -146,6 +175,8 @@ class FanOut(Generic[FrameT]):
         self.oldest = refreshes[0].version
         self.recipients = tuple(merchant.subscriptions)
         self.position = 0
+        self.missed = 0
+        """Recipients that its frame was not handed to."""
         self.started_at = started_at
 
 
@@ -185,7 +216,8 @@ class Hub(Generic[FrameT]):
     """All subscriptions of this process.
 
     ``encode(merchant_id, refreshes)`` makes the frame of one or several refresh events, in their
-    order; it is called once per fan-out, not once per connection.
+    order; it is called once per fan-out, not once per connection. ``on_fan_out(newest)`` is called
+    as each one begins, with the newest entry in it; not if it only says that history was lost.
     """
 
     def __init__(
@@ -197,6 +229,7 @@ class Hub(Generic[FrameT]):
         clock: Clock,
         *,
         chance: random.Random | None = None,
+        on_fan_out: Callable[[EntryId], None] | None = None,
     ) -> None:
         self._source = source
         self._encode = encode
@@ -204,6 +237,7 @@ class Hub(Generic[FrameT]):
         self._pace = pace
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 (spreads load, guards nothing)
+        self._on_fan_out = on_fan_out
         self._merchants: dict[str, Merchant[FrameT]] = {}
         self._active: deque[FanOut[FrameT]] = deque()
         self._is_writing = False
@@ -212,6 +246,7 @@ class Hub(Generic[FrameT]):
             pace.heartbeat_s / _TICKS_PER_HEARTBEAT, self._visit, clock
         )
         self._count = 0
+        self.tally = HubTally()
         self.is_draining = False
 
     def __len__(self) -> int:
@@ -239,6 +274,7 @@ class Hub(Generic[FrameT]):
         subscription = Subscription(merchant, sink, now, now + age_s)
         merchant.subscriptions[subscription] = None
         self._count += 1
+        self.tally.opened += 1
         self._plan_heartbeat(subscription, now)
         if is_first:
             self._source.watch(merchant_id)
@@ -272,7 +308,7 @@ class Hub(Generic[FrameT]):
         """
         since, subscription.pending = subscription.pending, {}
         for refresh in (*owed, *in_order(since)):
-            keep(subscription.pending, refresh)
+            self.tally.merged += keep(subscription.pending, refresh)
         subscription.is_joining = False
         subscription.is_flowing = not subscription.is_ended and subscription.blocked_at is None
 
@@ -281,6 +317,7 @@ class Hub(Generic[FrameT]):
         if not subscription.pending:
             return None
         frame = self._encode(subscription.merchant.id, in_order(subscription.pending))
+        self.tally.written += len(subscription.pending)
         subscription.pending.clear()
         subscription.written_at = self._clock.time()
         return frame
@@ -305,6 +342,7 @@ class Hub(Generic[FrameT]):
         subscription.is_flowing = False
         subscription.pending.clear()
         self._count -= 1
+        self.tally.closed[subscription.end_reason] += 1
         self._wheel.forget(subscription)
         if subscription.on_armed is not None:
             subscription.on_armed()
@@ -320,6 +358,7 @@ class Hub(Generic[FrameT]):
 
     def end(self, subscription: Subscription[FrameT], reason: EndReason) -> None:
         """End a connection: first its place here, then its last chunk, so that nothing follows."""
+        subscription.end_reason = reason
         if self.unsubscribe(subscription):
             subscription.sink.end(reason)
 
@@ -361,7 +400,7 @@ class Hub(Generic[FrameT]):
         merchant = self._merchants[change.merchant_id]
         merchant.newest = change.newest
         for refresh in self._refreshes(merchant, change):
-            keep(merchant.pending, refresh)
+            self.tally.merged += keep(merchant.pending, refresh)
         delay_s = self._resync_delay_s() if change.is_resync else 0.0
         self._schedule(merchant, delay_s)
 
@@ -396,6 +435,9 @@ class Hub(Generic[FrameT]):
         frame = self._encode(merchant.id, refreshes)
         merchant.fan_out = FanOut(merchant, refreshes, frame, self._clock.time())
         self._active.append(merchant.fan_out)
+        newest = refreshes[-1]
+        if self._on_fan_out is not None and newest.id is not None and newest.reason is None:
+            self._on_fan_out(newest.id)
         if not self._is_writing:
             self._write()
 
@@ -428,12 +470,15 @@ class Hub(Generic[FrameT]):
                 and subscription.version < oldest
                 and subscription.sink.offer(frame)
             ):
+                fan_out.missed += 1
                 self._keep(subscription, fan_out.refreshes)
         fan_out.position = stop
 
     def _finished(self, fan_out: FanOut[FrameT]) -> None:
         merchant = fan_out.merchant
         merchant.fan_out = None
+        handed = len(fan_out.recipients) - fan_out.missed
+        self.tally.written += handed * len(fan_out.refreshes)
         now = merchant.fanned_out_at = self._clock.time()
         # Never back to back: a merchant whose fan-out takes long leaves as much time to the others.
         rest_s = now - fan_out.started_at
@@ -449,18 +494,20 @@ class Hub(Generic[FrameT]):
             return
         news = [refresh for refresh in refreshes if refresh.version > subscription.version]
         for refresh in news:
-            keep(subscription.pending, refresh)
+            self.tally.merged += keep(subscription.pending, refresh)
+        if subscription.is_flowing and news and subscription.version >= refreshes[0].version:
+            self._flush(subscription)  # it joined between the changes in this fan-out
+            return
+        self.tally.skipped += len(news)
         if subscription.is_flowing and news:
-            if subscription.version < refreshes[0].version:
-                self._block(subscription)  # it was offered, and refused
-            else:
-                self._flush(subscription)  # it joined between the changes in this fan-out
+            self._block(subscription)  # it was offered, and refused
 
     def _flush(self, subscription: Subscription[FrameT]) -> None:
         if not subscription.pending:
             return
         frame = self._encode(subscription.merchant.id, in_order(subscription.pending))
         if subscription.sink.offer(frame):
+            self.tally.written += len(subscription.pending)
             subscription.pending.clear()
             subscription.written_at = self._clock.time()
         else:
