@@ -24,7 +24,7 @@ from sse_push.notification import EntryId
 from sse_push.stream.contract import stream_key
 from tests.faults.backends import Backend
 from tests.faults.browsers import Address, Browser, Record
-from tests.nginx_support import Nginx
+from tests.nginx_support import Nginx, replace_once
 from tests.processes import open_fds, workers_of
 from tests.support import SECOND, Redis, Service
 
@@ -277,6 +277,8 @@ class World:
         )
         assert count == 13, f"expected 13 reconnection times, came {count}"
         site.write_text(text)
+        # All browsers come from one address.
+        replace_once(folder, "limit_conn sse_push_address 200", "limit_conn sse_push_address 65535")
 
     def front(self) -> Address:
         """Return where browsers connect to."""
