@@ -15,6 +15,8 @@ import jwt
 import pytest
 
 from tests.integration.test_app import serving_here
+from tests.integration.test_nginx_hardened import recording, yes
+from tests.nginx_support import Nginx
 from tests.support import KEY, SECOND, Publisher, Redis, Service, open_stream, until
 from tests.tokens import (
     AUDIENCE,
@@ -989,6 +991,32 @@ async def test_whoever_reaches_the_unix_socket_is_believed(redis: Redis, tmp_pat
 
     assert named == 200
     assert nobody.status_code == 401
+
+
+@pytest.mark.nginx
+async def test_through_nginx_the_merchants_own_backend_decides(
+    behind: Service, tmp_path: Path, merchant: str
+) -> None:
+    """With the files as they are shipped, whatever a browser claims."""
+    publisher = Publisher(behind.url)
+    claimed = {"X-Merchant-Id": "43"}
+    async with recording() as (backend, address):
+        upstream = f"127.0.0.1:{behind.port}"
+        with Nginx.start(tmp_path / "nginx", upstream, auth_backend=address) as nginx:
+            backend.answer = yes(f"X-Merchant-Id: {merchant}, 44")
+            async with open_stream(nginx.url, merchant, headers=claimed) as stream:
+                await stream.next("refresh")
+                entry_id = await publisher.notify(merchant)
+                told = await stream.next("refresh", 2)
+            async with nginx.client() as client:
+                other = await client.get("/events?merchant_id=43", headers=claimed)
+                backend.answer = yes()
+                nobody = await client.get("/events?merchant_id=43", headers=claimed)
+    await publisher.close()
+
+    assert told.id == entry_id
+    assert (other.status_code, other.json()["error"]) == (403, "forbidden")
+    assert (nobody.status_code, nobody.json()["error"]) == (401, "unauthorized")
 
 
 async def test_elsewhere_the_header_means_nothing(service: Service, merchant: str) -> None:
