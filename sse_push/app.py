@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import TypedDict, cast
 from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -39,6 +41,7 @@ from sse_push.errors import (
 from sse_push.event_stream import SEND_SCOPE_KEY, Streaming
 from sse_push.hub import Hub, Pace
 from sse_push.keys import NotifyKey
+from sse_push.metrics import Metrics
 from sse_push.notification import Change, EntryId, Notification, parse_json
 from sse_push.origin import PREFLIGHT_HEADERS, Origins, refuse_pages
 from sse_push.process import (
@@ -73,6 +76,8 @@ class State(TypedDict):
     hub: Hub[Frame]
     streaming: Streaming
     board: Board
+    errors: dict[str, int]
+    metrics: Metrics
 
 
 # -- endpoints
@@ -160,6 +165,16 @@ async def readyz(request: Request[State]) -> Response:
     return JSONResponse(body, status_code=200 if is_ready else 503)
 
 
+async def metrics(request: Request[State]) -> Response:
+    """GET /metrics -> 200 with the numbers of all workers together, for Prometheus."""
+    told = request.state["metrics"]
+    told.copy()
+    # Reads a file of each worker: not in the loop.
+    accept = request.headers.get("accept", "")
+    content, media_type = await run_in_threadpool(told.render, accept)
+    return Response(content, headers={"Content-Type": media_type})
+
+
 def _authorize_backend(request: Request[State]) -> NotifyKey | None:
     """Let a backend in by its key, and no page, whatever it knows."""
     refuse_pages(request.headers)
@@ -185,6 +200,7 @@ def _soft_answer(request: Request[State], reason: str) -> Response:
     accepts = (request.headers.get("accept") or "*/*").lower()
     if wire.MEDIA_TYPE in accepts or "*/*" in accepts:
         return request.state["streaming"].soft_answer(reason)
+    request.state["errors"]["unavailable"] += 1
     return _error(503, "unavailable", reason, headers={"Retry-After": str(_RETRY_AFTER_S)})
 
 
@@ -235,12 +251,16 @@ async def _notify_all(state: State, values: list[object], key: NotifyKey | None)
         raise TooLarge(f"expected at most {settings.notify_max_items} items, came {len(values)}")
     checked = [_check(value, settings.data_limit_bytes, key) for value in values]
     valid = [each for each in checked if isinstance(each, Notification)]
+    for each in checked:
+        if isinstance(each, PushError):
+            state["errors"][_STATUSES[type(each)][1]] += 1
     appended = iter(await state["appender"].append_all(valid))
     results = [next(appended) if isinstance(each, Notification) else each for each in checked]
     body = [_result(result) for result in results]
     failures = [result for result in results if isinstance(result, StreamUnavailable)]
     if not failures:
         return JSONResponse(body)
+    state["errors"]["unavailable"] += 1
     outcome = "unknown" if any(each.outcome == "unknown" for each in failures) else "not_published"
     return _error(
         503,
@@ -295,21 +315,28 @@ def _error(
     return JSONResponse({"error": code, "detail": detail, **more}, status, headers)
 
 
-async def _on_push_error(_request: Request, exc: Exception) -> Response:
+def _count_error(request: Request, code: str) -> None:
+    errors: dict[str, int] = request.state.errors
+    errors[code] += 1
+
+
+async def _on_push_error(request: Request, exc: Exception) -> Response:
     status, code = _STATUSES[cast("type[PushError]", type(exc))]
+    _count_error(request, code)
     headers: dict[str, str] = {}
     more: dict[str, object] = {}
     if isinstance(exc, StreamUnavailable):
         headers["Retry-After"] = str(_RETRY_AFTER_S)
         more["outcome"] = exc.outcome
-        logger.debug("not stored outcome=%s cause=%r", exc.outcome, exc.__cause__)
+        logger.debug("not stored outcome=%s cause=%s", exc.outcome, exc.__cause__)
     if isinstance(exc, Unauthorized):
         headers["WWW-Authenticate"] = exc.challenge
     return _error(status, code, str(exc), headers=headers, **more)
 
 
-async def _on_client_disconnect(_request: Request, _exc: Exception) -> Response:
+async def _on_client_disconnect(request: Request, _exc: Exception) -> Response:
     """Answer a client that left in the middle of its body; nobody reads it."""
+    _count_error(request, "malformed")
     return _error(400, "malformed", "expected the rest of the body, came its end")
 
 
@@ -318,10 +345,13 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
     detail = exc.detail
     headers = dict(exc.headers or {})
     if exc.status_code == 404:
-        detail = "expected /events, /notify, /revoke, /healthz or /readyz, came another path"
+        detail = (
+            "expected /events, /notify, /revoke, /healthz, /readyz or /metrics, came another path"
+        )
     if exc.status_code == 405:
         detail = f"expected {headers.get('Allow', '')}, came {request.method}"
     code = _CODES.get(exc.status_code, "error")
+    _count_error(request, code)
     return _error(exc.status_code, code, detail, headers=headers)
 
 
@@ -338,7 +368,14 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[State]:
-        state = _build(settings, origins, Board(board_folder))
+        state = _build(settings, origins, board_folder)
+        stopping_since: list[float] = []
+
+        def begin_to_stop() -> None:
+            stopping_since.append(time.monotonic())
+            logger.info("draining streams=%d", len(state["hub"]))
+            state["hub"].drain()
+
         tasks = [
             asyncio.create_task(state["appender"].run(), name="appender"),
             asyncio.create_task(state["follower"].run(), name="tail"),
@@ -354,7 +391,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         try:
             with (
                 exit_if_it_hangs(loop, settings.loop_stall_limit_s),
-                hear_stop(state["hub"].drain, is_supervised=settings.workers > 1),
+                hear_stop(begin_to_stop, is_supervised=settings.workers > 1),
             ):
                 yield state
         finally:
@@ -362,7 +399,11 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            state["metrics"].copy()
             state["board"].erase()
+            for since in stopping_since:
+                took_s, left = time.monotonic() - since, len(state["hub"])
+                logger.info("drained took_s=%.1f streams_left=%d", took_s, left)
 
     app = Starlette(
         routes=[
@@ -372,6 +413,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
             Route("/revoke", revoke, methods=["POST"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
+            Route("/metrics", metrics),
             *routes,
         ],
         exception_handlers={
@@ -400,10 +442,11 @@ def _wrap_events(app: ASGIApp, origins: Origins) -> ASGIApp:
     return wrapped
 
 
-def _build(settings: Settings, origins: Origins, board: Board) -> State:
+def _build(settings: Settings, origins: Origins, folder: Path) -> State:
     assert settings.redis_url is not None, "the embedded server's, or refused at the start"
     url = settings.redis_url.get_secret_value()
     hub: Hub[Frame]
+    told: Metrics
 
     # The two know each other only by these calls: changes come up, wishes go down.
     def on_armed(merchant_id: str, newest: EntryId | None) -> None:
@@ -414,6 +457,9 @@ def _build(settings: Settings, origins: Origins, board: Board) -> State:
 
     def on_revoked(revocation: Revocation, at: float) -> None:
         hub.revoke(revocation, at)
+
+    def on_fan_out(newest: EntryId) -> None:
+        told.fan_out_begins(newest)
 
     follower = Follower(
         url,
@@ -441,6 +487,7 @@ def _build(settings: Settings, origins: Origins, board: Board) -> State:
         asyncio.get_running_loop(),
         encode_expiring=wire.encode_expiring,
         revocations=Revocations(settings.revocation_lifetime_s, settings.token_leeway_s),
+        on_fan_out=on_fan_out,
     )
     streaming = Streaming(
         hub=hub,
@@ -459,6 +506,20 @@ def _build(settings: Settings, origins: Origins, board: Board) -> State:
         stream_ttl_s=settings.stream_ttl_s,
         revocation_lifetime_s=settings.revocation_lifetime_s,
     )
+    errors = dict.fromkeys(
+        (*(code for _, code in _STATUSES.values()), *_CODES.values(), "error"), 0
+    )
+    board = Board(folder)
+    board.write(follower.probe_age_s)
+    told = Metrics(
+        board,
+        folder,
+        hub=hub,
+        follower=follower,
+        appender=appender,
+        streaming=streaming,
+        errors=errors,
+    )
     return State(
         settings=settings,
         gate=Gate(settings),
@@ -468,11 +529,20 @@ def _build(settings: Settings, origins: Origins, board: Board) -> State:
         hub=hub,
         streaming=streaming,
         board=board,
+        errors=errors,
+        metrics=told,
     )
 
 
 async def _keep_board(state: State) -> None:
+    """Tell the other workers, and Prometheus, how this one is."""
+    step_s = min(_BOARD_INTERVAL_S, state["settings"].probe_interval_s)
+    decided_at = -math.inf
     while True:
-        age_s = state["follower"].probe_age_s
-        state["board"].write(age_s if _may_decide(state) else math.inf)
-        await asyncio.sleep(min(_BOARD_INTERVAL_S, state["settings"].probe_interval_s))
+        if _may_decide(state):
+            decided_at = time.monotonic()
+        undecided_s = time.monotonic() - decided_at
+        state["board"].write(max(state["follower"].probe_age_s, undecided_s))
+        due_at = time.monotonic() + step_s
+        await asyncio.sleep(step_s)
+        state["metrics"].tick(max(0.0, time.monotonic() - due_at))

@@ -22,7 +22,9 @@ from uvicorn.supervisors import Multiprocess
 
 from sse_push.app import create_app
 from sse_push.errors import ConfigError
-from sse_push.process import broken, configure_logging
+from sse_push.logs import configure_logging
+from sse_push.metrics import shared_by_workers
+from sse_push.process import broken
 from sse_push.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -112,7 +114,12 @@ def serve(
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if on_bound is not None:
         on_bound(address)
-    with tempfile.TemporaryDirectory(prefix="sse_push-") as folder, sock, _signals_end_it():
+    with (
+        tempfile.TemporaryDirectory(prefix="sse_push-") as folder,
+        shared_by_workers(Path(folder)),
+        sock,
+        _signals_end_it(),
+    ):
         config = uvicorn.Config(
             functools.partial(_create, settings, Path(folder), routes),
             factory=True,
@@ -131,14 +138,16 @@ def serve(
         )
         config.configure_logging()
         logger.info("listening address=%s workers=%d", address, settings.workers)
+        has_started = True
         if settings.workers > 1:
             _Workers(config, [sock]).run()
-            return 0
-        server = uvicorn.Server(config)
-        server.run([sock])
+        else:
+            server = uvicorn.Server(config)
+            server.run([sock])
+            has_started = server.started
     if settings.uds is not None:
         Path(settings.uds).unlink(missing_ok=True)
-    return 0 if server.started and not broken.is_set() else 1
+    return 0 if has_started and not broken.is_set() else 1
 
 
 class _Workers(Multiprocess):
@@ -159,7 +168,7 @@ class _Workers(Multiprocess):
 def _create(
     settings: Settings, folder: Path, routes: Callable[[], Sequence[BaseRoute]] | None
 ) -> object:
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     _tune_process()
     return create_app(settings, folder, () if routes is None else routes())
 

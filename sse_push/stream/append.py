@@ -10,7 +10,8 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, cast
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
@@ -38,6 +39,20 @@ _EXPIRES_REMEMBERED = 50_000
 
 Said = Notification | Revocation
 """What a backend says, and a stream keeps."""
+
+
+@dataclass(slots=True)
+class AppendTally:
+    """What notifications have come to, as it was answered; the numbers only rise."""
+
+    outcomes: dict[Literal["stored"] | Outcome, int] = field(
+        default_factory=lambda: {"stored": 0, "not_published": 0, "unknown": 0}
+    )
+
+    def add(self, results: Sequence[EntryId | StreamUnavailable]) -> None:
+        """Count the results of one request."""
+        for result in results:
+            self.outcomes["stored" if isinstance(result, EntryId) else result.outcome] += 1
 
 
 class _Waiting(NamedTuple):
@@ -73,6 +88,7 @@ class Appender:
         self._sent: frozenset[asyncio.Future[EntryId]] = frozenset()
         self._arrived = asyncio.Event()
         self._expire_due: dict[str, float] = {}
+        self.tally = AppendTally()
 
     async def run(self) -> None:
         """Send what arrives, for ever."""
@@ -104,7 +120,9 @@ class Appender:
             refusal = StreamUnavailable(
                 f"expected fewer than {_APPENDS_WAITING} notifications waiting for Redis"
             )
-            return [refusal for _ in all_said]
+            refused: list[EntryId | StreamUnavailable] = [refusal for _ in all_said]
+            self._count(all_said, refused)
+            return refused
         create_future = asyncio.get_running_loop().create_future
         waiting = [_Waiting(said, create_future()) for said in all_said]
         self._queue.extend(waiting)
@@ -113,10 +131,18 @@ class Appender:
         try:
             if futures:
                 await asyncio.wait(futures, timeout=self._timeout_s)
-            return [self._result(future) for future in futures]
+            results = [self._result(future) for future in futures]
+            self._count(all_said, results)
+            return results
         finally:
             for future in futures:
                 future.cancel()  # withdraws what is still in the queue
+
+    def _count(
+        self, all_said: Sequence[Said], results: Sequence[EntryId | StreamUnavailable]
+    ) -> None:
+        pairs = zip(all_said, results, strict=True)
+        self.tally.add([result for said, result in pairs if isinstance(said, Notification)])
 
     def _result(self, future: asyncio.Future[EntryId]) -> EntryId | StreamUnavailable:
         if not future.done():

@@ -73,10 +73,9 @@ def revoke_commands(
     """
     fields = (text for pair in revocation.to_fields().items() for text in pair)
     oldest_ms = max(0, math.floor((now_s - lifetime_s) * 1000))
-    expire_ms = math.ceil((lifetime_s + _KEPT_LONGER_S) * 1000)
     return (
         ("XADD", REVOCATIONS_KEY, "MINID", "~", oldest_ms, "*", *fields),
-        ("PEXPIRE", REVOCATIONS_KEY, expire_ms),
+        ("EXPIRE", REVOCATIONS_KEY, math.ceil(lifetime_s + _KEPT_LONGER_S)),
     )
 
 
@@ -126,5 +125,5 @@ def _parse_revocation(fields: list[bytes]) -> Revocation | None:
     try:
         return Revocation.from_fields(dict(zip(fields[::2], fields[1::2], strict=True)))
     except InvalidRevocation as exc:
-        logger.warning("a revocation that is none is ignored cause=%r", str(exc))
+        logger.warning("a revocation that is none is ignored cause=%s", exc)
         return None

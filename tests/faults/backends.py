@@ -6,12 +6,15 @@ import asyncio
 import itertools
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import httpx
 
 from sse_push.notification import EntryId
 from tests.support import KEY
+
+_LOOK_S = 0.01
 
 _AT_ONCE = 400
 """More are not begun: a backend has so many workers too."""
@@ -37,8 +40,11 @@ class Backend:
 
     def __init__(self, url: str, merchants: list[str], limit_s: float) -> None:
         self.ledger = Ledger()
+        self.data: str | None = None
+        """Goes along with each notification, to make it large."""
         self._merchants = itertools.cycle(merchants)
         self._limit_s = limit_s
+        self._late_s = 0.0
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[object]] = set()
         self._client = httpx.AsyncClient(
@@ -48,6 +54,14 @@ class Backend:
             limits=httpx.Limits(max_connections=_AT_ONCE, keepalive_expiry=2),
             trust_env=False,
         )
+
+    async def watch_the_clock(self) -> None:
+        """Add up how late this process's own event loop is, until canceled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LOOK_S
+            await asyncio.sleep(_LOOK_S)
+            self._late_s += loop.time() - due
 
     async def publish(self, rate_per_s: float) -> None:
         """Notify until canceled."""
@@ -66,7 +80,9 @@ class Backend:
         ledger = self.ledger
         by = f"n{next(self._numbers)}"
         body = {"merchant_id": merchant_id, "topic": f"t{len(by) % 3}", "by": by}
-        began_at = time.monotonic()
+        if self.data is not None:
+            body["data"] = self.data
+        began_at, late_s = time.monotonic(), self._late_s
         try:
             answer = await self._client.post("/notify", json=body)
         except httpx.ConnectError:
@@ -79,7 +95,8 @@ class Backend:
             if isinstance(exc, httpx.TimeoutException):
                 ledger.wrong.append(f"no answer within {self._limit_s + 10:g} s")
             return None
-        took_s = time.monotonic() - began_at
+        # What this process itself was late is not the service's.
+        took_s = time.monotonic() - began_at - (self._late_s - late_s)
         ledger.slowest_s = max(ledger.slowest_s, took_s)
         if answer.status_code == 200:
             entry_id = EntryId.parse(answer.json()["id"])
@@ -95,14 +112,12 @@ class Backend:
         (ledger.refused if outcome == "not_published" else ledger.unknown).add(by)
         return None
 
-    async def tell_many(self, merchants: list[str]) -> None:
-        """Notify of many in one request, all of which must be taken."""
-        answer = await self._client.post("/notify", json=[{"merchant_id": m} for m in merchants])
+    async def tell_many(self, merchant_id: str, topics: Sequence[str]) -> None:
+        """Notify of many topics in one request, all of which must be taken."""
+        items = [{"merchant_id": merchant_id, "topic": topic} for topic in topics]
+        answer = await self._client.post("/notify", json=items)
         assert answer.status_code == 200, answer.text[:200]
-        for merchant_id, said in zip(merchants, answer.json(), strict=True):
-            entry_id = EntryId.parse(said["id"])
-            newest = self.ledger.newest
-            newest[merchant_id] = max(newest.get(merchant_id, entry_id), entry_id)
+        self.ledger.newest[merchant_id] = EntryId.parse(answer.json()[-1]["id"])
 
     async def tell_until_accepted(self, merchant_id: str, deadline_s: float) -> EntryId:
         """Notify again and again, as a backend should."""

@@ -156,7 +156,7 @@ def test_a_revocation_is_added_and_what_has_lost_its_meaning_is_trimmed(
     add, expire = revoke_commands(revocation, now_s=5000.1239, lifetime_s=3610)
 
     assert add == ("XADD", REVOCATIONS_KEY, "MINID", "~", 1_390_123, "*", *fields)
-    assert expire == ("PEXPIRE", REVOCATIONS_KEY, 3_670_000)
+    assert expire == ("EXPIRE", REVOCATIONS_KEY, 3670)
 
 
 def test_if_redis_does_not_say_the_time_nothing_is_trimmed() -> None:
@@ -189,7 +189,7 @@ def test_a_reply_is_the_revocations_in_it_and_what_is_none_is_logged(
     ]
     assert [record.getMessage() for record in caplog.records] == [
         "a revocation that is none is ignored "
-        "cause='merchant_id is missing, expected whose streams are to end'"
+        "cause=merchant_id is missing, expected whose streams are to end"
     ]
     assert parse_revocations([]) == []
     assert parse_revocations(ResponseError("WRONGTYPE")) is None
