@@ -6,9 +6,9 @@ reaches this process, nor what becomes of the streams that it covers.
 
 from __future__ import annotations
 
+import heapq
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -115,7 +115,8 @@ class Revocations:
         self._wall_clock = wall_clock
         self._since: dict[_Mark, float] = {}
         """When each was said last."""
-        self._order: deque[tuple[float, _Mark]] = deque()
+        self._order: list[tuple[float, _Mark]] = []
+        """A heap, since what is read from Redis again may be older than what we have."""
 
     def __len__(self) -> int:
         return len(self._since)
@@ -133,7 +134,7 @@ class Revocations:
         news = [mark for mark in revocation.marks if self._since.get(mark, -math.inf) < at]
         for mark in news:
             self._since[mark] = at
-            self._order.append((at, mark))
+            heapq.heappush(self._order, (at, mark))
         return bool(news)
 
     def covers(self, grant: Grant) -> bool:
@@ -154,7 +155,7 @@ class Revocations:
         """Let go of what covers no token any more that has not expired."""
         expired_at = self._wall_clock() - self._keep_s
         while self._order and self._order[0][0] <= expired_at:
-            at, mark = self._order.popleft()
+            at, mark = heapq.heappop(self._order)
             if self._since[mark] == at:  # not said again since
                 del self._since[mark]
 
