@@ -61,6 +61,8 @@ logger = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 2
 _BOARD_INTERVAL_S = 1.0
+_DECIDE_S = 0.5
+"""So long a client is kept waiting while revocations are read, as after a start; then put off."""
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
 
@@ -93,9 +95,10 @@ async def events(request: Request[State]) -> Response:
     last_event_id = request.headers.get("last-event-id") or _only(request, "last_event_id")
     if request.method == "HEAD":
         return Response(headers=event_stream.HEADERS, media_type=wire.MEDIA_TYPE)
+    is_decided = state["hub"].is_draining or await _decide(state)
     if state["hub"].is_draining:
         return _soft_answer(request, "server_stopping")
-    if not _may_decide(state):
+    if not is_decided:
         return _soft_answer(request, "not_ready")
     return state["streaming"].open(request.scope, grant, last_event_id)
 
@@ -131,7 +134,7 @@ async def revoke(request: Request[State]) -> Response:
     _require_type(request, _JSON)
     revocation = Revocation.from_value(parse_json(await _body(request, settings.body_limit_bytes)))
     require_covered(key, revocation.merchant_id)
-    if settings.subscribe_auth != "token" and {revocation.token_id, revocation.subject} != {None}:
+    if not _has_tokens(request.state) and {revocation.token_id, revocation.subject} != {None}:
         raise InvalidRevocation(
             "expected merchant_id only: jti and sub are of tokens, and no stream here has one "
             f"(subscribe_auth is {settings.subscribe_auth})"
@@ -185,7 +188,15 @@ def _authorize_backend(request: Request[State]) -> NotifyKey | None:
 
 def _may_decide(state: State) -> bool:
     """Return whether it is known which tokens are revoked, where there are tokens."""
-    return state["settings"].subscribe_auth != "token" or state["follower"].knows_revocations
+    return not _has_tokens(state) or state["follower"].knows_revocations
+
+
+async def _decide(state: State) -> bool:
+    return not _has_tokens(state) or await state["follower"].wait_for_revocations(_DECIDE_S)
+
+
+def _has_tokens(state: State) -> bool:
+    return state["settings"].subscribe_auth == "token"
 
 
 def _only(request: Request[State], name: str) -> str | None:

@@ -7,6 +7,7 @@ decided in ``tail``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -104,6 +105,8 @@ class Follower:
         self._tail = Tail(on_armed, on_change)
         self._revocations = RevocationTail(on_revoked)
         self._revocations_read_at = -math.inf
+        self._has_revocations = asyncio.Event()
+        """Set while we are connected, and have read them to their end on this connection."""
         self.tally = FollowTally(self._tail.tally)
         self._data_limit_bytes = data_limit_bytes
         self._probe_interval_s = probe_interval_s
@@ -139,11 +142,16 @@ class Follower:
         having read them; no longer ago than ``probe_deadline_s``.
         """
         read_age_s = time.monotonic() - self._revocations_read_at
-        return (
-            self._is_connected
-            and self._revocations.is_complete
-            and min(self.probe_age_s, read_age_s) <= self._probe_deadline_s
-        )
+        age_s = min(self.probe_age_s, read_age_s)
+        return self._has_revocations.is_set() and age_s <= self._probe_deadline_s
+
+    async def wait_for_revocations(self, timeout_s: float) -> bool:
+        """Return ``knows_revocations``, after a moment if they are just being read."""
+        if not self._has_revocations.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._has_revocations.wait()
+        return self.knows_revocations
 
     @property
     def redis_time_s(self) -> float:
@@ -240,6 +248,7 @@ class Follower:
             )
         finally:
             self._is_connected = False
+            self._has_revocations.clear()
             await connection.disconnect(nowait=True)
             self._abandon_requests()
 
@@ -320,6 +329,10 @@ class Follower:
         else:
             self._revocations.answered(entries)
             self._revocations_read_at = time.monotonic()
+        if self._revocations.is_complete:
+            self._has_revocations.set()
+        else:
+            self._has_revocations.clear()
         self._wanted.set()
 
     async def _ask(self, command: Command) -> object:

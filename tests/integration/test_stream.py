@@ -978,6 +978,28 @@ async def test_while_redis_does_not_answer_nothing_is_known(mortal: Redis) -> No
         await followed.until_known()
 
 
+async def test_who_asks_while_they_are_read_waits_a_moment(clear: Server) -> None:
+    revoke(clear, "a")
+    async with following(clear.url) as followed:
+        assert not followed.follower.knows_revocations
+        assert await followed.follower.wait_for_revocations(5 * SECOND)
+        assert followed.revoked_names == ["a"]
+
+
+async def test_who_asks_while_redis_is_away_waits_no_longer(mortal: Redis) -> None:
+    async with following(mortal.url, probe_deadline_s=SECOND) as followed:
+        await followed.until_known()
+        mortal.kill()
+        await until(lambda: not followed.follower.knows_revocations, "the loss")
+        began_at = time.monotonic()
+        assert not await followed.follower.wait_for_revocations(0.2)
+        took_s = time.monotonic() - began_at
+        restart(mortal)
+        assert await followed.follower.wait_for_revocations(5 * SECOND)
+
+    assert 0.2 <= took_s < 0.2 + SECOND
+
+
 async def test_while_redis_takes_no_writes_revocations_are_read_and_known(mortal: Redis) -> None:
     """Nothing proves then that a change is announced, so they are read again and again."""
     server = Server(mortal.url)
