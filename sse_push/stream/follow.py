@@ -409,10 +409,10 @@ class Follower:
 
     async def _sweep(self) -> None:
         while True:
-            for step in range(_SWEEP_STEPS):
+            for steps_left in reversed(range(_SWEEP_STEPS)):
                 await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
                 self._tail.sweep(1 / _SWEEP_STEPS)
-                if step == 0 or not self._revocations.is_complete:
+                if steps_left == 0 or not self._revocations.is_complete:
                     self._revocations.mark()
                 self._wanted.set()
 

@@ -978,6 +978,17 @@ async def test_while_redis_does_not_answer_nothing_is_known(mortal: Redis) -> No
         await followed.until_known()
 
 
+async def test_what_was_proved_too_long_ago_is_not_known(clear: Server) -> None:
+    async with following(clear.url) as followed:
+        await followed.until_known()
+        follower = followed.follower
+        follower._probed_at = time.monotonic() - 6 * SECOND
+        assert follower.knows_revocations, "they were read lately"
+        follower._revocations_read_at = follower._probed_at
+        assert not follower.knows_revocations
+        await followed.until_known()  # the next probe
+
+
 async def test_who_asks_while_they_are_read_waits_a_moment(clear: Server) -> None:
     revoke(clear, "a")
     async with following(clear.url) as followed:
@@ -1005,6 +1016,7 @@ async def test_while_redis_takes_no_writes_revocations_are_read_and_known(mortal
     server = Server(mortal.url)
     async with following(mortal.url, probe_deadline_s=0.3 * SECOND) as followed:
         await followed.until_known()
+        await until(lambda: followed.follower.probe_age_s < SECOND, "a probe to come back")
         mortal.cli("CONFIG", "SET", "min-replicas-to-write", "1")
         await until(lambda: followed.follower.probe_age_s > SECOND, "an old probe")
         is_known = followed.follower.knows_revocations
@@ -1031,6 +1043,14 @@ async def test_a_key_that_is_no_stream_is_unknown_and_said_once_and_read_when_it
 
     assert not is_known
     assert caplog.text.count("revocations can't be read cause=WRONGTYPE") == 1
+
+
+async def test_what_may_not_be_read_is_tried_again_until_it_may(mortal: Redis) -> None:
+    mortal.cli("ACL", "SETUSER", "default", "-xrange")
+    async with following(mortal.url) as followed:
+        await until(lambda: followed.follower._revocations.is_refused, "an error")
+        mortal.cli("ACL", "SETUSER", "default", "+xrange")  # which nothing announces
+        await followed.until_known()
 
 
 async def test_a_revocation_that_was_not_announced_is_found_by_the_sweep(
@@ -1200,6 +1220,7 @@ async def test_a_revocation_goes_out_with_the_notifications_that_wait(
         )
 
     assert appender.batches == [3]
+    assert appender.tally.outcomes == {"stored": 2, "not_published": 0, "unknown": 0}
     assert isinstance(first, EntryId)
     assert isinstance(second, EntryId)
     assert isinstance(revoked, EntryId)
