@@ -24,10 +24,13 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sse_push import event_stream, wire
-from sse_push.auth import authorize_notify, authorize_subscribe
+from sse_push.auth import Gate, authorize_notify, require_covered
 from sse_push.errors import (
+    AmbiguousCredentials,
+    Forbidden,
     InvalidMerchantId,
     InvalidNotification,
+    OriginNotAllowed,
     PushError,
     StreamUnavailable,
     TooLarge,
@@ -35,8 +38,10 @@ from sse_push.errors import (
 )
 from sse_push.event_stream import SEND_SCOPE_KEY, Streaming
 from sse_push.hub import Hub, Pace
+from sse_push.keys import NotifyKey
 from sse_push.metrics import Metrics
 from sse_push.notification import Change, EntryId, Notification, parse_json
+from sse_push.origin import PREFLIGHT_HEADERS, Origins, refuse_pages
 from sse_push.process import (
     exit_if_it_hangs,
     hear_stop,
@@ -61,6 +66,8 @@ class State(TypedDict):
     """What the lifespan hands to the endpoints."""
 
     settings: Settings
+    gate: Gate
+    origins: Origins
     appender: Appender
     follower: Follower
     hub: Hub[Frame]
@@ -76,28 +83,37 @@ class State(TypedDict):
 async def events(request: Request[State]) -> Response:
     """GET /events?merchant_id=42[&last_event_id=…] -> 200 ``text/event-stream``."""
     state = request.state
-    auth = state["settings"].subscribe_auth
-    assert auth is not None, "refused at the start"
-    merchant_id = authorize_subscribe(auth, _only(request, "merchant_id"))
+    state["origins"].check(request.headers)
+    grant = state["gate"].authorize_subscribe(request, _only(request, "merchant_id"))
     # The header wins: the browser has been here, and the page may have been rendered long ago.
     last_event_id = request.headers.get("last-event-id") or _only(request, "last_event_id")
     if request.method == "HEAD":
         return Response(headers=event_stream.HEADERS, media_type=wire.MEDIA_TYPE)
     if state["hub"].is_draining:
         return _soft_answer(request, "server_stopping")
-    return state["streaming"].open(request.scope, merchant_id, last_event_id)
+    return state["streaming"].open(request.scope, grant, last_event_id)
+
+
+async def preflight(request: Request[State]) -> Response:
+    """OPTIONS /events from a page of an allowed origin -> 204 with what it may send.
+
+    https://fetch.spec.whatwg.org/#cors-preflight-request
+    """
+    request.state["origins"].check(request.headers)
+    if not {"origin", "access-control-request-method"} <= set(request.headers):
+        raise HTTPException(405, headers={"Allow": "GET, HEAD"})
+    return Response(status_code=204, headers=PREFLIGHT_HEADERS)
 
 
 async def notify(request: Request[State]) -> Response:
     """POST /notify with a notification, or an array of them -> 200 ``{"id": "<ms>-<seq>"}``."""
     settings = request.state["settings"]
-    keys = settings.notify_keys
-    assert keys is not None, "refused at the start"
-    authorize_notify(request.headers.get("authorization"), keys)
+    key = _authorize_backend(request)
     value = _decode(request, await _body(request, settings.body_limit_bytes))
     if isinstance(value, list):
-        return await _notify_all(request.state, value)
+        return await _notify_all(request.state, value, key)
     notification = Notification.from_value(value, data_limit_bytes=settings.data_limit_bytes)
+    require_covered(key, notification.merchant_id)
     entry_id = await request.state["appender"].append(notification)
     return JSONResponse({"id": str(entry_id)})
 
@@ -134,6 +150,14 @@ async def metrics(request: Request[State]) -> Response:
     accept = request.headers.get("accept", "")
     content, media_type = await run_in_threadpool(told.render, accept)
     return Response(content, headers={"Content-Type": media_type})
+
+
+def _authorize_backend(request: Request[State]) -> NotifyKey | None:
+    """Let a backend in by its key, and no page, whatever it knows."""
+    refuse_pages(request.headers)
+    keys = request.state["settings"].notify_keys
+    assert keys is not None, "refused at the start"
+    return authorize_notify(request.headers.getlist("authorization"), keys)
 
 
 def _only(request: Request[State], name: str) -> str | None:
@@ -188,12 +212,12 @@ def _decode_form(body: bytes) -> dict[str, object]:
     return form
 
 
-async def _notify_all(state: State, values: list[object]) -> Response:
+async def _notify_all(state: State, values: list[object], key: NotifyKey | None) -> Response:
     """Answer 200 with a result for each, in order; 503 if Redis has not taken all that it could."""
     settings = state["settings"]
     if len(values) > settings.notify_max_items:
         raise TooLarge(f"expected at most {settings.notify_max_items} items, came {len(values)}")
-    checked = [_check(value, settings.data_limit_bytes) for value in values]
+    checked = [_check(value, settings.data_limit_bytes, key) for value in values]
     valid = [each for each in checked if isinstance(each, Notification)]
     for each in checked:
         if isinstance(each, PushError):
@@ -216,11 +240,13 @@ async def _notify_all(state: State, values: list[object]) -> Response:
     )
 
 
-def _check(value: object, data_limit_bytes: int) -> Notification | PushError:
+def _check(value: object, data_limit_bytes: int, key: NotifyKey | None) -> Notification | PushError:
     try:
-        return Notification.from_value(value, data_limit_bytes=data_limit_bytes)
-    except (InvalidNotification, TooLarge) as exc:
+        notification = Notification.from_value(value, data_limit_bytes=data_limit_bytes)
+        require_covered(key, notification.merchant_id)
+    except (InvalidNotification, TooLarge, Forbidden) as exc:
         return exc
+    return notification
 
 
 def _result(result: EntryId | PushError) -> dict[str, object]:
@@ -240,8 +266,11 @@ def _result(result: EntryId | PushError) -> dict[str, object]:
 _STATUSES: dict[type[PushError], tuple[int, str]] = {
     InvalidMerchantId: (400, "malformed"),
     InvalidNotification: (400, "malformed"),
-    TooLarge: (413, "too_large"),
+    AmbiguousCredentials: (400, "malformed"),
     Unauthorized: (401, "unauthorized"),
+    Forbidden: (403, "forbidden"),
+    OriginNotAllowed: (403, "origin_not_allowed"),
+    TooLarge: (413, "too_large"),
     StreamUnavailable: (503, "unavailable"),
 }
 _CODES = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 415: "unsupported"}
@@ -268,7 +297,7 @@ async def _on_push_error(request: Request, exc: Exception) -> Response:
         more["outcome"] = exc.outcome
         logger.debug("notification not stored outcome=%s cause=%s", exc.outcome, exc.__cause__)
     if isinstance(exc, Unauthorized):
-        headers["WWW-Authenticate"] = "Bearer"
+        headers["WWW-Authenticate"] = exc.challenge
     return _error(status, code, str(exc), headers=headers, **more)
 
 
@@ -300,10 +329,11 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
     ``board_folder``: where the workers of this instance see each other. ``routes`` come after
     the service's own, which is how the demo runs on the same port.
     """
+    origins = Origins(settings.allowed_origins)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[State]:
-        state = _build(settings, board_folder)
+        state = _build(settings, origins, board_folder)
         stopping_since: list[float] = []
 
         def begin_to_stop() -> None:
@@ -343,6 +373,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
     app = Starlette(
         routes=[
             Route("/events", events),
+            Route("/events", preflight, methods=["OPTIONS"]),
             Route("/notify", notify, methods=["POST"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
@@ -357,21 +388,25 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # another path is 404, as every error in JSON
-    return _keep_send(app)
+    return _wrap_events(app, origins)
 
 
-def _keep_send(app: ASGIApp) -> ASGIApp:
-    """Leave the server's own ``send`` in the scope: Starlette wraps it once per layer."""
+def _wrap_events(app: ASGIApp, origins: Origins) -> ASGIApp:
+    """Leave the server's own ``send`` in the scope, and mark answers for pages of other origins.
+
+    Starlette wraps ``send`` once per layer.
+    """
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/events":
             scope[SEND_SCOPE_KEY] = send  # taken out again by event_stream
+            send = origins.mark(scope, send)
         await app(scope, receive, send)
 
     return wrapped
 
 
-def _build(settings: Settings, folder: Path) -> State:
+def _build(settings: Settings, origins: Origins, folder: Path) -> State:
     assert settings.redis_url is not None, "the embedded server's, or refused at the start"
     url = settings.redis_url.get_secret_value()
     hub: Hub[Frame]
@@ -402,6 +437,7 @@ def _build(settings: Settings, folder: Path) -> State:
         send_timeout_s=settings.send_timeout_s,
         max_connection_age_s=settings.max_connection_age_s,
         drain_s=settings.drain_s,
+        token_expiring_s=settings.token_expiring_s,
     )
     hub = Hub(
         follower,
@@ -409,6 +445,7 @@ def _build(settings: Settings, folder: Path) -> State:
         wire.HEARTBEAT,
         pace,
         asyncio.get_running_loop(),
+        encode_expiring=wire.encode_expiring,
         on_fan_out=on_fan_out,
     )
     streaming = Streaming(
@@ -443,6 +480,8 @@ def _build(settings: Settings, folder: Path) -> State:
     )
     return State(
         settings=settings,
+        gate=Gate(settings),
+        origins=origins,
         appender=appender,
         follower=follower,
         hub=hub,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
+import secrets
 import signal
 import time
 from collections.abc import Callable
@@ -18,15 +20,17 @@ import click
 import httpx
 
 from sse_push import __version__
+from sse_push.auth import Gate
 from sse_push.demo import run_demo
 from sse_push.embedded import embedded_server
 from sse_push.errors import ConfigError, InvalidEntryId, PushError
 from sse_push.event_source import Event, StateChange, follow
 from sse_push.logs import configure_logging
-from sse_push.notification import EntryId
+from sse_push.notification import EntryId, parse_merchant_id
 from sse_push.server import serve as serve_until_signal
-from sse_push.settings import KEY_VARIABLE, Settings
+from sse_push.settings import KEY_VARIABLE, TOKEN_VARIABLE, Settings
 from sse_push.stream import examine
+from sse_push.tokens import sign
 
 _URL = "http://127.0.0.1:8000"
 _CANCEL_S = 0.5
@@ -68,6 +72,7 @@ def serve(*, embedded: bool, **flags: str | None) -> int:
     settings = Settings.load(**flags)
     configure_logging(settings.log_level, settings.log_format)
     _refuse_open_doors(settings)
+    Gate(settings)  # a key file that is wrong is said here, and not by each worker
     if embedded and settings.redis_url is not None:
         raise ConfigError("--embedded stands instead of a redis_url: give one or the other")
     if not embedded and settings.redis_url is None:
@@ -86,7 +91,8 @@ def serve(*, embedded: bool, **flags: str | None) -> int:
     "--crowd", default=0, metavar="N", show_default=True, help="simulated buyers, with streams"
 )
 @click.option("--redis-url", help="a Redis to use instead of an embedded server")
-def demo(*, host: str, port: int, crowd: int, redis_url: str | None) -> int:
+@click.option("--tokens", is_flag=True, help="listen with tokens, which the cinema hands out")
+def demo(*, host: str, port: int, crowd: int, redis_url: str | None, tokens: bool) -> int:
     """Run a small cinema: open it in two windows, sell a seat in one, see it sold in the other.
 
     Everything is on one port, and open to whoever can reach it.
@@ -95,17 +101,19 @@ def demo(*, host: str, port: int, crowd: int, redis_url: str | None) -> int:
     Example:
       sse-push demo --crowd 200
     """
+    token_key = secrets.token_hex(32) if tokens else None
     with contextlib.nullcontext(redis_url) if redis_url else embedded_server() as url:
         settings = Settings.load(
             host=host,
             port=port,
             redis_url=url,
-            subscribe_auth="none",
+            subscribe_auth="token" if tokens else "none",
+            token_keys=token_key,
             notify_keys="none",
             drain_s=5.0,
         )
         configure_logging(settings.log_level, settings.log_format)
-        return run_demo(settings, crowd, click.echo)
+        return run_demo(settings, token_key, crowd, click.echo)
 
 
 @main.command()
@@ -122,6 +130,7 @@ def check(**flags: str | None) -> int:
     settings = Settings.load(**flags)
     for name, text in settings.safe().items():
         click.echo(f"{name:24} {text}")
+    _check_keys(settings)
     if settings.redis_url is None:
         raise ConfigError("redis_url: expected the URL of a Redis to look at, came none")
     url = settings.redis_url.get_secret_value()
@@ -176,7 +185,10 @@ def notify(
 @click.option("--url", default=_URL, show_default=True, help="where the service is")
 @click.option("--last-event-id", default="", metavar="ID", help="resume as if this had been seen")
 @click.option("--heartbeats", is_flag=True, help="print heartbeats as well")
-def tail(*, merchant_id: str, url: str, last_event_id: str, heartbeats: bool) -> int:
+@click.option("--token", envvar=TOKEN_VARIABLE, help="a token, as `sse-push token` prints one")
+def tail(
+    *, merchant_id: str, url: str, last_event_id: str, heartbeats: bool, token: str | None
+) -> int:
     """Listen as a browser does, and print each event with its age; end with Ctrl-C.
 
     The age is the time since Redis gave the entry its ID, by this machine's clock.
@@ -185,16 +197,71 @@ def tail(*, merchant_id: str, url: str, last_event_id: str, heartbeats: bool) ->
     Example:
       sse-push tail 42
     """
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_tail(url, merchant_id, last_event_id, heartbeats=heartbeats))
+        asyncio.run(_tail(url, merchant_id, last_event_id, headers, heartbeats=heartbeats))
     return 0
 
 
-async def _tail(url: str, merchant_id: str, last_event_id: str, *, heartbeats: bool) -> None:
+@main.command()
+@click.argument("merchants", metavar="MERCHANT...", nargs=-1, required=True)
+@click.option("--expires-in", default="15m", show_default=True, help="as in 90s, 15m or 1h")
+@click.option("--sub", help="whom it is for; what can be revoked together")
+@click.option("--jti", help="its own ID; by default a random one")
+def token(*, merchants: tuple[str, ...], expires_in: str, sub: str | None, jti: str | None) -> int:
+    """Print a token that lets its owner listen to MERCHANT, for trying out.
+
+    It is signed by HS256 with the first of SSE_PUSH_TOKEN_KEYS, and has the aud and the iss that
+    the service expects. Your own backend makes its own, with any JWT library.
+
+    \b
+    Example:
+      SSE_PUSH_TOKEN_KEYS=$SECRET sse-push token 42 --expires-in 15m
+    """
+    settings = Settings.load()
+    if not settings.token_keys:
+        raise ConfigError(
+            "token_keys (SSE_PUSH_TOKEN_KEYS): expected an HMAC secret to sign with, came none"
+        )
+    lifetime_s = _seconds(expires_in)
+    if not 1 <= lifetime_s <= settings.token_max_lifetime_s:
+        raise click.BadParameter(
+            f"expected 1 s to {settings.token_max_lifetime_s:g} s (token_max_lifetime_s), "
+            f"came {expires_in!r}",
+            param_hint="--expires-in",
+        )
+    click.echo(
+        sign(
+            settings.token_keys[0],
+            [parse_merchant_id(each) for each in merchants],
+            lifetime_s=lifetime_s,
+            subject=sub,
+            token_id=jti,
+            audience=settings.token_audience,
+            issuer=settings.token_issuer,
+        )
+    )
+    return 0
+
+
+def _seconds(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,6})([smh])", text)
+    if match is None:
+        raise click.BadParameter(
+            f"expected a time as in 90s, 15m or 1h, came {text!r}", param_hint="--expires-in"
+        )
+    return int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+async def _tail(
+    url: str, merchant_id: str, last_event_id: str, headers: dict[str, str], *, heartbeats: bool
+) -> None:
     """Listen until SIGINT; told by a handler, since a library may swallow a cancellation."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
-    listening = asyncio.create_task(_listen(url, merchant_id, last_event_id, heartbeats=heartbeats))
+    listening = asyncio.create_task(
+        _listen(url, merchant_id, last_event_id, headers, heartbeats=heartbeats)
+    )
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait([listening, stopped], return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
@@ -205,9 +272,11 @@ async def _tail(url: str, merchant_id: str, last_event_id: str, *, heartbeats: b
         await asyncio.wait([listening], timeout=_CANCEL_S)
 
 
-async def _listen(url: str, merchant_id: str, last_event_id: str, *, heartbeats: bool) -> None:
+async def _listen(
+    url: str, merchant_id: str, last_event_id: str, headers: dict[str, str], *, heartbeats: bool
+) -> None:
     target = httpx.URL(f"{url.rstrip('/')}/events", params={"merchant_id": merchant_id})
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(headers=headers) as client:
         async for came in follow(client, str(target), last_event_id):
             if isinstance(came, StateChange):
                 _say(f"{came.state}{f' {came.why}' if came.why else ''}")
@@ -232,12 +301,22 @@ def _with_redis(settings: Settings, url: str) -> Settings:
     return Settings.load(**{**given, "redis_url": url})
 
 
+def _check_keys(settings: Settings) -> None:
+    keys = Gate(settings).token_keys
+    for algorithm in dict.fromkeys(key.algorithm for key in keys):
+        several = [key for key in keys if key.algorithm == algorithm]
+        kids = ", ".join(key.kid for key in several if key.kid is not None)
+        click.echo(
+            f"{'token keys':24} {algorithm}: {len(several)}{f', kid {kids}' if kids else ''}"
+        )
+
+
 def _refuse_open_doors(settings: Settings) -> None:
     missing = []
     if settings.subscribe_auth is None:
         missing.append(
             "subscribe_auth (SSE_PUSH_SUBSCRIBE_AUTH, --subscribe-auth): expected who may listen, "
-            "came nothing; `none` lets anyone"
+            "came nothing; `token` lets whoever has one, `header` whom a proxy names, `none` anyone"
         )
     if settings.notify_keys is None:
         missing.append(

@@ -34,8 +34,30 @@ class InvalidMerchantId(PushError):
     """A text cannot name a merchant."""
 
 
+class AmbiguousCredentials(PushError):
+    """A request shows several credentials, or one several times, and only one can be meant."""
+
+
 class Unauthorized(PushError):
-    """Nobody has shown that they may do this; trying again without a change is no use."""
+    """Nobody has shown that they may do this; trying again without a change is no use.
+
+    ``challenge`` is for the header ``WWW-Authenticate``: a token that came, and lets nobody in, is
+    told from none.
+
+    https://www.rfc-editor.org/rfc/rfc6750#section-3
+    """
+
+    def __init__(self, text: str, challenge: str = "Bearer") -> None:
+        super().__init__(text)
+        self.challenge = challenge
+
+
+class Forbidden(PushError):
+    """Somebody we know may not do this with this merchant, whether or not there is such a one."""
+
+
+class OriginNotAllowed(PushError):
+    """A page of another origin asks, by a browser that would show it our answer."""
 
 
 class StreamUnavailable(PushError):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import random
 import secrets
 import socket
@@ -25,6 +26,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from sse_push.errors import InvalidEntryId
+from sse_push.grant import Grant
 from sse_push.hub import EndReason, Hub, Subscription
 from sse_push.notification import Entry, EntryId
 from sse_push.refresh import Refresh
@@ -139,13 +141,13 @@ class Streaming:
         )
 
     def open(
-        self, scope: Scope, merchant_id: str, last_event_id: str | None
+        self, scope: Scope, grant: Grant, last_event_id: str | None
     ) -> TransportStream | PortableStream:
         """Return the response that streams to this client, by the fastest way there is."""
         cycle = _uvicorn_cycle(scope)
         if cycle is None:
-            return PortableStream(self, merchant_id, last_event_id)
-        return TransportStream(self, merchant_id, last_event_id, cycle)
+            return PortableStream(self, grant, last_event_id)
+        return TransportStream(self, grant, last_event_id, cycle)
 
 
 _PROCESS_ID = secrets.token_hex(4)
@@ -259,18 +261,19 @@ class TransportStream(Response):
     def __init__(
         self,
         streaming: Streaming,
-        merchant_id: str,
+        grant: Grant,
         last_event_id: str | None,
         cycle: RequestResponseCycle,
     ) -> None:
         self.raw_headers = _RAW_HEADERS
         self._streaming = streaming
-        self._merchant_id = merchant_id
+        self._grant = grant
         self._last_event_id = last_event_id
         self._cycle = cycle
         self._flow = cycle.flow
         self._write = cycle.transport.write
         self._subscription: Subscription[Frame] | None = None
+        self._expires_at = math.inf
         self._end_reason: EndReason | None = None
         self._is_open = False
         """The first bytes are out, and nothing of ours waits in ``send``."""
@@ -279,7 +282,8 @@ class TransportStream(Response):
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client leaves or ``end`` is called."""
         hub = self._streaming.hub
-        self._subscription = hub.subscribe(self._merchant_id, self)
+        self._subscription = hub.subscribe(self._grant, self)
+        self._expires_at = self._subscription.expires_at
         beginning = _Beginning(self._streaming, self._subscription, self._last_event_id)
         try:
             self._bound_buffers()
@@ -313,12 +317,16 @@ class TransportStream(Response):
         """Complete the response with a goodbye, or cut off a client that takes no bytes."""
         self._end_reason = reason
         if reason is EndReason.STALLED:
-            logger.debug("client takes no bytes merchant_id=%s", self._merchant_id)
+            logger.debug("client takes no bytes merchant_id=%s", self._grant.merchant_id)
             self._cycle.transport.abort()
         elif self._is_open or self._task is not None:
             self._is_open = False
             self._start(self._finish(reason), "finish")
-        # else: the first bytes are being written, and _opened comes next
+        elif reason is EndReason.TOKEN_EXPIRED:
+            # The first bytes are being written, and _opened comes next, or it is too late for it.
+            loop = asyncio.get_running_loop()
+            loop.call_at(self._expires_at, self._cycle.transport.abort)
+        # else: _opened comes next
 
     def _opened(self) -> None:
         if self._end_reason is not None:
@@ -331,7 +339,7 @@ class TransportStream(Response):
     def _start(self, work: Coroutine[None, None, None], name: str) -> None:
         if self._task is not None:
             self._task.cancel()
-        self._task = asyncio.create_task(work, name=f"{name} {self._merchant_id}")
+        self._task = asyncio.create_task(work, name=f"{name} {self._grant.merchant_id}")
         self._task.add_done_callback(self._check)
 
     def _check(self, task: asyncio.Task[None]) -> None:
@@ -352,15 +360,17 @@ class TransportStream(Response):
 
     async def _finish(self, reason: EndReason) -> None:
         goodbye = encode_goodbye(reason.value, self._streaming.jittered_retry_ms())
+        loop = asyncio.get_running_loop()
+        # What the client has not taken when its token expires, it does not get.
+        deadline = min(loop.time() + self._streaming.send_timeout_s, self._expires_at)
         try:
-            async with asyncio.timeout(self._streaming.send_timeout_s):
+            async with asyncio.timeout_at(deadline):
                 await self._send(goodbye, more_body=False)
         except TimeoutError:
             self._cycle.transport.abort()
             return
         # The transport closes once its buffer is empty, which needs a client that reads.
-        loop = asyncio.get_running_loop()
-        loop.call_later(self._streaming.send_timeout_s, self._cycle.transport.abort)
+        loop.call_at(deadline, self._cycle.transport.abort)
 
     def _bound_buffers(self) -> None:
         transport = self._cycle.transport
@@ -380,7 +390,7 @@ class PortableStream(EventSourceResponse):
     none for Redis.
     """
 
-    def __init__(self, streaming: Streaming, merchant_id: str, last_event_id: str | None) -> None:
+    def __init__(self, streaming: Streaming, grant: Grant, last_event_id: str | None) -> None:
         super().__init__(
             self._events(),
             headers=HEADERS,
@@ -391,7 +401,7 @@ class PortableStream(EventSourceResponse):
         # Our drain ends each stream with a goodbye; the library would cancel them all at once.
         AppStatus.disable_automatic_graceful_drain()
         self._streaming = streaming
-        self._merchant_id = merchant_id
+        self._grant = grant
         self._last_event_id = last_event_id
         self._subscription: Subscription[Frame] | None = None
         self._end_reason: EndReason | None = None
@@ -403,12 +413,17 @@ class PortableStream(EventSourceResponse):
         """Stream until the client leaves or ``end`` is called."""
         hub = self._streaming.hub
         # Here and not in the generator, which never starts if the client leaves at once.
-        self._subscription = hub.subscribe(self._merchant_id, self)
+        self._subscription = hub.subscribe(self._grant, self)
+        expires_at = self._subscription.expires_at
         try:
-            await super().__call__(scope, receive, send)
+            # What the client has not taken when its token expires, it does not get.
+            async with asyncio.timeout_at(None if expires_at == math.inf else expires_at):
+                await super().__call__(scope, receive, send)
         except SendTimeoutError:
-            logger.debug("client takes no bytes merchant_id=%s", self._merchant_id)
+            logger.debug("client takes no bytes merchant_id=%s", self._grant.merchant_id)
             hub.end(self._subscription, EndReason.STALLED)
+        except TimeoutError:
+            logger.debug("token expired merchant_id=%s", self._grant.merchant_id)
         finally:
             hub.unsubscribe(self._subscription)
             self._subscription = None  # it holds us: together they would wait for the collector

@@ -10,11 +10,14 @@ from __future__ import annotations
 import enum
 import math
 import random
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from sse_push.expiry import Expiries, Expiry
+from sse_push.grant import Grant
 from sse_push.notification import Change, EntryId
 from sse_push.refresh import Pending, Reason, Refresh, in_order, keep
 from sse_push.timer_wheel import Clock, Timer, TimerWheel
@@ -27,6 +30,7 @@ class EndReason(enum.Enum):
     STALLED = "stalled"
     CONNECTION_AGE = "connection_age"
     SERVER_STOPPING = "server_stopping"
+    TOKEN_EXPIRED = "token_expired"  # noqa: S105 (no password)
     FAILED = "failed"
     """An error of ours, which the log has; the browser comes back."""
 
@@ -113,6 +117,9 @@ class Subscription(Generic[FrameT]):
         "blocked_at",
         "end_reason",
         "ends_at",
+        "expires_at",
+        "expiry",
+        "grant",
         "is_ended",
         "is_flowing",
         "is_joining",
@@ -126,9 +133,18 @@ class Subscription(Generic[FrameT]):
     )
 
     def __init__(
-        self, merchant: Merchant[FrameT], sink: Sink[FrameT], now: float, ends_at: float
+        self,
+        merchant: Merchant[FrameT],
+        grant: Grant,
+        sink: Sink[FrameT],
+        now: float,
+        ends_at: float,
     ) -> None:
         self.merchant = merchant
+        self.grant = grant
+        self.expiry: Expiry[Subscription[FrameT]] | None = None
+        self.expires_at = math.inf
+        """When its token expires, by the event loop's clock; nothing is written after that."""
         self.on_armed: Callable[[], None] | None = None
         self.sink = sink
         self.version = merchant.version
@@ -189,6 +205,7 @@ class Pace:
     send_timeout_s: float
     max_connection_age_s: float
     drain_s: float
+    token_expiring_s: float = 30.0
 
 
 _WRITES_PER_LOOK = 32
@@ -218,6 +235,8 @@ class Hub(Generic[FrameT]):
     ``encode(merchant_id, refreshes)`` makes the frame of one or several refresh events, in their
     order; it is called once per fan-out, not once per connection. ``on_fan_out(newest)`` is called
     as each one begins, with the newest entry in it; not if it only says that history was lost.
+    ``encode_expiring(seconds)`` makes the frame that tells of a token's end; without it nobody is
+    told.
     """
 
     def __init__(
@@ -228,7 +247,9 @@ class Hub(Generic[FrameT]):
         pace: Pace,
         clock: Clock,
         *,
+        encode_expiring: Callable[[int], FrameT] | None = None,
         chance: random.Random | None = None,
+        wall_clock: Callable[[], float] = time.time,
         on_fan_out: Callable[[EntryId], None] | None = None,
     ) -> None:
         self._source = source
@@ -245,6 +266,14 @@ class Hub(Generic[FrameT]):
         self._wheel: TimerWheel[Subscription[FrameT]] = TimerWheel(
             pace.heartbeat_s / _TICKS_PER_HEARTBEAT, self._visit, clock
         )
+        self._encode_expiring = encode_expiring
+        self._expiries: Expiries[Subscription[FrameT]] = Expiries(
+            pace.token_expiring_s,
+            self._tell_expiring,
+            lambda subscription: self.end(subscription, EndReason.TOKEN_EXPIRED),
+            clock,
+            wall_clock,
+        )
         self._count = 0
         self.tally = HubTally()
         self.is_draining = False
@@ -260,22 +289,27 @@ class Hub(Generic[FrameT]):
 
     # -- joining and leaving
 
-    def subscribe(self, merchant_id: str, sink: Sink[FrameT]) -> Subscription[FrameT]:
+    def subscribe(self, grant: Grant, sink: Sink[FrameT]) -> Subscription[FrameT]:
         """Give a connection its place, before anything is awaited on its behalf.
 
-        What is published from now on waits in its slot until ``admit``.
+        What is published from now on waits in its slot until ``admit``. It ends when its grant
+        expires, or before that.
         """
+        merchant_id = grant.merchant_id
         merchant = self._merchants.get(merchant_id)
         is_first = merchant is None
         if merchant is None:
             merchant = self._merchants[merchant_id] = Merchant(merchant_id)
         now = self._clock.time()
         age_s = self._pace.max_connection_age_s * self._chance.uniform(0.8, 1.2)
-        subscription = Subscription(merchant, sink, now, now + age_s)
+        subscription = Subscription(merchant, grant, sink, now, now + age_s)
         merchant.subscriptions[subscription] = None
         self._count += 1
         self.tally.opened += 1
         self._plan_heartbeat(subscription, now)
+        if grant.expires_at is not None:
+            subscription.expiry = self._expiries.add(subscription, grant.expires_at)
+            subscription.expires_at = subscription.expiry.at
         if is_first:
             self._source.watch(merchant_id)
         return subscription
@@ -344,6 +378,9 @@ class Hub(Generic[FrameT]):
         self._count -= 1
         self.tally.closed[subscription.end_reason] += 1
         self._wheel.forget(subscription)
+        if subscription.expiry is not None:
+            self._expiries.forget(subscription.expiry)
+            subscription.expiry = None  # it holds us: together they would wait for the collector
         if subscription.on_armed is not None:
             subscription.on_armed()
             subscription.on_armed = None
@@ -555,3 +592,14 @@ class Hub(Generic[FrameT]):
                 self._block(subscription)
                 return
         self._plan_heartbeat(subscription, heard_at)
+
+    def _tell_expiring(self, subscription: Subscription[FrameT], expires_in_s: int) -> bool:
+        """Say that a token is about to expire; False if that can't be said now."""
+        if self._encode_expiring is None:
+            return True
+        if subscription.blocked_at is not None:
+            return False
+        if not subscription.sink.offer(self._encode_expiring(expires_in_s)):
+            self._block(subscription)
+            return False
+        return True

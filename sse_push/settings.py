@@ -6,8 +6,11 @@ Built once, by ``cli``, and passed in. No other module reads the environment.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit, urlunsplit
 
@@ -22,22 +25,63 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from sse_push.errors import ConfigError
+from sse_push.keys import NotifyKey, TokenSecret
 
 PREFIX = "SSE_PUSH_"
-KEY_CHARACTERS_MIN = 16
 KEY_VARIABLE = f"{PREFIX}NOTIFY_KEY"
 """Not a setting: the key with which ``sse-push notify`` speaks to a service."""
+TOKEN_VARIABLE = f"{PREFIX}TOKEN"
+"""Not a setting: the token with which ``sse-push tail`` listens."""
+
+_SECRET_SETTINGS = ("notify_keys", "token_keys", "redis_url")
 
 
-def _split_keys(value: object) -> object:
-    if not isinstance(value, str) or value == "none":
-        return value
-    return tuple(SecretStr(key.strip()) for key in value.split(","))
+def _list_of(parse: Callable[[str], object], word: str | None = None) -> BeforeValidator:
+    """Read a comma-separated text as a tuple; ``word`` stands instead of a list."""
 
+    def split(value: object) -> object:
+        if not isinstance(value, str) or value == word:
+            return value
+        return tuple(parse(item.strip()) for item in value.split(","))
+
+    return BeforeValidator(split)
+
+
+def _origin(text: str) -> str:
+    """Check an origin as a browser writes it.
+
+    https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin
+    """
+    if text == "*":
+        return text
+    match = _ORIGIN.fullmatch(text)
+    if match is None or match["port"] == {"http": "80", "https": "443"}[match["scheme"]]:
+        raise ValueError(
+            "expected origins as browsers send them, in lower case, without a default port or a "
+            f"path, as in https://app.example; one is {text!r}"
+        )
+    return text
+
+
+_ORIGIN = re.compile(
+    r"(?P<scheme>https?)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
+)
+_COOKIE_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
+"""A token of RFC 9110: https://www.rfc-editor.org/rfc/rfc6265#section-4.1.1"""
 
 NotifyKeys = Annotated[
-    tuple[SecretStr, ...] | Literal["none"], NoDecode, BeforeValidator(_split_keys)
+    tuple[NotifyKey, ...] | Literal["none"], NoDecode, _list_of(NotifyKey.parse, "none")
 ]
+TokenSecrets = Annotated[tuple[TokenSecret, ...], NoDecode, _list_of(TokenSecret.parse)]
+Algorithms = Annotated[
+    tuple[Literal["HS256", "RS256", "ES256", "EdDSA"], ...], NoDecode, _list_of(str)
+]
+Networks = Annotated[
+    tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...],
+    NoDecode,
+    _list_of(ipaddress.ip_network),
+]
+OriginList = Annotated[tuple[str, ...], NoDecode, _list_of(_origin)]
 
 
 class Settings(BaseSettings):
@@ -57,12 +101,66 @@ class Settings(BaseSettings):
         None, description="`redis://`, `rediss://` or `unix://` URL of Redis or Valkey"
     )
     workers: int = Field(1, ge=1, le=256, description="processes that share the listening socket")
-    subscribe_auth: Literal["none"] | None = Field(
-        None, description="who may listen; `none`: anyone. Must be said"
+    subscribe_auth: Literal["none", "token", "header"] | None = Field(
+        None,
+        description="who may listen: `token`, whoever has one; `header`, whom a proxy names; "
+        "`none`, anyone. Must be said",
     )
     notify_keys: NotifyKeys | None = Field(
         None,
-        description="bearer keys that may notify, comma-separated; `none`: anyone. Must be said",
+        description="bearer keys that may notify, comma-separated, each with the merchants that "
+        "it is for, if not all: `KEY 42 shop-*`; `none`: anyone. Must be said",
+    )
+    token_keys: TokenSecrets = Field(
+        (),
+        description="HMAC secrets that check tokens, comma-separated, each `SECRET` or "
+        "`kid=SECRET`",
+    )
+    token_keys_file: Path | None = Field(
+        None, description="file of keys that check tokens: a JWK Set, or public keys in PEM"
+    )
+    token_algorithms: Algorithms = Field(
+        ("HS256",),
+        min_length=1,
+        description="algorithms of tokens, comma-separated: HS256, RS256, ES256, EdDSA",
+    )
+    token_audience: str | None = Field(
+        None, min_length=1, description="what a token's `aud` has to name; unset: it has none"
+    )
+    token_issuer: str | None = Field(
+        None, min_length=1, description="what a token's `iss` has to be; unset: anything"
+    )
+    token_leeway_s: float = Field(
+        5.0,
+        ge=0,
+        le=60,
+        description="a token's `iat` and `nbf` may be ahead of our clock by this; "
+        "`exp` is never forgiven",
+    )
+    token_max_lifetime_s: float = Field(
+        3600.0, ge=1, le=86_400, description="a token that lives longer than this is refused"
+    )
+    token_expiring_s: float = Field(
+        30.0,
+        ge=0.1,
+        le=3600,
+        description="an `expiring` event comes this long before a token's `exp`, or at half of its "
+        "time if that is later",
+    )
+    token_cookie: str | None = Field(
+        None,
+        pattern=_COOKIE_NAME,
+        description="cookie in which a token may come, as in `__Host-push`; unset: none is read",
+    )
+    trusted_proxies: Networks = Field(
+        (),
+        description="proxies that may name a client's merchant, comma-separated IPs and CIDRs; "
+        "whoever reaches `uds` is one",
+    )
+    allowed_origins: OriginList = Field(
+        (),
+        description="other origins whose pages may listen, comma-separated, as in "
+        "`https://app.example`; `*`: any",
     )
 
     heartbeat_s: float = Field(
@@ -157,14 +255,10 @@ class Settings(BaseSettings):
 
     @field_validator("notify_keys")
     @classmethod
-    def _keys_are_strong(cls, value: NotifyKeys | None) -> NotifyKeys | None:
-        for key in value if isinstance(value, tuple) else ():
-            text = key.get_secret_value()
-            if len(text) < KEY_CHARACTERS_MIN or not text.isascii() or not text.isprintable():
-                raise ValueError(
-                    f"each key needs at least {KEY_CHARACTERS_MIN} printable ASCII characters, "
-                    f"one has {len(text)}; `openssl rand -hex 24` makes a good one"
-                )
+    def _keys_differ(cls, value: NotifyKeys | None) -> NotifyKeys | None:
+        keys = value if isinstance(value, tuple) else ()
+        if len({key.secret.get_secret_value() for key in keys}) != len(keys):
+            raise ValueError("expected each key once, came one twice")
         return value
 
     @field_validator("redis_url")
@@ -215,11 +309,47 @@ class Settings(BaseSettings):
                 self.uds is not None and {"host", "port"} & self.model_fields_set != set(),
                 "uds stands instead of host and port: set one or the other",
             ),
+            *self._contradictions_of_access(),
         ]
         for is_contradiction, text in contradictions:
             if is_contradiction:
                 raise ValueError(text)
         return self
+
+    def _contradictions_of_access(self) -> list[tuple[bool, str]]:
+        has_keys = bool(self.token_keys) or self.token_keys_file is not None
+        return [
+            (
+                self.subscribe_auth == "token" and not has_keys,
+                "subscribe_auth (token) needs keys that check tokens: token_keys or "
+                "token_keys_file",
+            ),
+            (
+                self.subscribe_auth in ("none", "header") and has_keys,
+                f"subscribe_auth ({self.subscribe_auth}) must be token if token_keys or "
+                "token_keys_file is set",
+            ),
+            (
+                bool(self.token_keys) and "HS256" not in self.token_algorithms,
+                f"token_keys are for HS256, which token_algorithms "
+                f"({','.join(self.token_algorithms)}) leaves out",
+            ),
+            (
+                self.subscribe_auth == "header" and self.uds is None and not self.trusted_proxies,
+                "subscribe_auth (header) needs trusted_proxies, or uds: anybody could set the "
+                "header",
+            ),
+            (
+                "*" in self.allowed_origins and len(self.allowed_origins) > 1,
+                "allowed_origins: expected * or a list, came both",
+            ),
+            (
+                "*" in self.allowed_origins
+                and (self.token_cookie is not None or self.subscribe_auth == "header"),
+                "allowed_origins (*) must be a list where a cookie says who listens "
+                "(token_cookie, subscribe_auth=header)",
+            ),
+        ]
 
     @classmethod
     def load(cls, **flags: object) -> Self:
@@ -237,12 +367,17 @@ class Settings(BaseSettings):
 
     def safe(self) -> dict[str, str]:
         """Return every setting as text that may be shown: without secrets."""
-        shown = {name: str(getattr(self, name)) for name in type(self).model_fields}
-        if isinstance(self.notify_keys, tuple):
-            shown["notify_keys"] = f"{len(self.notify_keys)} key(s), not shown"
+        shown = {name: _text(getattr(self, name)) for name in type(self).model_fields}
+        for name, keys in (("notify_keys", self.notify_keys), ("token_keys", self.token_keys)):
+            if keys and isinstance(keys, tuple):
+                shown[name] = f"{len(keys)} key(s), not shown"
         if self.redis_url is not None:
             shown["redis_url"] = mask_password(self.redis_url.get_secret_value())
         return shown
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) or "None" if isinstance(value, tuple) else str(value)
 
 
 def mask_password(url: str) -> str:
@@ -255,7 +390,7 @@ def mask_password(url: str) -> str:
 
 
 def _refuse_unknown(environ: Mapping[str, str], known: frozenset[str]) -> None:
-    names = {f"{PREFIX}{name.upper()}" for name in known} | {KEY_VARIABLE}
+    names = {f"{PREFIX}{name.upper()}" for name in known} | {KEY_VARIABLE, TOKEN_VARIABLE}
     unknown = sorted(
         name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in names
     )
@@ -270,7 +405,8 @@ def _describe(exc: ValidationError) -> list[str]:
     for error in exc.errors():
         name = str(error["loc"][0]) if error["loc"] else ""
         text = error["msg"].removeprefix("Value error, ")
-        came = "" if name in ("notify_keys", "redis_url", "") else f", came {error['input']!r}"
+        is_shown = name not in (*_SECRET_SETTINGS, "")
+        came = f", came {error['input']!r}" if is_shown else ""
         variable = f"{name} ({PREFIX}{name.upper()}): " if name else ""
         line = f"{variable}{text[:1].lower()}{text[1:]}{came}"
         if line not in lines:

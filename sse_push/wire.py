@@ -79,6 +79,11 @@ def encode_goodbye(reason: str, retry_ms: int) -> bytes:
     return f'retry: {retry_ms}\nevent: goodbye\ndata: {{"reason":"{reason}"}}\n\n'.encode()
 
 
+def encode_expiring(expires_in_s: int) -> Frame:
+    """Encode the word that a stream's token expires; without id, since it stands for no change."""
+    return Frame.of(b'event: expiring\ndata: {"expires_in_s":%d}\n\n' % expires_in_s)
+
+
 # A named event, since a comment never reaches JavaScript; with data, since an event without
 # is not dispatched; without id, since it stands for no change.
 HEARTBEAT = Frame.of(b"event: heartbeat\ndata: {}\n\n")

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import httpx
+import jwt
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -24,6 +25,8 @@ from sse_push.demo.cinema import ROWS, SEATS, SEATS_PER_ROW, SHOWS, Cinema
 logger = logging.getLogger(__name__)
 
 _TRIES = 3
+_TOKEN_LIFETIME_S = 120
+"""Short, so that a page that stays open renews its token before one's eyes."""
 
 
 def client_folder() -> Path:
@@ -36,20 +39,39 @@ def client_folder() -> Path:
 class Backend:
     """The endpoints; what waits for SQLite or the service runs in threads."""
 
-    def __init__(self, cinema: Cinema, service_url: str) -> None:
+    def __init__(self, cinema: Cinema, service_url: str, token_key: str | None) -> None:
         self._cinema = cinema
+        self._token_key = token_key
         self._service = httpx.Client(base_url=service_url, timeout=5)
 
     def routes(self) -> Sequence[BaseRoute]:
         """Return the routes: the data, the browser module, and the page at ``/``."""
         files = client_folder()
         return [
+            Route("/token", self.token),
             Route("/seats", self.seats),
             Route("/seats/reset", self.reset, methods=["POST"]),
             Route("/seats/{seat}/sell", self.sell, methods=["POST"]),
             Mount("/client", StaticFiles(directory=files)),
             Mount("/", StaticFiles(directory=files / "demo", html=True)),
         ]
+
+    def token(self, request: Request) -> Response:
+        """GET /token?merchant_id=roxy -> a token that lets a page listen to this house.
+
+        204 where none is needed. A shop would look at its session here: is this one of the
+        merchant's own people?
+        """
+        if self._token_key is None:
+            return Response(status_code=204)
+        now = int(time.time())
+        claims = {
+            "merchant_id": _house(request.query_params.get("merchant_id")),
+            "iat": now,
+            "exp": now + _TOKEN_LIFETIME_S,
+        }
+        text = jwt.encode(claims, self._token_key, "HS256")
+        return PlainTextResponse(text, headers={"Cache-Control": "no-store"})
 
     def seats(self, request: Request) -> Response:
         """GET /seats?merchant_id=roxy -> the house as it is now."""

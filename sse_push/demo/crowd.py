@@ -10,6 +10,7 @@ import asyncio
 import os
 import random
 import signal
+from collections.abc import AsyncGenerator
 
 import httpx
 
@@ -22,6 +23,21 @@ _SECONDS_PER_SALE = 0.7
 _SECONDS_OF_A_FULL_HOUSE = 5.0
 
 
+class CinemaTokens(httpx.Auth):
+    """Gets a token from the cinema for each connection, as the page does."""
+
+    async def async_auth_flow(
+        self, request: httpx.Request
+    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """Ask for a token first, if this is to listen."""
+        if request.url.path == "/events":
+            answer = yield httpx.Request("GET", request.url.copy_with(path="/token"))
+            token = (await answer.aread()).decode()
+            if token:
+                request.headers["Authorization"] = f"Bearer {token}"
+        yield request
+
+
 def run_crowd(url: str, buyers: int) -> None:
     """Buy until the process that started us is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends us after its drain
@@ -32,7 +48,7 @@ async def _crowd(url: str, buyers: int) -> None:
     parent = os.getppid()
     limits = httpx.Limits(max_connections=None)
     async with (
-        httpx.AsyncClient(base_url=url, limits=limits, timeout=10) as client,
+        httpx.AsyncClient(base_url=url, limits=limits, timeout=10, auth=CinemaTokens()) as client,
         asyncio.TaskGroup() as group,
     ):
         tasks = [

@@ -16,14 +16,19 @@ from sse_push.server import serve
 from sse_push.settings import Settings
 
 
-def run_demo(settings: Settings, buyers: int, say: Callable[[str], object]) -> int:
-    """Run it until a signal; ``say`` is told what to open."""
+def run_demo(
+    settings: Settings, token_key: str | None, buyers: int, say: Callable[[str], object]
+) -> int:
+    """Run it until a signal; ``say`` is told what to open.
+
+    With ``token_key`` the service asks for tokens, and the cinema signs them.
+    """
     url = ""
 
     def on_bound(address: str) -> None:
         nonlocal url
         url = address
-        _invite(url, buyers, say)
+        _invite(url, buyers, say, has_tokens=token_key is not None)
         if buyers:
             crowd = multiprocessing.get_context("spawn").Process(
                 target=run_crowd, args=(url, buyers), name="crowd", daemon=True
@@ -34,18 +39,19 @@ def run_demo(settings: Settings, buyers: int, say: Callable[[str], object]) -> i
         cinema = Cinema(Path(folder) / "cinema.sqlite3")
 
         def routes() -> Sequence[BaseRoute]:
-            return Backend(cinema, url).routes()
+            return Backend(cinema, url, token_key).routes()
 
         return serve(settings, routes, on_bound)
 
 
-def _invite(url: str, buyers: int, say: Callable[[str], object]) -> None:
+def _invite(url: str, buyers: int, say: Callable[[str], object], *, has_tokens: bool) -> None:
     say("")
     say(f"  The cinema is open:  {url}/")
     say("  Open it in two windows side by side, and sell a seat in one.")
     if buyers:
         say(f"  {buyers} simulated buyers are on their way.")
     say("")
-    say(f"  From a terminal:     sse-push tail roxy --url {url}")
+    token = f""" --token "$(curl -s '{url}/token?merchant_id=roxy')\"""" if has_tokens else ""
+    say(f"  From a terminal:     sse-push tail roxy --url {url}{token}")
     say("  Ctrl-C ends it.")
     say("")

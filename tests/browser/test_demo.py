@@ -67,6 +67,25 @@ async def test_a_sale_in_one_window_is_seen_in_the_other(demo: Demo, browser: Br
         await screenshot(other, "desktop-the-other-window")
 
 
+async def test_with_tokens_a_sale_in_one_window_is_seen_in_the_other(
+    tmp_path: Path, browser: Browser
+) -> None:
+    asked: list[str] = []
+    with Demo.start(tmp_path, "--tokens") as demo:
+        async with (
+            open_window(browser, viewport=DESKTOP) as one,
+            open_window(browser, viewport=DESKTOP) as other,
+        ):
+            other.on("request", lambda request: asked.append(request.url))
+            await asyncio.gather(enter(one, demo.url), enter(other, demo.url))
+
+            await seat(one, "C7").click()
+            await expect_seat(other, "C7", "sold", seconds=1)
+
+    (stream,) = [url for url in asked if "/events?" in url]
+    assert re.search(r"[?&]token=eyJ", stream)
+
+
 async def test_a_seat_that_both_click_at_once_is_sold_to_one_and_the_other_is_told(
     demo: Demo, browser: Browser
 ) -> None:

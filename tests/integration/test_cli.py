@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import signal
 import time
+from collections.abc import Generator
 from pathlib import Path
 
+import jwt
 import pytest
 
 from sse_push import __version__
 from tests.integration.programs import Running, run
 from tests.support import KEY, STOP_S, Redis, Service, open_stream, until, wait_for
+from tests.tokens import SECRET, jwk_set, public_jwk
 
 
 def test_serve_refuses_to_start_while_it_is_not_said_who_may_do_what(redis: Redis) -> None:
@@ -39,6 +42,7 @@ def test_serve_refuses_to_start_without_a_redis() -> None:
         ({"SSE_PUSH_PORT": "http"}, "came 'http'"),
         ({"SSE_PUSH_NOTIFY_KEYS": "secret"}, "at least 16"),
         ({"SSE_PUSH_MAX_CONNECTION_AGE_S": "20"}, "must be at least two heartbeats"),
+        ({"SSE_PUSH_TOKEN_KEYS": "x" * 32}, "subscribe_auth (none) must be token"),
     ],
 )
 def test_a_setting_that_is_wrong_is_named_and_nothing_starts(
@@ -174,7 +178,7 @@ async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
     assert lines[-1].split()[1] == "ready"  # nothing was missed, so nothing is owed
 
 
-@pytest.mark.parametrize("command", ["serve", "demo", "check", "notify", "tail"])
+@pytest.mark.parametrize("command", ["serve", "demo", "check", "notify", "tail", "token"])
 def test_help_has_an_example(command: str) -> None:
     done = run(command, "--help")
 
@@ -203,3 +207,132 @@ def test_demo_on_a_port_that_is_taken_says_so_in_one_line(service: Service) -> N
         f"sse-push: expected to listen on 127.0.0.1:{service.port}: Address already in use"
     )
     wait_for(service.is_ready, "the service, untouched")
+
+
+# -- tokens
+
+
+@pytest.fixture(scope="module")
+def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
+    started = Service.start(
+        tmp_path_factory.mktemp("guarded"),
+        redis.url,
+        *("--subscribe-auth", "token"),
+        token_keys=f"kid={SECRET}",
+        token_audience="push",
+        token_issuer="shop",
+        drain_s=0,
+    )
+    yield started
+    assert started.stop() == 0, started.log
+
+
+def test_a_token_is_signed_with_the_first_key_and_says_what_the_service_expects() -> None:
+    environ = {
+        "SSE_PUSH_TOKEN_KEYS": f"kid={SECRET},{SECRET[::-1]}",
+        "SSE_PUSH_TOKEN_AUDIENCE": "push",
+        "SSE_PUSH_TOKEN_ISSUER": "shop",
+    }
+    done = run("token", "42", "--expires-in", "90s", "--sub", "u", "--jti", "t", **environ)
+    many = run("token", "42", "43", **environ)
+
+    claims, others = (
+        jwt.decode(text.strip(), SECRET, ["HS256"], audience="push", issuer="shop")
+        for text in (done.stdout, many.stdout)
+    )
+    assert jwt.get_unverified_header(done.stdout.strip())["kid"] == "kid"
+    assert (claims["merchant_id"], claims["sub"], claims["jti"]) == ("42", "u", "t")
+    assert claims["exp"] - claims["iat"] == 90
+    assert others["merchant_id"] == ["42", "43"]
+    assert others["exp"] - others["iat"] == 15 * 60
+    assert re.fullmatch(r"[0-9a-f-]{36}", others["jti"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["4 2"], "merchant_id: expected 1 to 64 characters"),
+        (["42", "--expires-in", "0s"], "expected 1 s to 3600 s (token_max_lifetime_s), came '0s'"),
+        (["42", "--expires-in", "2h"], "expected 1 s to 3600 s (token_max_lifetime_s), came '2h'"),
+        (["42", "--expires-in", "900"], "expected a time as in 90s, 15m or 1h, came '900'"),
+        (["42", "--expires-in", "-5m"], "expected a time as in 90s, 15m or 1h, came '-5m'"),
+        ([], "Missing argument"),
+    ],
+)
+def test_a_token_that_the_service_would_refuse_is_not_made(arguments: list[str], said: str) -> None:
+    done = run("token", *arguments, SSE_PUSH_TOKEN_KEYS=SECRET)
+
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert done.stdout == ""
+    assert SECRET not in done.stderr
+
+
+def test_without_a_secret_no_token_is_made() -> None:
+    done = run("token", "42")
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        "sse-push: token_keys (SSE_PUSH_TOKEN_KEYS): expected an HMAC secret to sign with, "
+        "came none\n"
+    )
+
+
+async def test_tail_listens_with_a_token(guarded: Service, tmp_path: Path) -> None:
+    token = run(
+        "token",
+        "42",
+        SSE_PUSH_TOKEN_KEYS=f"kid={SECRET}",
+        SSE_PUSH_TOKEN_AUDIENCE="push",
+        SSE_PUSH_TOKEN_ISSUER="shop",
+    ).stdout.strip()
+    without = run("tail", "42", "--url", guarded.url)
+    folders = [tmp_path / "flag", tmp_path / "variable"]
+    for folder in folders:
+        folder.mkdir()
+    command = ("tail", "42", "--url", guarded.url)
+    flag = Running.start(folders[0], *command, "--token", token)
+    variable = Running.start(folders[1], *command, SSE_PUSH_TOKEN=token)
+    try:
+        for tail in (flag, variable):
+            await until(lambda tail=tail: "ready" in tail.out, "the stream")  # type: ignore[misc]  # mypy knows no default of a lambda
+    finally:
+        flag.end()
+        variable.end()
+
+    assert without.returncode == 1
+    assert "came 401 application/json" in without.stderr
+
+
+def test_check_says_which_keys_there_are_and_shows_none(redis: Redis, tmp_path: Path) -> None:
+    path = jwk_set(tmp_path / "keys.json", public_jwk("ES256", kid="2026"), public_jwk("EdDSA"))
+    environ = {
+        "SSE_PUSH_SUBSCRIBE_AUTH": "token",
+        "SSE_PUSH_TOKEN_KEYS": f"old={SECRET}",
+        "SSE_PUSH_TOKEN_ALGORITHMS": "HS256,ES256,EdDSA",
+        "SSE_PUSH_TRUSTED_PROXIES": "10.0.0.0/8",
+    }
+    good = run("check", "--redis-url", redis.url, SSE_PUSH_TOKEN_KEYS_FILE=str(path), **environ)
+    path.write_text("hunter2")
+    broken = [
+        run(*command, SSE_PUSH_TOKEN_KEYS_FILE=str(path), **environ)
+        for command in (
+            ("check", "--redis-url", redis.url),
+            ("serve", "--redis-url", redis.url, "--notify-keys", "none"),
+        )
+    ]
+
+    assert good.returncode == 0, good.stderr
+    lines = [line.split(None, 1) for line in good.stdout.splitlines() if line]
+    assert ["token_keys", "1 key(s), not shown"] in lines
+    assert ["token_keys_file", str(path)] in lines
+    assert ["trusted_proxies", "10.0.0.0/8"] in lines
+    for algorithm in ("HS256: 1, kid old", "ES256: 1, kid 2026", "EdDSA: 1"):
+        assert ["token", f"keys               {algorithm}"] in lines
+    for done in broken:
+        assert (done.returncode, done.stderr) == (
+            2,
+            f"sse-push: token_keys_file {path}: expected a JWK Set (JSON) or public keys (PEM), "
+            "came neither\n",
+        )
+    assert not any(SECRET in done.stdout + done.stderr for done in (good, *broken))

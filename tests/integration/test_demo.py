@@ -10,6 +10,7 @@ from collections.abc import Generator
 import httpx
 import pytest
 
+from sse_push.demo.crowd import CinemaTokens
 from tests.integration.programs import Running, descendants, is_running
 from tests.support import START_S, STOP_S, free_port, open_stream, until, wait_for
 
@@ -148,3 +149,59 @@ async def test_a_crowd_buys_and_leaves_with_the_demo(
     await until(lambda: not any(map(is_running, others)), "the end of all", STOP_S)
     assert "5 simulated buyers" in running.out
     assert "Traceback" not in running.error_path.read_text()
+
+
+# -- with tokens
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    running = Running.start(
+        tmp_path_factory.mktemp("guarded"),
+        *("demo", "--tokens", "--crowd", "3", "--port", str(port)),
+        SSE_PUSH_HEARTBEAT_S="1",
+    )
+    wait_for(lambda: is_ready(url), "the demo", START_S)
+    yield url
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(STOP_S) == 0
+    assert f"--token \"$(curl -s '{url}/token?merchant_id=roxy')\"" in running.out
+
+
+async def test_the_cinema_hands_out_tokens_and_the_service_asks_for_them(guarded: str) -> None:
+    token = httpx.get(f"{guarded}/token", params={"merchant_id": "roxy"})
+    stranger = httpx.get(f"{guarded}/token", params={"merchant_id": "42"})
+    without = httpx.get(f"{guarded}/events", params={"merchant_id": "roxy"})
+    other = httpx.get(f"{guarded}/events", params={"merchant_id": "lumiere", "token": token.text})
+    async with open_stream(guarded, query=f"merchant_id=roxy&token={token.text}") as stream:
+        await stream.next("ready")
+        await asyncio.to_thread(sell, guarded, "A1")
+        await stream.next("refresh", 2)
+
+    assert token.headers["cache-control"] == "no-store"
+    assert stranger.status_code == 404
+    assert (without.status_code, other.status_code) == (401, 403)
+
+
+async def test_the_crowd_listens_with_tokens(guarded: str) -> None:
+    """It gives up if it is refused, and then buys nothing that anyone could see."""
+    async with (
+        httpx.AsyncClient(auth=CinemaTokens()) as client,
+        client.stream("GET", f"{guarded}/events?merchant_id=roxy") as answer,
+    ):
+        assert answer.status_code == 200
+        assert answer.request.headers["authorization"].startswith("Bearer ey")
+
+
+async def test_without_the_flag_there_are_no_tokens_and_nobody_needs_one(demo: str) -> None:
+    async with (
+        httpx.AsyncClient(auth=CinemaTokens()) as client,
+        client.stream("GET", f"{demo}/events?merchant_id=roxy") as answer,
+    ):
+        token = await client.get(f"{demo}/token", params={"merchant_id": "roxy"})
+
+    assert (token.status_code, token.content) == (204, b"")
+    assert answer.status_code == 200
+    assert "authorization" not in answer.request.headers

@@ -7,17 +7,24 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support import KEY, Redis, Service, open_stream, program, until
+from sse_push.auth import Gate
+from sse_push.settings import Settings
+from tests.support import KEY, Redis, Service, clean_environ, open_stream, program, until
+from tests.unit.test_auth import request_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 TELL = README.partition("## Tell it")[2].partition("## Listen")[0]
 
 
-def block(language: str, number: int = 0) -> str:
-    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", TELL, re.DOTALL)
+ACCESS = README.partition("## Who may listen")[2].partition("### Settings")[0]
+
+
+def block(language: str, number: int = 0, text: str = TELL) -> str:
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
     return blocks[number]
 
 
@@ -68,3 +75,38 @@ async def test_the_example_for_redis_reaches_a_browser(redis: Redis, service: Se
 
         await until(lambda: stream.refreshes[-1].id == entry_id, "a refresh with its ID")
     assert expires == "1"
+
+
+def shell(script: str, **environ: str) -> str:
+    """Run an example with the ``sse-push`` of these tests."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        [program("bash"), "-euc", script],
+        env={**clean_environ(), "PATH": path, **environ},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    return done.stdout
+
+
+def test_the_example_for_keys_is_one() -> None:
+    said = shell(f'{block("sh", 0, ACCESS)}printf %s "$SSE_PUSH_NOTIFY_KEYS"')
+
+    keys = Settings.load(notify_keys=said).notify_keys
+
+    assert isinstance(keys, tuple)
+    assert [key.merchants for key in keys] == [(), ("42", "43", "shop-*")]
+
+
+def test_the_examples_for_tokens_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = f"{block('sh', 1, ACCESS)}echo $SSE_PUSH_TOKEN_KEYS"
+    from_command, secret = shell(script).split()
+    monkeypatch.setenv("TOKEN_KEY", secret)
+    example: dict[str, Any] = {}
+    exec(block("python", 0, ACCESS), example)
+    gate = Gate(Settings.load(subscribe_auth="token", token_keys=secret))
+
+    for token in (from_command, example["token_for"]("42")):
+        assert gate.authorize_subscribe(request_of(f"token={token}"), None).merchant_id == "42"

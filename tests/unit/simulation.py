@@ -19,6 +19,7 @@ from typing import Any, cast
 from sse_push import wire
 from sse_push.event_source import Event, Parser
 from sse_push.event_stream import Streaming, TransportStream
+from sse_push.grant import Grant
 from sse_push.hub import EndReason, Hub, Pace
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.stream.tail import NEW_ENTRIES, Read, Tail, Watch, entries_between
@@ -542,7 +543,10 @@ class Simulation:
         page.dechunker = Dechunker()
         page.highest = (0, 0)
         response = self.stream(
-            self.streaming, page.merchant_id, page.last_event_id or None, cast("Any", page.cycle)
+            self.streaming,
+            Grant(page.merchant_id),
+            page.last_event_id or None,
+            cast("Any", page.cycle),
         )
         call = response({}, cast("Any", page.cycle.receive), cast("Any", page.cycle.send))
         page.task = asyncio.ensure_future(call)

@@ -35,8 +35,10 @@ def rows(text: str) -> list[list[str]]:
 
 
 def shown(default: object) -> str:
-    if default is None:
+    if default is None or default == ():
         return "–"
+    if isinstance(default, tuple):
+        return ", ".join(default)
     return f"{default:.6f}".rstrip("0").rstrip(".") if isinstance(default, float) else str(default)
 
 

@@ -7,6 +7,7 @@ import gc
 import logging
 import re
 import socket
+import time
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
@@ -29,10 +30,12 @@ from sse_push.event_stream import (
     missed_topics,
     owed,
 )
+from sse_push.grant import Grant
 from sse_push.hub import EndReason, Hub, Pace, Subscription
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.refresh import Reason, Refresh
-from sse_push.wire import HEARTBEAT, Frame, encode_refreshes
+from sse_push.timer_wheel import Clock
+from sse_push.wire import HEARTBEAT, Frame, encode_expiring, encode_refreshes
 from tests.support import SECOND, until
 from tests.unit.simulation import Dechunker, ManualClock, ModelCycle
 
@@ -115,13 +118,25 @@ class Service:
     """What the streams of a process share, with a clock and a Redis that are moved by hand."""
 
     def __init__(
-        self, *, retry_ms: int = 0, send_timeout_s: float = 15, arm_timeout_s: float = 0
+        self,
+        *,
+        retry_ms: int = 0,
+        send_timeout_s: float = 15,
+        arm_timeout_s: float = 0,
+        clock: Clock | None = None,
     ) -> None:
         self.clock = ManualClock()
         self.source = WatchList()
         self.shelf = Shelf()
         self.tasks: list[asyncio.Task[None]] = []
-        self.hub: Hub[Frame] = Hub(self.source, encode_refreshes, HEARTBEAT, PACE, self.clock)
+        self.hub: Hub[Frame] = Hub(
+            self.source,
+            encode_refreshes,
+            HEARTBEAT,
+            PACE,
+            clock or self.clock,
+            encode_expiring=encode_expiring,
+        )
         self.streaming = Streaming(
             hub=self.hub,
             archive=self.shelf,
@@ -219,11 +234,18 @@ class Browser:
     """A client of the fast way: what its socket would have brought so far."""
 
     def __init__(
-        self, service: Service, last_event_id: str | None = None, cycle: Cycle | None = None
+        self,
+        service: Service,
+        last_event_id: str | None = None,
+        cycle: Cycle | None = None,
+        expires_at: float | None = None,
     ) -> None:
         self.cycle = cycle or Cycle(10**6)
         self.stream = TransportStream(
-            service.streaming, "42", last_event_id, cast("RequestResponseCycle", self.cycle)
+            service.streaming,
+            Grant("42", expires_at),
+            last_event_id,
+            cast("RequestResponseCycle", self.cycle),
         )
         call = self.stream({}, cast("Any", self.cycle.receive), cast("Any", self.cycle.send))
         self.task = service.begin(call)
@@ -249,8 +271,8 @@ async def serve() -> AsyncGenerator[Serve]:
     services: list[Service] = []
     tasks: list[asyncio.Task[Any]] = []
 
-    def start(**options: float) -> Service:
-        services.append(Service(**cast("Any", options)))
+    def start(**options: Any) -> Service:
+        services.append(Service(**options))
         return services[-1]
 
     def keep(
@@ -409,7 +431,7 @@ def uvicorn_cycle(
 async def test_under_uvicorn_a_stream_is_written_to_the_transport(service: Service) -> None:
     _, scope = uvicorn_cycle()
 
-    assert type(service.streaming.open(scope, "42", None)) is TransportStream
+    assert type(service.streaming.open(scope, Grant("42"), None)) is TransportStream
     assert SEND_SCOPE_KEY not in scope  # the cycle holds the scope
 
 
@@ -426,13 +448,13 @@ async def test_a_stream_is_written_the_portable_way_to_whatever_is_not_known(
     wrapped_by_nobody = {"http_version": "1.1"}
 
     for scope in (old_http, another_kind, another_server, wrapped_by_nobody):
-        assert type(service.streaming.open(scope, "42", None)) is PortableStream
+        assert type(service.streaming.open(scope, Grant("42"), None)) is PortableStream
 
 
 async def test_what_the_hub_writes_is_framed_as_what_uvicorn_writes(service: Service) -> None:
     cycle, scope = uvicorn_cycle()
     transport = cast("OwnTransport", cycle.transport)
-    stream = service.streaming.open(scope, "42", None)
+    stream = service.streaming.open(scope, Grant("42"), None)
 
     task = service.begin(stream(scope, cast("Any", cycle.receive), cast("Any", cycle.send)))
     await turns()
@@ -1098,14 +1120,19 @@ class Server:
     """An ASGI server of another make, and the client behind it."""
 
     def __init__(
-        self, service: Service, last_event_id: str | None = None, *, method: str = "GET"
+        self,
+        service: Service,
+        last_event_id: str | None = None,
+        *,
+        method: str = "GET",
+        expires_at: float | None = None,
     ) -> None:
         self.scope: Scope = {"type": "http", "method": method, "http_version": "1.1"}
         self.messages: list[Message] = []
         self.takes = asyncio.Event()
         self.takes.set()
         self.is_gone = asyncio.Event()
-        self.stream = service.streaming.open(self.scope, "42", last_event_id)
+        self.stream = service.streaming.open(self.scope, Grant("42", expires_at), last_event_id)
         self.task = service.begin(self.stream(self.scope, self.receive, self.send))
 
     async def send(self, message: Message) -> None:
@@ -1337,6 +1364,139 @@ async def test_the_library_leaves_the_end_of_a_portable_stream_to_us(
 ) -> None:
     monkeypatch.setattr(AppStatus, "enable_automatic_graceful_drain", True)
 
-    service.streaming.open({"http_version": "1.1"}, "42", None)
+    service.streaming.open({"http_version": "1.1"}, Grant("42"), None)
 
     assert AppStatus.enable_automatic_graceful_drain is False
+
+
+# -- tokens that expire, by the loop's own clock
+
+
+class Neighbor:
+    """Somebody else, so that the merchant stays."""
+
+    def offer(self, _frame: Frame) -> bool:
+        return True
+
+    def end(self, _reason: EndReason) -> None:
+        """Take it."""
+
+
+@pytest.fixture
+async def timely(serve: Serve) -> Service:
+    """A service whose Redis has answered, and whose clock is the real one."""
+    service = serve(clock=asyncio.get_running_loop())
+    service.hub.subscribe(Grant("42"), Neighbor())
+    service.armed(EntryId(7, 0))
+    return service
+
+
+WHOLE = READY_AT_7 + b'event: expiring\ndata: {"expires_in_s":1}\n\n' + goodbye("token_expired")
+"""All that comes in a second; at half of it, and a bit before."""
+
+
+async def test_a_stream_is_told_of_its_tokens_end_and_says_goodbye_in_time(
+    timely: Service,
+) -> None:
+    expires_at = time.time() + 1
+    browser = Browser(timely, "7-0", expires_at=expires_at)
+
+    await until(lambda: browser.cycle.is_complete, "the end")
+
+    assert time.time() <= expires_at
+    assert browser.heard == WHOLE
+    timely.change(8)
+    await browser.done()
+    assert browser.heard == WHOLE
+
+
+async def test_a_portable_stream_is_told_of_its_tokens_end_and_says_goodbye_in_time(
+    timely: Service,
+) -> None:
+    expires_at = time.time() + 1
+    server = Server(timely, "7-0", expires_at=expires_at)
+
+    async with asyncio.timeout(5 * SECOND):
+        await server.task
+
+    assert time.time() <= expires_at
+    assert server.heard == WHOLE
+    assert server.is_complete
+
+
+async def test_a_stream_that_takes_no_bytes_is_cut_off_when_its_token_expires(
+    timely: Service,
+) -> None:
+    expires_at = time.time() + 1
+    browser = Browser(timely, "7-0", expires_at=expires_at)
+    await turns()
+    browser.cycle.pause()
+    timely.change(8)
+
+    async with asyncio.timeout(5 * SECOND):
+        await browser.cycle.aborted.wait()
+
+    assert 0 <= time.time() - expires_at < 0.5 * SECOND
+    assert browser.heard == READY_AT_7
+    assert not browser.cycle.is_complete
+
+
+async def test_a_goodbye_that_stays_in_the_buffer_is_cut_off_when_its_token_expires(
+    timely: Service,
+) -> None:
+    expires_at = time.time() + 1
+    browser = Browser(timely, "7-0", expires_at=expires_at)
+
+    async with asyncio.timeout(5 * SECOND):
+        await browser.cycle.aborted.wait()
+
+    assert browser.cycle.is_complete
+    assert 0 <= time.time() - expires_at < 0.5 * SECOND
+
+
+async def test_a_stream_whose_first_bytes_are_not_taken_is_cut_off_when_its_token_expires(
+    timely: Service,
+) -> None:
+    cycle = Cycle(10**6)
+    cycle.pause()
+    expires_at = time.time() + 0.5
+    browser = Browser(timely, "7-0", cycle, expires_at)
+
+    async with asyncio.timeout(5 * SECOND):
+        await cycle.aborted.wait()
+
+    assert 0 <= time.time() - expires_at < 0.5 * SECOND
+    assert browser.heard == b""
+
+
+async def test_a_portable_stream_that_takes_no_bytes_is_given_up_when_its_token_expires(
+    timely: Service,
+) -> None:
+    expires_at = time.time() + 1
+    server = Server(timely, "7-0", expires_at=expires_at)
+    await until(lambda: len(server.messages) == 2, "ready")
+    server.takes.clear()
+    timely.change(8)
+
+    async with asyncio.timeout(5 * SECOND):
+        await server.task
+    gave_up_at = time.time()
+    server.takes.set()
+    await turns()
+
+    assert 0 <= gave_up_at - expires_at < 0.5 * SECOND
+    assert server.heard == READY_AT_7
+    assert len(timely.hub) == 1
+
+
+@pytest.mark.usefixtures("without_collector")
+async def test_a_stream_with_a_token_leaves_nothing_to_the_collector(timely: Service) -> None:
+    browser = Browser(timely, "7-0", expires_at=time.time() + 30)
+    await turns()
+    stream = weakref.ref(browser.stream)
+
+    browser.cycle.lose()
+    await browser.done()
+    del browser
+
+    assert stream() is None

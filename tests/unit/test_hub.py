@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
+from sse_push.grant import Grant
 from sse_push.hub import EndReason, Hub, Pace, Subscription
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.refresh import Refresh
@@ -103,7 +104,14 @@ class Service:
         self.source = WatchList()
         self.encoded = 0
         self.hub: Hub[Frame] = Hub(
-            self.source, self.encode, HEARTBEAT, pace, self.clock, chance=random.Random(7)
+            self.source,
+            self.encode,
+            HEARTBEAT,
+            pace,
+            self.clock,
+            encode_expiring=lambda expires_in_s: (Refresh(-expires_in_s, None),),
+            chance=random.Random(7),
+            wall_clock=lambda: self.clock.now,
         )
         self.entries = itertools.count(1)
 
@@ -112,10 +120,13 @@ class Service:
         self.encoded += 1
         return tuple(refreshes)
 
-    def join(self, merchant_id: str = "42", *, cost_s: float = 0) -> Client:
+    def join(
+        self, merchant_id: str = "42", *, cost_s: float = 0, expires_in_s: float | None = None
+    ) -> Client:
         """Come, and wait for the stream to be read."""
         client = Client(self, cost_s)
-        client.subscription = self.hub.subscribe(merchant_id, client)
+        expires_at = None if expires_in_s is None else self.clock.now + expires_in_s
+        client.subscription = self.hub.subscribe(Grant(merchant_id, expires_at), client)
         return client
 
     def compare(self, client: Client) -> EntryId | None:
@@ -123,9 +134,11 @@ class Service:
             self.hub.armed(client.subscription.merchant.id, None)
         return self.hub.position(client.subscription)
 
-    def open(self, merchant_id: str = "42", *, cost_s: float = 0) -> Client:
+    def open(
+        self, merchant_id: str = "42", *, cost_s: float = 0, expires_in_s: float | None = None
+    ) -> Client:
         """Come, compare, be owed nothing, and go live."""
-        client = self.join(merchant_id, cost_s=cost_s)
+        client = self.join(merchant_id, cost_s=cost_s, expires_in_s=expires_in_s)
         self.compare(client)
         self.hub.admit(client.subscription, ())
         return client
@@ -1348,3 +1361,120 @@ def test_a_loss_of_history_has_no_age(newest: EntryId | None) -> None:
     service.hub.publish(Change("42", EntryId(9, 0)))  # more than were read one by one
 
     assert begun == [EntryId(9, 0)]
+
+
+# -- tokens that expire
+
+
+def tellings(client: Client) -> list[tuple[float, int]]:
+    """Return when a client was told that its token expires, and in how many seconds."""
+    return [
+        (at, -refresh.version)
+        for at, frame in client.frames
+        for refresh in frame
+        if refresh.version < 0
+    ]
+
+
+def test_a_client_is_told_of_its_tokens_end_and_ended_in_time(service: Service) -> None:
+    client, other = service.open(expires_in_s=100), service.open()
+
+    service.clock.advance(100)
+    service.change("late")
+    service.clock.advance(1)
+
+    ((told_at, said),) = tellings(client)
+    ((ended_at, reason),) = client.ends
+    assert 1069.5 <= told_at <= 1070
+    assert said == 30
+    assert 1099.5 <= ended_at <= 1100
+    assert reason is EndReason.TOKEN_EXPIRED
+    assert client.subscription.grant == ("42", 1100, None, None, None)
+    assert "late" not in [refresh.topic for refresh in client.refreshes]
+    assert "late" in [refresh.topic for refresh in other.refreshes]
+    assert (tellings(other), other.ends) == ([], [])
+
+
+def test_age_may_end_a_client_before_its_token_does() -> None:
+    service = Service(dataclasses.replace(PACE, max_connection_age_s=60))
+    client = service.open(expires_in_s=100)
+
+    service.clock.advance(200)
+
+    assert [reason for _, reason in client.ends] == [EndReason.CONNECTION_AGE]
+    assert service.clock.timers == []
+
+
+def test_a_client_that_leaves_leaves_no_plan_behind(service: Service) -> None:
+    client = service.open(expires_in_s=100)
+
+    service.hub.unsubscribe(client.subscription)
+    service.clock.advance(200)
+
+    assert client.subscription.expiry is None
+    assert (client.frames, client.ends, service.clock.timers) == ([], [], [])
+
+
+def test_a_client_that_takes_no_bytes_is_told_when_it_does() -> None:
+    service = Service(PATIENT)
+    client = service.open(expires_in_s=50)
+    service.clock.advance(10)
+    client.is_taking = False
+    service.clock.advance(20)
+    refused = client.refused
+    client.drained()
+    service.clock.advance(1)
+
+    ((told_at, said),) = tellings(client)
+    assert refused <= 2  # it is not asked again and again
+    assert 1030 <= told_at <= 1030.5
+    assert said == 20
+
+
+def test_a_client_that_refuses_the_word_of_its_tokens_end_is_blocked(service: Service) -> None:
+    client = service.open(expires_in_s=50)
+    service.clock.advance(24)
+    client.is_taking = False
+    service.clock.advance(1)
+    assert client.subscription.blocked_at is not None
+
+    service.clock.advance(20)
+
+    assert [reason for _, reason in client.ends] == [EndReason.STALLED]
+
+
+def test_a_blocked_client_ends_when_its_token_expires(service: Service) -> None:
+    client = service.open(expires_in_s=20)
+    service.clock.advance(9)
+    client.is_taking = False
+    service.change("seats")
+
+    service.clock.advance(11)
+
+    ((ended_at, reason),) = client.ends
+    assert reason is EndReason.TOKEN_EXPIRED
+    assert 1019.5 <= ended_at <= 1020
+
+
+def test_a_client_that_is_joining_ends_when_its_token_expires(service: Service) -> None:
+    client = service.join(expires_in_s=5)
+    client.is_taking = False
+
+    service.clock.advance(5)
+
+    assert [reason for _, reason in client.ends] == [EndReason.TOKEN_EXPIRED]
+
+
+def test_a_hub_that_has_no_word_for_it_ends_in_time_all_the_same() -> None:
+    clock = ManualClock()
+    hub: Hub[Frame] = Hub(
+        WatchList(), lambda _, refreshes: tuple(refreshes), (), PACE, clock, wall_clock=clock.time
+    )
+    client = Client(Service(), 0)
+    client.subscription = hub.subscribe(Grant("42", clock.now + 10), client)
+
+    clock.advance(9)
+    assert client.ends == []
+    clock.advance(1)
+
+    assert [reason for _, reason in client.ends] == [EndReason.TOKEN_EXPIRED]

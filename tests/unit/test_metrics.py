@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sse_push import metrics, wire
 from sse_push.event_stream import Streaming
+from sse_push.grant import Grant
 from sse_push.hub import EndReason, Hub
 from sse_push.metrics import SERIES, Metrics, _Files, shared_by_workers
 from sse_push.notification import EntryId
@@ -143,9 +144,9 @@ async def test_open_metrics_is_spoken_to_whoever_asks_for_it(worker: Worker) -> 
 async def test_what_was_counted_is_copied_once_however_often_it_is_looked_at(
     worker: Worker, times: int
 ) -> None:
-    first = worker.hub.subscribe("a", Sink())
-    worker.hub.subscribe("a", Sink())
-    worker.hub.subscribe("b", Sink())
+    first = worker.hub.subscribe(Grant("a"), Sink())
+    worker.hub.subscribe(Grant("a"), Sink())
+    worker.hub.subscribe(Grant("b"), Sink())
     worker.hub.end(first, EndReason.STALLED)
     worker.hub.tally.written = 5
     worker.hub.tally.merged = 6

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 import os
 import pickle
+from pathlib import Path
 
 import pytest
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from sse_push.errors import ConfigError
-from sse_push.settings import KEY_CHARACTERS_MIN, Settings, mask_password
+from sse_push.keys import KEY_CHARACTERS_MIN, NotifyKey
+from sse_push.settings import Settings, mask_password
+from sse_push.tokens import ALGORITHMS
 
 KEY = "k1-0123456789abcdef"
 OTHER_KEY = "k2-0123456789abcdef"
 PASSWORD = "hunter2"
+SECRET = "a-secret-0123456789-0123456789-ab"
 
 RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
@@ -35,6 +39,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "stream_ttl_s": (1, 31_536_000),
     "probe_interval_s": (0.05, 60),
     "probe_deadline_s": (0.1, 120),
+    "token_leeway_s": (0, 60),
+    "token_max_lifetime_s": (1, 86_400),
+    "token_expiring_s": (0.1, 3600),
     "deaf_limit_s": (0.2, 3600),
     "loop_stall_limit_s": (0.5, 300),
 }
@@ -63,9 +70,9 @@ def error_of(**flags: object) -> str:
     return str(caught.value)
 
 
-def secrets_of(values: tuple[SecretStr, ...] | str | None) -> list[str]:
+def secrets_of(values: tuple[NotifyKey, ...] | str | None) -> list[str]:
     assert isinstance(values, tuple)
-    return [value.get_secret_value() for value in values]
+    return [value.secret.get_secret_value() for value in values]
 
 
 # -- defaults
@@ -99,13 +106,26 @@ def secrets_of(values: tuple[SecretStr, ...] | str | None) -> list[str]:
         ("port", 8000),
         ("workers", 1),
         ("log_level", "info"),
+        ("token_algorithms", ("HS256",)),
+        ("token_leeway_s", 5),
+        ("token_max_lifetime_s", 3600),
+        ("token_expiring_s", 30),
+        ("token_keys", ()),
+        ("trusted_proxies", ()),
+        ("allowed_origins", ()),
     ],
 )
 def test_a_setting_has_a_default_that_serves(name: str, default: object) -> None:
     assert getattr(Settings.load(), name) == default
 
 
-@pytest.mark.parametrize("name", ["redis_url", "subscribe_auth", "notify_keys", "uds"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("redis_url", "subscribe_auth", "notify_keys", "uds", "token_keys_file"),
+        *("token_audience", "token_issuer", "token_cookie"),
+    ],
+)
 def test_what_only_an_operator_can_know_has_no_default(name: str) -> None:
     assert getattr(Settings.load(), name) is None
 
@@ -160,12 +180,14 @@ def test_a_variable_that_is_like_no_setting_is_an_error_all_the_same(
     assert error_of() == "Sse_Push_QQQQQQQQQQQQQQQQQQQQQQ: there is no such setting"
 
 
-def test_the_key_of_the_command_line_is_no_setting_and_no_mistake(
+def test_what_the_command_line_shows_is_no_setting_and_no_mistake(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SSE_PUSH_NOTIFY_KEY", KEY)
+    monkeypatch.setenv("SSE_PUSH_TOKEN", "a.b.c")
 
     assert Settings.load().notify_keys is None
+    assert Settings.load().token_keys == ()
 
 
 def test_a_variable_of_another_program_is_none_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +307,40 @@ def test_every_mistake_has_its_line() -> None:
             {"uds": "/run/push.sock", "host": "0.0.0.0"},
             "uds stands instead of host and port: set one or the other",
         ),
+        (
+            {"subscribe_auth": "token"},
+            "subscribe_auth (token) needs keys that check tokens: token_keys or token_keys_file",
+        ),
+        (
+            {"subscribe_auth": "none", "token_keys": SECRET},
+            "subscribe_auth (none) must be token if token_keys or token_keys_file is set",
+        ),
+        (
+            {"subscribe_auth": "header", "uds": "/run/push.sock", "token_keys_file": "/k"},
+            "subscribe_auth (header) must be token if token_keys or token_keys_file is set",
+        ),
+        (
+            {"token_keys": SECRET, "token_algorithms": "RS256,ES256"},
+            "token_keys are for HS256, which token_algorithms (RS256,ES256) leaves out",
+        ),
+        (
+            {"subscribe_auth": "header"},
+            "subscribe_auth (header) needs trusted_proxies, or uds: anybody could set the header",
+        ),
+        (
+            {"allowed_origins": "https://app.example,*"},
+            "allowed_origins: expected * or a list, came both",
+        ),
+        (
+            {"allowed_origins": "*", "token_cookie": "push"},
+            "allowed_origins (*) must be a list where a cookie says who listens "
+            "(token_cookie, subscribe_auth=header)",
+        ),
+        (
+            {"allowed_origins": "*", "subscribe_auth": "header", "uds": "/run/push.sock"},
+            "allowed_origins (*) must be a list where a cookie says who listens "
+            "(token_cookie, subscribe_auth=header)",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(
@@ -301,6 +357,9 @@ def test_settings_that_contradict_each_other_are_refused(
         {"probe_interval_s": 2, "probe_deadline_s": 2},
         {"data_limit_bytes": 2048, "body_limit_bytes": 2048},
         {"uds": "/run/push.sock"},
+        {"subscribe_auth": "header", "uds": "/run/push.sock"},
+        {"token_cookie": "push", "token_audience": "a"},
+        {"subscribe_auth": "token", "token_keys_file": Path("/k"), "token_algorithms": ("RS256",)},
     ],
 )
 def test_settings_that_just_agree_are_taken(flags: dict[str, object]) -> None:
@@ -321,7 +380,8 @@ def test_none_must_be_said() -> None:
 
 def test_no_other_way_to_subscribe_is_known() -> None:
     assert error_of(subscribe_auth="anyone") == (
-        "subscribe_auth (SSE_PUSH_SUBSCRIBE_AUTH): input should be 'none', came 'anyone'"
+        "subscribe_auth (SSE_PUSH_SUBSCRIBE_AUTH): input should be 'none', 'token' or 'header', "
+        "came 'anyone'"
     )
 
 
@@ -373,6 +433,130 @@ def test_what_is_no_text_is_no_key(keys: object) -> None:
     )
     assert len(lines) == len(set(lines))
     assert KEY not in error
+
+
+def test_a_key_may_be_for_some_merchants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSE_PUSH_NOTIFY_KEYS", f"{KEY} 42 shop-*, {OTHER_KEY}")
+
+    keys = Settings.load().notify_keys
+
+    assert isinstance(keys, tuple)
+    assert [key.merchants for key in keys] == [("42", "shop-*"), ()]
+
+
+def test_a_key_that_stands_twice_is_refused_and_not_shown() -> None:
+    """Which merchants it is for would depend on the order."""
+    assert error_of(notify_keys=f"{KEY} 42, {KEY}") == (
+        "notify_keys (SSE_PUSH_NOTIFY_KEYS): expected each key once, came one twice"
+    )
+
+
+# -- tokens
+
+
+def test_secrets_of_tokens_may_have_a_kid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSE_PUSH_TOKEN_KEYS", f"old={SECRET}, {SECRET[::-1]}")
+
+    keys = Settings.load().token_keys
+
+    assert [(key.kid, key.secret.get_secret_value()) for key in keys] == [
+        ("old", SECRET),
+        (None, SECRET[::-1]),
+    ]
+
+
+@pytest.mark.parametrize("keys", ["", SECRET[:31], f"{SECRET},", f"{SECRET},hunter2"])
+def test_a_weak_secret_is_refused_and_not_shown(keys: str) -> None:
+    error = error_of(subscribe_auth="token", token_keys=keys)
+
+    assert error.startswith("token_keys (SSE_PUSH_TOKEN_KEYS): each HMAC secret needs at least 32")
+    assert "hunter2" not in error
+    assert SECRET[:31] not in error
+
+
+@pytest.mark.parametrize("keys", [5, [SECRET], {"a": SECRET}])
+def test_what_is_no_text_is_no_secret(keys: object) -> None:
+    error = error_of(token_keys=keys)
+
+    assert error.startswith("token_keys (SSE_PUSH_TOKEN_KEYS): input should be ")
+    assert SECRET not in error
+
+
+@pytest.mark.parametrize("algorithms", ["HS256", "RS256, ES256", "EdDSA,HS256"])
+def test_algorithms_are_those_that_we_know(algorithms: str) -> None:
+    settings = Settings.load(token_algorithms=algorithms)
+
+    assert ",".join(settings.token_algorithms) == algorithms.replace(" ", "")
+
+
+def test_the_algorithms_are_those_of_the_keys() -> None:
+    assert Settings.load(token_algorithms=",".join(ALGORITHMS)).token_algorithms == ALGORITHMS
+
+
+@pytest.mark.parametrize("algorithms", ["none", "HS512", "hs256", "HS256,none", "HS256,", ""])
+def test_another_algorithm_is_refused(algorithms: str) -> None:
+    assert error_of(token_algorithms=algorithms).startswith(
+        "token_algorithms (SSE_PUSH_TOKEN_ALGORITHMS): input should be 'HS256', 'RS256', "
+        "'ES256' or 'EdDSA', came "
+    )
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a;b", "a=b", "a\n", "ä", '"a"'])
+def test_a_cookie_has_a_name_that_a_cookie_can_have(name: str) -> None:
+    assert error_of(token_cookie=name).startswith("token_cookie (SSE_PUSH_TOKEN_COOKIE): ")
+    assert Settings.load(token_cookie="__Host-push").token_cookie == "__Host-push"
+
+
+@pytest.mark.parametrize("name", ["token_audience", "token_issuer"])
+def test_an_audience_is_not_empty(name: str) -> None:
+    assert error_of(**{name: ""}).startswith(f"{name} (SSE_PUSH_{name.upper()}): ")
+
+
+# -- proxies and origins
+
+
+def test_proxies_are_addresses_and_networks() -> None:
+    settings = Settings.load(trusted_proxies="127.0.0.1, 10.0.0.0/8,::1")
+
+    assert settings.safe()["trusted_proxies"] == "127.0.0.1/32,10.0.0.0/8,::1/128"
+
+
+@pytest.mark.parametrize("proxies", ["", "localhost", "10.0.0.1/8", "10.0.0.0/33", "*", "1.2.3.4,"])
+def test_what_is_no_network_is_refused(proxies: str) -> None:
+    assert error_of(trusted_proxies=proxies).startswith(
+        "trusted_proxies (SSE_PUSH_TRUSTED_PROXIES): "
+    )
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "https://app.example",
+        "http://localhost:5173,https://app.example:8443",
+        "https://a-b.example,http://[::1]:8080",
+        "http://10.0.0.1",
+        "*",
+    ],
+)
+def test_origins_are_as_browsers_send_them(origins: str) -> None:
+    assert Settings.load(allowed_origins=origins).safe()["allowed_origins"] == origins
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("", "app.example", "https://app.example/", "https://App.example", "null", "**"),
+        *("https://*.example", "https://app.example:443", "http://app.example:80"),
+        *("ftp://app.example", "https://", "https://a@app.example", "https://app.example:0"),
+        *("https://app.example:123456", "https://äpp.example", "https://app.ex\nample"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    error = error_of(allowed_origins=f"https://good.example,{origin}")
+
+    assert error.startswith(
+        "allowed_origins (SSE_PUSH_ALLOWED_ORIGINS): expected origins as browsers send them, "
+    )
 
 
 # -- Redis
@@ -435,15 +619,19 @@ def test_every_setting_can_be_shown() -> None:
 
 def test_no_secret_is_ever_shown() -> None:
     settings = Settings.load(
-        notify_keys=f"{KEY},{OTHER_KEY}", redis_url=f"redis://user:{PASSWORD}@redis.example:6379/0"
+        notify_keys=f"{KEY} 42,{OTHER_KEY}",
+        redis_url=f"redis://user:{PASSWORD}@redis.example:6379/0",
+        subscribe_auth="token",
+        token_keys=f"old={SECRET}",
     )
 
     shown = settings.safe()
 
     assert shown["notify_keys"] == "2 key(s), not shown"
+    assert shown["token_keys"] == "1 key(s), not shown"
     assert shown["redis_url"] == "redis://user:***@redis.example:6379/0"
     for text in (str(shown), str(settings), repr(settings)):
-        assert not any(secret in text for secret in (KEY, OTHER_KEY, PASSWORD))
+        assert not any(secret in text for secret in (KEY, OTHER_KEY, PASSWORD, SECRET))
 
 
 def test_open_doors_are_shown() -> None:
@@ -474,7 +662,9 @@ def test_settings_reach_another_process_whole() -> None:
     settings = Settings.load(
         notify_keys=f"{KEY},{OTHER_KEY}",
         redis_url=f"redis://:{PASSWORD}@redis.example",
-        subscribe_auth="none",
+        subscribe_auth="token",
+        token_keys=f"old={SECRET}",
+        trusted_proxies="10.0.0.0/8",
         workers=2,
     )
 

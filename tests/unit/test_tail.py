@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from sse_push.grant import Grant
 from sse_push.hub import EndReason, Hub
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.refresh import Refresh
@@ -674,7 +675,7 @@ class Race:
         return self.redis.xadd(Notification("42", "seats"), max_entries=100)
 
     def subscribe(self) -> None:
-        self.subscription = self.hub.subscribe("42", self.client)
+        self.subscription = self.hub.subscribe(Grant("42"), self.client)
 
     def send(self) -> None:
         self.follower.send(MOST)
