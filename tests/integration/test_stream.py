@@ -1045,6 +1045,15 @@ async def test_a_key_that_is_no_stream_is_unknown_and_said_once_and_read_when_it
     assert caplog.text.count("revocations can't be read cause=WRONGTYPE") == 1
 
 
+async def test_an_announcement_of_another_key_means_nothing(clear: Server) -> None:
+    async with following(clear.url) as followed:
+        await followed.until_known()
+        followed.follower._announced(Announcement([b"sse_push:another"]))
+
+        assert not followed.follower._revocations._is_dirty
+        assert followed.follower.knows_revocations
+
+
 async def test_what_may_not_be_read_is_tried_again_until_it_may(mortal: Redis) -> None:
     mortal.cli("ACL", "SETUSER", "default", "-xrange")
     async with following(mortal.url) as followed:
