@@ -32,6 +32,7 @@ from sse_push.errors import (
     PushError,
     StreamUnavailable,
     TooLarge,
+    TooManyNotifications,
     Unauthorized,
 )
 from sse_push.event_stream import SEND_SCOPE_KEY, Streaming
@@ -46,7 +47,10 @@ from sse_push.process import (
     stop_if_it_dies,
     stop_with_parent,
 )
+from sse_push.protocol import REFUSALS
+from sse_push.rate import Rates
 from sse_push.readiness import Board
+from sse_push.room import Place, Room
 from sse_push.settings import Settings
 from sse_push.stream import Appender, Follower
 from sse_push.wire import Frame
@@ -57,6 +61,8 @@ _RETRY_AFTER_S = 2
 _BOARD_INTERVAL_S = 1.0
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
+_PLACE_KEY = "sse_push.place"
+"""Where a request to /events finds its place, in the ASGI scope."""
 
 
 class State(TypedDict):
@@ -70,6 +76,8 @@ class State(TypedDict):
     hub: Hub[Frame]
     streaming: Streaming
     board: Board
+    rates: Rates
+    errors: dict[str, int]
 
 
 # -- endpoints
@@ -86,6 +94,10 @@ async def events(request: Request[State]) -> Response:
         return Response(headers=event_stream.HEADERS, media_type=wire.MEDIA_TYPE)
     if state["hub"].is_draining:
         return _soft_answer(request, "server_stopping")
+    place: Place = request.scope[_PLACE_KEY]
+    refusal = place.take(grant.merchant_id, _address(request))
+    if refusal is not None:
+        return _soft_answer(request, refusal)
     return state["streaming"].open(request.scope, grant, last_event_id)
 
 
@@ -105,6 +117,7 @@ async def notify(request: Request[State]) -> Response:
     settings = request.state["settings"]
     key = _authorize_backend(request)
     value = _decode(request, await _body(request, settings.body_limit_bytes))
+    _keep_to_rate(request.state, key, len(value) if isinstance(value, list) else 1)
     if isinstance(value, list):
         return await _notify_all(request.state, value, key)
     notification = Notification.from_value(value, data_limit_bytes=settings.data_limit_bytes)
@@ -143,6 +156,26 @@ def _authorize_backend(request: Request[State]) -> NotifyKey | None:
     keys = request.state["settings"].notify_keys
     assert keys is not None, "refused at the start"
     return authorize_notify(request.headers.getlist("authorization"), keys)
+
+
+def _keep_to_rate(state: State, key: NotifyKey | None, count: int) -> None:
+    retry_after_s = state["rates"].take(key, count)
+    if retry_after_s:
+        settings = state["settings"]
+        raise TooManyNotifications(
+            f"expected at most {settings.notify_rate_per_s:g} notifications per second, and "
+            f"{settings.notify_burst} at once, came more",
+            retry_after_s,
+        )
+
+
+def _address(request: Request[State]) -> str | None:
+    """Return the address by which a client's streams are counted; None if they are not."""
+    state = request.state
+    if not state["settings"].max_connections_per_address:
+        return None
+    forwarded_for = request.headers.getlist("x-forwarded-for")
+    return state["gate"].proxies.client_address(request.scope.get("client"), forwarded_for)
 
 
 def _only(request: Request[State], name: str) -> str | None:
@@ -251,6 +284,7 @@ _STATUSES: dict[type[PushError], tuple[int, str]] = {
     Forbidden: (403, "forbidden"),
     OriginNotAllowed: (403, "origin_not_allowed"),
     TooLarge: (413, "too_large"),
+    TooManyNotifications: (429, "too_many_requests"),
     StreamUnavailable: (503, "unavailable"),
 }
 _CODES = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 415: "unsupported"}
@@ -270,6 +304,8 @@ async def _on_push_error(_request: Request, exc: Exception) -> Response:
         headers["Retry-After"] = str(_RETRY_AFTER_S)
         more["outcome"] = exc.outcome
         logger.debug("notification not stored outcome=%s cause=%r", exc.outcome, exc.__cause__)
+    if isinstance(exc, TooManyNotifications):
+        headers["Retry-After"] = str(exc.retry_after_s)
     if isinstance(exc, Unauthorized):
         headers["WWW-Authenticate"] = exc.challenge
     return _error(status, code, str(exc), headers=headers, **more)
@@ -302,6 +338,11 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
     the service's own, which is how the demo runs on the same port.
     """
     origins = Origins(settings.allowed_origins)
+    room = Room(
+        max_connections=settings.max_connections,
+        max_connections_per_merchant=settings.max_connections_per_merchant,
+        max_connections_per_address=settings.max_connections_per_address,
+    )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[State]:
@@ -348,20 +389,24 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # another path is 404, as every error in JSON
-    return _wrap_events(app, origins)
+    return _wrap_events(app, origins, room)
 
 
-def _wrap_events(app: ASGIApp, origins: Origins) -> ASGIApp:
+def _wrap_events(app: ASGIApp, origins: Origins, room: Room) -> ASGIApp:
     """Leave the server's own ``send`` in the scope, and mark answers for pages of other origins.
 
-    Starlette wraps ``send`` once per layer.
+    Starlette wraps ``send`` once per layer. The place that a stream takes is left here, however it
+    ends.
     """
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/events":
             scope[SEND_SCOPE_KEY] = send  # taken out again by event_stream
             send = origins.mark(scope, send)
-        await app(scope, receive, send)
+            with room.place() as scope[_PLACE_KEY]:
+                await app(scope, receive, send)
+        else:
+            await app(scope, receive, send)
 
     return wrapped
 
@@ -419,6 +464,14 @@ def _build(settings: Settings, origins: Origins, board: Board) -> State:
         stream_max_entries=settings.stream_max_entries,
         stream_ttl_s=settings.stream_ttl_s,
     )
+    assert settings.notify_keys is not None, "refused at the start"
+    rates = Rates(
+        settings.notify_keys,
+        rate_per_s=settings.notify_rate_per_s,
+        burst=settings.notify_burst,
+        workers=settings.workers,
+    )
+    codes = (*(code for _, code in _STATUSES.values()), *_CODES.values(), *REFUSALS.values())
     return State(
         settings=settings,
         gate=Gate(settings),
@@ -428,6 +481,8 @@ def _build(settings: Settings, origins: Origins, board: Board) -> State:
         hub=hub,
         streaming=streaming,
         board=board,
+        rates=rates,
+        errors=dict.fromkeys(codes, 0),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from starlette.applications import Starlette
@@ -13,6 +14,8 @@ from sse_push import __version__
 from sse_push.app import _CODES, _STATUSES, create_app
 from sse_push.cli import _OPTIONS_OF_SERVE, main
 from sse_push.hub import EndReason
+from sse_push.protocol import REFUSALS
+from sse_push.room import Refusal
 from sse_push.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +75,8 @@ def test_the_errors_table_has_every_code() -> None:
         code for row in table if row[0][:3].isdigit() for code in re.findall(r"`(\w+)`", row[1])
     }
 
-    assert named == {code for _, code in _STATUSES.values()} | set(_CODES.values())
+    codes = {code for _, code in _STATUSES.values()} | set(_CODES.values())
+    assert named == codes | set(REFUSALS.values())
 
 
 def test_every_reason_of_a_goodbye_is_named() -> None:
@@ -80,6 +84,7 @@ def test_every_reason_of_a_goodbye_is_named() -> None:
 
     silent = {EndReason.CLIENT_DISCONNECTED, EndReason.STALLED}  # nobody is there to read it
     assert all(f"`{reason.value}`" in said for reason in EndReason if reason not in silent)
+    assert all(f"`{reason}`" in said for reason in get_args(Refusal))
 
 
 def test_the_changelog_begins_with_this_version() -> None:
