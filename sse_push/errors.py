@@ -63,7 +63,7 @@ class OriginNotAllowed(PushError):
 class TooManyNotifications(PushError):
     """A key notifies more often than it may; ``retry_after_s`` is when it may again, in seconds."""
 
-    def __init__(self, text: str, retry_after_s: int) -> None:
+    def __init__(self, text: str, retry_after_s: int = 1) -> None:
         super().__init__(text)
         self.retry_after_s = retry_after_s
 

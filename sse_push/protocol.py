@@ -23,6 +23,9 @@ from sse_push.settings import Settings
 REFUSALS = {400: "malformed", 408: "request_timeout", 431: "headers_too_large"}
 """What is answered here, by status."""
 
+REFUSED_KEY = "sse_push.refused"
+"""Stands in the ASGI scope of a request whose application is told that its client has left."""
+
 _LINGER_S = 1.0
 """So long is read on after a refusal: a socket closed before would lose the client its answer."""
 
@@ -177,6 +180,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.transport.abort()
                 return
             # The application waits for the body: it learns that there is none, and answers nobody.
+            cast("dict[str, object]", cycle.scope)[REFUSED_KEY] = True
             cycle.disconnected = True
             cycle.message_event.set()
         body = json.dumps({"error": REFUSALS[status], "detail": detail}).encode()

@@ -16,13 +16,15 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from sse_push.notification import EntryId
 from sse_push.stream.contract import stream_key
 from tests.faults.backends import Backend
 from tests.faults.browsers import Address, Browser, Record
-from tests.nginx_support import Nginx
+from tests.nginx_support import Nginx, replace_once
 from tests.processes import open_fds, workers_of
 from tests.support import SECOND, Redis, Service
 
@@ -122,6 +124,7 @@ class World:
         """When Redis forgot; every browser is owed a refresh since then."""
         self._has_service = False
         self._baseline: dict[str, float] = {}
+        self._baseline_tasks = 0.0
 
     # -- times
 
@@ -196,16 +199,21 @@ class World:
         await self.before_browsers(stack)
         await self.warm_up()
         self._baseline = self.measures()
+        self._baseline_tasks = await self.metric("sse_push_event_loop_tasks")
         self.browsers = [
             Browser(merchant, self.front, self.record)
             for _ in range(max(1, self.scale.browsers // self.scale.merchants))
             for merchant in self.merchants
         ]
+        self.equip()
         stack.callback(self._close_browsers)
         await self.open(self.browsers)
 
     async def enter(self, stack: AsyncExitStack) -> None:
         """Make what must be there before Redis starts; nothing by default."""
+
+    def equip(self) -> None:
+        """Make some browsers or the backend special, before they are used; nothing by default."""
 
     async def prepare(self, stack: AsyncExitStack) -> None:
         """Put between service and Redis what a fault needs there; nothing by default."""
@@ -269,6 +277,8 @@ class World:
         )
         assert count == 13, f"expected 13 reconnection times, came {count}"
         site.write_text(text)
+        # All browsers come from one address.
+        replace_once(folder, "limit_conn sse_push_address 200", "limit_conn sse_push_address 65535")
 
     def front(self) -> Address:
         """Return where browsers connect to."""
@@ -304,6 +314,10 @@ class World:
     def is_ready(self) -> bool:
         """Ask whichever worker answers."""
         return self.service.is_ready()
+
+    def part(self, count: int) -> list[Browser]:
+        """Return one of so many parts of the browsers, some of each merchant."""
+        return self.browsers[: len(self.browsers) // count]
 
     async def refreshed(self, unscaled_s: float, since: float) -> float:
         """Wait until every browser has been refreshed since then; return how long it took."""
@@ -421,6 +435,22 @@ class World:
         if twice := [by for by, ids in found.items() if len(ids) > 1]:
             self.wrong(f"{len(twice)} stored more than once")
 
+    async def metric(self, name: str, **labels: str) -> float:
+        """Scrape the service, and return a series' value; 0 for one that is not there yet."""
+        text = await asyncio.to_thread(lambda: httpx.get(f"{self.service.url}/metrics").text)
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return sample.value
+        return 0.0
+
+    async def is_back(self) -> bool:
+        """Return whether the gauges are where they were before any browser came."""
+        streams = await self.metric("sse_push_streams_open")
+        merchants = await self.metric("sse_push_merchants_live")
+        tasks = await self.metric("sse_push_event_loop_tasks")
+        return streams == merchants == 0 and tasks <= self._baseline_tasks + 10
+
     def measures(self) -> dict[str, float]:
         """Return what must be as before once every browser has gone."""
         return {f"fds of worker {n}": open_fds(pid) for n, pid in enumerate(self.workers, 1)}
@@ -430,6 +460,14 @@ class World:
         self._close_browsers()
         await self.backend.hang_up()
         limit = max(self._baseline.values()) + _FD_SLACK
+        await self.until(
+            lambda: self.redis.connections("tail") == self.fault.workers,
+            "one tracked connection for each worker",
+            5,
+        )
+        deadline = time.monotonic() + self.seconds(5) + SLACK_S
+        while not await self.is_back():
+            assert time.monotonic() < deadline, "expected the gauges to be where they were"
         await self.until(
             lambda: all(open_fds(pid) <= limit for pid in self.workers),
             f"at most {limit:g} open files in each worker",

@@ -80,9 +80,17 @@ def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
     assert not re.search(r"eyJ|secret", started.log)
 
 
+class Client(httpx.AsyncClient):
+    """A client that waits for no stream's end: whoever is let in by mistake is not kept."""
+
+    async def request(self, *arguments: Any, **options: Any) -> httpx.Response:
+        async with asyncio.timeout(3 * SECOND):
+            return await super().request(*arguments, **options)
+
+
 @pytest.fixture
 async def client(guarded: Service) -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=guarded.url, timeout=5 * SECOND) as made:
+    async with Client(base_url=guarded.url, timeout=5 * SECOND) as made:
         yield made
 
 
@@ -804,7 +812,7 @@ async def test_no_page_notifies_whatever_it_knows(
 
 
 async def test_without_allowed_origins_no_page_of_another_one_listens(service: Service) -> None:
-    async with httpx.AsyncClient(base_url=service.url) as client:
+    async with Client(base_url=service.url) as client:
         foreign = await client.get("/events?merchant_id=42", headers={"Origin": APP})
         site = await client.get("/events?merchant_id=42", headers={"Sec-Fetch-Site": "cross-site"})
         preflight = await client.options(
@@ -836,7 +844,7 @@ def behind(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[
 
 @pytest.fixture
 async def proxy(behind: Service) -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=behind.url, timeout=5 * SECOND) as made:
+    async with Client(base_url=behind.url, timeout=5 * SECOND) as made:
         yield made
 
 
@@ -922,7 +930,7 @@ async def test_whoever_is_no_proxy_of_ours_is_not_believed(redis: Redis, tmp_pat
         drain_s=0,
     )
     headers = {"X-Merchant-Id": "42", "X-Forwarded-For": "10.0.0.1", "X-Real-IP": "10.0.0.1"}
-    async with httpx.AsyncClient(base_url=elsewhere.url) as client:
+    async with Client(base_url=elsewhere.url) as client:
         answer = await client.get("/events?merchant_id=42", headers=headers)
     elsewhere.stop()
 
@@ -939,7 +947,7 @@ async def test_whoever_reaches_the_unix_socket_is_believed(redis: Redis, tmp_pat
         tmp_path, redis.url, *("--subscribe-auth", "header"), uds=uds, drain_s=0
     )
     transport = httpx.AsyncHTTPTransport(uds=str(uds))
-    async with httpx.AsyncClient(transport=transport, base_url="http://push") as client:
+    async with Client(transport=transport, base_url="http://push") as client:
         named = await status_of(client, "merchant_id=42", X_Merchant_Id="42")
         nobody = await client.get("/events?merchant_id=42")
     started.stop()
