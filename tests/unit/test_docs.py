@@ -87,7 +87,11 @@ def test_every_reason_of_a_goodbye_is_named() -> None:
 
     silent = {EndReason.CLIENT_DISCONNECTED, EndReason.STALLED}  # nobody is there to read it
     assert all(f"`{reason.value}`" in said for reason in EndReason if reason not in silent)
-    assert all(f"`{reason}`" in said for reason in get_args(Refusal))
+    assert all(f"`{reason}`" in said for reason in SOFT_ANSWER_REASONS)
+
+
+def test_a_refusal_is_a_reason_of_a_soft_answer() -> None:
+    assert set(get_args(Refusal)) < set(SOFT_ANSWER_REASONS)
 
 
 def test_the_metrics_table_is_the_series() -> None:

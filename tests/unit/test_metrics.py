@@ -164,6 +164,7 @@ async def test_what_was_counted_is_copied_once_however_often_it_is_looked_at(
     told = worker.told()
     assert {key: value for key, value in told.items() if value and "age" not in key} == {
         "sse_push_streams_open": 2,
+        "sse_push_streams_limit": 15_000,
         "sse_push_merchants_live": 2,
         "sse_push_streams_opened_total": 3,
         "sse_push_streams_closed_total{stalled}": 1,
