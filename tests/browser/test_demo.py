@@ -183,20 +183,29 @@ async def test_both_windows_come_back_after_a_restart_and_are_right_again(
         demo.stop()
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(
+    ("tls", "flags"),
+    [(False, ()), (True, ()), (True, ("--tokens",))],
+    ids=["plain", "tls", "tls-and-tokens"],
+)
 async def test_the_page_works_through_nginx(
-    demo: Demo, browser: Browser, tmp_path: Path, *, tls: bool
+    browser: Browser, tmp_path: Path, *, tls: bool, flags: tuple[str, ...]
 ) -> None:
     async def application(route: Route) -> None:
         """Stand where a site's own application stands: nginx has a location for the stream only."""
         url = route.request.url.replace(nginx.url, demo.url)
         await route.fulfill(response=await route.fetch(url=url))
 
-    with Nginx.start(tmp_path / "nginx", f"127.0.0.1:{demo.port}", tls=tls) as nginx:
+    asked: list[str] = []
+    with (
+        Demo.start(tmp_path, *flags) as demo,
+        Nginx.start(tmp_path / "nginx", f"127.0.0.1:{demo.port}", tls=tls) as nginx,
+    ):
         async with (
             open_window(browser, ignore_https_errors=True) as one,
             open_window(browser, ignore_https_errors=True) as other,
         ):
+            other.on("request", lambda request: asked.append(request.url))
             for page in (one, other):
                 await page.route(re.compile(f"^{nginx.url}/(?!events)"), application)
             await asyncio.gather(enter(one, nginx.url), enter(other, nginx.url))
@@ -208,7 +217,13 @@ async def test_the_page_works_through_nginx(
             await expect_seat(one, "C8", "sold", seconds=1)
 
             await expect_state(other, "open")
+            await screenshot(other, f"through-nginx-{'-'.join(('tls',) * tls + flags)}")
         await until(lambda: nginx.access_log.count('"/events"') == 2, "two streams in the log")
+        log = nginx.access_log
+
+    streams = [url for url in asked if "/events?" in url]
+    assert all(("token=eyJ" in url) == bool(flags) for url in streams)
+    assert "eyJ" not in log
 
 
 async def test_a_phone_shows_the_whole_house(demo: Demo, browser: Browser) -> None:

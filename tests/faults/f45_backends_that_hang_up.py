@@ -17,7 +17,12 @@ FAULT = Fault(
     number="T-5",
     title="backends that hang up in the middle of a request",
     recovery_s=6,
-    settings={"notify_timeout_s": 3, "probe_interval_s": 3, "probe_deadline_s": 6},
+    settings={
+        "notify_timeout_s": 3,
+        "probe_interval_s": 3,
+        "probe_deadline_s": 6,
+        "deaf_limit_s": 20,
+    },
     answer_slack_s=3,
     may_cut=False,
 )
