@@ -63,7 +63,7 @@ class Rates:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         every: tuple[NotifyKey | None, ...] = (None,) if keys == "none" else tuple(keys)
-        share, burst_share = rate_per_s / workers, max(1.0, burst / workers)
+        share, burst_share = rate_per_s / workers, burst / workers
         self._buckets = (
             {key: Bucket(share, burst_share, clock) for key in every} if rate_per_s > 0 else {}
         )

@@ -110,10 +110,12 @@ def test_workers_share_the_rate_and_the_burst() -> None:
     assert [rates.take(KEYS[0], 1) for _ in range(2)] == [0, 1]
 
 
-def test_a_share_of_a_burst_is_one_at_least() -> None:
+def test_a_share_of_a_burst_that_is_less_than_one_lets_one_through() -> None:
     clock = ManualClock()
     rates = rates_of(clock, rate_per_s=4, burst=1, workers=4)
 
+    assert [rates.take(KEYS[0], 1) for _ in range(2)] == [0, 1]
+    clock.advance(1)
     assert [rates.take(KEYS[0], 1) for _ in range(2)] == [0, 1]
 
 
