@@ -46,6 +46,19 @@ class BoundedProtocol(HttpToolsProtocol):
     https://www.rfc-editor.org/rfc/rfc9112#section-7.1.2
     """
 
+    # Beside uvicorn's attributes, which are as many as a dictionary can share the names of with
+    # others of its kind: with more, each connection takes 1 KiB.
+    __slots__ = (
+        "_deadline",
+        "_errors",
+        "_is_refused",
+        "_is_too_large",
+        "_is_whole",
+        "_limit_bytes",
+        "_timeout_s",
+        "_unused_bytes",
+    )
+
     def __init__(
         self,
         config: Config,
@@ -94,6 +107,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin a request."""
         self._is_whole = False
         super().on_message_begin()
+        # The application only reads it; uvicorn's copy is half a KiB for as long as a stream lasts.
+        self.scope["state"] = self.app_state
 
     def on_headers_complete(self) -> None:
         """Refuse a head that is too large, though it came in one piece."""

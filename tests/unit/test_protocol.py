@@ -195,6 +195,15 @@ async def test_a_request_is_answered_by_the_cycle_that_the_fast_way_knows() -> N
     assert [type(getattr(send, "__self__", None)) for send in senders] == [RequestResponseCycle]
 
 
+async def test_the_state_is_the_same_for_all_requests_and_not_copied(
+    connection: Connection,
+) -> None:
+    await connection.feed(GET, GET)
+
+    assert connection.scopes[0]["state"] is connection.scopes[1]["state"]
+    assert connection.scopes[0]["state"]["errors"] is connection.errors
+
+
 # -- the size of a head
 
 
