@@ -50,7 +50,7 @@ from sse_push.process import (
     stop_if_it_dies,
     stop_with_parent,
 )
-from sse_push.protocol import REFUSALS, REFUSED_KEY
+from sse_push.protocol import REFUSALS, REFUSED_KEY, Requests
 from sse_push.rate import Rates
 from sse_push.readiness import Board
 from sse_push.room import Place, Room
@@ -80,6 +80,7 @@ class State(TypedDict):
     streaming: Streaming
     board: Board
     rates: Rates
+    requests: Requests
     errors: dict[str, int]
     metrics: Metrics
 
@@ -545,6 +546,12 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
         streaming=streaming,
         board=board,
         rates=rates,
+        requests=Requests(
+            header_limit_bytes=settings.header_limit_bytes,
+            timeout_s=settings.request_timeout_s,
+            errors=errors,
+            clock=asyncio.get_running_loop(),
+        ),
         errors=errors,
         metrics=told,
     )

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
-from sse_push.settings import Settings
+from sse_push.timer_wheel import Clock, TimerWheel
 
 REFUSALS = {400: "malformed", 408: "request_timeout", 431: "headers_too_large"}
 """What is answered here, by status."""
@@ -31,6 +31,34 @@ _LINGER_S = 1.0
 
 _PIPELINE_LIMIT = 64
 """Requests that may wait behind one that is being answered: each takes some KiB."""
+
+
+_TICKS = 40
+"""Of the time of a request: it is up to two of them longer."""
+
+
+class Requests:
+    """What all connections of a process share: their limits, and what was refused by error."""
+
+    def __init__(
+        self, *, header_limit_bytes: int, timeout_s: float, errors: dict[str, int], clock: Clock
+    ) -> None:
+        self.header_limit_bytes = header_limit_bytes
+        self.timeout_s = timeout_s
+        self.errors = errors
+        self._clock = clock
+        # One timer for all: one each would cost more than all else that is done here.
+        self._wheel: TimerWheel[BoundedProtocol] = TimerWheel(
+            timeout_s / _TICKS, lambda protocol, _: protocol.on_deadline(), clock
+        )
+
+    def begin_deadline(self, protocol: BoundedProtocol) -> None:
+        """Call ``on_deadline`` when a request that begins now is too late."""
+        self._wheel.plan(protocol, self._clock.time() + self.timeout_s + self._wheel.tick_s)
+
+    def end_deadline(self, protocol: BoundedProtocol) -> None:
+        """Do not call."""
+        self._wheel.forget(protocol)
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -49,14 +77,14 @@ class BoundedProtocol(HttpToolsProtocol):
     # Beside uvicorn's attributes, which are as many as a dictionary can share the names of with
     # others of its kind: with more, each connection takes 1 KiB.
     __slots__ = (
-        "_deadline",
-        "_errors",
+        "_has_deadline",
         "_is_refused",
         "_is_too_large",
         "_is_whole",
-        "_limit_bytes",
-        "_timeout_s",
+        "_linger",
+        "_requests",
         "_unused_bytes",
+        "tick",
     )
 
     def __init__(
@@ -67,11 +95,11 @@ class BoundedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        settings = cast("Settings", app_state["settings"])
-        self._limit_bytes = settings.header_limit_bytes
-        self._timeout_s = settings.request_timeout_s
-        self._errors = cast("dict[str, int]", app_state["errors"])
-        self._deadline: asyncio.TimerHandle | None = None
+        self._requests = cast("Requests", app_state["requests"])
+        self._has_deadline = False
+        self._linger: asyncio.TimerHandle | None = None
+        self.tick = 0
+        """Its place on the wheel of deadlines."""
         self._unused_bytes = 0
         """Received, and neither a body's nor a whole head's yet."""
         self._is_whole = False
@@ -87,6 +115,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the time."""
         self._end_deadline()
+        if self._linger is not None:
+            self._linger.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -98,9 +128,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._is_refused:
             return
-        if self._unused_bytes > self._limit_bytes:
+        if self._unused_bytes > self._requests.header_limit_bytes:
             self._refuse_head()
-        elif not self._is_whole and self._deadline is None:
+        elif not self._is_whole and not self._has_deadline:
             self._begin_deadline()
 
     def on_message_begin(self) -> None:
@@ -113,9 +143,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Refuse a head that is too large, though it came in one piece."""
         # More has come than the head, so it is measured only if all of it is over the limit.
-        self._is_too_large = (
-            self._unused_bytes > self._limit_bytes and self._head_bytes() > self._limit_bytes
-        )
+        limit_bytes = self._requests.header_limit_bytes
+        self._is_too_large = self._unused_bytes > limit_bytes and self._head_bytes() > limit_bytes
         if self._is_too_large or len(self.pipeline) >= _PIPELINE_LIMIT:
             raise _RefusedError
         self._unused_bytes = 0
@@ -131,7 +160,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """End a request's time: it has come in full."""
         self._unused_bytes = 0
         self._is_whole = True
-        self._end_deadline()
+        if self._has_deadline:
+            self._end_deadline()
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's name)
@@ -151,15 +181,16 @@ class BoundedProtocol(HttpToolsProtocol):
         return len(self.url) + fields
 
     def _begin_deadline(self) -> None:
-        self._deadline = self.loop.call_later(self._timeout_s, self._on_deadline)
+        self._has_deadline = True
+        self._requests.begin_deadline(self)
 
     def _end_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        self._has_deadline = False
+        self._requests.end_deadline(self)
 
-    def _on_deadline(self) -> None:
-        self._deadline = None
+    def on_deadline(self) -> None:
+        """Refuse a request that has not come in time; called by ``Requests``."""
+        self._has_deadline = False
         cycle = self._last_cycle
         if self._is_answering_a_whole_request():
             self._begin_deadline()  # what came meanwhile has its turn after that
@@ -167,10 +198,11 @@ class BoundedProtocol(HttpToolsProtocol):
             cycle is not None and cycle.more_body and cycle.response_complete
         ):
             # There is no request, as when a browser connects ahead of one; or its answer was given.
-            self._errors[REFUSALS[408]] += 1
+            self._requests.errors[REFUSALS[408]] += 1
             self.transport.close()
         else:
-            self._refuse(408, f"expected the request within {self._timeout_s:g} s, came a part")
+            timeout_s = self._requests.timeout_s
+            self._refuse(408, f"expected the request within {timeout_s:g} s, came a part")
 
     def _is_answering_a_whole_request(self) -> bool:
         cycle = self._last_cycle
@@ -179,13 +211,14 @@ class BoundedProtocol(HttpToolsProtocol):
         return not cycle.more_body or bool(self.pipeline)
 
     def _refuse_head(self) -> None:
+        limit_bytes = self._requests.header_limit_bytes
         self._refuse(
-            431, f"request line and headers: expected at most {self._limit_bytes} bytes, came more"
+            431, f"request line and headers: expected at most {limit_bytes} bytes, came more"
         )
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer and close; only close if there would be another answer in the way."""
-        self._errors[REFUSALS[status]] += 1
+        self._requests.errors[REFUSALS[status]] += 1
         self._is_refused = True
         self._end_deadline()
         self._unset_keepalive_if_required()
@@ -202,7 +235,7 @@ class BoundedProtocol(HttpToolsProtocol):
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + head % len(body) + body)
         self.transport.write_eof()
-        self._deadline = self.loop.call_later(_LINGER_S, self.transport.abort)
+        self._linger = self.loop.call_later(_LINGER_S, self.transport.abort)
 
 
 class _RefusedError(Exception):

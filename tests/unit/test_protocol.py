@@ -14,12 +14,20 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from sse_push.protocol import _LINGER_S, _PIPELINE_LIMIT, REFUSALS, BoundedProtocol
-from sse_push.settings import Settings
+from sse_push.protocol import (
+    _LINGER_S,
+    _PIPELINE_LIMIT,
+    _TICKS,
+    REFUSALS,
+    BoundedProtocol,
+    Requests,
+)
 from tests.unit.simulation import ManualClock
 
 LIMIT_BYTES = 1024
 TIMEOUT_S = 10
+LATE_S = 2 * TIMEOUT_S / _TICKS
+"""So much later than that a deadline comes at most."""
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -115,12 +123,17 @@ class Connection:
 
         self.loop = Loop()
         self.errors = dict.fromkeys(REFUSALS.values(), 0)
-        settings = Settings(header_limit_bytes=LIMIT_BYTES, request_timeout_s=TIMEOUT_S)
+        requests = Requests(
+            header_limit_bytes=LIMIT_BYTES,
+            timeout_s=TIMEOUT_S,
+            errors=self.errors,
+            clock=self.loop,
+        )
         self.state = ServerState()
         self.protocol = BoundedProtocol(
             Config(kept, ws="none", access_log=False, log_config=None, timeout_keep_alive=75),
             self.state,
-            {"settings": settings, "errors": self.errors},
+            {"requests": requests},
             cast("asyncio.AbstractEventLoop", self.loop),
         )
         self.transport = Transport()
@@ -201,7 +214,6 @@ async def test_the_state_is_the_same_for_all_requests_and_not_copied(
     await connection.feed(GET, GET)
 
     assert connection.scopes[0]["state"] is connection.scopes[1]["state"]
-    assert connection.scopes[0]["state"]["errors"] is connection.errors
 
 
 # -- the size of a head
@@ -331,6 +343,7 @@ async def test_a_client_that_leaves_after_a_refusal_leaves_no_timer(
     await connection.feed(b"nonsense")
     connection.transport.close()
 
+    await connection.wait(LATE_S)
     assert connection.loop.waiting == 0
 
 
@@ -342,7 +355,7 @@ async def test_a_connection_on_which_nothing_comes_is_closed_without_an_answer(
 ) -> None:
     assert await connection.wait(TIMEOUT_S - 0.1) == b""
     assert connection.transport.ended_by == []
-    assert await connection.wait(0.1) == b""
+    assert await connection.wait(0.1 + LATE_S) == b""
     assert connection.transport.ended_by == ["close"]
     assert connection.counted() == {"request_timeout": 1}
 
@@ -367,7 +380,7 @@ async def test_what_trickles_has_so_long_in_all(
         assert await connection.feed(bytes([byte])) == b""
         assert await connection.wait(1) == b""
 
-    assert await connection.wait(1) == R408
+    assert await connection.wait(1 + LATE_S) == R408
     assert connection.transport.ended_by == ["eof"]
     assert connection.counted() == {"request_timeout": 1}
     assert connection.state.tasks == set()  # the application has heard of it, and said nothing
@@ -381,21 +394,21 @@ async def test_the_next_request_of_a_connection_has_the_whole_time_again(
     await connection.wait(50)  # it rests
     await connection.feed(b"GET /")
     assert await connection.wait(TIMEOUT_S - 0.1) == OK
-    assert await connection.wait(0.1) == OK + R408
+    assert await connection.wait(0.1 + LATE_S) == OK + R408
 
 
 async def test_a_request_that_has_begun_behind_a_whole_one_has_its_time_too(
     connection: Connection,
 ) -> None:
     assert await connection.feed(GET + b"GET /") == OK
-    assert await connection.wait(TIMEOUT_S) == OK + R408
+    assert await connection.wait(TIMEOUT_S + LATE_S) == OK + R408
 
 
 async def test_empty_lines_do_not_keep_a_connection_for_ever(connection: Connection) -> None:
     await connection.feed(GET)
     await connection.feed(b"\r\n")
 
-    assert await connection.wait(TIMEOUT_S) == OK + R408
+    assert await connection.wait(TIMEOUT_S + LATE_S) == OK + R408
 
 
 async def test_a_kept_alive_connection_that_rests_has_only_uvicorn_s_time(
@@ -423,7 +436,8 @@ async def test_a_stream_whose_request_has_come_lasts() -> None:
     begun = await connection.feed(GET)
 
     assert begun.endswith(b"5\r\nready\r\n")
-    assert connection.loop.waiting == 0
+    assert await connection.wait(LATE_S) == begun
+    assert connection.loop.waiting == 0  # also not the one of all deadlines
     assert await connection.feed(b"\r\n") == begun
     assert await connection.wait(100 * TIMEOUT_S) == begun
     assert connection.transport.ended_by == []
@@ -451,7 +465,7 @@ async def test_a_stream_whose_request_does_not_end_is_cut() -> None:
         await connection.feed(b"1\r\nx\r\n")
         assert await connection.wait(1) == begun
 
-    assert await connection.wait(1) == begun
+    assert await connection.wait(1 + LATE_S) == begun
     assert connection.transport.ended_by == ["abort"]
     assert connection.state.tasks == set()
 
@@ -464,7 +478,7 @@ async def test_a_body_that_goes_on_after_its_answer_is_cut_off_without_another()
 
     connection = Connection(refuse)
     answered = await connection.feed(CHUNKED)
-    await connection.wait(TIMEOUT_S)
+    await connection.wait(TIMEOUT_S + LATE_S)
 
     assert answered.startswith(b"HTTP/1.1 413 ")
     assert connection.transport.written == answered
