@@ -542,16 +542,15 @@ async def test_a_kept_alive_connection_and_a_stream_outlive_the_time_of_a_reques
 async def test_while_slow_clients_hang_others_are_served_at_once(
     redis: Redis, tmp_path: Path
 ) -> None:
-    service = Service.start(tmp_path, redis.url, request_timeout_s=REQUEST_TIMEOUT_S, drain_s=0.5)
+    timeout_s = 4 * SECOND
+    service = Service.start(tmp_path, redis.url, request_timeout_s=timeout_s, drain_s=0.5)
     before = open_fds(service.process.pid)
     kinds = [SLOW_HEAD, SLOW_BODY, SLOW_CHUNKS, (b"", b"")]
-    slow = [Slow(*kinds[number % 4], interval_s=REQUEST_TIMEOUT_S / 4) for number in range(200)]
+    slow = [Slow(*kinds[number % 4], interval_s=timeout_s / 8) for number in range(200)]
     hanging = [asyncio.create_task(each.run(service.port)) for each in slow]
     waits = []
     try:
-        await until(
-            lambda: open_fds(service.process.pid) >= before + 200, "200 slow", REQUEST_TIMEOUT_S
-        )
+        await until(lambda: open_fds(service.process.pid) >= before + 200, "200 slow", timeout_s)
         async with AsyncExitStack() as stack:
             for number in range(100):
                 began_at = time.monotonic()
@@ -567,12 +566,12 @@ async def test_while_slow_clients_hang_others_are_served_at_once(
         assert service.stop() == 0
     service.assert_no_errors()
 
-    assert max(waits) < SECOND
+    assert max(waits) < 2 * SECOND
     assert {each.came.partition(b"\r\n")[0] for each in slow} == {
         b"HTTP/1.1 408 Request Timeout",
         b"",
     }
-    assert max(each.took_s for each in slow) < REQUEST_TIMEOUT_S + 3 * SECOND
+    assert max(each.took_s for each in slow) < timeout_s + 3 * SECOND
 
 
 # -- notifications per second

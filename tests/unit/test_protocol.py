@@ -360,6 +360,18 @@ async def test_a_connection_on_which_nothing_comes_is_closed_without_an_answer(
     assert connection.counted() == {"request_timeout": 1}
 
 
+@pytest.mark.parametrize("came", [b"", b"GET / HTTP/1.1\r\n", CHUNKED, GET])
+async def test_a_client_that_leaves_is_not_waited_for(connection: Connection, came: bytes) -> None:
+    await connection.feed(came)
+    connection.transport.close()
+    await connection.wait(TIMEOUT_S + LATE_S)
+
+    assert connection.loop.waiting == 0
+    assert connection.counted() == {}
+    assert connection.transport.ended_by == ["close"]
+    assert connection.state.tasks == set()
+
+
 @pytest.mark.parametrize(
     ("first", "trickle"),
     [
