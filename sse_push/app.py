@@ -287,6 +287,8 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
     if exc.status_code == 404:
         detail = "expected /events, /notify, /healthz or /readyz, came another path"
     if exc.status_code == 405:
+        # Starlette joins a set, whose order is another one in each process.
+        headers["Allow"] = ", ".join(sorted(headers.get("Allow", "").split(", ")))
         detail = f"expected {headers.get('Allow', '')}, came {request.method}"
     code = _CODES.get(exc.status_code, "error")
     return _error(exc.status_code, code, detail, headers=headers)
