@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 2
 _BOARD_INTERVAL_S = 1.0
+_OPENAPI = Path(__file__).with_name("openapi.json").read_bytes()
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
 
@@ -135,6 +136,11 @@ async def readyz(request: Request[State]) -> Response:
         "probe_age_s": None if found.worst_age_s == float("inf") else round(found.worst_age_s, 1),
     }
     return JSONResponse(body, status_code=200 if is_ready else 503)
+
+
+async def openapi(_request: Request[State]) -> Response:
+    """GET /openapi.json -> 200 with the description of all of this, as OpenAPI 3.1."""
+    return Response(_OPENAPI, media_type=_JSON)
 
 
 def _authorize_backend(request: Request[State]) -> NotifyKey | None:
@@ -340,6 +346,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
             Route("/notify", notify, methods=["POST"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
+            Route("/openapi.json", openapi),
             *routes,
         ],
         exception_handlers={
