@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TypedDict, cast
 from urllib.parse import parse_qsl
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -37,6 +39,7 @@ from sse_push.errors import (
 from sse_push.event_stream import SEND_SCOPE_KEY, Streaming
 from sse_push.hub import Hub, Pace
 from sse_push.keys import NotifyKey
+from sse_push.metrics import Metrics
 from sse_push.notification import Change, EntryId, Notification, parse_json
 from sse_push.origin import PREFLIGHT_HEADERS, Origins, refuse_pages
 from sse_push.process import (
@@ -71,6 +74,8 @@ class State(TypedDict):
     hub: Hub[Frame]
     streaming: Streaming
     board: Board
+    errors: dict[str, int]
+    metrics: Metrics
 
 
 # -- endpoints
@@ -138,6 +143,16 @@ async def readyz(request: Request[State]) -> Response:
     return JSONResponse(body, status_code=200 if is_ready else 503)
 
 
+async def metrics(request: Request[State]) -> Response:
+    """GET /metrics -> 200 with the numbers of all workers together, for Prometheus."""
+    told = request.state["metrics"]
+    told.copy()
+    # Reads a file of each worker: not in the loop.
+    accept = request.headers.get("accept", "")
+    content, media_type = await run_in_threadpool(told.render, accept)
+    return Response(content, headers={"Content-Type": media_type})
+
+
 async def openapi(_request: Request[State]) -> Response:
     """GET /openapi.json -> 200 with the description of all of this, as OpenAPI 3.1."""
     return Response(_OPENAPI, media_type=_JSON)
@@ -163,6 +178,7 @@ def _soft_answer(request: Request[State], reason: str) -> Response:
     accepts = (request.headers.get("accept") or "*/*").lower()
     if wire.MEDIA_TYPE in accepts or "*/*" in accepts:
         return request.state["streaming"].soft_answer(reason)
+    request.state["errors"]["unavailable"] += 1
     return _error(503, "unavailable", reason, headers={"Retry-After": str(_RETRY_AFTER_S)})
 
 
@@ -209,12 +225,16 @@ async def _notify_all(state: State, values: list[object], key: NotifyKey | None)
         raise TooLarge(f"expected at most {settings.notify_max_items} items, came {len(values)}")
     checked = [_check(value, settings.data_limit_bytes, key) for value in values]
     valid = [each for each in checked if isinstance(each, Notification)]
+    for each in checked:
+        if isinstance(each, PushError):
+            state["errors"][_STATUSES[type(each)][1]] += 1
     appended = iter(await state["appender"].append_all(valid))
     results = [next(appended) if isinstance(each, Notification) else each for each in checked]
     body = [_result(result) for result in results]
     failures = [result for result in results if isinstance(result, StreamUnavailable)]
     if not failures:
         return JSONResponse(body)
+    state["errors"]["unavailable"] += 1
     outcome = "unknown" if any(each.outcome == "unknown" for each in failures) else "not_published"
     return _error(
         503,
@@ -268,21 +288,28 @@ def _error(
     return JSONResponse({"error": code, "detail": detail, **more}, status, headers)
 
 
-async def _on_push_error(_request: Request, exc: Exception) -> Response:
+def _count_error(request: Request, code: str) -> None:
+    errors: dict[str, int] = request.state.errors
+    errors[code] += 1
+
+
+async def _on_push_error(request: Request, exc: Exception) -> Response:
     status, code = _STATUSES[cast("type[PushError]", type(exc))]
+    _count_error(request, code)
     headers: dict[str, str] = {}
     more: dict[str, object] = {}
     if isinstance(exc, StreamUnavailable):
         headers["Retry-After"] = str(_RETRY_AFTER_S)
         more["outcome"] = exc.outcome
-        logger.debug("notification not stored outcome=%s cause=%r", exc.outcome, exc.__cause__)
+        logger.debug("notification not stored outcome=%s cause=%s", exc.outcome, exc.__cause__)
     if isinstance(exc, Unauthorized):
         headers["WWW-Authenticate"] = exc.challenge
     return _error(status, code, str(exc), headers=headers, **more)
 
 
-async def _on_client_disconnect(_request: Request, _exc: Exception) -> Response:
+async def _on_client_disconnect(request: Request, _exc: Exception) -> Response:
     """Answer a client that left in the middle of its body; nobody reads it."""
+    _count_error(request, "malformed")
     return _error(400, "malformed", "expected the rest of the body, came its end")
 
 
@@ -291,12 +318,13 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
     detail = exc.detail
     headers = dict(exc.headers or {})
     if exc.status_code == 404:
-        detail = "expected /events, /notify, /healthz or /readyz, came another path"
+        detail = "expected /events, /notify, /healthz, /readyz or /metrics, came another path"
     if exc.status_code == 405:
         # Starlette joins a set, whose order is another one in each process.
         headers["Allow"] = ", ".join(sorted(headers.get("Allow", "").split(", ")))
         detail = f"expected {headers.get('Allow', '')}, came {request.method}"
     code = _CODES.get(exc.status_code, "error")
+    _count_error(request, code)
     return _error(exc.status_code, code, detail, headers=headers)
 
 
@@ -313,7 +341,14 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[State]:
-        state = _build(settings, origins, Board(board_folder))
+        state = _build(settings, origins, board_folder)
+        stopping_since: list[float] = []
+
+        def begin_to_stop() -> None:
+            stopping_since.append(time.monotonic())
+            logger.info("draining streams=%d", len(state["hub"]))
+            state["hub"].drain()
+
         tasks = [
             asyncio.create_task(state["appender"].run(), name="appender"),
             asyncio.create_task(state["follower"].run(), name="tail"),
@@ -329,7 +364,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         try:
             with (
                 exit_if_it_hangs(loop, settings.loop_stall_limit_s),
-                hear_stop(state["hub"].drain, is_supervised=settings.workers > 1),
+                hear_stop(begin_to_stop, is_supervised=settings.workers > 1),
             ):
                 yield state
         finally:
@@ -337,7 +372,11 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            state["metrics"].copy()
             state["board"].erase()
+            for since in stopping_since:
+                took_s, left = time.monotonic() - since, len(state["hub"])
+                logger.info("drained took_s=%.1f streams_left=%d", took_s, left)
 
     app = Starlette(
         routes=[
@@ -346,6 +385,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
             Route("/notify", notify, methods=["POST"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
+            Route("/metrics", metrics),
             Route("/openapi.json", openapi),
             *routes,
         ],
@@ -375,10 +415,11 @@ def _wrap_events(app: ASGIApp, origins: Origins) -> ASGIApp:
     return wrapped
 
 
-def _build(settings: Settings, origins: Origins, board: Board) -> State:
+def _build(settings: Settings, origins: Origins, folder: Path) -> State:
     assert settings.redis_url is not None, "the embedded server's, or refused at the start"
     url = settings.redis_url.get_secret_value()
     hub: Hub[Frame]
+    told: Metrics
 
     # The two know each other only by these calls: changes come up, wishes go down.
     def on_armed(merchant_id: str, newest: EntryId | None) -> None:
@@ -386,6 +427,9 @@ def _build(settings: Settings, origins: Origins, board: Board) -> State:
 
     def on_change(change: Change) -> None:
         hub.publish(change)
+
+    def on_fan_out(newest: EntryId) -> None:
+        told.fan_out_begins(newest)
 
     follower = Follower(
         url,
@@ -411,6 +455,7 @@ def _build(settings: Settings, origins: Origins, board: Board) -> State:
         pace,
         asyncio.get_running_loop(),
         encode_expiring=wire.encode_expiring,
+        on_fan_out=on_fan_out,
     )
     streaming = Streaming(
         hub=hub,
@@ -428,6 +473,20 @@ def _build(settings: Settings, origins: Origins, board: Board) -> State:
         stream_max_entries=settings.stream_max_entries,
         stream_ttl_s=settings.stream_ttl_s,
     )
+    errors = dict.fromkeys(
+        (*(code for _, code in _STATUSES.values()), *_CODES.values(), "error"), 0
+    )
+    board = Board(folder)
+    board.write(follower.probe_age_s)
+    told = Metrics(
+        board,
+        folder,
+        hub=hub,
+        follower=follower,
+        appender=appender,
+        streaming=streaming,
+        errors=errors,
+    )
     return State(
         settings=settings,
         gate=Gate(settings),
@@ -437,10 +496,16 @@ def _build(settings: Settings, origins: Origins, board: Board) -> State:
         hub=hub,
         streaming=streaming,
         board=board,
+        errors=errors,
+        metrics=told,
     )
 
 
 async def _keep_board(state: State) -> None:
+    """Tell the other workers, and Prometheus, how this one is."""
+    step_s = min(_BOARD_INTERVAL_S, state["settings"].probe_interval_s)
     while True:
         state["board"].write(state["follower"].probe_age_s)
-        await asyncio.sleep(min(_BOARD_INTERVAL_S, state["settings"].probe_interval_s))
+        due_at = time.monotonic() + step_s
+        await asyncio.sleep(step_s)
+        state["metrics"].tick(max(0.0, time.monotonic() - due_at))

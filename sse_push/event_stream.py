@@ -15,11 +15,12 @@ import math
 import random
 import secrets
 import socket
+from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from sse_starlette.sse import AppStatus, EventSourceResponse
+from sse_starlette.sse import AppStatus, EventSourceResponse, SendTimeoutError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -42,6 +43,9 @@ HEADERS = {
 
 SOFT_ANSWER_HEADER = "X-Sse-Push-Soft-Answer"
 """Marks a 200 that serves nothing, for monitoring; nginx sets it on its own as well."""
+
+SOFT_ANSWER_REASONS = ("server_stopping",)
+"""Why the service itself gives one."""
 
 SEND_SCOPE_KEY = "sse_push.send"
 """Where ``app`` leaves the server's own ``send`` in the ASGI scope."""
@@ -113,6 +117,10 @@ class Streaming:
     send_timeout_s: float
     send_buffer_bytes: int
     arm_timeout_s: float = 0.5
+    soft_answers: Counter[str] = field(
+        default_factory=lambda: Counter(dict.fromkeys(SOFT_ANSWER_REASONS, 0))
+    )
+    """How many were given so far, by reason."""
 
     def jittered_retry_ms(self) -> int:
         """Return a reconnection time, half to one and a half of ``retry_ms``."""
@@ -123,6 +131,8 @@ class Streaming:
 
         It keeps its last event ID; after any status but 200 it would never come back.
         """
+        self.soft_answers[reason] += 1
+        logger.debug("not served reason=%s", reason)
         retry_ms = random.randint(self.soft_retry_min_ms, self.soft_retry_max_ms)  # noqa: S311
         return Response(
             encode_goodbye(reason, retry_ms),
@@ -307,6 +317,7 @@ class TransportStream(Response):
         """Complete the response with a goodbye, or cut off a client that takes no bytes."""
         self._end_reason = reason
         if reason is EndReason.STALLED:
+            logger.debug("client takes no bytes merchant_id=%s", self._grant.merchant_id)
             self._cycle.transport.abort()
         elif self._is_open or self._task is not None:
             self._is_open = False
@@ -335,6 +346,8 @@ class TransportStream(Response):
         """Cut off a stream whose writing has failed: it would never be written to again."""
         if not task.cancelled() and task.exception() is not None:
             logger.error("writing failed, cutting the stream", exc_info=task.exception())
+            if self._subscription is not None:
+                self._subscription.end_reason = EndReason.FAILED
             self._cycle.transport.abort()
 
     async def _send(self, body: bytes, *, more_body: bool = True) -> None:
@@ -406,8 +419,11 @@ class PortableStream(EventSourceResponse):
             # What the client has not taken when its token expires, it does not get.
             async with asyncio.timeout_at(None if expires_at == math.inf else expires_at):
                 await super().__call__(scope, receive, send)
-        except TimeoutError:  # as the library's own SendTimeoutError is
+        except SendTimeoutError:
             logger.debug("client takes no bytes merchant_id=%s", self._grant.merchant_id)
+            hub.end(self._subscription, EndReason.STALLED)
+        except TimeoutError:
+            logger.debug("token expired merchant_id=%s", self._grant.merchant_id)
         finally:
             hub.unsubscribe(self._subscription)
             self._subscription = None  # it holds us: together they would wait for the collector

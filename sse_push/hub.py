@@ -13,7 +13,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from sse_push.expiry import Expiries, Expiry
@@ -62,6 +62,23 @@ class Sink(Protocol[FrameT_contra]):
         """Say goodbye and complete the response; nothing is offered after that."""
 
 
+@dataclass(slots=True)
+class HubTally:
+    """What has happened in a hub since it was made; the numbers only rise.
+
+    Of a fan-out, what was written and what was skipped is counted once, when it is finished.
+    """
+
+    opened: int = 0
+    closed: dict[EndReason, int] = field(default_factory=lambda: dict.fromkeys(EndReason, 0))
+    written: int = 0
+    """Refreshes that were handed to connections."""
+    merged: int = 0
+    """Refreshes that became part of another one before they were written, in any slot."""
+    skipped: int = 0
+    """Refreshes that a fan-out left in a connection's slot, since it could not take them."""
+
+
 class Merchant(Generic[FrameT]):
     """One merchant that somebody listens to here."""
 
@@ -98,6 +115,7 @@ class Subscription(Generic[FrameT]):
 
     __slots__ = (
         "blocked_at",
+        "end_reason",
         "ends_at",
         "expires_at",
         "expiry",
@@ -137,6 +155,8 @@ class Subscription(Generic[FrameT]):
         self.is_flowing = False
         """Frames may be offered to the sink: not joining, not blocked, not ended."""
         self.is_ended = False
+        self.end_reason = EndReason.CLIENT_DISCONNECTED
+        """Why it has ended, or will have if it is the client that leaves."""
         self.blocked_at: float | None = None
         self.written_at = now
         self.ends_at = ends_at
@@ -147,7 +167,16 @@ class Subscription(Generic[FrameT]):
 class FanOut(Generic[FrameT]):
     """One frame on its way to all connections of a merchant, which are fixed when it starts."""
 
-    __slots__ = ("frame", "merchant", "oldest", "position", "recipients", "refreshes", "started_at")
+    __slots__ = (
+        "frame",
+        "merchant",
+        "missed",
+        "oldest",
+        "position",
+        "recipients",
+        "refreshes",
+        "started_at",
+    )
 
     def __init__(
         self,
@@ -162,6 +191,8 @@ class FanOut(Generic[FrameT]):
         self.oldest = refreshes[0].version
         self.recipients = tuple(merchant.subscriptions)
         self.position = 0
+        self.missed = 0
+        """Recipients that its frame was not handed to."""
         self.started_at = started_at
 
 
@@ -202,8 +233,10 @@ class Hub(Generic[FrameT]):
     """All subscriptions of this process.
 
     ``encode(merchant_id, refreshes)`` makes the frame of one or several refresh events, in their
-    order; it is called once per fan-out, not once per connection. ``encode_expiring(seconds)``
-    makes the one that tells of a token's end; without it nobody is told.
+    order; it is called once per fan-out, not once per connection. ``on_fan_out(newest)`` is called
+    as each one begins, with the newest entry in it; not if it only says that history was lost.
+    ``encode_expiring(seconds)`` makes the frame that tells of a token's end; without it nobody is
+    told.
     """
 
     def __init__(
@@ -217,6 +250,7 @@ class Hub(Generic[FrameT]):
         encode_expiring: Callable[[int], FrameT] | None = None,
         chance: random.Random | None = None,
         wall_clock: Callable[[], float] = time.time,
+        on_fan_out: Callable[[EntryId], None] | None = None,
     ) -> None:
         self._source = source
         self._encode = encode
@@ -224,6 +258,7 @@ class Hub(Generic[FrameT]):
         self._pace = pace
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 (spreads load, guards nothing)
+        self._on_fan_out = on_fan_out
         self._merchants: dict[str, Merchant[FrameT]] = {}
         self._active: deque[FanOut[FrameT]] = deque()
         self._is_writing = False
@@ -240,6 +275,7 @@ class Hub(Generic[FrameT]):
             wall_clock,
         )
         self._count = 0
+        self.tally = HubTally()
         self.is_draining = False
 
     def __len__(self) -> int:
@@ -269,6 +305,7 @@ class Hub(Generic[FrameT]):
         subscription = Subscription(merchant, grant, sink, now, now + age_s)
         merchant.subscriptions[subscription] = None
         self._count += 1
+        self.tally.opened += 1
         self._plan_heartbeat(subscription, now)
         if grant.expires_at is not None:
             subscription.expiry = self._expiries.add(subscription, grant.expires_at)
@@ -305,7 +342,7 @@ class Hub(Generic[FrameT]):
         """
         since, subscription.pending = subscription.pending, {}
         for refresh in (*owed, *in_order(since)):
-            keep(subscription.pending, refresh)
+            self.tally.merged += keep(subscription.pending, refresh)
         subscription.is_joining = False
         subscription.is_flowing = not subscription.is_ended and subscription.blocked_at is None
 
@@ -314,6 +351,7 @@ class Hub(Generic[FrameT]):
         if not subscription.pending:
             return None
         frame = self._encode(subscription.merchant.id, in_order(subscription.pending))
+        self.tally.written += len(subscription.pending)
         subscription.pending.clear()
         subscription.written_at = self._clock.time()
         return frame
@@ -338,6 +376,7 @@ class Hub(Generic[FrameT]):
         subscription.is_flowing = False
         subscription.pending.clear()
         self._count -= 1
+        self.tally.closed[subscription.end_reason] += 1
         self._wheel.forget(subscription)
         if subscription.expiry is not None:
             self._expiries.forget(subscription.expiry)
@@ -356,6 +395,7 @@ class Hub(Generic[FrameT]):
 
     def end(self, subscription: Subscription[FrameT], reason: EndReason) -> None:
         """End a connection: first its place here, then its last chunk, so that nothing follows."""
+        subscription.end_reason = reason
         if self.unsubscribe(subscription):
             subscription.sink.end(reason)
 
@@ -397,7 +437,7 @@ class Hub(Generic[FrameT]):
         merchant = self._merchants[change.merchant_id]
         merchant.newest = change.newest
         for refresh in self._refreshes(merchant, change):
-            keep(merchant.pending, refresh)
+            self.tally.merged += keep(merchant.pending, refresh)
         delay_s = self._resync_delay_s() if change.is_resync else 0.0
         self._schedule(merchant, delay_s)
 
@@ -432,6 +472,9 @@ class Hub(Generic[FrameT]):
         frame = self._encode(merchant.id, refreshes)
         merchant.fan_out = FanOut(merchant, refreshes, frame, self._clock.time())
         self._active.append(merchant.fan_out)
+        newest = refreshes[-1]
+        if self._on_fan_out is not None and newest.id is not None and newest.reason is None:
+            self._on_fan_out(newest.id)
         if not self._is_writing:
             self._write()
 
@@ -464,12 +507,15 @@ class Hub(Generic[FrameT]):
                 and subscription.version < oldest
                 and subscription.sink.offer(frame)
             ):
+                fan_out.missed += 1
                 self._keep(subscription, fan_out.refreshes)
         fan_out.position = stop
 
     def _finished(self, fan_out: FanOut[FrameT]) -> None:
         merchant = fan_out.merchant
         merchant.fan_out = None
+        handed = len(fan_out.recipients) - fan_out.missed
+        self.tally.written += handed * len(fan_out.refreshes)
         now = merchant.fanned_out_at = self._clock.time()
         # Never back to back: a merchant whose fan-out takes long leaves as much time to the others.
         rest_s = now - fan_out.started_at
@@ -485,18 +531,20 @@ class Hub(Generic[FrameT]):
             return
         news = [refresh for refresh in refreshes if refresh.version > subscription.version]
         for refresh in news:
-            keep(subscription.pending, refresh)
+            self.tally.merged += keep(subscription.pending, refresh)
+        if subscription.is_flowing and news and subscription.version >= refreshes[0].version:
+            self._flush(subscription)  # it joined between the changes in this fan-out
+            return
+        self.tally.skipped += len(news)
         if subscription.is_flowing and news:
-            if subscription.version < refreshes[0].version:
-                self._block(subscription)  # it was offered, and refused
-            else:
-                self._flush(subscription)  # it joined between the changes in this fan-out
+            self._block(subscription)  # it was offered, and refused
 
     def _flush(self, subscription: Subscription[FrameT]) -> None:
         if not subscription.pending:
             return
         frame = self._encode(subscription.merchant.id, in_order(subscription.pending))
         if subscription.sink.offer(frame):
+            self.tally.written += len(subscription.pending)
             subscription.pending.clear()
             subscription.written_at = self._clock.time()
         else:

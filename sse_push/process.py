@@ -30,13 +30,6 @@ broken = threading.Event()
 """Set when this process stops because a part of it has died; its exit status must say so."""
 
 
-def configure_logging(level: str) -> None:
-    """Log to standard error, a line each; called in each worker, which starts from nothing."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger().setLevel(level.upper())
-    logging.getLogger("httpx").setLevel("WARNING")
-
-
 @contextmanager
 def hear_stop(begin: Callable[[], None], *, is_supervised: bool) -> Generator[None]:
     """Call ``begin`` in the event loop on the first SIGTERM or SIGINT, before the server reacts.

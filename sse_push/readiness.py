@@ -5,10 +5,14 @@ Knows processes and the age of their probes. Does not know what a probe is.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
+
+_TIME = struct.Struct("=d")
 
 
 class Readiness(NamedTuple):
@@ -19,50 +23,94 @@ class Readiness(NamedTuple):
 
 
 class Board:
-    """A folder with one file per worker: when its last probe came back.
+    """A folder with a note of each worker: when its last probe came back.
 
     Times are those of the system-wide monotonic clock, so that one worker can judge another, and
     one that is frozen or dead grows old by itself.
 
+    Each worker keeps its note open and locked for as long as it lives. Whoever can lock it knows
+    that the worker is dead, however it died; that there is a process with its number does not say
+    so, since numbers are given again. Being open, it can be written without another file, when
+    clients have taken them all.
+
     https://docs.python.org/3/library/time.html#time.monotonic
+    https://man7.org/linux/man-pages/man2/flock.2.html
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._own = folder / str(os.getpid())
+        self._note: int | None = None
 
     def write(self, age_s: float) -> None:
         """Note how long ago this process's last good probe was; infinite if never."""
-        draft = self._own.with_suffix(".draft")
-        draft.write_text(repr(time.monotonic() - age_s))
-        draft.replace(self._own)
+        text = _TIME.pack(time.monotonic() - age_s)
+        if self._note is None or not self._own.exists():
+            self._begin(text)
+        else:
+            os.pwrite(self._note, text, 0)
 
     def erase(self) -> None:
         """Take this process off the board."""
-        self._own.unlink(missing_ok=True)
+        if self._note is not None:
+            self._own.unlink(missing_ok=True)
+            os.close(self._note)
+            self._note = None
 
     def read(self) -> Readiness:
         """Judge all workers that are alive, whichever of them asks."""
+        ages = self.living()
+        return Readiness(len(ages), max(ages.values(), default=float("inf")))
+
+    def living(self) -> dict[int, float]:
+        """Return the process IDs of the workers that are alive, each with its probe's age.
+
+        One whose note can't be read is not among them: it may be leaving, or we may be out of file
+        descriptors, and then we are not ready either.
+        """
         now = time.monotonic()
-        ages = []
-        for note in self._folder.iterdir():
-            if not note.name.isdigit():
-                continue
-            if not _is_alive(int(note.name)):
-                note.unlink(missing_ok=True)
-                continue
+        ages = {}
+        try:
+            paths = [path for path in self._folder.iterdir() if path.name.isdigit()]
+        except OSError:
+            return {}
+        for path in paths:
             try:
-                ages.append(now - float(note.read_text()))
-            except FileNotFoundError:  # it left between the listing and the reading
+                noted_at = self._look(path)
+            except OSError:
                 continue
-        return Readiness(len(ages), max(ages, default=float("inf")))
+            if noted_at is None:
+                path.unlink(missing_ok=True)
+            else:
+                ages[int(path.name)] = now - noted_at
+        return ages
+
+    def _begin(self, text: bytes) -> None:
+        # Locked and written before it has its name: nobody finds it free, or empty.
+        if self._note is not None:
+            os.close(self._note)
+            self._note = None
+        draft = self._own.with_suffix(".draft")
+        self._note = os.open(draft, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        fcntl.flock(self._note, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.pwrite(self._note, text, 0)
+        draft.replace(self._own)
+
+    def _look(self, path: Path) -> float | None:
+        """Return what a worker has noted, None if it is dead."""
+        note = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if path != self._own and _can_lock(note):
+                return None
+            return cast("float", _TIME.unpack(os.pread(note, _TIME.size, 0))[0])
+        finally:
+            os.close(note)
 
 
-def _is_alive(pid: int) -> bool:
+def _can_lock(note: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        # Shared: two that judge at the same time do not take each other for its owner.
+        fcntl.flock(note, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
-    except PermissionError:
-        return True
     return True

@@ -48,17 +48,21 @@ Pending = dict[str | None, Refresh]
 """The refreshes that wait: one per topic, or a single one without topic, which covers all."""
 
 
-def keep(pending: Pending, refresh: Refresh) -> None:
-    """Add a refresh to those that wait."""
+def keep(pending: Pending, refresh: Refresh) -> int:
+    """Add a refresh to those that wait, and return how many were merged into another by it."""
+    merged = 0
     is_one_too_many = len(pending) >= TOPICS_PENDING and refresh.topic not in pending
     if refresh.topic is None or None in pending or is_one_too_many:
         for other in pending.values():
             refresh = other.merged_with(refresh)
+        merged = len(pending)
         pending.clear()
         assert refresh.topic is None, "what covers several topics has none"
     elif refresh.topic in pending:
         refresh = pending.pop(refresh.topic).merged_with(refresh)  # its ID is the newest now
+        merged = 1
     pending[refresh.topic] = refresh
+    return merged
 
 
 def in_order(pending: Pending) -> list[Refresh]:

@@ -22,7 +22,9 @@ from uvicorn.supervisors import Multiprocess
 
 from sse_push.app import create_app
 from sse_push.errors import ConfigError
-from sse_push.process import broken, configure_logging
+from sse_push.logs import configure_logging
+from sse_push.metrics import shared_by_workers
+from sse_push.process import broken
 from sse_push.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -112,7 +114,12 @@ def serve(
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if on_bound is not None:
         on_bound(address)
-    with tempfile.TemporaryDirectory(prefix="sse_push-") as folder, sock, _signals_end_it():
+    with (
+        tempfile.TemporaryDirectory(prefix="sse_push-") as folder,
+        shared_by_workers(Path(folder)),
+        sock,
+        _signals_end_it(),
+    ):
         config = uvicorn.Config(
             functools.partial(_create, settings, Path(folder), routes),
             factory=True,
@@ -159,7 +166,7 @@ class _Workers(Multiprocess):
 def _create(
     settings: Settings, folder: Path, routes: Callable[[], Sequence[BaseRoute]] | None
 ) -> object:
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     _tune_process()
     return create_app(settings, folder, () if routes is None else routes())
 

@@ -249,6 +249,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe level that is logged"
     )
+    log_format: Literal["logfmt", "json"] = Field(
+        "logfmt", description="form of a log line: `logfmt` or `json`"
+    )
 
     @field_validator("notify_keys")
     @classmethod

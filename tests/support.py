@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -217,8 +218,16 @@ class Service:
         return self.process.wait(STOP_S)
 
     def assert_no_errors(self) -> None:
-        assert "Traceback" not in self.log, self.log
-        assert " ERROR " not in self.log, self.log
+        assert_no_errors(self.log)
+
+
+def assert_no_errors(log: str) -> None:
+    """Find what an operator would be alarmed by, in any form of log, and from any process."""
+    found = [line for line in log.splitlines() if _ALARM.search(line)]
+    assert not found, "\n".join([*found, "-- in", log])
+
+
+_ALARM = re.compile(r'\blevel=(error|critical)\b|"level": ?"(error|critical)"|Traceback')
 
 
 def clean_environ() -> dict[str, str]:

@@ -129,7 +129,7 @@ class Backend:
             try:
                 self._service.post("/notify", json=notification).raise_for_status()
             except httpx.HTTPError as exc:
-                logger.warning("not told attempt=%d cause=%r", attempt, str(exc))
+                logger.warning("not told attempt=%d cause=%s", attempt, exc)
                 time.sleep(0.1 * 2**attempt)
             else:
                 return

@@ -16,8 +16,8 @@ HTTP. The braces make it one slot of a cluster.
 https://redis.io/docs/latest/develop/reference/client-side-caching/
 """
 
-from sse_push.stream.append import Appender
+from sse_push.stream.append import Appender, AppendTally
 from sse_push.stream.examine import Finding, examine
-from sse_push.stream.follow import Follower
+from sse_push.stream.follow import Follower, FollowTally
 
-__all__ = ["Appender", "Finding", "Follower", "examine"]
+__all__ = ["AppendTally", "Appender", "Finding", "FollowTally", "Follower", "examine"]

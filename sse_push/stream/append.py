@@ -10,7 +10,8 @@ import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
@@ -27,6 +28,20 @@ _EXPIRE_SHARE = 0.1
 """EXPIRE goes along once in this share of the lifetime, not with each XADD: Redis announces it."""
 
 _EXPIRES_REMEMBERED = 50_000
+
+
+@dataclass(slots=True)
+class AppendTally:
+    """What notifications have come to, as it was answered; the numbers only rise."""
+
+    outcomes: dict[Literal["stored"] | Outcome, int] = field(
+        default_factory=lambda: {"stored": 0, "not_published": 0, "unknown": 0}
+    )
+
+    def add(self, results: Sequence[EntryId | StreamUnavailable]) -> None:
+        """Count the results of one request."""
+        for result in results:
+            self.outcomes["stored" if isinstance(result, EntryId) else result.outcome] += 1
 
 
 class _Waiting(NamedTuple):
@@ -60,6 +75,7 @@ class Appender:
         self._sent: frozenset[asyncio.Future[EntryId]] = frozenset()
         self._arrived = asyncio.Event()
         self._expire_due: dict[str, float] = {}
+        self.tally = AppendTally()
 
     async def run(self) -> None:
         """Send what arrives, for ever."""
@@ -93,7 +109,9 @@ class Appender:
             refusal = StreamUnavailable(
                 f"expected fewer than {_APPENDS_WAITING} notifications waiting for Redis"
             )
-            return [refusal for _ in notifications]
+            refused: list[EntryId | StreamUnavailable] = [refusal for _ in notifications]
+            self.tally.add(refused)
+            return refused
         create_future = asyncio.get_running_loop().create_future
         waiting = [_Waiting(notification, create_future()) for notification in notifications]
         self._queue.extend(waiting)
@@ -102,7 +120,9 @@ class Appender:
         try:
             if futures:
                 await asyncio.wait(futures, timeout=self._timeout_s)
-            return [self._result(future) for future in futures]
+            results = [self._result(future) for future in futures]
+            self.tally.add(results)
+            return results
         finally:
             for future in futures:
                 future.cancel()  # withdraws what is still in the queue

@@ -15,6 +15,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
@@ -37,7 +38,7 @@ from sse_push.stream.contract import (
     parse_entries,
     read_command,
 )
-from sse_push.stream.tail import Read, Tail, Watch, entries_between
+from sse_push.stream.tail import Read, Tail, TailTally, Watch, entries_between
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,14 @@ class Deaf(RedisError):
     """Redis takes our writes and has announced none of them for too long: nothing mends this."""
 
 
+@dataclass(slots=True)
+class FollowTally:
+    """What has happened to the tail since it was made; the numbers only rise."""
+
+    tail: TailTally
+    reconnects: int = 0
+
+
 class Follower:
     """Follow the streams of all merchants that somebody listens to, over one tracked connection.
 
@@ -86,6 +95,7 @@ class Follower:
         deaf_limit_s: float,
     ) -> None:
         self._tail = Tail(on_armed, on_change)
+        self.tally = FollowTally(self._tail.tally)
         self._data_limit_bytes = data_limit_bytes
         self._probe_interval_s = probe_interval_s
         self._probe_deadline_s = probe_deadline_s
@@ -102,11 +112,20 @@ class Follower:
         self._in_flight: deque[OnReply] = deque()
         self._is_connected = False
         self._server_id = b""
+        # Until Redis has told its time, ours is as good.
+        self._redis_ahead_s = time.time() - time.monotonic()
+        self._lost_at: float | None = None
+        self._refused_at: float | None = None
 
     @property
     def probe_age_s(self) -> float:
         """Seconds since a write of ours came back announced; infinite if none ever did."""
         return time.monotonic() - self._probed_at
+
+    @property
+    def redis_time_s(self) -> float:
+        """What the clock of Redis shows now, in seconds since 1970: entry IDs are made of it."""
+        return time.monotonic() + self._redis_ahead_s
 
     def watch(self, merchant_id: str) -> None:
         """Follow a merchant's stream from now on."""
@@ -144,9 +163,10 @@ class Follower:
                 if self._probed_at > connected_at:
                     failures = 0
                 failures += 1
-                if failures == 1:
+                if self._lost_at is None:
+                    self._lost_at = time.monotonic()
                     text = str(cause) or type(cause).__name__
-                    logger.warning("tail interrupted, reconnecting cause=%r", text)
+                    logger.warning("tail interrupted, reconnecting cause=%s", text)
                 cap_s = min(_RECONNECT_CAP_S, _RECONNECT_BASE_S * 2 ** min(failures, 16))
                 await asyncio.sleep(random.uniform(cap_s / 2, cap_s))  # noqa: S311 (spreads load)
         finally:
@@ -187,6 +207,7 @@ class Follower:
                 await start_tracking(connection)
                 server_id = await read_server_id(connection)
             self._is_connected = True
+            self.tally.reconnects += self._server_id != b""
             self._tail.connected(has_history=server_id == self._server_id)
             self._server_id = server_id
             self._wanted.set()
@@ -279,19 +300,47 @@ class Follower:
         while True:
             try:
                 async with asyncio.timeout(self._probe_deadline_s):
+                    await self._read_clock()
                     await self._see_own_write()
             except TimeoutError as exc:
                 text = f"a write of ours was not announced within {self._probe_deadline_s:g} s"
                 raise ProbeLost(text) from exc
             except ResponseError as exc:
                 # Redis is there but takes no writes (full, read only): the tail itself is well.
-                logger.debug("probe refused cause=%r", str(exc))
+                if self._refused_at is None:
+                    self._refused_at = time.monotonic()
+                    logger.warning("redis takes no writes cause=%s", exc)
             else:
                 self._probed_at = time.monotonic()
                 if is_first:
-                    logger.info("tail connected merchants=%d", len(self._tail))
+                    self._log_connected()
                     is_first = False
+                if self._refused_at is not None:
+                    after_s = time.monotonic() - self._refused_at
+                    logger.info("redis takes writes again after_s=%.1f", after_s)
+                    self._refused_at = None
             await asyncio.sleep(self._probe_interval_s)
+
+    def _log_connected(self) -> None:
+        if self._lost_at is None:
+            logger.info("tail connected merchants=%d", len(self._tail))
+            return
+        away_s = time.monotonic() - self._lost_at
+        logger.info("tail connected merchants=%d away_s=%.1f", len(self._tail), away_s)
+        self._lost_at = None
+
+    async def _read_clock(self) -> None:
+        """Ask what time it is there; in the middle of the round trip, as well as can be known.
+
+        https://redis.io/docs/latest/commands/time/
+        """
+        asked_at = time.monotonic()
+        try:
+            seconds, microseconds = await self._ordinary.time()
+        except ResponseError:
+            return  # a user without the right: the last offset is as good as there is
+        answered_at = time.monotonic()
+        self._redis_ahead_s = seconds + microseconds / 1e6 - (asked_at + answered_at) / 2
 
     async def _see_own_write(self) -> None:
         """Write through an ordinary connection, and see it announced on the tracked one."""

@@ -12,12 +12,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
 
 from sse_push.notification import Change, Entry, EntryId
 
 NEW_ENTRIES = 32
 """Fewer new entries than this are told one by one; of more, only that there are."""
+
+
+ResyncReason = Literal["server_changed", "history_lost", "stream_gone", "not_a_stream"]
+"""Why what we held of a stream no longer holds: another server, or another run of it; what we held
+is not in the stream; the stream is not there; its key is of another type."""
+
+
+@dataclass(slots=True)
+class TailTally:
+    """How often a stream had to be taken up anew, by reason; the numbers only rise."""
+
+    resyncs: dict[ResyncReason, int] = field(
+        default_factory=lambda: dict.fromkeys(get_args(ResyncReason), 0)
+    )
 
 
 class Read(NamedTuple):
@@ -44,6 +59,7 @@ class Watch:
         "is_doubted",
         "is_queued",
         "is_reading",
+        "loss",
         "merchant_id",
         "read_is_doubted",
     )
@@ -66,6 +82,8 @@ class Watch:
         """What we hold leads nowhere; the next read asks for the newest entry."""
         self.floor: EntryId | None = None
         """If behind: the newest entry must not be lower; None: our history has ended."""
+        self.loss: ResyncReason = "history_lost"
+        """If behind: what it will have been if it is a resync."""
         self.is_closed = False
 
 
@@ -87,6 +105,7 @@ class Tail:
         self._watches: dict[str, Watch] = {}
         self._queue: deque[Watch] = deque()
         self._sweep: Iterator[Watch] = iter(())
+        self.tally = TailTally()
 
     def __len__(self) -> int:
         return len(self._watches)
@@ -122,7 +141,7 @@ class Tail:
         for watch in self._watches.values():
             watch.is_reading = watch.is_queued = False
             if watch.is_armed and not has_history:
-                watch.is_behind, watch.floor = True, None
+                watch.is_behind, watch.floor, watch.loss = True, None, "server_changed"
             self._doubt(watch)
 
     def sweep(self, share: float) -> None:
@@ -177,7 +196,7 @@ class Tail:
             watch.is_armed = True
             self._on_armed(watch.merchant_id, None)
         elif watch.held is not None or watch.is_behind or watch.read_is_doubted:
-            self._adopt(watch, None)
+            self._adopt(watch, None, "not_a_stream")
         self._again(watch)
 
     def _start(self, watch: Watch) -> EntryId | None:
@@ -209,8 +228,10 @@ class Tail:
         if not self._is_continuous(held, entries):
             # Trimmed past us, deleted, or another history altogether.
             watch.is_behind, watch.floor, watch.dirty = True, None, True
+            watch.loss = "history_lost"
         elif self._is_cut_short(entries):
             watch.is_behind, watch.floor, watch.dirty = True, entries[-1].id, True
+            watch.loss = "history_lost"
         elif len(entries) > 1:
             watch.held = entries[-1].id
             self._on_change(Change(watch.merchant_id, watch.held, tuple(entries[1:])))
@@ -224,7 +245,8 @@ class Tail:
     def _caught_up(self, watch: Watch, entries: list[Entry]) -> None:
         newest = entries[-1].id if entries else None
         if newest is None or watch.floor is None or newest < watch.floor:
-            self._adopt(watch, newest)
+            is_gone = newest is None and watch.loss != "server_changed"
+            self._adopt(watch, newest, "stream_gone" if is_gone else watch.loss)
         else:
             watch.is_behind = False
             watch.held = newest
@@ -237,9 +259,10 @@ class Tail:
             watch.held = entries[-1].id
             self._on_change(Change(watch.merchant_id, watch.held))
         elif watch.read_is_doubted:
-            self._adopt(watch, None)  # came and went before we looked
+            self._adopt(watch, None, "stream_gone")  # came and went before we looked
 
-    def _adopt(self, watch: Watch, newest: EntryId | None) -> None:
+    def _adopt(self, watch: Watch, newest: EntryId | None, reason: ResyncReason) -> None:
+        self.tally.resyncs[reason] += 1
         watch.is_behind = False
         watch.held = newest
         self._on_change(Change(watch.merchant_id, newest, is_resync=True))

@@ -16,7 +16,7 @@ from typing import Any, Self
 import httpx
 from playwright.async_api import Browser, ConsoleMessage, Error, Page
 
-from tests.support import START_S, STOP_S, clean_environ, free_port, wait_for
+from tests.support import START_S, STOP_S, assert_no_errors, clean_environ, free_port, wait_for
 
 BLANK_PAGE = '<!doctype html><html lang="en"><title>A page</title><link rel="icon" href="data:,">'
 
@@ -72,8 +72,7 @@ class Demo:
         finally:
             self.kill()
         assert status == 0, self.log
-        assert "Traceback" not in self.log, self.log
-        assert " ERROR " not in self.log, self.log
+        assert_no_errors(self.log)
 
     def kill(self) -> None:
         if self.process.poll() is None:

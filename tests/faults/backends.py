@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import httpx
@@ -37,6 +38,8 @@ class Backend:
 
     def __init__(self, url: str, merchants: list[str], limit_s: float) -> None:
         self.ledger = Ledger()
+        self.data: str | None = None
+        """Goes along with each notification, to make it large."""
         self._merchants = itertools.cycle(merchants)
         self._limit_s = limit_s
         self._numbers = itertools.count(1)
@@ -66,6 +69,8 @@ class Backend:
         ledger = self.ledger
         by = f"n{next(self._numbers)}"
         body = {"merchant_id": merchant_id, "topic": f"t{len(by) % 3}", "by": by}
+        if self.data is not None:
+            body["data"] = self.data
         began_at = time.monotonic()
         try:
             answer = await self._client.post("/notify", json=body)
@@ -95,14 +100,12 @@ class Backend:
         (ledger.refused if outcome == "not_published" else ledger.unknown).add(by)
         return None
 
-    async def tell_many(self, merchants: list[str]) -> None:
-        """Notify of many in one request, all of which must be taken."""
-        answer = await self._client.post("/notify", json=[{"merchant_id": m} for m in merchants])
+    async def tell_many(self, merchant_id: str, topics: Sequence[str]) -> None:
+        """Notify of many topics in one request, all of which must be taken."""
+        items = [{"merchant_id": merchant_id, "topic": topic} for topic in topics]
+        answer = await self._client.post("/notify", json=items)
         assert answer.status_code == 200, answer.text[:200]
-        for merchant_id, said in zip(merchants, answer.json(), strict=True):
-            entry_id = EntryId.parse(said["id"])
-            newest = self.ledger.newest
-            newest[merchant_id] = max(newest.get(merchant_id, entry_id), entry_id)
+        self.ledger.newest[merchant_id] = EntryId.parse(answer.json()[-1]["id"])
 
     async def tell_until_accepted(self, merchant_id: str, deadline_s: float) -> EntryId:
         """Notify again and again, as a backend should."""

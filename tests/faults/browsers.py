@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -71,10 +72,12 @@ class Browser:
         self.is_away = False
         """It has left, and comes back when it is opened."""
         self.seen: EntryId | None = None
-        """The newest ID that a refresh or a ready has brought, in the present history."""
+        """The newest ID that a refresh has brought, in the present history."""
         self.refreshed_at = -1.0
         self.heard_at = time.monotonic()
         self.refreshes = 0
+        self.receive_buffer_bytes: int | None = None
+        """How much waits in its kernel, for one that will stop reading; None: as usual."""
         self.latencies_s: list[float] | None = None
         """If a list: the age of each refresh when it came, by its ID."""
         self.transport: Any = None
@@ -131,13 +134,21 @@ class Browser:
     # -- what its connection tells
 
     async def _connect(self) -> None:
-        connection = Connection(self)
-        host, port = self.address()
+        loop = asyncio.get_running_loop()
+        sock = socket.socket()
+        sock.setblocking(False)  # noqa: FBT003 (its only argument)
+        if self.receive_buffer_bytes is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer_bytes)
         try:
-            await asyncio.get_running_loop().create_connection(lambda: connection, host, port)
+            await loop.sock_connect(sock, self.address())
+            await loop.create_connection(lambda: Connection(self), sock=sock)
         except OSError:
+            sock.close()
             self.record.ends["refused"] += 1
             self.open_later()
+        except asyncio.CancelledError:
+            sock.close()
+            raise
 
     def open_later(self) -> None:
         """Come back after the reconnection time."""
@@ -170,8 +181,8 @@ class Browser:
             self.record.wrong.append(f"{self.merchant_id}: heard {event.data}")
         if event.type == "ready":
             self.is_open = True
-            if has_id:
-                self.seen = EntryId.parse(event.id)
+            if has_id and event.id != connection.last_event_id:
+                self.record.wrong.append(f"{self.merchant_id}: ready brought {event.id} by itself")
             return
         self.refreshes += 1
         self.refreshed_at = now
@@ -197,6 +208,8 @@ class Connection(asyncio.Protocol):
         self.newest: EntryId | None = None
         self.head = b""
         self.is_complete = False
+        self.last_event_id = ""
+        """What the request has said."""
         self._buffer = b""
         self._dechunker: Dechunker | None = None
         self._rest_bytes = 0
@@ -211,7 +224,7 @@ class Connection(asyncio.Protocol):
             return
         browser.parser.reset()
         browser.parser.has_id = False
-        seen = browser.parser.last_event_id
+        seen = self.last_event_id = browser.parser.last_event_id
         line = f"Last-Event-ID: {seen}\r\n" if seen else ""
         browser.transport.write(
             f"GET /events?merchant_id={browser.merchant_id} HTTP/1.1\r\nHost: shop\r\n"

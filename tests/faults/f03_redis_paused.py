@@ -12,6 +12,7 @@ FAULT = Fault(
     title="Redis frozen for 30 s (SIGSTOP)",
     recovery_s=6,
     may_cut=False,
+    answer_slack_s=0.4,
 )
 
 

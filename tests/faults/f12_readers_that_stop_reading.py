@@ -9,20 +9,30 @@ FAULT = Fault(
     number="F-12",
     title="readers that stop reading",
     recovery_s=12,
-    settings={"max_connection_age_s": 20, "refresh_interval_ms": 10},
+    settings={"refresh_interval_ms": 10},
 )
 
 SCALES = {
     "short": Scale(browsers=120, merchants=6, rate_per_s=30, time=0.2),
-    "full": Scale(browsers=800, merchants=40, rate_per_s=50, time=0.4),
-    "long": Scale(browsers=800, merchants=40, rate_per_s=50, time=1),
+    "full": Scale(browsers=800, merchants=40, rate_per_s=80, time=0.4),
+    "long": Scale(browsers=800, merchants=40, rate_per_s=80, time=1),
 }
 
 
+class Setting(World):
+    """A quarter of the browsers is connected directly, with little room in their kernels."""
+
+    def equip(self) -> None:
+        self.backend.data = "x" * 7000
+        for browser in self.browsers[::4]:
+            browser.receive_buffer_bytes = 4096
+            browser.address = lambda: ("127.0.0.1", self.service.port)
+
+
 async def inject(world: World) -> None:
-    latencies: dict[str, float] = {}
     sleepers = world.browsers[::4]
     others = [each for each in world.browsers if each not in sleepers]
+    latencies: dict[str, float] = {}
     resident: list[int] = []
     for name, at_rest in (("before", []), ("with them", sleepers)):
         for browser in at_rest:
@@ -36,6 +46,9 @@ async def inject(world: World) -> None:
     grown = [resident_kib(pid) - kib for pid, kib in zip(world.workers, resident, strict=True)]
     if max(grown) > 4096:
         world.wrong(f"the workers grew by {grown} KiB while {len(sleepers)} browsers slept")
+    stalled = await world.metric("sse_push_streams_closed_total", reason="stalled")
+    if stalled < len(sleepers):
+        world.wrong(f"{stalled:g} streams were ended as stalled, of {len(sleepers)} that slept")
     for browser in sleepers:
         browser.resume()
     world.over()

@@ -22,6 +22,9 @@ async def inject(world: World) -> None:
     await asyncio.to_thread(sabotage, world.service.url, "deafen_for_good", before[0])
     world.over()
     red_s = await world.until(lambda: not world.is_ready(), "readiness to be red", 15)
+    age_s = await world.metric("sse_push_probe_age_seconds")
+    if age_s < world.seconds(3):
+        world.wrong(f"not ready, and the probe's age says {age_s:.1f} s")
     took_s = await world.until(lambda: before[0] not in world.workers, "it to be replaced", 60)
     green_s = await world.until(world.is_ready, "ready again", 5)
     world.note(

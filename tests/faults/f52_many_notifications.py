@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tests.faults.world import Fault, World
 from tests.processes import resident_kib
 
 FAULT = Fault(
     number="E-2",
-    title="tens of thousands of notifications, and no byte per notification",
+    title="tens of thousands of notifications while some browsers sleep",
     recovery_s=8,
-    settings={"stream_max_entries": 100},
+    settings={"stream_max_entries": 100, "send_timeout_s": 300},
+    may_cut=False,
 )
 
-ROUNDS = {"short": 200, "full": 1_000, "long": 5_000}
+ROUNDS = {"short": 800, "full": 3_000, "long": 10_000}
+TOPICS = [f"{'x' * 60}{number:04}" for number in range(30)]
+"""As many as wait one by one, with the longest names: an event of some kilobytes."""
+
+
+class Setting(World):
+    """A quarter of the browsers is connected directly, with little room in their kernels."""
+
+    def equip(self) -> None:
+        for browser in self.browsers[::4]:
+            browser.receive_buffer_bytes = 4096
+            browser.address = lambda: ("127.0.0.1", self.service.port)
 
 
 async def inject(world: World) -> None:
     await world.hush()
+    await world.lasts(5, least_s=1.5)  # the gauges are a second old
     sleepers = world.browsers[::4]
     for browser in sleepers:
         browser.pause()
+    rounds = ROUNDS[world.size]
     resident: list[list[int]] = []
-    for number in range(ROUNDS[world.size]):
-        await world.backend.tell_many([world.merchants[number % len(world.merchants)]] * 100)
-        if number % (ROUNDS[world.size] // 4) == 0:
+    tasks: list[float] = []
+    for number in range(rounds):
+        await world.backend.tell_many(world.merchants[number % len(world.merchants)], TOPICS)
+        if number in (rounds // 4, rounds - 1):
             resident.append([resident_kib(pid) for pid in world.workers])
-    resident.append([resident_kib(pid) for pid in world.workers])
-    grown = max(last - first for first, last in zip(resident[1], resident[-1], strict=True))
-    if grown > 4096:
-        world.wrong(f"a worker grew by {grown} KiB after the first quarter: {resident}")
+            tasks.append(await world.metric("sse_push_event_loop_tasks"))
+    grown = max(last - first for first, last in zip(*resident, strict=True))
+    # A sleeper has one task that waits until it takes bytes again.
+    if grown > 4096 or tasks[1] > tasks[0] + len(sleepers) + 10:
+        world.wrong(f"KiB of the workers {resident}, tasks {tasks}, after a quarter and after all")
+    skipped = await world.metric("sse_push_refreshes_skipped_total")
+    if not skipped:
+        world.wrong("expected refreshes to wait for the sleepers, came none")
     for browser in sleepers:
         browser.resume()
-    await asyncio.sleep(0)
     world.over()
+    took_s = await world.until(lambda: not world.behind(), "the sleepers to be current", 5)
     world.note(
-        f"{ROUNDS[world.size] * 100} notifications, {len(sleepers)} browsers asleep; "
-        f"a worker grew by {grown} KiB after the first quarter"
+        f"{rounds * len(TOPICS)} notifications; {skipped:g} refreshes waited in a slot; "
+        f"sleepers current {took_s:.1f} s after waking; a worker grew by {grown} KiB at most"
     )

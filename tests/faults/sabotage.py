@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sse_push.process import configure_logging
+from sse_push.logs import configure_logging
 from sse_push.server import serve
 from sse_push.settings import Settings
 from sse_push.stream import follow
@@ -96,7 +96,7 @@ def main() -> int:
     flags = sys.argv[2:]
     names = [flag.removeprefix("--").replace("-", "_") for flag in flags[::2]]
     settings = Settings.load(**dict(zip(names, flags[1::2], strict=True)))
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
     return serve(settings, routes)
 
 

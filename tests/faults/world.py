@@ -16,7 +16,9 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from sse_push.notification import EntryId
 from sse_push.stream.contract import stream_key
@@ -122,6 +124,7 @@ class World:
         """When Redis forgot; every browser is owed a refresh since then."""
         self._has_service = False
         self._baseline: dict[str, float] = {}
+        self._baseline_tasks = 0.0
 
     # -- times
 
@@ -196,16 +199,21 @@ class World:
         await self.before_browsers(stack)
         await self.warm_up()
         self._baseline = self.measures()
+        self._baseline_tasks = await self.metric("sse_push_event_loop_tasks")
         self.browsers = [
             Browser(merchant, self.front, self.record)
             for _ in range(max(1, self.scale.browsers // self.scale.merchants))
             for merchant in self.merchants
         ]
+        self.equip()
         stack.callback(self._close_browsers)
         await self.open(self.browsers)
 
     async def enter(self, stack: AsyncExitStack) -> None:
         """Make what must be there before Redis starts; nothing by default."""
+
+    def equip(self) -> None:
+        """Make some browsers or the backend special, before they are used; nothing by default."""
 
     async def prepare(self, stack: AsyncExitStack) -> None:
         """Put between service and Redis what a fault needs there; nothing by default."""
@@ -421,6 +429,22 @@ class World:
         if twice := [by for by, ids in found.items() if len(ids) > 1]:
             self.wrong(f"{len(twice)} stored more than once")
 
+    async def metric(self, name: str, **labels: str) -> float:
+        """Scrape the service, and return a series' value; 0 for one that is not there yet."""
+        text = await asyncio.to_thread(lambda: httpx.get(f"{self.service.url}/metrics").text)
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    return sample.value
+        return 0.0
+
+    async def is_back(self) -> bool:
+        """Return whether the gauges are where they were before any browser came."""
+        streams = await self.metric("sse_push_streams_open")
+        merchants = await self.metric("sse_push_merchants_live")
+        tasks = await self.metric("sse_push_event_loop_tasks")
+        return streams == merchants == 0 and tasks <= self._baseline_tasks + 10
+
     def measures(self) -> dict[str, float]:
         """Return what must be as before once every browser has gone."""
         return {f"fds of worker {n}": open_fds(pid) for n, pid in enumerate(self.workers, 1)}
@@ -430,6 +454,9 @@ class World:
         self._close_browsers()
         await self.backend.hang_up()
         limit = max(self._baseline.values()) + _FD_SLACK
+        deadline = time.monotonic() + self.seconds(5) + SLACK_S
+        while not await self.is_back():
+            assert time.monotonic() < deadline, "expected the gauges to be where they were"
         await self.until(
             lambda: all(open_fds(pid) <= limit for pid in self.workers),
             f"at most {limit:g} open files in each worker",

@@ -460,7 +460,7 @@ async def test_another_path_is_404_in_json(publisher: Publisher) -> None:
         404,
         {
             "error": "not_found",
-            "detail": "expected /events, /notify, /healthz or /readyz, came another path",
+            "detail": "expected /events, /notify, /healthz, /readyz or /metrics, came another path",
         },
     )
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -205,7 +206,11 @@ def test_each_worker_logs_as_a_single_one_does(workers: Service) -> None:
 
     assert len(connected) >= 2
     for line in connected:
-        assert " INFO sse_push.stream.follow tail connected merchants=" in line
+        assert re.match(
+            r"time=[-0-9]{10}T[:.0-9]{12}Z level=info logger=sse_push\.stream\.follow "
+            r'message="tail connected" merchants=\d+$',
+            line,
+        )
 
 
 def test_an_address_that_is_taken_is_one_line(redis: Redis, service: Service) -> None:

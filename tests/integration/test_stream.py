@@ -7,6 +7,7 @@ backend without any of our code does it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import os
 import re
@@ -478,6 +479,7 @@ async def test_nothing_is_lost_when_the_tracked_connection_is_killed_again_and_a
 
     told = [each.id for change in followed.changes for each in change.entries]
     assert told == added[1:]
+    assert followed.follower.tally.reconnects == 2
     assert not any(change.is_resync for change in followed.changes)
 
 
@@ -712,6 +714,12 @@ async def test_a_restart_without_persistence_is_a_resync_for_every_live_merchant
         Change(other, None, is_resync=True),
     ]
     assert followed.changes[2] == Change(merchant, back)
+    assert followed.follower.tally.tail.resyncs == {
+        "server_changed": 2,
+        "history_lost": 0,
+        "stream_gone": 0,
+        "not_a_stream": 0,
+    }
 
 
 async def test_a_server_that_was_restarted_may_have_lost_what_we_never_saw(
@@ -769,8 +777,9 @@ async def test_a_connection_without_a_word_is_given_up_and_made_anew(
 
 
 async def test_a_redis_that_takes_no_writes_is_not_ready_but_is_followed(
-    mortal: Redis, merchant: str
+    mortal: Redis, merchant: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     server = Server(mortal.url)
     server.add(merchant)
     async with following(mortal.url, probe_deadline_s=0.3 * SECOND) as followed:
@@ -787,6 +796,64 @@ async def test_a_redis_that_takes_no_writes_is_not_ready_but_is_followed(
 
     assert followed.changes == [Change(merchant, added, (entry(added, merchant),))]
     assert before == after
+    assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO"]
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "tail connected merchants=1"
+    assert said[1].startswith("redis takes no writes cause=NOREPLICAS ")
+    assert re.fullmatch(r"redis takes writes again after_s=\d+\.\d", said[2])
+
+
+async def test_a_tail_that_was_away_says_so_once_and_once_that_it_is_back(
+    mortal: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with following(mortal.url) as followed:
+        for round_ in (1, 2):
+            await until(lambda: len(caplog.records) == 2 * round_ - 1, "connected")  # noqa: B023
+            mortal.kill()
+            # Several attempts: one line.
+            await until(lambda: len(caplog.records) == 2 * round_, "interrupted")  # noqa: B023
+            refused = followed.follower.probe_age_s
+            await until(
+                lambda: followed.follower.probe_age_s > refused + SECOND / 2,  # noqa: B023
+                "some attempts",
+            )
+            restart(mortal)
+        await until(lambda: len(caplog.records) == 5, "connected again")
+
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "tail connected merchants=0"
+    for away, back in (said[1:3], said[3:5]):
+        assert away.startswith("tail interrupted, reconnecting cause=")
+        assert len(away) > len("tail interrupted, reconnecting cause=")
+        found = re.fullmatch(r"tail connected merchants=0 away_s=(\d+\.\d)", back)
+        assert found is not None
+        assert float(found[1]) >= SECOND / 2 - 0.1
+    assert followed.follower.tally.reconnects == 2
+
+
+async def test_the_clock_of_redis_is_known_within_a_round_trip(own_redis: Server) -> None:
+    async with following(own_redis.url) as followed:
+        followed.follower._redis_ahead_s += 1000  # ours is wrong
+        await until(lambda: followed.follower.probe_age_s < SECOND, "a probe to come back")
+        before = followed.follower.redis_time_s
+        seconds, microseconds = own_redis.cli("TIME").split()
+        after = followed.follower.redis_time_s
+
+    assert before - 0.05 * SECOND < int(seconds) + int(microseconds) / 1e6 < after + 0.05 * SECOND
+
+
+async def test_a_user_that_may_not_ask_for_the_time_is_followed_all_the_same(
+    mortal: Redis, merchant: str
+) -> None:
+    mortal.cli("ACL", "SETUSER", "default", "-time")
+    async with following(mortal.url) as followed:
+        await followed.watch(merchant)
+        await until(lambda: followed.follower.probe_age_s < SECOND, "a probe to come back")
+        newest = Server(mortal.url).add(merchant)
+        await followed.until_newest(newest)
+
+    assert followed.follower.redis_time_s == pytest.approx(newest.ms / 1000, abs=5 * SECOND)
 
 
 # -- the appender
@@ -884,6 +951,7 @@ async def test_an_error_reply_fails_its_own_notification_only(
             await appender.append(Notification(bad))
 
     assert appender.batches == [3, 1]
+    assert appender.tally.outcomes == {"stored": 2, "not_published": 2, "unknown": 0}
     assert isinstance(first, EntryId)
     assert isinstance(second, EntryId)
     assert isinstance(refused, StreamUnavailable)
@@ -996,6 +1064,7 @@ async def test_a_redis_that_hangs_leaves_what_was_sent_unknown_and_the_rest_unpu
 
     outcomes = [each.outcome for each in results if isinstance(each, StreamUnavailable)]
     assert outcomes == ["unknown", "not_published", "not_published"]
+    assert appender.tally.outcomes == {"stored": 1, "not_published": 2, "unknown": 1}
 
 
 async def test_what_was_said_to_be_unpublished_is_never_stored(
@@ -1027,6 +1096,7 @@ async def test_more_than_can_wait_is_refused_at_once(own_redis: Server, merchant
     assert {each.outcome for each in results if isinstance(each, StreamUnavailable)} == {
         "not_published"
     }
+    assert appender.tally.outcomes == {"stored": 0, "not_published": 20_001, "unknown": 0}
     assert own_redis.length(merchant) == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from starlette.applications import Starlette
@@ -12,8 +13,11 @@ from starlette.routing import Route
 from sse_push import __version__
 from sse_push.app import _CODES, _STATUSES, create_app
 from sse_push.cli import _OPTIONS_OF_SERVE, main
+from sse_push.event_stream import SOFT_ANSWER_REASONS
 from sse_push.hub import EndReason
+from sse_push.metrics import SERIES
 from sse_push.settings import Settings
+from sse_push.stream.tail import ResyncReason
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -80,6 +84,42 @@ def test_every_reason_of_a_goodbye_is_named() -> None:
 
     silent = {EndReason.CLIENT_DISCONNECTED, EndReason.STALLED}  # nobody is there to read it
     assert all(f"`{reason.value}`" in said for reason in EndReason if reason not in silent)
+
+
+def test_the_metrics_table_is_the_series() -> None:
+    table = [row for row in rows(section("Metrics")) if row[0].startswith("`")]
+
+    assert table == [
+        [
+            f"`{name}`",
+            series.kind,
+            "–" if series.label is None else f"`{series.label}`",
+            series.meaning,
+        ]
+        for name, series in SERIES.items()
+    ]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(reason.value for reason in EndReason),
+        *SOFT_ANSWER_REASONS,
+        *get_args(ResyncReason),
+        *("stored", "not_published", "unknown"),
+    ],
+)
+def test_every_value_of_a_label_is_explained(value: str) -> None:
+    assert f"`{value}`" in section("Metrics").rpartition("|\n")[2]
+
+
+def test_the_log_lines_that_an_operator_may_act_on_are_logged() -> None:
+    named = re.findall(r"`([a-z ,]+)`", section("Logs").rpartition("```")[2])
+    lines = {name for name in named if name not in {"debug", "streams"}}
+
+    source = "".join(path.read_text() for path in (ROOT / "sse_push").rglob("*.py"))
+    assert len(lines) >= 6
+    assert [line for line in lines if not re.search(rf'logger\.\w+\(\s*"{line}[" ]', source)] == []
 
 
 def test_the_changelog_begins_with_this_version() -> None:

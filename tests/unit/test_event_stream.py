@@ -374,6 +374,7 @@ async def test_whoever_cannot_be_served_is_told_to_come_back_later(service: Serv
     assert answers[0].headers["cache-control"] == "no-store, no-transform"
     assert answers[0].headers["x-accel-buffering"] == "no"
     assert answers[0].headers[SOFT_ANSWER_HEADER] == "1"
+    assert service.streaming.soft_answers == {"server_stopping": 200}
 
 
 # -- the way is chosen by the scope
@@ -760,10 +761,14 @@ async def test_a_stream_whose_writing_fails_is_cut(
     browser.stream._start(fail(), "drain")
     await browser.done()
 
+    assert service.hub.tally.closed[EndReason.FAILED] == 1
+    browser.stream._start(fail(), "finish")  # when there is nothing left to be counted
+    await turns()
+    assert service.hub.tally.closed[EndReason.FAILED] == 1
     assert browser.cycle.aborted.is_set()
     assert [record.getMessage() for record in caplog.records] == [
         "writing failed, cutting the stream"
-    ]
+    ] * 2
 
 
 async def test_a_stream_that_ends_while_redis_is_late_says_goodbye(service: Service) -> None:
@@ -1079,6 +1084,7 @@ async def test_a_client_that_takes_nothing_for_too_long_is_cut_off(service: Serv
         await turns()
     await browser.done()
 
+    assert service.hub.tally.closed[EndReason.STALLED] == 1
     assert browser.cycle.aborted.is_set()
     assert not browser.cycle.is_complete
     assert masked(bytes(browser.cycle.wire)).count(b"event:") == 1
@@ -1335,6 +1341,7 @@ async def test_a_portable_stream_whose_client_takes_nothing_is_given_up(serve: S
     assert server.heard == READY
     assert not server.is_complete
     assert len(service.hub) == 0
+    assert service.hub.tally.closed[EndReason.STALLED] == 1
 
 
 async def test_head_opens_no_portable_stream(service: Service) -> None:

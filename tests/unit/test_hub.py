@@ -1244,6 +1244,125 @@ def test_chance_is_our_own_if_none_is_given() -> None:
     assert len(hub) == 0
 
 
+# -- what is counted
+
+
+def counted(service: Service) -> tuple[int, int, int]:
+    tally = service.hub.tally
+    return tally.written, tally.merged, tally.skipped
+
+
+def test_every_connection_is_counted_as_it_comes_and_as_it_goes(service: Service) -> None:
+    clients = [service.open() for _ in range(5)]
+    service.hub.unsubscribe(clients[0].subscription)
+    service.hub.end(clients[1].subscription, EndReason.STALLED)
+    service.hub.end(clients[2].subscription, EndReason.CONNECTION_AGE)
+    for client in clients:
+        service.hub.unsubscribe(client.subscription)  # as each task does in the end
+        service.hub.end(client.subscription, EndReason.SERVER_STOPPING)
+
+    assert service.hub.tally.opened == 5
+    assert service.hub.tally.closed == dict.fromkeys(EndReason, 0) | {
+        EndReason.CLIENT_DISCONNECTED: 3,
+        EndReason.STALLED: 1,
+        EndReason.CONNECTION_AGE: 1,
+    }
+
+
+def test_refreshes_are_counted_for_each_connection_that_they_are_handed_to(
+    service: Service,
+) -> None:
+    for _ in range(40):
+        service.open()
+    service.open("another")
+
+    service.change("a")  # at once
+    service.change("b")
+    service.change("c")
+    service.change("b")  # merged before it is written
+    service.clock.advance(AFTER_INTERVAL_S)
+
+    assert counted(service) == (40 + 2 * 40, 1, 0)
+
+
+def test_what_is_left_in_a_slot_is_counted_as_skipped_and_later_as_written(
+    service: Service,
+) -> None:
+    slow, _quick = service.open(), service.open()
+    joining = service.join()
+    slow.is_taking = False
+
+    service.change("a")
+    assert counted(service) == (1, 0, 2)  # the slow one is offered it, the joining one is not
+
+    service.clock.advance(AFTER_INTERVAL_S)
+    service.change("a")
+    assert counted(service) == (2, 2, 4)  # merged in both slots
+
+    slow.drained()
+    assert counted(service) == (3, 2, 4)
+
+    service.hub.admit(joining.subscription, [refresh_of(0, "b"), refresh_of(0, "a")])
+    assert counted(service) == (3, 3, 4)
+
+    assert service.hub.take(joining.subscription) is not None
+    assert counted(service) == (5, 3, 4)
+
+
+def test_who_has_left_is_neither_written_to_nor_skipped(service: Service) -> None:
+    service.clock.cost_s = 0.003
+    clients = [service.open() for _ in range(64)]
+
+    service.change("a")  # is written to 32 in its first slice
+    service.hub.unsubscribe(clients[-1].subscription)
+    service.clock.advance(1)
+
+    assert counted(service) == (63, 0, 0)
+
+
+def test_who_joined_between_two_changes_of_a_fan_out_is_counted_for_the_later_one(
+    service: Service,
+) -> None:
+    service.open()
+    service.change("first")
+    service.change("a")
+    service.open()
+    service.compare(service.join())
+    service.change("b")
+
+    service.clock.advance(AFTER_INTERVAL_S)
+
+    assert counted(service) == (1 + 2 + 1, 0, 1)
+
+
+def test_a_fan_out_tells_its_newest_entry_as_it_begins_once() -> None:
+    begun: list[tuple[int, int]] = []
+    service = Service()
+    clients = [service.open() for _ in range(100)]
+    service.hub._on_fan_out = lambda newest: begun.append((newest.ms, len(clients[0].frames)))
+
+    service.change("a")
+    service.change("b")
+    service.change("c")
+    service.clock.advance(AFTER_INTERVAL_S)
+
+    assert begun == [(1, 0), (3, 1)]
+
+
+@pytest.mark.parametrize("newest", [None, EntryId(3, 0)])
+def test_a_loss_of_history_has_no_age(newest: EntryId | None) -> None:
+    begun: list[EntryId] = []
+    service = Service()
+    service.hub._on_fan_out = begun.append
+    service.open()
+
+    service.resync(newest=newest)
+    service.clock.advance(AFTER_INTERVAL_S)
+    service.hub.publish(Change("42", EntryId(9, 0)))  # more than were read one by one
+
+    assert begun == [EntryId(9, 0)]
+
+
 # -- tokens that expire
 
 

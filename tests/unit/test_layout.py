@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -14,6 +15,7 @@ PACKAGE = TESTS.parent / "sse_push"
 ARROWS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
+    "logs": set(),
     "process": set(),
     "readiness": set(),
     "keys": set(),
@@ -39,12 +41,14 @@ ARROWS: dict[str, set[str]] = {
     "stream.follow": {"notification", "stream.connection", "stream.contract", "stream.tail"},
     "stream.examine": {"errors", "stream.connection", "stream.contract"},
     "stream": {"stream.append", "stream.examine", "stream.follow"},
+    "metrics": {"event_stream", "hub", "notification", "readiness", "stream", "wire"},
     "app": {
         "auth",
         "errors",
         "event_stream",
         "hub",
         "keys",
+        "metrics",
         "notification",
         "origin",
         "process",
@@ -53,7 +57,7 @@ ARROWS: dict[str, set[str]] = {
         "stream",
         "wire",
     },
-    "server": {"app", "errors", "process", "settings"},
+    "server": {"app", "errors", "logs", "metrics", "process", "settings"},
     "demo.cinema": set(),
     "demo.backend": {"demo.cinema"},
     "demo.crowd": {"demo.cinema", "event_source"},
@@ -66,14 +70,14 @@ ARROWS: dict[str, set[str]] = {
         "embedded",
         "errors",
         "event_source",
+        "logs",
         "notification",
-        "process",
         "server",
         "settings",
         "stream",
         "tokens",
     },
-    "__main__": {"cli", "errors", "process"},
+    "__main__": {"cli", "errors", "logs"},
 }
 """What each module imports of the package; in an order in which none knows a later one."""
 
@@ -85,6 +89,7 @@ ONLY_IN: dict[str, set[str]] = {
     "sqlite3": {"demo"},
     "jwt": {"demo", "tokens"},
     "cryptography": {"tokens"},
+    "prometheus_client": {"metrics"},
 }
 """Libraries that one part knows, so that another one could take their place."""
 
@@ -135,8 +140,23 @@ def libraries(source: str) -> set[str]:
 
 def reads_environment(source: str) -> bool:
     names = {"environ", "environb", "getenv", "getenvb"}
+    nodes = list(ast.walk(ast.parse(source)))
+    added_to = [node.target for node in nodes if isinstance(node, ast.AugAssign)]
+    written = {id(node.value) for node in nodes if is_written(node) and node not in added_to}
     return any(module == "os" and name in names for module, name in imported(source)) or any(
-        isinstance(node, ast.Attribute) and node.attr in names
+        isinstance(node, ast.Attribute) and node.attr in names and id(node) not in written
+        for node in nodes
+    )
+
+
+def is_written(node: ast.AST) -> TypeGuard[ast.Subscript]:
+    """Tell whether this is ``name[key]`` where that is set or deleted, not read."""
+    return isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del)
+
+
+def writes_environment(source: str) -> bool:
+    return any(
+        is_written(node) and isinstance(node.value, ast.Attribute) and node.value.attr == "environ"
         for node in ast.walk(ast.parse(source))
     )
 
@@ -169,6 +189,10 @@ def test_a_library_is_known_in_its_place_only(library: str) -> None:
 
 def test_only_the_settings_read_the_environment() -> None:
     assert [module for module in SOURCES if reads_environment(SOURCES[module])] == ["settings"]
+
+
+def test_only_the_metrics_write_it_since_their_library_is_told_no_other_way() -> None:
+    assert [module for module in SOURCES if writes_environment(SOURCES[module])] == ["metrics"]
 
 
 @pytest.mark.parametrize("module", [module for module in SOURCES if module != "__init__"])
@@ -219,6 +243,10 @@ def test_a_library_is_found_however_it_is_imported(source: str) -> None:
         ("import os as o\no.getenv('A')", True),
         ("from os import environ", True),
         ("from os import getenv as g", True),
+        ("import os\nos.environ['A'] = os.environ['B']", True),
+        ("import os\nos.environ.pop('A')", True),
+        ("import os\nos.environ['A'] += 'B'", True),
+        ("import os\nos.environ['A'] = 'B'\ndel os.environ['A']", False),
         ("import os\nos.getpid()", False),
         ("environ = {}", False),
     ],

@@ -3,19 +3,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
 from types import FrameType
 
 import pytest
 
 from sse_push import process
 from sse_push.process import (
-    configure_logging,
     hear_stop,
     stop_if_a_callback_fails,
     stop_if_it_dies,
@@ -48,50 +45,9 @@ def server() -> Generator[Server]:
         signal.signal(number, original)
 
 
-@contextmanager
-def bare_logging() -> Generator[None]:
-    """Let logging be as it is in a process that has just begun."""
-    loggers = [logging.getLogger(), logging.getLogger("httpx")]
-    handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
-    loggers[0].handlers.clear()
-    try:
-        yield
-    finally:
-        loggers[0].handlers[:] = handlers
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
 async def when(event: asyncio.Event) -> None:
     async with asyncio.timeout(5 * SECOND):
         await event.wait()
-
-
-# -- logging
-
-
-def test_a_process_logs_a_line_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    with bare_logging():
-        configure_logging("warning")
-        logging.getLogger("sse_push.hub").info("not severe enough")
-        logging.getLogger("sse_push.hub").warning("tail interrupted after=%s", "7-1")
-
-    written = capsys.readouterr()
-    assert written.out == ""
-    assert re.fullmatch(
-        r"[-0-9]{10} [:,0-9]{12} WARNING sse_push\.hub tail interrupted after=7-1\n", written.err
-    )
-
-
-def test_a_level_may_be_set_again(capsys: pytest.CaptureFixture[str]) -> None:
-    with bare_logging():
-        configure_logging("info")
-        configure_logging("debug")
-        logging.getLogger("sse_push.hub").debug("a connection")
-        logging.getLogger("httpx").info("a request, with its query")
-
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.split(" ", 2)[2] for line in lines] == ["DEBUG sse_push.hub a connection"]
 
 
 # -- the signals

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import fcntl
 import math
 import os
+import resource
+import struct
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -28,9 +32,39 @@ def dead_process() -> str:
     return str(process.pid)
 
 
+@pytest.fixture
+def other(tmp_path: Path) -> Generator[str]:
+    """Another worker's process ID, whose note is locked while the test runs."""
+    with (tmp_path / ALIVE).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        note(tmp_path, ALIVE, 0)
+        yield ALIVE
+
+
+WORKER = """
+import sys, time
+from pathlib import Path
+from sse_push.readiness import Board
+Board(Path(sys.argv[1])).write(1)
+print("written", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Generator[subprocess.Popen[bytes]]:
+    """Another process, on the board."""
+    command = [sys.executable, "-c", WORKER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"written\n"
+        yield process
+        process.kill()
+
+
 def note(folder: Path, process: str, age_s: float) -> Path:
     path = folder / process
-    path.write_text(repr(time.monotonic() - age_s))
+    path.write_bytes(struct.pack("=d", time.monotonic() - age_s))
     return path
 
 
@@ -47,7 +81,7 @@ def test_a_worker_that_wrote_is_alive_and_as_old_as_its_last_probe(
 
     assert found.workers == 1
     assert 2.5 <= found.worst_age_s < 60
-    assert [path.name for path in tmp_path.iterdir()] == [OWN]
+    assert {path.name for path in tmp_path.iterdir()} == {OWN}
 
 
 def test_a_note_grows_old_by_itself(board: Board) -> None:
@@ -73,9 +107,9 @@ def test_a_newer_note_replaces_an_older_one(board: Board) -> None:
     assert found.worst_age_s < 500
 
 
-def test_of_several_workers_the_worst_counts(board: Board, tmp_path: Path) -> None:
+def test_of_several_workers_the_worst_counts(board: Board, tmp_path: Path, other: str) -> None:
     board.write(1)
-    note(tmp_path, ALIVE, 500)
+    note(tmp_path, other, 500)
 
     found = board.read()
 
@@ -83,8 +117,8 @@ def test_of_several_workers_the_worst_counts(board: Board, tmp_path: Path) -> No
     assert 500 <= found.worst_age_s < 900
 
 
-def test_one_worker_judges_another(tmp_path: Path) -> None:
-    note(tmp_path, ALIVE, 500)
+def test_one_worker_judges_another(tmp_path: Path, other: str) -> None:
+    note(tmp_path, other, 500)
 
     assert Board(tmp_path).read().workers == 1
 
@@ -100,22 +134,70 @@ def test_a_worker_that_has_died_is_taken_off(board: Board, tmp_path: Path) -> No
     assert not left_behind.exists()
 
 
-def test_a_process_of_another_user_is_alive(
-    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_worker_that_is_killed_is_off_the_board_at_once(
+    board: Board, tmp_path: Path, worker: subprocess.Popen[bytes]
 ) -> None:
-    def kill(_process: int, _signal: int) -> None:
-        raise PermissionError
+    board.write(1)
+    assert set(board.living()) == {worker.pid, os.getpid()}
 
-    monkeypatch.setattr(os, "kill", kill)
-    note(tmp_path, "1", 5)
+    worker.kill()
+    worker.wait()
 
-    assert board.read().workers == 1
+    assert set(board.living()) == {os.getpid()}
+    assert {path.name for path in tmp_path.iterdir()} == {OWN}
+
+
+def test_a_process_that_got_a_dead_worker_s_number_is_no_worker(
+    board: Board, tmp_path: Path
+) -> None:
+    left_behind = note(tmp_path, ALIVE, 500)  # whose lock nobody holds
+
+    assert board.read().workers == 0
+    assert not left_behind.exists()
+
+
+def test_two_who_judge_at_the_same_time_do_not_take_each_other_for_alive(
+    board: Board, tmp_path: Path
+) -> None:
+    note(tmp_path, ALIVE, 500)
+    with (tmp_path / ALIVE).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+        assert board.read().workers == 0
+
+
+def test_a_worker_that_was_taken_off_by_mistake_comes_back(board: Board, tmp_path: Path) -> None:
+    board.write(1)
+    (tmp_path / OWN).unlink()
+    assert board.read().workers == 0
+
+    board.write(1)
+
+    (tmp_path / OWN).rename(tmp_path / ALIVE)  # as another worker sees it
+    assert set(board.living()) == {int(ALIVE)}
+
+
+def test_a_worker_without_a_file_to_spare_can_still_write_but_is_not_ready(board: Board) -> None:
+    board.write(1000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    spare = os.dup(0)  # the lowest number that is free
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+    try:
+        board.write(1)
+        found = board.read()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert found == Readiness(workers=0, worst_age_s=math.inf)
+    assert board.read().worst_age_s < 500
 
 
 def test_a_worker_that_leaves_while_the_board_is_read_is_not_counted(
-    board: Board, tmp_path: Path
+    board: Board, tmp_path: Path, other: str
 ) -> None:
-    (tmp_path / ALIVE).symlink_to(tmp_path / "gone")
+    (tmp_path / other).unlink()
+    (tmp_path / other).symlink_to(tmp_path / "gone")
 
     assert board.read() == Readiness(workers=0, worst_age_s=math.inf)
 

@@ -114,3 +114,23 @@ def test_past_thirty_two_topics_one_refresh_without_topic_waits() -> None:
     keep(pending, refresh_of(34, "t34"))
 
     assert in_order(pending) == [refresh_of(34)]
+
+
+def test_each_refresh_that_became_part_of_another_one_is_counted_once() -> None:
+    pending: Pending = {}
+
+    merged = [keep(pending, refresh_of(number, topic)) for number, topic in enumerate("abaca", 1)]
+    covering = keep(pending, refresh_of(6, None))
+    covered = keep(pending, refresh_of(7, "a"))
+
+    assert merged == [0, 0, 1, 0, 1]
+    assert (covering, covered) == (3, 1)
+    assert sum(merged) + covering + covered + len(pending) == 7
+
+
+def test_the_topics_that_are_one_too_many_are_counted() -> None:
+    pending: Pending = {}
+
+    merged = [keep(pending, refresh_of(n, f"t{n}")) for n in range(1, TOPICS_PENDING + 2)]
+
+    assert merged == [0] * TOPICS_PENDING + [TOPICS_PENDING]

@@ -730,3 +730,86 @@ def test_an_entry_is_either_compared_with_or_told_whenever_it_is_added(
     known = [race.compared, *race.client.told]
     assert known.count(added) == 1
     assert known[-1] == added
+
+
+# -- what is counted
+
+
+def lost(followed: Followed) -> list[str]:
+    """Return why streams were taken up anew; as often as it was told."""
+    resyncs = followed.tail.tally.resyncs
+    reasons: list[str] = [reason for reason, count in resyncs.items() for _ in range(count)]
+    assert len(reasons) == sum(change.is_resync for change in followed.changes)
+    return reasons
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ([[8, 9], [9]], ["history_lost"]),
+        ([[], [3]], ["history_lost"]),
+        ([[], []], ["stream_gone"]),
+        ([[*range(7, 8 + NEW_ENTRIES)], [3]], ["history_lost"]),
+        ([[*range(7, 8 + NEW_ENTRIES)], []], ["stream_gone"]),
+        ([[*range(7, 8 + NEW_ENTRIES)], [500]], []),
+        ([None], ["not_a_stream"]),
+        ([[], None], ["not_a_stream"]),
+        ([[7, 8]], []),
+    ],
+)
+def test_a_resync_is_counted_by_what_was_found(
+    followed: Followed, answers: list[list[int] | None], reason: list[str]
+) -> None:
+    followed.follow(7)
+    followed.tail.announced("42")
+
+    for numbers in answers:
+        if numbers is None:
+            followed.refuse()
+        else:
+            followed.answer(*numbers)
+
+    assert lost(followed) == reason
+
+
+@pytest.mark.parametrize("newest", [[], [3], [7], [9]])
+def test_a_resync_after_the_server_changed_is_counted_as_that(
+    followed: Followed, newest: list[int]
+) -> None:
+    followed.follow(7)
+    followed.tail.connected(has_history=False)
+    followed.answer(*newest)
+
+    assert lost(followed) == ["server_changed"]
+
+
+def test_what_is_lost_after_the_server_changed_is_counted_by_itself(followed: Followed) -> None:
+    followed.follow(7)
+    followed.tail.connected(has_history=False)
+    followed.answer(9)
+    followed.tail.announced("42")
+    followed.answer()
+    followed.answer()
+
+    assert sorted(lost(followed)) == ["server_changed", "stream_gone"]
+
+
+def test_history_that_is_lost_after_the_server_changed_is_counted_by_itself(
+    followed: Followed,
+) -> None:
+    followed.follow(7)
+    followed.tail.connected(has_history=False)
+    followed.answer(9)
+    followed.tail.announced("42")
+    followed.answer(*range(9, 10 + NEW_ENTRIES))
+    followed.answer(3)
+
+    assert sorted(lost(followed)) == ["history_lost", "server_changed"]
+
+
+def test_what_came_and_went_is_counted_as_gone(followed: Followed) -> None:
+    followed.follow()
+    followed.tail.announced("42")
+    followed.answer()
+
+    assert lost(followed) == ["stream_gone"]

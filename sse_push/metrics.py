@@ -1,0 +1,320 @@
+"""What a Prometheus server is told: all workers together, whichever of them answers.
+
+The only module that knows prometheus-client. What it tells is counted elsewhere, as plain integers
+(``hub.tally`` and so on), and copied from there once a second: nothing is added to a delivery.
+
+With several workers each keeps its numbers in files of the same folder (the library's multiprocess
+mode), and who answers adds them up. What a worker that is stuck could not tell by itself (its
+probe's age, its memory) is read from the board and from ``/proc`` by the one that answers.
+
+https://prometheus.github.io/client_python/multiprocess/
+https://prometheus.io/docs/practices/naming/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.values import MutexValue, ValueClass
+
+from sse_push.event_stream import Streaming
+from sse_push.hub import EndReason, Hub
+from sse_push.notification import EntryId
+from sse_push.readiness import Board
+from sse_push.stream import Appender, Follower
+from sse_push.wire import Frame
+
+_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+_SHARED = "metrics"
+_AGE_BUCKETS_S = (
+    *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
+    *(1.0, 2.0, 5.0, 10.0, 20.0, 60.0),
+)
+_RETIRED = "retired"
+_LOCK_STEP_S = 0.01
+_LOCK_TRIES = 100
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_PROC = Path("/proc")
+
+
+class Series(NamedTuple):
+    """One series as README documents it."""
+
+    kind: Literal["counter", "gauge", "histogram"]
+    meaning: str
+    label: str | None = None
+
+
+SERIES: dict[str, Series] = {
+    "sse_push_streams_open": Series("gauge", "event streams that are open"),
+    "sse_push_streams_opened_total": Series("counter", "event streams that were opened"),
+    "sse_push_streams_closed_total": Series("counter", "event streams that have ended", "reason"),
+    "sse_push_soft_answers_total": Series(
+        "counter", "browsers that were asked to come back later", "reason"
+    ),
+    "sse_push_merchants_live": Series(
+        "gauge", "merchants that somebody listens to; once for each worker"
+    ),
+    "sse_push_notifications_total": Series(
+        "counter", "notifications by what became of them in Redis", "outcome"
+    ),
+    "sse_push_errors_total": Series(
+        "counter",
+        "requests answered with this error, and items of an array refused with it",
+        "error",
+    ),
+    "sse_push_refreshes_written_total": Series("counter", "refreshes handed to connections"),
+    "sse_push_refreshes_merged_total": Series(
+        "counter", "refreshes that became part of another one before they were written"
+    ),
+    "sse_push_refreshes_skipped_total": Series(
+        "counter", "refreshes left in the slot of a connection that could not take them then"
+    ),
+    "sse_push_delivery_age_seconds": Series(
+        "histogram", "age of the newest entry when its fan-out begins, by the clock of Redis"
+    ),
+    "sse_push_probe_age_seconds": Series(
+        "gauge", "time since Redis announced a write of ours, in the worst worker; +Inf: never"
+    ),
+    "sse_push_tail_reconnects_total": Series("counter", "tracked connections that were made anew"),
+    "sse_push_resyncs_total": Series(
+        "counter", "streams of merchants that were taken up anew", "reason"
+    ),
+    "sse_push_loop_lag_seconds": Series(
+        "gauge", "how late the event loop was in the last second, in the worst worker"
+    ),
+    "sse_push_event_loop_tasks": Series("gauge", "tasks in the event loops"),
+    "sse_push_workers_alive": Series("gauge", "workers that are alive"),
+    "sse_push_resident_memory_bytes": Series("gauge", "resident memory of the workers; Linux only"),
+    "sse_push_open_fds": Series("gauge", "open file descriptors of the workers; Linux only"),
+}
+"""Every series that is told, in README's order."""
+
+
+@contextmanager
+def shared_by_workers(folder: Path) -> Generator[None]:
+    """Let the processes that are started within keep their numbers below one folder.
+
+    prometheus-client reads the variable when it is imported, so that it has to be in the
+    environment that a worker inherits.
+    """
+    path = folder / _SHARED
+    path.mkdir()
+    os.environ[_FOLDER_VARIABLE] = str(path)
+    try:
+        yield
+    finally:
+        del os.environ[_FOLDER_VARIABLE]
+
+
+class Metrics:
+    """The series of one worker, and the answer to a scrape for all of them.
+
+    Made and kept up to date in the event loop; ``render`` may run in any thread.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        folder: Path,
+        *,
+        hub: Hub[Frame],
+        follower: Follower,
+        appender: Appender,
+        streaming: Streaming,
+        errors: Mapping[str, int],
+    ) -> None:
+        disable_created_metrics()
+        self._hub = hub
+        self._follower = follower
+        self._appender = appender
+        self._streaming = streaming
+        self._errors = errors
+        self._own = CollectorRegistry()
+        self._answer = self._own
+        if ValueClass is not MutexValue:  # several workers
+            self._answer = CollectorRegistry()
+            self._answer.register(_Files(board, folder / _SHARED))
+        self._answer.register(_Workers(board))
+        self._told: dict[tuple[str, str], int] = {}
+        self._counters = {
+            name: self._counter(name) for name, each in SERIES.items() if each.kind == "counter"
+        }
+        self._streams = self._gauge("sse_push_streams_open", "livesum")
+        self._merchants = self._gauge("sse_push_merchants_live", "livesum")
+        self._tasks = self._gauge("sse_push_event_loop_tasks", "livesum")
+        self._lag = self._gauge("sse_push_loop_lag_seconds", "livemax")
+        name = "sse_push_delivery_age_seconds"
+        self._age = Histogram(
+            name, SERIES[name].meaning, buckets=_AGE_BUCKETS_S, registry=self._own
+        )
+        self.copy()
+
+    def fan_out_begins(self, newest: EntryId) -> None:
+        """Observe how old an entry is that is about to be written to its merchant's browsers."""
+        self._age.observe(max(0.0, self._follower.redis_time_s - newest.ms / 1000))
+
+    def tick(self, lag_s: float) -> None:
+        """Take note of a late event loop, and copy what was counted."""
+        self._lag.set(lag_s)
+        self.copy()
+
+    def copy(self) -> None:
+        """Copy what was counted since the last time, and what there is now."""
+        for name, label, count in self._counts():
+            self._tell(name, label, count)
+        self._streams.set(len(self._hub))
+        self._merchants.set(self._hub.merchants)
+        self._tasks.set(len(asyncio.all_tasks()))
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the answer to a scrape, and its media type."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self._answer), media_type
+
+    def _counts(self) -> Iterator[tuple[str, str, int]]:
+        hub, tail = self._hub.tally, self._follower.tally
+        yield "sse_push_streams_opened_total", "", hub.opened
+        for end in EndReason:
+            yield "sse_push_streams_closed_total", end.value, hub.closed[end]
+        for reason, count in self._streaming.soft_answers.items():
+            yield "sse_push_soft_answers_total", reason, count
+        for outcome, count in self._appender.tally.outcomes.items():
+            yield "sse_push_notifications_total", outcome, count
+        for error, count in self._errors.items():
+            yield "sse_push_errors_total", error, count
+        yield "sse_push_refreshes_written_total", "", hub.written
+        yield "sse_push_refreshes_merged_total", "", hub.merged
+        yield "sse_push_refreshes_skipped_total", "", hub.skipped
+        yield "sse_push_tail_reconnects_total", "", tail.reconnects
+        for loss, count in tail.tail.resyncs.items():
+            yield "sse_push_resyncs_total", loss, count
+
+    def _tell(self, name: str, label: str, count: int) -> None:
+        told = self._told.get((name, label))
+        if count != told:  # a label is there from the first time, with 0
+            counter = self._counters[name]
+            (counter.labels(label) if label else counter).inc(count - (told or 0))
+            self._told[name, label] = count
+
+    def _counter(self, name: str) -> Counter:
+        series = SERIES[name]
+        labels = () if series.label is None else (series.label,)
+        return Counter(name, series.meaning, labels, registry=self._own)
+
+    def _gauge(self, name: str, mode: Literal["livesum", "livemax"]) -> Gauge:
+        return Gauge(name, SERIES[name].meaning, multiprocess_mode=mode, registry=self._own)
+
+
+class _Files(Collector):
+    """What all workers have told, the gauges of those that are alive and the counters of all."""
+
+    def __init__(self, board: Board, folder: Path) -> None:
+        self._board = board
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """Add up all files."""
+        with _locked(self._folder / "lock", fcntl.LOCK_EX, tries=1) as is_alone:
+            if is_alone:
+                self._retire_the_dead()
+        with _locked(self._folder / "lock", fcntl.LOCK_SH, tries=_LOCK_TRIES):
+            # A worker that has just begun has made its file, and not filled it yet.
+            files = [str(path) for path in self._folder.glob("*.db") if _size_of(path) > 0]
+            return cast("Iterable[Metric]", MultiProcessCollector.merge(files))
+
+    def _retire_the_dead(self) -> None:
+        """Forget dead workers' gauges, and add their counts to one file for all of them.
+
+        Otherwise a worker that dies again and again would leave ever more files to read.
+        """
+        # The files before the board, since a worker is on the board before it has files.
+        files = [path for path in self._folder.glob("*_*.db") if not _is_retired(path)]
+        living = self._board.living()
+        for path in files:
+            kind, _, process_id = path.stem.rpartition("_")
+            if int(process_id) not in living:
+                if kind in ("counter", "histogram") and _size_of(path) > 0:
+                    _add(path, path.with_name(f"{kind}_{_RETIRED}.db"))
+                path.unlink(missing_ok=True)
+
+
+class _Workers(Collector):
+    """What is seen of a worker from outside, so that one that is stuck is seen too."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def collect(self) -> Iterable[Metric]:
+        """Look at all that are alive."""
+        living = self._board.living()
+        yield _family("sse_push_workers_alive", len(living))
+        yield _family("sse_push_probe_age_seconds", max(living.values(), default=float("inf")))
+        if _PROC.joinpath("self", "statm").exists():
+            yield _family("sse_push_resident_memory_bytes", sum(map(_resident_bytes, living)))
+            yield _family("sse_push_open_fds", sum(map(_open_fds, living)))
+
+
+def _is_retired(path: Path) -> bool:
+    return path.stem.endswith(f"_{_RETIRED}")
+
+
+def _add(source: Path, target: Path) -> None:
+    total = MmapedDict(str(target))
+    try:
+        for key, value, _, _ in MmapedDict.read_all_values_from_file(str(source)):
+            total.write_value(key, total.read_value(key)[0] + value, 0.0)
+    finally:
+        total.close()
+
+
+@contextmanager
+def _locked(path: Path, mode: int, *, tries: int) -> Generator[bool]:
+    """Hold a lock; False if it is not to be had, since whoever has it may be stuck for ever."""
+    with path.open("a") as lock:
+        is_held = False
+        for number in range(tries):
+            if number:
+                time.sleep(_LOCK_STEP_S)
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, mode | fcntl.LOCK_NB)
+                is_held = True
+                break
+        yield is_held
+
+
+def _family(name: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, SERIES[name].meaning, value)
+
+
+def _size_of(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
+
+
+# https://man7.org/linux/man-pages/man5/proc_pid_statm.5.html
+def _resident_bytes(process_id: int) -> int:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return int((_PROC / str(process_id) / "statm").read_text().split()[1]) * _PAGE_BYTES
+    return 0
+
+
+def _open_fds(process_id: int) -> int:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return sum(1 for _ in (_PROC / str(process_id) / "fd").iterdir())
+    return 0

@@ -1,0 +1,377 @@
+"""What is told of what was counted, in a process that is alone; ``integration`` has several."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
+from prometheus_client.parser import text_string_to_metric_families
+
+from sse_push import metrics, wire
+from sse_push.event_stream import Streaming
+from sse_push.grant import Grant
+from sse_push.hub import EndReason, Hub
+from sse_push.metrics import SERIES, Metrics, _Files, shared_by_workers
+from sse_push.notification import EntryId
+from sse_push.readiness import Board
+from sse_push.stream import Appender, Follower
+from sse_push.wire import Frame
+from tests.support import SECOND
+from tests.unit.simulation import ManualClock
+from tests.unit.test_hub import PACE, WatchList
+
+NOWHERE = "redis://127.0.0.1:1/0"
+PLAIN = ""
+
+
+class Sink:
+    """A client that takes everything."""
+
+    def offer(self, _frame: Frame) -> bool:
+        return True
+
+    def end(self, reason: EndReason) -> None:
+        pass
+
+
+@dataclass
+class Worker:
+    """What metrics are made of, none of it connected to anything."""
+
+    hub: Hub[Frame]
+    follower: Follower
+    appender: Appender
+    streaming: Streaming
+    board: Board
+    errors: dict[str, int]
+    metrics: Metrics
+
+    def told(self, accept: str = PLAIN) -> dict[str, float]:
+        """Return the samples of a scrape: ``name`` or ``name{label value}``."""
+        content, _ = self.metrics.render(accept)
+        return {
+            sample.name + "".join(f"{{{value}}}" for value in sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(content.decode())
+            for sample in family.samples
+        }
+
+
+def ignore(*_: object) -> None:
+    pass
+
+
+@pytest.fixture
+async def worker(tmp_path: Path) -> Worker:
+    hub: Hub[Frame] = Hub(WatchList(), wire.encode_refreshes, wire.HEARTBEAT, PACE, ManualClock())
+    follower = Follower(
+        NOWHERE,
+        on_armed=ignore,
+        on_change=ignore,
+        data_limit_bytes=8192,
+        probe_interval_s=3,
+        probe_deadline_s=6,
+        deaf_limit_s=20,
+    )
+    appender = Appender(NOWHERE, timeout_s=1, stream_max_entries=100, stream_ttl_s=60)
+    streaming = Streaming(
+        hub=hub,
+        archive=follower,
+        heartbeat_s=15,
+        retry_ms=2000,
+        soft_retry_min_ms=5000,
+        soft_retry_max_ms=30_000,
+        send_timeout_s=15,
+        send_buffer_bytes=16_384,
+    )
+    board = Board(tmp_path)
+    errors = {"malformed": 0}
+    told = Metrics(
+        board,
+        tmp_path,
+        hub=hub,
+        follower=follower,
+        appender=appender,
+        streaming=streaming,
+        errors=errors,
+    )
+    return Worker(hub, follower, appender, streaming, board, errors, told)
+
+
+def base_name(series: str) -> str:
+    return series.removesuffix("_total")
+
+
+async def test_a_scrape_has_every_series_as_it_is_declared_and_no_other(worker: Worker) -> None:
+    content, media_type = worker.metrics.render(PLAIN)
+
+    assert media_type.startswith("text/plain; version=")
+    found = {
+        family.name: (family.type, family.documentation)
+        for family in text_string_to_metric_families(content.decode())
+    }
+    assert found == {
+        base_name(name): (series.kind, series.meaning) for name, series in SERIES.items()
+    }
+
+
+async def test_every_label_is_there_from_the_beginning_with_zero(worker: Worker) -> None:
+    told = worker.told()
+
+    for name, series in SERIES.items():
+        if series.kind == "counter":
+            samples = {key: value for key, value in told.items() if key.partition("{")[0] == name}
+            assert samples, name
+            assert set(samples.values()) == {0}
+            assert all(("{" in key) == (series.label is not None) for key in samples)
+
+
+async def test_open_metrics_is_spoken_to_whoever_asks_for_it(worker: Worker) -> None:
+    content, media_type = worker.metrics.render("application/openmetrics-text; version=1.0.0")
+
+    assert media_type.startswith("application/openmetrics-text; version=1.0.0")
+    assert content.endswith(b"# EOF\n")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_what_was_counted_is_copied_once_however_often_it_is_looked_at(
+    worker: Worker, times: int
+) -> None:
+    first = worker.hub.subscribe(Grant("a"), Sink())
+    worker.hub.subscribe(Grant("a"), Sink())
+    worker.hub.subscribe(Grant("b"), Sink())
+    worker.hub.end(first, EndReason.STALLED)
+    worker.hub.tally.written = 5
+    worker.hub.tally.merged = 6
+    worker.hub.tally.skipped = 7
+    worker.follower.tally.reconnects = 8
+    worker.follower.tally.tail.resyncs["stream_gone"] = 9
+    worker.appender.tally.outcomes["unknown"] = 10
+    worker.streaming.soft_answers["server_stopping"] = 11
+    worker.errors["malformed"] = 12
+
+    for _ in range(times):
+        worker.metrics.copy()
+
+    told = worker.told()
+    assert {key: value for key, value in told.items() if value and "age" not in key} == {
+        "sse_push_streams_open": 2,
+        "sse_push_merchants_live": 2,
+        "sse_push_streams_opened_total": 3,
+        "sse_push_streams_closed_total{stalled}": 1,
+        "sse_push_refreshes_written_total": 5,
+        "sse_push_refreshes_merged_total": 6,
+        "sse_push_refreshes_skipped_total": 7,
+        "sse_push_tail_reconnects_total": 8,
+        "sse_push_resyncs_total{stream_gone}": 9,
+        "sse_push_notifications_total{unknown}": 10,
+        "sse_push_soft_answers_total{server_stopping}": 11,
+        "sse_push_errors_total{malformed}": 12,
+        "sse_push_event_loop_tasks": len(asyncio.all_tasks()),
+    }
+
+
+async def test_only_the_difference_is_added(worker: Worker) -> None:
+    for written in (3, 3, 10):
+        worker.hub.tally.written = written
+        worker.metrics.copy()
+
+    assert worker.told()["sse_push_refreshes_written_total"] == 10
+
+
+async def test_a_tick_tells_how_late_the_loop_was(worker: Worker) -> None:
+    worker.metrics.tick(0.75)
+    assert worker.told()["sse_push_loop_lag_seconds"] == 0.75
+
+    worker.metrics.tick(0)
+    assert worker.told()["sse_push_loop_lag_seconds"] == 0
+
+
+def aged(worker: Worker, age_s: float) -> EntryId:
+    return EntryId(round((worker.follower.redis_time_s - age_s) * 1000), 0)
+
+
+def cumulated(told: dict[str, float]) -> Iterator[tuple[float, float]]:
+    for key, value in told.items():
+        name, _, bound = key.partition("{")
+        if name == "sse_push_delivery_age_seconds_bucket":
+            yield float(bound[:-1]), value
+
+
+async def test_the_delivery_age_is_by_the_clock_of_redis(worker: Worker) -> None:
+    worker.follower._redis_ahead_s -= 1_000_000  # its clock is days behind ours
+
+    for age_s in (0.3, 3, 300):
+        worker.metrics.fan_out_begins(aged(worker, age_s))
+
+    buckets = dict(cumulated(worker.told()))
+    assert (min(buckets), sorted(buckets)[-2], max(buckets)) == (0.001, 60, math.inf)
+    assert [buckets[bound] for bound in (0.2, 0.5, 2, 5, 60, math.inf)] == [0, 1, 1, 2, 2, 3]
+    assert worker.told()["sse_push_delivery_age_seconds_sum"] == pytest.approx(303.3, abs=1)
+
+
+async def test_an_entry_of_the_future_is_new(worker: Worker) -> None:
+    worker.metrics.fan_out_begins(aged(worker, -500))
+
+    told = worker.told()
+    assert told["sse_push_delivery_age_seconds_sum"] == 0
+    assert told["sse_push_delivery_age_seconds_bucket{0.001}"] == 1
+
+
+async def test_until_redis_has_told_its_time_ours_is_as_good(worker: Worker) -> None:
+    assert worker.follower.redis_time_s == pytest.approx(time.time(), abs=1)
+
+
+async def test_a_worker_is_seen_from_outside(worker: Worker) -> None:
+    assert worker.told()["sse_push_workers_alive"] == 0
+
+    worker.board.write(2.5)
+
+    told = worker.told()
+    assert told["sse_push_workers_alive"] == 1
+    assert 2.5 <= told["sse_push_probe_age_seconds"] < 60
+    assert told["sse_push_resident_memory_bytes"] > 2**20
+    assert told["sse_push_open_fds"] >= 3
+
+
+@pytest.mark.parametrize(
+    "arrange", [ignore, lambda worker: worker.board.write(math.inf)], ids=["nobody", "never"]
+)
+async def test_a_probe_that_never_came_back_is_above_every_limit(
+    worker: Worker, arrange: Callable[[Worker], None]
+) -> None:
+    arrange(worker)
+
+    assert worker.told()["sse_push_probe_age_seconds"] == math.inf
+
+
+# -- the files of several workers
+
+
+class Files:
+    """A folder as workers leave it; the number of a process that does not live is ``DEAD``."""
+
+    DEAD = (1, 2)
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "metrics").mkdir()
+        self.folder = folder / "metrics"
+        self.board = Board(folder)
+        self.board.write(0)
+        self.living = os.getpid()
+        self.collector = _Files(self.board, self.folder)
+
+    def write(self, kind: str, process_id: int, **values: float) -> None:
+        """Write a counter, a gauge or a bucket of a histogram."""
+        samples = MmapedDict(str(self.folder / f"{kind}_{process_id}.db"))
+        for name, value in values.items():
+            series, labels = name, []
+            if kind == "histogram":
+                series, _, bound = name.partition("_")
+                labels = [bound]
+            key = mmap_key(
+                series, f"{series}_bucket" if labels else name, ["le"][: len(labels)], labels, "-"
+            )
+            samples.write_value(key, value, 0.0)
+        samples.close()
+
+    def told(self) -> dict[str, float]:
+        return {
+            sample.name + "".join(f"{{{value}}}" for value in sample.labels.values()): sample.value
+            for family in self.collector.collect()
+            for sample in family.samples
+        }
+
+    @property
+    def names(self) -> set[str]:
+        return {path.name for path in self.folder.glob("*.db")}
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def test_the_counts_of_the_dead_are_kept_in_one_file_for_all_of_them(files: Files) -> None:
+    first, second = files.DEAD
+    for process_id in (files.living, first, second):
+        files.write("counter", process_id, a=process_id, b=1)
+    files.write("counter", second, c=5)
+
+    for _ in range(2):
+        assert files.told() == {"a": files.living + first + second, "b": 3, "c": 5}
+        assert files.names == {f"counter_{files.living}.db", "counter_retired.db"}
+
+    files.write("counter", first, b=7)  # another one, of the same number, has died since
+
+    assert files.told() == {"a": files.living + first + second, "b": 10, "c": 5}
+    assert files.names == {f"counter_{files.living}.db", "counter_retired.db"}
+
+
+def test_the_buckets_of_the_dead_are_added_up_as_well(files: Files) -> None:
+    for process_id in (files.living, *files.DEAD):
+        files.write("histogram", process_id, **{"h_1.0": 2, "h_+Inf": 1})
+
+    for _ in range(2):
+        assert files.told() == {"h_bucket{1.0}": 6, "h_bucket{+Inf}": 9, "h_count": 9}
+    assert files.names == {f"histogram_{files.living}.db", "histogram_retired.db"}
+
+
+def test_the_gauges_of_the_dead_are_gone(files: Files) -> None:
+    for process_id in (files.living, *files.DEAD):
+        files.write("gauge_livesum", process_id, streams=process_id)
+        files.write("gauge_livemax", process_id, lag=0 if process_id == files.living else 9)
+
+    assert files.told() == {"streams": files.living, "lag": 0}
+    assert files.names == {f"gauge_live{each}_{files.living}.db" for each in ("sum", "max")}
+
+
+@pytest.mark.parametrize("process_id", ["living", *Files.DEAD])
+def test_a_file_that_is_not_filled_yet_says_nothing(files: Files, process_id: int | str) -> None:
+    files.write("counter", files.living, a=3)
+    number = files.living if process_id == "living" else process_id
+    (files.folder / f"histogram_{number}.db").touch()
+
+    assert files.told() == {"a": 3}
+
+
+def test_a_worker_that_is_stuck_while_it_tidies_up_keeps_no_other_from_answering(
+    files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_LOCK_TRIES", 2)
+    files.write("counter", files.living, a=3)
+    files.write("counter", files.DEAD[0], a=4)
+
+    with (files.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert files.told() == {"a": 7}
+        assert "counter_retired.db" not in files.names
+
+    assert files.told() == {"a": 7}
+    assert "counter_retired.db" in files.names
+
+
+def test_two_that_answer_at_the_same_time_do_not_wait_for_each_other(files: Files) -> None:
+    files.write("counter", files.living, a=3)
+
+    with (files.folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        began_at = time.monotonic()
+        assert files.told() == {"a": 3}
+
+    assert time.monotonic() - began_at < SECOND / 2
+
+
+def test_the_folder_is_in_the_environment_only_while_workers_may_start(tmp_path: Path) -> None:
+    with shared_by_workers(tmp_path):
+        assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(tmp_path / "metrics")
+        assert (tmp_path / "metrics").is_dir()
+
+    assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
