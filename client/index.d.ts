@@ -37,15 +37,20 @@
  * retrying by itself has 60 s, counted again from each failure: a busy service may ask it to
  * wait up to 30 s, and it needs time to connect after that.
  *
- * A status of 401 or 403 is retried like any other. A page whose URL carries a token that has
- * expired stops, and starts again with a new URL.
+ * **A token that expires.** With the option `token`, each EventSource that this module opens has
+ * a new one in its URL. The service says `expiring` before the token is too old: a new one is
+ * asked for, and takes the old one's place without losing the last event ID. A refused token (401
+ * or 403, which a HEAD request tells) is replaced once; if the next is refused as well, that is
+ * final, and the state `refused`. Any other failure is not. Without the option, a status of 401
+ * or 403 is retried like any other, and no other request is sent.
  *
  * @param url of the event stream; may be relative. A `last_event_id` in its query says what the
  * page was rendered with. Later openings say the last one seen there and keep all else.
  * @param callback fetches and shows what changed. It may ignore its argument and fetch everything.
  * @returns its undo. After it no call starts, nothing is sent, no timer or listener is left. A
  * call that is running is not interrupted, and is not repeated. Calling it twice does no harm.
- * @throws what `new EventSource(url)` throws, such as a SyntaxError for a URL that can't be parsed.
+ * @throws what `new EventSource(url)` throws, such as a SyntaxError for a URL that can't be parsed;
+ * with the option `token` that is reported, not thrown.
  *
  * https://html.spec.whatwg.org/multipage/server-sent-events.html
  */
@@ -86,9 +91,12 @@ export interface Refresh {
 /**
  * - `connecting`: the browser connects or waits to, or this module does
  * - `open`: the service has said `ready`; what changes now arrives
+ * - `refused`: the service has refused two tokens in a row (only with the option `token`); the
+ *   reason went to `reportError`. All has ended as if the undo had been called, and nothing but
+ *   another `onRefresh` starts it again: neither time, nor the page becoming visible or online
  * - `closed`: the undo was called
  */
-export type State = 'connecting' | 'open' | 'closed'
+export type State = 'connecting' | 'open' | 'refused' | 'closed'
 
 export interface Options {
   /**
@@ -111,6 +119,32 @@ export interface Options {
    * ```
    */
   onState?: (state: State) => unknown
+  /**
+   * Gets a token from the page's own backend. It goes into the URL as `token`, in the place of
+   * one that is there.
+   *
+   * ```js
+   * onRefresh('/events?merchant_id=42', load, {
+   *   token: async () => {
+   *     const response = await fetch('/push-token', { method: 'POST' })
+   *     if (!response.ok) throw new Error(`push token: ${response.status}`) // asked again, later
+   *     return response.text()
+   *   },
+   *   onState: state => {
+   *     if (state === 'refused') location.assign('/login')
+   *   },
+   * })
+   * ```
+   *
+   * It is asked before each opening, so it must not return one that it has kept. If it throws or
+   * rejects, or has not settled after 45 s, that is reported, and it is asked again after the
+   * same waits as between connections; a stream that is still open stays so, and it is asked
+   * again at its end. Where there will never be one again, call the undo.
+   *
+   * A token should live for minutes. A stream that ends within 5 × `waitBaseMs` after `ready`
+   * counts as a failure, so that a token which is old when it comes is not renewed in a loop.
+   */
+  token?: () => Promise<string>
   /** Longest wait after the first failure in a row; doubles with each. Default: 1 000. */
   waitBaseMs?: number
   /** Longest wait after any number of failures. Default: 30 000. */
@@ -119,6 +153,8 @@ export interface Options {
   withCredentials?: boolean
   /** A class to use in the place of the browser's, for tests and for Node. */
   EventSource?: new (url: string, init?: { withCredentials?: boolean }) => EventSourceLike
+  /** The same for `fetch`. It is called only with the option `token`, and only for HEAD. */
+  fetch?: (url: string, init: RequestInit) => Promise<{ readonly status: number }>
 }
 
 /** The part of an EventSource that is used. */

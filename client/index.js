@@ -15,11 +15,15 @@ const REASONS = ['connected', 'missed', 'resync']
 /** @type {typeof import('./index.js').onRefresh} */
 export function onRefresh(url, callback, options = {}) {
   const { by, onState, waitBaseMs = 1_000, waitCapMs = 30_000, withCredentials } = options
-  const { EventSource = globalThis.EventSource } = options
+  const { token, EventSource = globalThis.EventSource, fetch = globalThis.fetch } = options
   const address = String(url)
 
   /** @type {EventSourceLike | undefined} */
   let source
+  let sourceUrl = ''
+  let readyAt = 0
+  let question = new AbortController() // for a token or a status
+  let refusals = 0
   /** @type {State | undefined} */
   let state
   /** @type {Refresh | undefined} */
@@ -30,21 +34,70 @@ export function onRefresh(url, callback, options = {}) {
   let heartbeatMs = HEARTBEAT_MS
   let heardAt = 0
   let patienceMs = 0
-  let failures = 0 // since the last `ready`
+  let failures = 0 // in a row
   let calling = false
 
   function open() {
     close()
-    const mine = (source = new EventSource(resumeAt(address, lastEventId), { withCredentials }))
-    for (const type of ['open', 'ready', 'refresh', 'heartbeat', 'goodbye', 'error']) {
+    if (token) {
+      expect(3 * HEARTBEAT_MS)
+      renew()
+    } else listen()
+    tell('connecting') // last: onState may stop us
+  }
+
+  function listen(text = '') {
+    sourceUrl = put(put(address, 'token', text), 'last_event_id', lastEventId)
+    const mine = new EventSource(sourceUrl, { withCredentials })
+    source?.close()
+    source = mine
+    readyAt = Infinity
+    for (const type of ['open', 'ready', 'refresh', 'heartbeat', 'expiring', 'goodbye', 'error']) {
       mine.addEventListener(type, event => mine === source && hear(event))
     }
     expect(3 * HEARTBEAT_MS) // if headers never come, no event tells
-    tell('connecting') // last: onState may stop us
+  }
+
+  // What is open stays so meanwhile.
+  async function renew() {
+    const signal = ask()
+    try {
+      const text = await token?.()
+      if (signal.aborted) return
+      if (typeof text !== 'string') throw new TypeError(`token() gave ${typeof text}`)
+      listen(text)
+      tell('connecting')
+    } catch (error) {
+      if (signal.aborted) return
+      report(error)
+      if (!source) openLater() // else its end asks again
+    }
+  }
+
+  // An EventSource hides the status, HEAD shows it.
+  async function askStatus() {
+    const signal = ask()
+    const credentials = withCredentials ? 'include' : undefined
+    let status
+    try {
+      status = (await fetch(sourceUrl, { method: 'HEAD', credentials, signal })).status
+    } catch {} // not a refusal
+    if (signal.aborted) return
+    if (status !== 401 && status !== 403) return openLater()
+    if (refusals++ < 1) return open()
+    report(new Error(`token refused: ${status}`))
+    end('refused')
+  }
+
+  // A late answer to an older question is dropped.
+  function ask() {
+    question.abort()
+    return (question = new AbortController()).signal
   }
 
   function close() {
     clearTimeout(timer)
+    question.abort()
     source?.close()
     source = undefined
   }
@@ -59,9 +112,11 @@ export function onRefresh(url, callback, options = {}) {
   function hear({ type, data, lastEventId: id }) {
     if (type === 'error') {
       // CLOSED, WHATWG #fail-the-connection: gave up, as for any status but 200.
-      if (source?.readyState === 2) return openLater()
+      const gaveUp = source?.readyState === 2
+      if (gaveUp && !token) return openLater()
       // CONNECTING, WHATWG #reestablish-the-connection: it comes back after `retry`.
       expect(2 * RETRY_MS)
+      if (gaveUp) askStatus()
       return tell('connecting')
     }
     if (id) lastEventId = id // a new source has none until it is sent one
@@ -69,8 +124,15 @@ export function onRefresh(url, callback, options = {}) {
     if (said.heartbeat_s > 0) heartbeatMs = said.heartbeat_s * 1_000
     expect(3 * heartbeatMs)
     if (type === 'refresh') refresh(said)
+    // A token may be old when it comes: no loop.
+    const lasted = Date.now() - readyAt > 5 * waitBaseMs
+    if (lasted) failures = 0
+    if (token && lasted && type === 'expiring') renew()
+    if (token && said.reason === 'token_expired') return lasted ? open() : openLater()
     if (type !== 'ready') return
-    failures = 0
+    readyAt = Date.now()
+    refusals = 0
+    if (!token) failures = 0
     tell('open')
   }
 
@@ -86,7 +148,10 @@ export function onRefresh(url, callback, options = {}) {
     clearTimeout(timer)
     const leftMs = patienceMs - silenceMs()
     if (leftMs > 0) timer = setTimeout(watch, Math.min(leftMs, HEARTBEAT_MS))
-    else openLater()
+    else {
+      if (!source) report(new Error('token() has not settled'))
+      openLater()
+    }
   }
 
   // A clock that was set back would hide a silence: it counts as one.
@@ -121,7 +186,7 @@ export function onRefresh(url, callback, options = {}) {
         await callback(current)
         failed = 0
       } catch (error) {
-        if (state === 'closed') return
+        if (state === 'closed' || state === 'refused') return
         report(error)
         // The last event ID has moved on: nothing else corrects the page.
         pending = merge(current, pending)
@@ -136,7 +201,7 @@ export function onRefresh(url, callback, options = {}) {
 
   /** @param {State} next */
   async function tell(next) {
-    if (state === next) return
+    if (state === next || state === 'closed') return
     state = next
     try {
       await onState?.(next)
@@ -152,15 +217,18 @@ export function onRefresh(url, callback, options = {}) {
     globalThis[method]?.('online', wake)
   }
 
-  open()
-  wakers('addEventListener')
-  return () => {
+  /** @param {State} last */
+  function end(last) {
     close()
     clearTimeout(callTimer)
     pending = undefined
     wakers('removeEventListener')
-    tell('closed')
+    tell(last)
   }
+
+  open()
+  wakers('addEventListener')
+  return () => end('closed')
 }
 
 /** @param {Refresh} [a] @param {Refresh} [b] */
@@ -173,13 +241,13 @@ function merge(a, b) {
   }
 }
 
-// A new EventSource has no last event ID: its URL tells it.
-/** @param {string} address @param {string} id */
-function resumeAt(address, id) {
-  if (!id) return address
-  const [path, query = ''] = address.split('#')[0].split(/\?(.*)/s)
-  const pairs = query.split('&').filter(pair => pair && !/^last_event_id(=|$)/.test(pair))
-  return `${path}?${[...pairs, `last_event_id=${encodeURIComponent(id)}`].join('&')}`
+// A new EventSource has no last event ID, and no headers: its URL tells.
+/** @param {string} url @param {string} name @param {string} value */
+function put(url, name, value) {
+  if (!value) return url
+  const [path, query = ''] = url.split('#')[0].split(/\?(.*)/s)
+  const pairs = query.split('&').filter(pair => pair && pair.split('=')[0] !== name)
+  return `${path}?${[...pairs, `${name}=${encodeURIComponent(value)}`].join('&')}`
 }
 
 /** @param {string} text */

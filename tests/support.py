@@ -13,6 +13,7 @@ import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -303,10 +304,11 @@ async def open_stream(
     *,
     query: str | None = None,
     headers: dict[str, str] | None = None,
+    trust: ssl.SSLContext | None = None,
 ) -> AsyncGenerator[Stream]:
     """Open an event stream as a browser does, and read it in the background."""
     target = httpx.URL(url)
-    reader, writer = await asyncio.open_connection(target.host, target.port)
+    reader, writer = await asyncio.open_connection(target.host, target.port, ssl=trust)
     stream = Stream(reader, writer)
     query = f"merchant_id={merchant_id}" if query is None else query
     lines = [f"GET /events?{query} HTTP/1.1", "Host: test", "Accept: text/event-stream"]

@@ -15,10 +15,16 @@ export function rightUse() {
     waitBaseMs: 500,
     waitCapMs: 10_000,
     withCredentials: true,
+    token: async () => (await fetch('/push-token')).text(),
     EventSource,
+    fetch,
   }
   onRefresh('/events', () => {}, options)
-  onRefresh('/events', () => {}, { by: undefined })
+  onRefresh('/events', () => {}, { by: undefined, token: undefined })
+  onRefresh('/events', () => {}, {
+    onState: state => state === 'refused' && location.reload(),
+    fetch: async (url: string) => ({ status: url.length }),
+  })
 
   class Polyfill implements EventSourceLike {
     readyState = 0
@@ -48,6 +54,14 @@ export function wrongUse() {
   onRefresh('/events', () => {}, { waitBaseMs: '1s' })
   // @ts-expect-error: by is a name
   onRefresh('/events', () => {}, { by: 7 })
+  // @ts-expect-error: a token is asked for each time, not given once
+  onRefresh('/events', () => {}, { token: 'eyJ' })
+  // @ts-expect-error: a token is text
+  onRefresh('/events', () => {}, { token: async () => fetch('/push-token') })
+  // @ts-expect-error: there may be no token
+  onRefresh('/events', () => {}, { token: async () => new Map([['token', 'eyJ']]).get('token') })
+  // @ts-expect-error: the status of an answer is needed
+  onRefresh('/events', () => {}, { fetch: async () => 200 })
   // @ts-expect-error: no such option
   onRefresh('/events', () => {}, { heartbeatMs: 15_000 })
   // @ts-expect-error: the class, not an instance

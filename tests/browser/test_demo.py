@@ -164,14 +164,20 @@ async def test_both_windows_come_back_after_a_restart_and_are_right_again(
         demo.stop()
 
 
-async def test_the_page_works_through_nginx(demo: Demo, browser: Browser, tmp_path: Path) -> None:
+@pytest.mark.parametrize("tls", [False, True])
+async def test_the_page_works_through_nginx(
+    demo: Demo, browser: Browser, tmp_path: Path, *, tls: bool
+) -> None:
     async def application(route: Route) -> None:
         """Stand where a site's own application stands: nginx has a location for the stream only."""
         url = route.request.url.replace(nginx.url, demo.url)
         await route.fulfill(response=await route.fetch(url=url))
 
-    with Nginx.start(tmp_path / "nginx", f"127.0.0.1:{demo.port}") as nginx:
-        async with open_window(browser) as one, open_window(browser) as other:
+    with Nginx.start(tmp_path / "nginx", f"127.0.0.1:{demo.port}", tls=tls) as nginx:
+        async with (
+            open_window(browser, ignore_https_errors=True) as one,
+            open_window(browser, ignore_https_errors=True) as other,
+        ):
             for page in (one, other):
                 await page.route(re.compile(f"^{nginx.url}/(?!events)"), application)
             await asyncio.gather(enter(one, nginx.url), enter(other, nginx.url))

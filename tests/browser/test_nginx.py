@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import tempfile
@@ -13,7 +14,7 @@ import pytest
 from playwright.async_api import Browser
 
 from tests.browser.support import open_blank_page, open_window
-from tests.nginx_support import Nginx
+from tests.nginx_support import Nginx, replacing
 from tests.support import SECOND, START_S, Publisher, Redis, Service, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.nginx, pytest.mark.asyncio(loop_scope="session")]
@@ -44,7 +45,27 @@ OPEN_FIVE = """url => {
     }
 }"""
 
-CONNECTING = 0
+OPEN_MANY = """({ url, count }) => {
+    window.sources = []
+    window.heard = []
+    window.times = type => heard.filter(event => event.type === type).length
+    window.open_one = number => {
+        const source = new EventSource(url)
+        sources.push(source)
+        for (const type of ['ready', 'refresh', 'goodbye', 'error']) {
+            source.addEventListener(type, ({ data, lastEventId }) => heard.push({
+                type,
+                said: data && JSON.parse(data),
+                lastEventId,
+                number,
+                readyState: source.readyState,
+            }))
+        }
+    }
+    for (let number = 0; number < count; number++) open_one(number)
+}"""
+
+CONNECTING, OPEN = 0, 1
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +103,7 @@ async def test_a_browser_comes_back_by_itself_after_an_outage(
         service = Service.start(tmp_path, redis.url, uds=uds, retry_ms=100)
         stack.callback(service.stop)
         nginx = stack.enter_context(Nginx.start(tmp_path / "nginx", f"unix:{uds}"))
-        backend = Publisher(nginx.url)
+        backend = Publisher(nginx.internal_url)
         stack.push_async_callback(backend.close)
         await until(lambda: nginx.healthz() == 200, "the service", START_S)
         page = await stack.enter_async_context(open_window(browser, tolerated="INCOMPLETE_CHUNKED"))
@@ -108,3 +129,118 @@ async def test_a_browser_comes_back_by_itself_after_an_outage(
     assert {event["readyState"] for event in heard if event["type"] == "error"} == {CONNECTING}
     assert last["lastEventId"] == newest
     assert last["said"] == {"merchant_id": merchant, "topic": "meanwhile", "reason": "missed"}
+
+
+async def test_over_http2_many_streams_of_one_origin_are_open_at_once(
+    service: Service, tmp_path: Path, browser: Browser, merchant: str
+) -> None:
+    """Two tabs of one browser, 20 streams each; over HTTP/1.1 the seventh would wait."""
+    address = f"/events?merchant_id={merchant}"
+    async with AsyncExitStack() as stack:
+        upstream = f"127.0.0.1:{service.port}"
+        nginx = stack.enter_context(Nginx.start(tmp_path / "nginx", upstream, tls=True))
+        backend = Publisher(nginx.internal_url)
+        stack.push_async_callback(backend.close)
+        page = await stack.enter_async_context(open_window(browser, ignore_https_errors=True))
+        tab = await page.context.new_page()
+        for each in (page, tab):
+            await open_blank_page(each, nginx.url)
+            await each.evaluate(OPEN_MANY, {"url": address, "count": 20})
+        for each in (page, tab):
+            await each.wait_for_function("times('ready') === 20 && times('refresh') === 20")
+
+        newest = await backend.notify(merchant, topic="seats")
+        for each in (page, tab):
+            await each.wait_for_function(
+                "id => heard.filter(({ lastEventId }) => lastEventId === id).length === 20",
+                arg=newest,
+            )
+        short = await page.evaluate(
+            "url => fetch(url, { method: 'HEAD' }).then(({ status }) => status)", address
+        )
+        heard = [*await page.evaluate("heard"), *await tab.evaluate("heard")]
+        await page.close()
+        await tab.close()
+        await until(lambda: nginx.access_log.count('"/events"') == 41, "41 lines")
+
+    assert short == 200
+    assert "error" not in {event["type"] for event in heard}
+    lines = [json.loads(line) for line in nginx.access_log.splitlines()]
+    protocols = {line["protocol"] for line in lines if line["path"] == "/events"}
+    assert protocols == {"HTTP/2.0"}
+
+
+async def test_over_http1_the_seventh_stream_waits(
+    nginx: Nginx, browser: Browser, merchant: str
+) -> None:
+    """It is why there is nginx-tls.conf, and shows that the test above can fail."""
+    address = f"/events?merchant_id={merchant}"
+    async with open_window(browser) as page:
+        await open_blank_page(page, nginx.url)
+        await page.evaluate(OPEN_MANY, {"url": address, "count": 7})
+        await page.wait_for_function("times('ready') === 6")
+        states = await page.evaluate("sources.map(({ readyState }) => readyState)")
+        await page.evaluate("sources[0].close()")
+
+        await page.wait_for_function("times('ready') === 7")
+
+    assert sorted(states) == [CONNECTING] + 6 * [OPEN]
+
+
+async def test_a_reload_under_tls_is_not_seen_by_a_browser(
+    service: Service, tmp_path: Path, browser: Browser, merchant: str
+) -> None:
+    address = f"/events?merchant_id={merchant}"
+    async with AsyncExitStack() as stack:
+        upstream = f"127.0.0.1:{service.port}"
+        nginx = stack.enter_context(Nginx.start(tmp_path / "nginx", upstream, tls=True))
+        backend = Publisher(nginx.internal_url)
+        stack.push_async_callback(backend.close)
+        page = await stack.enter_async_context(open_window(browser, ignore_https_errors=True))
+        await open_blank_page(page, nginx.url)
+        await page.evaluate(OPEN_MANY, {"url": address, "count": 8})
+        await page.wait_for_function("times('refresh') === 8")
+
+        for reloads in (1, 2, 3):
+            nginx.reload()
+            await backend.notify(merchant)
+            await page.wait_for_function(f"times('refresh') >= {8 * (reloads + 1)}")
+        await page.evaluate("open_one(8)")
+        await page.wait_for_function("times('ready') === 9")
+        newest = await backend.notify(merchant)
+        await page.wait_for_function(
+            f"heard.filter(e => e.lastEventId === '{newest}').length === 9"
+        )
+        heard = await page.evaluate("heard")
+
+    assert {event["type"] for event in heard} == {"ready", "refresh"}
+
+
+async def test_a_browser_survives_the_limit_of_its_address(
+    service: Service, tmp_path: Path, browser: Browser, merchant: str
+) -> None:
+    """It waits as it was told, and comes back when there is room."""
+    replace = {
+        "limit_conn sse_push_address 200": "limit_conn sse_push_address 1",
+        "*    29000;": "*    300;",
+        **{f"7.7% {ms:>5};": f"7.7% {ms // 100};" for ms in range(5000, 28_000, 2000)},
+    }
+    async with AsyncExitStack() as stack:
+        upstream = f"127.0.0.1:{service.port}"
+        nginx = stack.enter_context(
+            Nginx.start(tmp_path / "nginx", upstream, tls=True, adapt=replacing(replace))
+        )
+        page = await stack.enter_async_context(open_window(browser, ignore_https_errors=True))
+        await open_blank_page(page, nginx.url)
+        await page.evaluate(OPEN_MANY, {"url": f"/events?merchant_id={merchant}", "count": 1})
+        await page.wait_for_function("times('ready') === 1")
+
+        await page.evaluate("open_one(1)")
+        await page.wait_for_function("times('goodbye') >= 2")
+        await page.evaluate("sources[0].close()")
+        await page.wait_for_function("times('ready') === 2")
+        heard = await page.evaluate("heard")
+
+    goodbyes = [event["said"] for event in heard if event["type"] == "goodbye"]
+    assert goodbyes == len(goodbyes) * [{"reason": "too_many_connections"}]
+    assert {event["readyState"] for event in heard if event["type"] == "error"} == {CONNECTING}

@@ -53,7 +53,7 @@ async def inject(world: World) -> None:
         entry_id = await world.backend.tell(world.merchants[number % len(world.merchants)])
         lost += entry_id is not None
     await world.until(lambda: not world.behind(), "every browser ahead of the new master", 5)
-    away = world.browsers[::4]
+    away = world.part(4)
     for browser in away:
         browser.leave()
     for merchant in world.merchants:

@@ -24,13 +24,13 @@ class Setting(World):
 
     def equip(self) -> None:
         self.backend.data = "x" * 7000
-        for browser in self.browsers[::4]:
+        for browser in self.part(4):
             browser.receive_buffer_bytes = 4096
             browser.address = lambda: ("127.0.0.1", self.service.port)
 
 
 async def inject(world: World) -> None:
-    sleepers = world.browsers[::4]
+    sleepers = world.part(4)
     others = [each for each in world.browsers if each not in sleepers]
     latencies: dict[str, float] = {}
     resident: list[int] = []

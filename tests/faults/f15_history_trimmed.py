@@ -14,8 +14,10 @@ FAULT = Fault(
 
 async def inject(world: World) -> None:
     await world.hush()
+    for merchant in world.merchants:
+        await world.backend.tell_until_accepted(merchant, 5)
     await world.until(lambda: not world.behind(), "all current", 5)
-    away = world.browsers[::2]
+    away = world.part(2)
     for browser in away:
         browser.leave()
     for number in range(1000):

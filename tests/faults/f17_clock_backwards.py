@@ -33,7 +33,7 @@ async def inject(world: World) -> None:
     for merchant in world.merchants:
         assert (await world.backend.tell_until_accepted(merchant, 5)).ms >= ahead, "an hour ahead"
     await world.until(lambda: not world.behind(), "all current", 5)
-    away = world.browsers[::4]
+    away = world.part(4)
     for browser in away:
         browser.leave()
     world.redis.kill()

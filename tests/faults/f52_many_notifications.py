@@ -22,7 +22,7 @@ class Setting(World):
     """A quarter of the browsers is connected directly, with little room in their kernels."""
 
     def equip(self) -> None:
-        for browser in self.browsers[::4]:
+        for browser in self.part(4):
             browser.receive_buffer_bytes = 4096
             browser.address = lambda: ("127.0.0.1", self.service.port)
 
@@ -30,7 +30,7 @@ class Setting(World):
 async def inject(world: World) -> None:
     await world.hush()
     await world.lasts(5, least_s=1.5)  # the gauges are a second old
-    sleepers = world.browsers[::4]
+    sleepers = world.part(4)
     for browser in sleepers:
         browser.pause()
     rounds = ROUNDS[world.size]

@@ -24,7 +24,7 @@ from sse_push.notification import EntryId
 from sse_push.stream.contract import stream_key
 from tests.faults.backends import Backend
 from tests.faults.browsers import Address, Browser, Record
-from tests.nginx_support import Nginx
+from tests.nginx_support import Nginx, replace_once
 from tests.processes import open_fds, workers_of
 from tests.support import SECOND, Redis, Service
 
@@ -277,6 +277,8 @@ class World:
         )
         assert count == 13, f"expected 13 reconnection times, came {count}"
         site.write_text(text)
+        # All browsers come from one address.
+        replace_once(folder, "limit_conn sse_push_address 200", "limit_conn sse_push_address 65535")
 
     def front(self) -> Address:
         """Return where browsers connect to."""
@@ -312,6 +314,10 @@ class World:
     def is_ready(self) -> bool:
         """Ask whichever worker answers."""
         return self.service.is_ready()
+
+    def part(self, count: int) -> list[Browser]:
+        """Return one of so many parts of the browsers, some of each merchant."""
+        return self.browsers[: len(self.browsers) // count]
 
     async def refreshed(self, unscaled_s: float, since: float) -> float:
         """Wait until every browser has been refreshed since then; return how long it took."""
@@ -454,6 +460,11 @@ class World:
         self._close_browsers()
         await self.backend.hang_up()
         limit = max(self._baseline.values()) + _FD_SLACK
+        await self.until(
+            lambda: self.redis.connections("tail") == self.fault.workers,
+            "one tracked connection for each worker",
+            5,
+        )
         deadline = time.monotonic() + self.seconds(5) + SLACK_S
         while not await self.is_back():
             assert time.monotonic() < deadline, "expected the gauges to be where they were"

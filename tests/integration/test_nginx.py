@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Generator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -24,7 +24,7 @@ from sse_push import server
 from sse_push.notification import EntryId
 from sse_push.settings import Settings
 from sse_push.wire import encode_goodbye
-from tests.nginx_support import SHIPPED, SITE, Nginx, copy_shipped
+from tests.nginx_support import SHIPPED, SITE, Nginx, Recorder, copy_shipped, make_certificate
 from tests.support import (
     KEY,
     SECOND,
@@ -76,7 +76,7 @@ async def publishing(url: str) -> AsyncGenerator[Publisher]:
 @pytest.fixture
 async def backend(nginx: Nginx) -> AsyncGenerator[Publisher]:
     """A backend that asks nginx, not the service."""
-    async with publishing(nginx.url) as publisher:
+    async with publishing(nginx.internal_url) as publisher:
         yield publisher
 
 
@@ -92,11 +92,15 @@ def open_folder() -> Generator[Path]:
 # -- the files
 
 
-def test_the_folder_passes_as_it_stands(tmp_path: Path) -> None:
+@pytest.mark.parametrize("main_file", ["nginx.conf", "nginx-tls.conf"])
+def test_the_folder_passes_as_it_stands(tmp_path: Path, main_file: str) -> None:
+    """With TLS: once there is a certificate."""
     copy_shipped(tmp_path / "nginx")
+    if main_file == "nginx-tls.conf":
+        make_certificate(tmp_path / "nginx")
 
     done = subprocess.run(
-        [program("nginx"), "-t", "-p", "nginx/", "-c", "nginx.conf"],
+        [program("nginx"), "-t", "-p", "nginx/", "-c", main_file],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -105,7 +109,9 @@ def test_the_folder_passes_as_it_stands(tmp_path: Path) -> None:
 
     assert done.returncode == 0, done.stderr
     assert "test is successful" in done.stderr
-    assert "[warn]" not in done.stderr
+    # From nginx 1.25.1 on there is a directive for HTTP/2, which older ones do not know.
+    warnings = [line for line in done.stderr.splitlines() if "[warn]" in line]
+    assert [line for line in warnings if '"listen ... http2" directive' not in line] == []
 
 
 # -- streams
@@ -273,7 +279,7 @@ async def test_who_takes_no_event_stream_is_told_503(
 async def test_while_the_service_is_down_a_notification_has_an_unknown_outcome(
     deserted: Nginx,
 ) -> None:
-    async with deserted.client() as client:
+    async with deserted.client(internal=True) as client:
         answer = await client.post("/notify", json={"merchant_id": "42"}, headers=BEARER)
 
     assert answer.status_code == 503
@@ -294,7 +300,7 @@ async def test_a_killed_service_cuts_its_streams_and_the_next_one_takes_them_bac
         service = Service.start(tmp_path, redis.url, uds=uds)
         stack.callback(service.stop)
         nginx = stack.enter_context(Nginx.start(tmp_path / "nginx", f"unix:{uds}"))
-        backend = await stack.enter_async_context(publishing(nginx.url))
+        backend = await stack.enter_async_context(publishing(nginx.internal_url))
         await until(lambda: nginx.healthz() == 200, "the service", 20 * SECOND)
         seen = await backend.notify(merchant)
         stream = await stack.enter_async_context(open_stream(nginx.url, merchant))
@@ -303,7 +309,8 @@ async def test_a_killed_service_cuts_its_streams_and_the_next_one_takes_them_bac
         service.process.kill()
         await until(lambda: has_ended(stream), "the end of the response")
         service.process.wait()
-        soft = await backend.client.get(f"/events?merchant_id={merchant}")
+        async with nginx.client() as client:
+            soft = await client.get(f"/events?merchant_id={merchant}")
         unknown = await backend.post(json={"merchant_id": merchant})
         uds.unlink()
         stack.callback(Service.start(tmp_path, redis.url, uds=uds).stop)
@@ -342,7 +349,10 @@ async def test_a_reload_keeps_streams_open_and_they_hear_what_comes_after(
     service: Service, tmp_path: Path, merchant: str
 ) -> None:
     with Nginx.start(tmp_path / "nginx", f"127.0.0.1:{service.port}") as nginx:
-        async with publishing(nginx.url) as backend, open_stream(nginx.url, merchant) as stream:
+        async with (
+            publishing(nginx.internal_url) as backend,
+            open_stream(nginx.url, merchant) as stream,
+        ):
             await stream.next("refresh")
             assert nginx.healthz(OUTSIDER) == 403
             site = nginx.folder / SITE
@@ -361,32 +371,6 @@ async def test_a_reload_keeps_streams_open_and_they_hear_what_comes_after(
 
 
 # -- what nginx asks, and what it makes of an answer
-
-
-class Recorder:
-    """A service that notes each request as it came, and gives the answer it was told to."""
-
-    def __init__(self) -> None:
-        self.requests: list[str] = []
-        self.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-        """Empty: close the connection instead."""
-        self.connections: list[asyncio.Task[None]] = []
-
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections.append(asyncio.create_task(self.serve(reader, writer)))
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionResetError):
-            while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                length = re.search(r"\r\ncontent-length: ([0-9]+)", head, re.IGNORECASE)
-                await reader.readexactly(0 if length is None else int(length[1]))
-                self.requests.append(head)
-                if not self.answer:
-                    break
-                writer.write(self.answer)
-        writer.close()
-        await writer.wait_closed()
 
 
 @pytest.fixture
@@ -431,7 +415,7 @@ async def test_the_service_is_asked_for_one_path_and_told_who_asks(
         ]
 
 
-@pytest.mark.parametrize("status", [500, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 async def test_an_outage_that_the_service_tells_itself_is_answered_softly(
     recorder: tuple[Recorder, Nginx], status: int
 ) -> None:
@@ -446,7 +430,7 @@ async def test_an_outage_that_the_service_tells_itself_is_answered_softly(
     assert told.status_code == 503
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 405, 413])
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 406])
 async def test_what_will_not_get_better_passes_as_it_is(
     recorder: tuple[Recorder, Nginx], status: int
 ) -> None:
@@ -462,7 +446,7 @@ async def test_a_notification_that_was_sent_is_not_sent_again(
     recorder: tuple[Recorder, Nginx],
 ) -> None:
     service, nginx = recorder
-    async with nginx.client() as client:
+    async with nginx.client(internal=True) as client:
         accepted = await client.post("/notify", content=b"{}")
         service.answer = b""
         unanswered = await client.post("/notify", content=b"{}")
@@ -480,7 +464,7 @@ async def test_a_notification_from_this_machine_passes(
     nginx: Nginx, backend: Publisher, merchant: str
 ) -> None:
     assert EntryId.parse(await backend.notify(merchant))
-    async with nginx.client() as client:
+    async with nginx.client(internal=True) as client:
         refused = await client.post("/notify", json={"merchant_id": merchant})
         too_large = await client.post("/notify", content=b" " * (1024 * 1024 + 1), headers=BEARER)
 
@@ -493,14 +477,67 @@ async def test_a_notification_from_this_machine_passes(
     }
 
 
-@pytest.mark.parametrize("path", ["/notify", "/healthz", "/readyz", "/metrics"])
-async def test_what_is_not_for_the_world_is_closed_to_an_outsider(nginx: Nginx, path: str) -> None:
-    async with nginx.client(OUTSIDER) as client:
-        method = "POST" if path == "/notify" else "GET"
-        forged = {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", **BEARER}
-        answer = await client.request(method, path, json={"merchant_id": "42"}, headers=forged)
+INTERNAL = ["/notify", "/revoke", "/healthz", "/readyz", "/metrics"]
 
-    assert answer.status_code == 403
+
+def forged(path: str) -> tuple[str, str, dict[str, str]]:
+    """Return a request that says it comes from here, and has the key."""
+    method = "POST" if path in ("/notify", "/revoke") else "GET"
+    headers = {"X-Forwarded-For": "127.0.0.1", "X-Real-IP": "127.0.0.1", **BEARER}
+    return method, path, headers | {"Forwarded": "for=127.0.0.1", "Host": "127.0.0.1:8081"}
+
+
+@pytest.mark.parametrize("path", INTERNAL)
+@pytest.mark.parametrize("source", ["127.0.0.1", OUTSIDER])
+async def test_what_is_not_for_the_world_is_not_on_the_public_server(
+    recorder: tuple[Recorder, Nginx], path: str, source: str
+) -> None:
+    service, nginx = recorder
+    method, path, headers = forged(path)
+    async with nginx.client(source) as client:
+        for spelled in (path, f"/{path}", f"/events/..{path}", f"/%{ord(path[1]):x}{path[2:]}"):
+            answer = await client.request(method, spelled, json={}, headers=headers)
+
+            assert answer.status_code == 404, spelled
+            assert answer.json() == {"error": "not_found", "detail": "no such path"}
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("path", INTERNAL)
+async def test_the_internal_server_refuses_another_address(
+    recorder: tuple[Recorder, Nginx], path: str
+) -> None:
+    service, nginx = recorder
+    method, path, headers = forged(path)
+    async with nginx.client(OUTSIDER, internal=True) as client:
+        refused = await client.request(method, path, json={}, headers=headers)
+    async with nginx.client(internal=True) as client:
+        allowed = await client.request(method, path, json={}, headers=headers)
+
+    assert refused.status_code == 403
+    assert refused.headers["content-type"] == "application/json"
+    assert refused.json() == {
+        "error": "forbidden",
+        "detail": "expected a client that may ask this",
+    }
+    assert allowed.status_code == 200
+    assert [request.split(" HTTP/")[0] for request in service.requests] == [f"{method} {path}"]
+
+
+async def test_the_internal_server_listens_on_this_machine_only(nginx: Nginx) -> None:
+    shown = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    listening = {line.split()[1] for line in shown if line.split()[3] == "0A"}
+
+    assert f"0100007F:{nginx.internal_port:04X}" in listening
+    assert f"00000000:{nginx.internal_port:04X}" not in listening
+
+
+async def test_streams_are_not_on_the_internal_server(nginx: Nginx) -> None:
+    async with nginx.client(internal=True) as client:
+        answer = await client.get("/events?merchant_id=42")
+
+    assert answer.status_code == 404
+    assert answer.json()["error"] == "not_found"
 
 
 async def test_a_stream_is_open_to_an_outsider(nginx: Nginx, merchant: str) -> None:
@@ -515,7 +552,7 @@ async def test_a_stream_is_open_to_an_outsider(nginx: Nginx, merchant: str) -> N
 
 async def test_another_path_is_not_there(nginx: Nginx) -> None:
     async with nginx.client() as client:
-        for path in ("/", "/seats", "/events/", "/notify/x"):
+        for path in ("/", "/seats", "/events/", "/notify/x", "/sse_push_error"):
             answer = await client.get(path)
             assert answer.status_code == 404, path
             assert answer.json() == {"error": "not_found", "detail": "no such path"}
@@ -591,7 +628,7 @@ async def test_every_browser_ends_with_the_newest_id(
     async with AsyncExitStack() as stack:
         upstream = f"127.0.0.1:{workers.port}"
         nginx = stack.enter_context(Nginx.start(tmp_path / "nginx", upstream))
-        backend = await stack.enter_async_context(publishing(nginx.url))
+        backend = await stack.enter_async_context(publishing(nginx.internal_url))
         opening = (stack.enter_async_context(open_stream(nginx.url, name)) for name in browsers)
         streams = dict(enumerate(await asyncio.gather(*opening)))
 
@@ -664,55 +701,48 @@ def block(opening: str, text: str) -> str:
     raise AssertionError(opening)
 
 
-@pytest.fixture(scope="module")
-def main_file() -> str:
-    return (SHIPPED / "nginx.conf").read_text()
+def shipped(name: str) -> str:
+    return (SHIPPED / name).read_text()
 
 
-@pytest.fixture(scope="module")
-def site() -> str:
-    return (SHIPPED / SITE).read_text()
+PROCESS = shipped("snippets/process.conf")
+STREAM = shipped("snippets/event-stream.conf")
+NOTIFY = shipped("snippets/notify.conf")
+SHARED = shipped("conf.d/sse-push.conf")
 
 
-@pytest.fixture(scope="module")
-def snippet() -> str:
-    return (SHIPPED / "snippets/event-stream.conf").read_text()
+def test_heartbeats_come_well_before_nginx_ends_a_silent_stream() -> None:
+    assert default("heartbeat_s") * 2 < seconds("proxy_read_timeout", STREAM)
 
 
-def test_heartbeats_come_well_before_nginx_ends_a_silent_stream(snippet: str) -> None:
-    assert default("heartbeat_s") * 2 < seconds("proxy_read_timeout", snippet)
-
-
-def test_the_service_answers_a_notification_before_nginx_gives_up(site: str) -> None:
-    assert "_timeout " not in block("location = /notify", site)
-    inherited = block("server", site)
+def test_the_service_answers_a_notification_before_nginx_gives_up() -> None:
+    assert "_timeout " not in block("location = /notify", SHARED) + NOTIFY
+    inherited = shipped("snippets/server.conf")
 
     assert default("notify_timeout_s") < seconds("proxy_read_timeout", inherited)
     assert default("notify_timeout_s") < seconds("proxy_send_timeout", inherited)
 
 
-def test_the_service_is_first_to_end_a_stalled_stream(snippet: str) -> None:
-    assert default("send_timeout_s") < seconds("send_timeout", snippet)
+def test_the_service_is_first_to_end_a_stalled_stream() -> None:
+    assert default("send_timeout_s") < seconds("send_timeout", STREAM)
 
 
-def test_no_stream_outlives_a_worker_after_a_reload(main_file: str, snippet: str) -> None:
-    longest = default("max_connection_age_s") * 1.2 + seconds("send_timeout", snippet)
-    assert longest < seconds("worker_shutdown_timeout", main_file)
+def test_no_stream_outlives_a_worker_after_a_reload() -> None:
+    longest = default("max_connection_age_s") * 1.2 + seconds("send_timeout", STREAM)
+    assert longest < seconds("worker_shutdown_timeout", PROCESS)
 
 
-def test_a_body_has_one_limit(site: str) -> None:
-    notify = block("location = /notify", site)
-
-    assert default("body_limit_bytes") == mebibytes("client_max_body_size", notify)
-    assert default("body_limit_bytes") == mebibytes("client_body_buffer_size", notify)
+def test_a_body_has_one_limit() -> None:
+    assert default("body_limit_bytes") == mebibytes("client_max_body_size", NOTIFY)
+    assert default("body_limit_bytes") == mebibytes("client_body_buffer_size", NOTIFY)
 
 
-def test_nginx_is_first_to_close_an_idle_connection(site: str) -> None:
-    assert seconds("keepalive_timeout", block("upstream sse_push", site)) < server._KEEP_ALIVE_S
+def test_nginx_is_first_to_close_an_idle_connection() -> None:
+    assert seconds("keepalive_timeout", block("upstream sse_push", SHARED)) < server._KEEP_ALIVE_S
 
 
-def test_soft_answers_ask_for_the_patience_that_the_service_asks_for(site: str) -> None:
-    values = block("split_clients $request_id $sse_push_soft_retry_ms", site)
+def test_soft_answers_ask_for_the_patience_that_the_service_asks_for() -> None:
+    values = block("split_clients $request_id $sse_push_soft_retry_ms", SHARED)
     retries_ms = [int(found) for found in re.findall(r"([0-9]+);", values)]
 
     assert retries_ms[0] == default("soft_retry_min_ms")
@@ -721,21 +751,64 @@ def test_soft_answers_ask_for_the_patience_that_the_service_asks_for(site: str) 
     assert steps == {default("retry_ms")}
 
 
-def test_nginx_asks_where_the_service_listens_by_default(site: str) -> None:
+def test_nginx_asks_where_the_service_listens_by_default() -> None:
     host, port = (Settings.model_fields[name].default for name in ("host", "port"))
-    assert f"server {host}:{port} " in block("upstream sse_push", site)
+    assert f"server {host}:{port} " in block("upstream sse_push", SHARED)
 
 
-def test_a_worker_may_open_more_files_than_connections(main_file: str) -> None:
-    connections = int(only_value("worker_connections +([0-9]+);", main_file))
-    assert connections < int(only_value("worker_rlimit_nofile +([0-9]+);", main_file))
+def test_a_worker_may_open_more_files_than_connections() -> None:
+    connections = int(only_value("worker_connections +([0-9]+);", PROCESS))
+    assert connections < int(only_value("worker_rlimit_nofile +([0-9]+);", PROCESS))
 
 
-def test_the_service_gets_the_same_headers_from_every_location(site: str, snippet: str) -> None:
-    def headers(text: str) -> list[str]:
-        return re.findall(r"^ *(proxy_set_header .*);", text, re.MULTILINE)
+def test_the_sum_of_connections_is_what_a_worker_may_have() -> None:
+    connections = int(only_value("worker_connections +([0-9]+);", PROCESS))
+    streams = int(only_value("limit_conn sse_push_worker +([0-9]+);", STREAM))
+    said = PROCESS.partition("A stream takes two")[2].replace("#", "")
+    terms = re.search(
+        r"2 \* (\d+).*?\+\s+(\d+).*?\+\s+(\d+).*?\+\s+(\d+).*?=\s+(\d+)", said, re.DOTALL
+    )
+    assert terms is not None
+    each, *others, total = map(int, terms.groups())
 
-    assert headers(block("server", site)) == headers(snippet)
+    assert (each, total) == (streams, connections)
+    assert 2 * each + sum(others) == total
+    assert others[:2] == [
+        int(only_value("keepalive +([0-9]+);", block(f"upstream {name}", SHARED)))
+        for name in ("sse_push", "sse_push_backend")
+    ]
+
+
+def test_one_browser_stays_below_the_limit_of_its_address() -> None:
+    """Its streams are those of one HTTP/2 connection: past that limit it gets no answer at all."""
+    tls = shipped("snippets/tls.conf")
+    of_a_browser = only_value("http2_max_concurrent_streams +([0-9]+);", tls)
+    of_an_address = only_value("limit_conn sse_push_address +([0-9]+);", STREAM)
+
+    assert int(of_a_browser) < int(of_an_address)
+
+
+def test_the_main_files_differ_in_their_public_server_only() -> None:
+    def directives(name: str) -> list[str]:
+        lines = [line.strip() for line in shipped(name).splitlines()]
+        return [line for line in lines if line and not line.startswith("#")]
+
+    plain, tls = directives("nginx.conf"), directives("nginx-tls.conf")
+
+    assert [line for line in plain if line not in tls] == ["listen 8080 sndbuf=32k backlog=4096;"]
+    assert [line for line in tls if line not in plain] == [
+        "listen 8443 ssl http2 sndbuf=32k backlog=4096;",
+        "include snippets/tls.conf;",
+    ]
+
+
+def test_every_file_is_named_in_the_first_one() -> None:
+    named = re.findall(
+        r"^#   (\S+?)(?: {2,}|$)", shipped("nginx.conf").split("Run it")[0], re.MULTILINE
+    )
+    there = {path.relative_to(SHIPPED) for path in SHIPPED.rglob("*.conf")}
+
+    assert {Path(name) for name in named} == there | {Path("make-certificate")}
 
 
 # -- tools

@@ -1,0 +1,351 @@
+"""The browser module with tokens that expire or are refused, in a real browser.
+
+The service here is the test's own: its tokens are names, and are refused and expire when the test
+says so. What the module hears from it, and what is asked of it, are the same as from sse-push.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import uvicorn
+from playwright.async_api import Browser, Page
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from tests.browser.support import open_blank_page, open_window
+from tests.support import SECOND, until
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
+
+CLIENT = Path(__file__).parents[2] / "client"
+WAIT_BASE_MS = 20
+REFUSED = "status of 40[13]"
+
+LISTEN = """async waitBaseMs => {
+    const { onRefresh } = await import('/client/index.js')
+    const errors = []
+    addEventListener('error', event => {
+        event.preventDefault()
+        errors.push(event.message)
+    })
+    window.listen = () => {
+        Object.assign(window, { calls: [], states: [], errors, openedAt: Infinity })
+        onRefresh('/events?merchant_id=42', ({ topics, reason }) => calls.push([topics, reason]), {
+            token: async () => (await fetch('/token')).text(),
+            onState: state => {
+                states.push(state)
+                openedAt = Date.now()
+            },
+            waitBaseMs,
+            waitCapMs: waitBaseMs,
+        })
+    }
+    listen()
+}"""
+
+
+class Asked(NamedTuple):
+    """One request for the stream, and the status that answered it."""
+
+    method: str
+    token: str | None
+    last_event_id: str | None
+    status: int
+
+
+class Service:
+    """One merchant's events for whoever has a token that holds: t1, t2 and so on."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.tokens_given = 0
+        self.refusals: dict[str, int] = {}
+        self.status_of_new_tokens = 200
+        self.may_give_tokens = asyncio.Event()
+        self.may_give_tokens.set()
+        self.before_next_stream: Callable[[], object] = bool
+        self._newest = 1
+        self._topic = ""
+        self._streams: set[asyncio.Queue[str | None]] = set()
+        self.app = Starlette(
+            routes=[
+                Route("/events", self._events),
+                Route("/token", self._token),
+                Mount("/client", StaticFiles(directory=CLIENT)),
+            ]
+        )
+
+    @property
+    def open_streams(self) -> int:
+        return len(self._streams)
+
+    def notify(self, topic: str) -> None:
+        self._newest += 1
+        self._topic = topic
+        self._send(f"id: {self._newest}-0\n{_event('refresh', topic=topic)}")
+
+    def say_expiring(self) -> None:
+        self._send(_event("expiring", expires_in_s=30))
+
+    def expire(self, token: str) -> None:
+        """End the streams as at the token's ``exp``."""
+        self.refusals[token] = 401
+        self._send(f"retry: 20\n{_event('goodbye', reason='token_expired')}")
+        self.cut()
+
+    def cut(self) -> None:
+        """End the streams without a word."""
+        self._send(None)
+        self._streams.clear()
+
+    def _send(self, text: str | None) -> None:
+        for stream in self._streams:
+            stream.put_nowait(text)
+
+    async def _token(self, _: Request) -> Response:
+        await self.may_give_tokens.wait()
+        self.tokens_given += 1
+        token = f"t{self.tokens_given}"
+        self.refusals.setdefault(token, self.status_of_new_tokens)
+        return PlainTextResponse(token)
+
+    async def _events(self, request: Request) -> Response:
+        token = request.query_params.get("token")
+        last_event_id = request.query_params.get("last_event_id")
+        last_event_id = request.headers.get("last-event-id", last_event_id)
+        status = self.refusals.get(token or "", 401)
+        self.asked.append(Asked(request.method, token, last_event_id, status))
+        if status != 200:
+            return Response(status_code=status)
+        if request.method == "HEAD":
+            return Response(media_type="text/event-stream")
+        self.before_next_stream()
+        self.before_next_stream = bool
+        return StreamingResponse(self._stream(last_event_id), media_type="text/event-stream")
+
+    async def _stream(self, last_event_id: str | None) -> AsyncGenerator[str]:
+        newest = f"id: {self._newest}-0\n"
+        ready = _event("ready", merchant_id="42", heartbeat_s=15)
+        if f"{self._newest}-0" == last_event_id:
+            first = newest + ready
+        elif last_event_id is None:
+            first = ready + newest + _event("refresh", reason="connected")
+        else:
+            first = ready + newest + _event("refresh", reason="missed", topic=self._topic)
+        stream: asyncio.Queue[str | None] = asyncio.Queue()
+        self._streams.add(stream)
+        try:
+            yield f"retry: 20\n{first}"
+            while (text := await stream.get()) is not None:
+                yield text
+        finally:
+            self._streams.discard(stream)
+
+
+def _event(kind: str, **said: object) -> str:
+    return f"event: {kind}\ndata: {json.dumps(said)}\n\n"
+
+
+class _Server(uvicorn.Server):
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave them to pytest, whose loop this runs in."""
+        yield
+
+
+@asynccontextmanager
+async def serve(service: Service) -> AsyncGenerator[str]:
+    """Serve on a free port in this loop, and yield the URL."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        server = _Server(uvicorn.Config(service.app, lifespan="off", log_level="warning"))
+        task = asyncio.create_task(server.serve(sockets=[sock]), name="service")
+        try:
+            await until(lambda: server.started, "the service")
+            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
+        finally:
+            service.cut()
+            server.should_exit = True
+            await asyncio.wait_for(task, 15 * SECOND)
+
+
+@asynccontextmanager
+async def listening_page(
+    browser: Browser, service: Service, tolerated: str = "(?!)"
+) -> AsyncGenerator[Page]:
+    async with serve(service) as url, open_window(browser, tolerated=tolerated) as page:
+        page.set_default_timeout(15_000 * SECOND)
+        await open_blank_page(page, url)
+        await page.evaluate(LISTEN, WAIT_BASE_MS)
+        yield page
+
+
+async def heard(page: Page, count: int) -> list[object]:
+    """Wait until the callback was called so often, and return the topics and reasons."""
+    await page.wait_for_function("count => calls.length >= count", arg=count)
+    calls: list[object] = await page.evaluate("calls")
+    return calls
+
+
+async def states(page: Page, last: str, count: int) -> list[str]:
+    await page.wait_for_function(
+        "([last, count]) => states.length >= count && states.at(-1) === last", arg=[last, count]
+    )
+    told: list[str] = await page.evaluate("states")
+    return told
+
+
+async def has_lasted(page: Page) -> None:
+    """Wait until the stream is old enough for its end to be no failure."""
+    await page.wait_for_function(
+        "ms => states.at(-1) === 'open' && Date.now() - openedAt > ms", arg=5 * WAIT_BASE_MS
+    )
+
+
+async def test_a_token_is_renewed_before_it_expires_and_no_refresh_is_lost_or_doubled(
+    browser: Browser,
+) -> None:
+    service = Service()
+    async with listening_page(browser, service) as page:
+        await heard(page, 1)
+        await has_lasted(page)
+
+        service.may_give_tokens.clear()
+        service.say_expiring()
+        service.notify("on the old stream")
+        await heard(page, 2)
+        service.before_next_stream = lambda: service.notify("between the streams")
+        service.may_give_tokens.set()
+        await heard(page, 3)
+        told = await states(page, "open", 4)
+        await until(lambda: service.open_streams == 1, "the end of the old stream")
+        service.notify("on the new stream")
+        calls = await heard(page, 4)
+        errors = await page.evaluate("errors")
+
+    assert calls == [
+        [None, "connected"],
+        [["on the old stream"], None],
+        [["between the streams"], "missed"],
+        [["on the new stream"], None],
+    ]
+    assert service.asked == [Asked("GET", "t1", None, 200), Asked("GET", "t2", "2-0", 200)]
+    assert told == ["connecting", "open"] * 2
+    assert errors == []
+
+
+async def test_a_token_that_has_expired_is_renewed_and_does_not_come_back(browser: Browser) -> None:
+    service = Service()
+    async with listening_page(browser, service) as page:
+        await heard(page, 1)
+        await has_lasted(page)
+
+        service.expire("t1")
+        await states(page, "open", 4)
+        await has_lasted(page)
+        service.expire("t2")
+        told = await states(page, "open", 6)
+        service.notify("after it")
+        calls = await heard(page, 2)
+
+    assert calls == [[None, "connected"], [["after it"], None]]
+    assert service.asked == [
+        Asked("GET", "t1", None, 200),
+        Asked("GET", "t2", "1-0", 200),
+        Asked("GET", "t3", "1-0", 200),
+    ]
+    assert told == ["connecting", "open"] * 3
+
+
+async def test_a_token_that_expires_while_the_browser_is_away_is_renewed(browser: Browser) -> None:
+    service = Service()
+    async with listening_page(browser, service, REFUSED) as page:
+        await heard(page, 1)
+
+        service.refusals["t1"] = 401
+        service.cut()
+        service.notify("meanwhile")
+        await heard(page, 2)
+        told = await states(page, "open", 4)
+        service.notify("after it")
+        calls = await heard(page, 3)
+        errors = await page.evaluate("errors")
+
+    assert calls == [
+        [None, "connected"],
+        [["meanwhile"], "missed"],
+        [["after it"], None],
+    ]
+    by_the_browser, by_head = Asked("GET", "t1", "1-0", 401), Asked("HEAD", "t1", None, 401)
+    assert service.asked == [
+        Asked("GET", "t1", None, 200),
+        by_the_browser,
+        by_head,
+        Asked("GET", "t2", "1-0", 200),
+    ]
+    assert told == ["connecting", "open"] * 2
+    assert errors == []
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_token_is_renewed_exactly_once_and_then_it_is_final(
+    browser: Browser, status: int
+) -> None:
+    service = Service()
+    service.status_of_new_tokens = status
+    async with listening_page(browser, service, REFUSED) as page:
+        told = await states(page, "refused", 2)
+        await page.evaluate("""async () => {
+            for (const type of ['online', 'pageshow']) dispatchEvent(new Event(type))
+            document.dispatchEvent(new Event('visibilitychange'))
+            dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))
+        }""")
+        # Its longest wait has gone by, and whatever was sent in it has been answered.
+        await page.wait_for_function("ms => Date.now() - openedAt > ms", arg=5 * WAIT_BASE_MS)
+        await page.evaluate(
+            "async () => { for (const _ of '123') await fetch('/client/index.js') }"
+        )
+        refused = list(service.asked)
+        tokens_given = service.tokens_given
+        errors = await page.evaluate("errors")
+
+        service.status_of_new_tokens = 200
+        await page.evaluate("listen()")
+        calls = await heard(page, 1)
+
+    assert refused == [
+        Asked("GET", "t1", None, status),
+        Asked("HEAD", "t1", None, status),
+        Asked("GET", "t2", None, status),
+        Asked("HEAD", "t2", None, status),
+    ]
+    assert tokens_given == 2
+    assert told == ["connecting", "refused"]
+    assert errors == [f"Uncaught Error: token refused: {status}"]
+    assert calls == [[None, "connected"]]
+    assert service.asked[4:] == [Asked("GET", "t3", None, 200)]
+
+
+async def test_answers_that_refuse_no_token_are_not_final(browser: Browser) -> None:
+    service = Service()
+    service.status_of_new_tokens = 503
+    async with listening_page(browser, service, "status of 503") as page:
+        await until(lambda: service.tokens_given >= 6, "six tokens", 15 * SECOND)
+        service.status_of_new_tokens = 200
+        calls = await heard(page, 1)
+        told = await states(page, "open", 2)
+        errors = await page.evaluate("errors")
+
+    assert calls == [[None, "connected"]]
+    assert told == ["connecting", "open"]
+    assert errors == []
