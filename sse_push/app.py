@@ -58,6 +58,9 @@ logger = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 2
 _BOARD_INTERVAL_S = 1.0
+_FORM_FIELDS = 16
+"""Four are ours; with some more the answer names one that is not, with many it costs too much."""
+
 _OPENAPI = Path(__file__).with_name("openapi.json").read_bytes()
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
@@ -204,6 +207,11 @@ def _decode(request: Request[State], body: bytes) -> object:
 def _decode_form(body: bytes) -> dict[str, object]:
     if body.lstrip()[:1] in (b"{", b"["):
         raise InvalidNotification(f"expected a form, came JSON: send Content-Type: {_JSON}")
+    fields = body.count(b"&") + 1
+    if fields > _FORM_FIELDS:
+        raise InvalidNotification(
+            f"expected a form of merchant_id, topic, data and by, came one of {fields} fields"
+        )
     try:
         pairs = parse_qsl(
             body.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict"
