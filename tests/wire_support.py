@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -95,12 +96,25 @@ class Wire:
 
     def events(self, merchant_id: str, kind: str = "refresh", count: int = 1) -> list[Event]:
         """Read an event stream until so many of this kind have come; check all that came."""
+        return self._read(merchant_id, kind, lambda found: len(found) >= count)
+
+    def refresh(self, merchant_id: str, entry_id: str) -> Event:
+        """Read an event stream until this entry's refresh has come, and return it."""
+        found = self._read(
+            merchant_id, "refresh", lambda found: bool(found) and found[-1].id == entry_id
+        )
+        return found[-1]
+
+    def _read(
+        self, merchant_id: str, kind: str, is_enough: Callable[[list[Event]], bool]
+    ) -> list[Event]:
         deadline = time.monotonic() + ANSWER_S
         while True:
             events = well_formed(self.body, merchant_id)
             found = [event for event in events if event.type == kind]
-            if len(found) >= count:
+            if is_enough(found):
                 return found
+            assert time.monotonic() < deadline, f"expected more of {kind}, came {self.body!r}"
             assert self._has(b"\r\n"), "a stream goes on"
             size, _, self._buffer = self._buffer.partition(b"\r\n")
             length = int(size, 16)
@@ -109,7 +123,6 @@ class Wire:
                 assert self._more(), "a chunk is complete"
             self.body += self._buffer[:length]
             self._buffer = self._buffer[length + 2 :]
-            assert time.monotonic() < deadline, f"expected {count} {kind}, came {self.body!r}"
 
     def is_closed(self) -> bool:
         """Wait for the other end to close, and return whether it has, saying nothing more."""

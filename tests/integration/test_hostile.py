@@ -556,18 +556,51 @@ def test_what_is_odd_http_is_answered_for_its_path(target: Service, name: str) -
     assert asked(target, request_of(request_line, host)).status == status
 
 
-def test_a_request_on_the_connection_of_a_stream_is_never_answered(
-    target: Service, publisher_of_target: httpx.Client, merchant: str
-) -> None:
-    follower = request_of("GET /healthz HTTP/1.1", "Host: test")
-    with Wire(target.port, listen(f"merchant_id={merchant}") + follower) as wire:
-        answer = wire.answer()
-        assert answer is not None
-        assert answer.headers["connection"] == "close"
-        wire.events(merchant)
+FURTHER = {
+    "a request": b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n",
+    "another stream": b"GET /events?merchant_id=42 HTTP/1.1\r\nHost: test\r\n\r\n",
+    "half a request": b"POST /notify HTTP/1.1\r\nContent-Le",
+    "no request": b"\0\r\n\r\n",
+}
 
-        publisher_of_target.post("/notify", json={"merchant_id": merchant})
-        wire.events(merchant, count=2)
+
+@pytest.mark.parametrize("is_later", [False, True], ids=["at once", "later"])
+@pytest.mark.parametrize("name", FURTHER)
+def test_what_a_streams_client_sends_after_its_request_changes_nothing(
+    target: Service,
+    publisher_of_target: httpx.Client,
+    merchant: str,
+    name: str,
+    *,
+    is_later: bool,
+) -> None:
+    """The next request took the stream's place: its end went unheard, and ended the worker."""
+    publisher_of_target.post("/notify", json={"merchant_id": merchant})
+    before = open_fds(target.process.pid)
+    request = listen(f"merchant_id={merchant}")
+    with Wire(target.port, request) as quiet:
+        assert quiet.answer() is not None
+        quiet.events(merchant)
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):
+                first = request if is_later else request + FURTHER[name]
+                wire = stack.enter_context(Wire(target.port, first))
+                answer = wire.answer()
+                assert answer is not None
+                if name == "no request" and not is_later:
+                    # The parser has seen it before we have seen the request.
+                    assert answer.status in {200, 400}
+                    continue
+                assert answer.headers["connection"] == "close"
+                wire.events(merchant)
+                if is_later:
+                    wire.send(FURTHER[name])
+                publisher_of_target.post("/notify", json={"merchant_id": merchant})
+                wire.events(merchant, count=2)
+        for _ in range(5):  # the first is written to those who have gone, and the next ones after
+            told = publisher_of_target.post("/notify", json={"merchant_id": merchant}).json()
+            quiet.refresh(merchant, told["id"])
+        wait_for(lambda: open_fds(target.process.pid) <= before + 1, "the end of all but one")
 
 
 def test_methods_that_are_allowed_are_named_in_one_order(target: Service) -> None:
