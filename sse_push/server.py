@@ -138,14 +138,16 @@ def serve(
         )
         config.configure_logging()
         logger.info("listening address=%s workers=%d", address, settings.workers)
+        has_started = True
         if settings.workers > 1:
             _Workers(config, [sock]).run()
-            return 0
-        server = uvicorn.Server(config)
-        server.run([sock])
+        else:
+            server = uvicorn.Server(config)
+            server.run([sock])
+            has_started = server.started
     if settings.uds is not None:
         Path(settings.uds).unlink(missing_ok=True)
-    return 0 if server.started and not broken.is_set() else 1
+    return 0 if has_started and not broken.is_set() else 1
 
 
 class _Workers(Multiprocess):

@@ -179,8 +179,8 @@ def _from_jwk(key: dict[str, Any], algorithm: str, number: int) -> TokenKey:
         ) from None
     if isinstance(made, bytes):
         require_strong(len(made))
-    elif _algorithm_of(made) != algorithm:
-        raise ValueError(f"expected a key for {algorithm}, came another one, number {number}")
+    else:
+        assert _algorithm_of(made) == algorithm, "its kty and crv have said so"
     return TokenKey(algorithm, made, kid)
 
 

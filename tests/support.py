@@ -110,27 +110,15 @@ class Redis:
         through: Sequence[str] = (),
     ) -> Redis:
         """Start a server, ``through`` another program if need be, and wait until it answers."""
-        redis = cls.begin(folder, *arguments, port=port, host=host, through=through)
-        wait_for(redis.answers, "redis-server to answer")
-        return redis
-
-    @classmethod
-    def begin(
-        cls,
-        folder: Path,
-        *arguments: str,
-        port: int | None = None,
-        host: str = "127.0.0.1",
-        through: Sequence[str] = (),
-    ) -> Redis:
-        """Start a server, and leave the waiting to the caller."""
         port = port or free_port()
         command = [*through, program("redis-server", "valkey-server"), "--port", str(port)]
         command += ["--bind", host, "--protected-mode", "no"]
         command += ["--dir", str(folder), "--save", "", *arguments]
         with (folder / "redis.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)
-        return cls(port, process, folder, arguments, host)
+        redis = cls(port, process, folder, arguments, host)
+        wait_for(redis.answers, "redis-server to answer")
+        return redis
 
     def answers(self) -> bool:
         try:

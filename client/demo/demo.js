@@ -19,6 +19,16 @@ const RETRY_MS = [1000, 2000, 4000, 8000]
 const MEASURES = 20
 const NEWS = 6
 
+// `sse-push demo --tokens`: the box office hands out what the service asks for then; 204 if it doesn't.
+const getToken = (/** @type {string} */ id) => fetch(`/token?merchant_id=${encodeURIComponent(id)}`, {
+  cache: 'no-store', signal: AbortSignal.timeout(ANSWER_WITHIN_MS) })
+const newToken = async (/** @type {string} */ id) => {
+  const response = await getToken(id)
+  if (!response.ok) throw new Error(`GET /token answered ${response.status}`)
+  return response.text()
+}
+const hasTokens = await getToken('roxy').then(({ status }) => status === 200, () => false)
+
 const $ = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id))
 const map = $('map')
 const links = /** @type {HTMLAnchorElement[]} */ ([...document.querySelectorAll('#cinemas a')])
@@ -63,13 +73,17 @@ function enter(/** @type {string} */ id) {
       if (reason === undefined) measure(entered, sales, data)
       else sales.forEach((sale) => tell(`${sale.seat} sold in another window`))
     },
-    { by: me, onState: (/** @type {string} */ state) => showState(entered, state) },
+    {
+      by: me,
+      onState: (/** @type {string} */ state) => showState(entered, state),
+      ...hasTokens && { token: () => newToken(id) },
+    },
   )
   // Don't wait for the stream: the house can be sold without it.
   void loadUntilAnswered(entered)
 }
 
-/** Show the state of the event stream: 'connecting', 'open' or 'closed'. */
+/** Show the state of the event stream: 'connecting', 'open', 'closed' or 'refused'. */
 function showState(/** @type {House} */ of, /** @type {string} */ state) {
   if (of !== house) return
   if (state === 'open') {
@@ -80,6 +94,7 @@ function showState(/** @type {House} */ of, /** @type {string} */ state) {
     open: 'Live',
     connecting: of.wasOpen ? 'Reconnecting…' : 'Connecting…',
     closed: 'Closed',
+    refused: 'Refused',
   }
   const pill = $('state')
   pill.dataset.state = state

@@ -33,7 +33,8 @@ class CinemaTokens(httpx.Auth):
         if request.url.path == "/events":
             answer = yield httpx.Request("GET", request.url.copy_with(path="/token"))
             token = (await answer.aread()).decode()
-            request.headers["Authorization"] = f"Bearer {token}"
+            if token:
+                request.headers["Authorization"] = f"Bearer {token}"
         yield request
 
 

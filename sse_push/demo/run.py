@@ -16,18 +16,19 @@ from sse_push.server import serve
 from sse_push.settings import Settings
 
 
-def run_demo(settings: Settings, token_key: str, buyers: int, say: Callable[[str], object]) -> int:
+def run_demo(
+    settings: Settings, token_key: str | None, buyers: int, say: Callable[[str], object]
+) -> int:
     """Run it until a signal; ``say`` is told what to open.
 
-    The cinema signs its tokens with ``token_key``, whether or not the service asks for them.
+    With ``token_key`` the service asks for tokens, and the cinema signs them.
     """
-    has_tokens = settings.subscribe_auth == "token"
     url = ""
 
     def on_bound(address: str) -> None:
         nonlocal url
         url = address
-        _invite(url, buyers, say, has_tokens=has_tokens)
+        _invite(url, buyers, say, has_tokens=token_key is not None)
         if buyers:
             crowd = multiprocessing.get_context("spawn").Process(
                 target=run_crowd, args=(url, buyers), name="crowd", daemon=True

@@ -67,6 +67,25 @@ async def test_a_sale_in_one_window_is_seen_in_the_other(demo: Demo, browser: Br
         await screenshot(other, "desktop-the-other-window")
 
 
+async def test_with_tokens_a_sale_in_one_window_is_seen_in_the_other(
+    tmp_path: Path, browser: Browser
+) -> None:
+    asked: list[str] = []
+    with Demo.start(tmp_path, "--tokens") as demo:
+        async with (
+            open_window(browser, viewport=DESKTOP) as one,
+            open_window(browser, viewport=DESKTOP) as other,
+        ):
+            other.on("request", lambda request: asked.append(request.url))
+            await asyncio.gather(enter(one, demo.url), enter(other, demo.url))
+
+            await seat(one, "C7").click()
+            await expect_seat(other, "C7", "sold", seconds=1)
+
+    (stream,) = [url for url in asked if "/events?" in url]
+    assert re.search(r"[?&]token=eyJ", stream)
+
+
 async def test_a_seat_that_both_click_at_once_is_sold_to_one_and_the_other_is_told(
     demo: Demo, browser: Browser
 ) -> None:
@@ -164,20 +183,29 @@ async def test_both_windows_come_back_after_a_restart_and_are_right_again(
         demo.stop()
 
 
-@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(
+    ("tls", "flags"),
+    [(False, ()), (True, ()), (True, ("--tokens",))],
+    ids=["plain", "tls", "tls-and-tokens"],
+)
 async def test_the_page_works_through_nginx(
-    demo: Demo, browser: Browser, tmp_path: Path, *, tls: bool
+    browser: Browser, tmp_path: Path, *, tls: bool, flags: tuple[str, ...]
 ) -> None:
     async def application(route: Route) -> None:
         """Stand where a site's own application stands: nginx has a location for the stream only."""
         url = route.request.url.replace(nginx.url, demo.url)
         await route.fulfill(response=await route.fetch(url=url))
 
-    with Nginx.start(tmp_path / "nginx", f"127.0.0.1:{demo.port}", tls=tls) as nginx:
+    asked: list[str] = []
+    with (
+        Demo.start(tmp_path, *flags) as demo,
+        Nginx.start(tmp_path / "nginx", f"127.0.0.1:{demo.port}", tls=tls) as nginx,
+    ):
         async with (
             open_window(browser, ignore_https_errors=True) as one,
             open_window(browser, ignore_https_errors=True) as other,
         ):
+            other.on("request", lambda request: asked.append(request.url))
             for page in (one, other):
                 await page.route(re.compile(f"^{nginx.url}/(?!events)"), application)
             await asyncio.gather(enter(one, nginx.url), enter(other, nginx.url))
@@ -189,7 +217,13 @@ async def test_the_page_works_through_nginx(
             await expect_seat(one, "C8", "sold", seconds=1)
 
             await expect_state(other, "open")
+            await screenshot(other, f"through-nginx-{'-'.join(('tls',) * tls + flags)}")
         await until(lambda: nginx.access_log.count('"/events"') == 2, "two streams in the log")
+        log = nginx.access_log
+
+    streams = [url for url in asked if "/events?" in url]
+    assert all(("token=eyJ" in url) == bool(flags) for url in streams)
+    assert "eyJ" not in log
 
 
 async def test_a_phone_shows_the_whole_house(demo: Demo, browser: Browser) -> None:

@@ -11,7 +11,7 @@ import time
 from contextlib import AsyncExitStack
 
 from sse_push.stream.contract import stream_key
-from tests.faults.proxies import Proxy, proxy
+from tests.faults.far_redis import FarRedis
 from tests.faults.world import Fault, World, read_stream
 from tests.support import Redis
 
@@ -23,11 +23,10 @@ FAULT = Fault(
 )
 
 
-class Setting(World):
+class Setting(FarRedis):
     """A replica beside Redis, and before both a proxy that decides who is the master."""
 
     replica: Redis
-    way: Proxy
 
     async def prepare(self, stack: AsyncExitStack) -> None:
         folder = self.folder / "replica"
@@ -36,8 +35,7 @@ class Setting(World):
             Redis.start, folder, "--replicaof", f"127.0.0.1 {self.redis.port}"
         )
         stack.callback(self.replica.kill)
-        self.way = await stack.enter_async_context(proxy(("127.0.0.1", self.redis.port)))
-        self.redis_url = self.way.url
+        await super().prepare(stack)
 
 
 async def inject(world: World) -> None:

@@ -11,6 +11,7 @@ FAULT = Fault(
     number="F-6",
     title="one of two workers killed (-9)",
     recovery_s=6,
+    answer_slack_s=3,  # while one of two workers starts again
 )
 
 

@@ -12,6 +12,7 @@ FAULT = Fault(
     number="F-7b",
     title="one of two workers with a blocked event loop",
     recovery_s=30,
+    answer_slack_s=3,  # while one of two workers starts again
     module=("tests.faults.sabotage", "serve"),
     settings={"loop_stall_limit_s": 1.5},
     log=("the event loop hangs",),

@@ -11,6 +11,7 @@ FAULT = Fault(
     number="F-27b",
     title="one worker deaf on every connection it makes",
     recovery_s=60,
+    answer_slack_s=3,  # while one of two workers starts again
     module=("tests.faults.sabotage", "serve"),
     log=("watchdog of the tail died", "Traceback", "no write of ours was announced"),
 )

@@ -11,6 +11,7 @@ FAULT = Fault(
     number="F-27c",
     title="one worker's tail dies of an unforeseen error",
     recovery_s=30,
+    answer_slack_s=3,  # while one of two workers starts again
     module=("tests.faults.sabotage", "serve"),
     log=("tail died", "Traceback", "sabotage"),
 )

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
 from functools import partial
 
 from tests.faults.browsers import Browser
-from tests.faults.proxies import Proxy, proxy
+from tests.faults.far_redis import FarRedis
 from tests.faults.world import Fault, World
 from tests.support import until
 
 ROUNDS = {"short": 2_000, "full": 10_000, "long": 10_000}
 
 
-class Setting(World):
-    """A slow way to Redis."""
-
-    way: Proxy
-
-    async def prepare(self, stack: AsyncExitStack) -> None:
-        self.way = await stack.enter_async_context(proxy(("127.0.0.1", self.redis.port)))
-        self.redis_url = self.way.url
+Setting = FarRedis
 
 
 FAULT = Fault(
@@ -40,7 +32,7 @@ FAULT = Fault(
 
 
 async def inject(world: World) -> None:
-    assert isinstance(world, Setting)
+    assert isinstance(world, FarRedis)
     rounds = ROUNDS[world.size]
     world.way.delay_s = 0.05
     done = 0

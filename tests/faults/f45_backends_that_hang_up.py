@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
 
-from tests.faults.proxies import Proxy, proxy
+from tests.faults.far_redis import FarRedis
 from tests.faults.world import Fault, World
 
 FAULT = Fault(
     number="T-5",
     title="backends that hang up in the middle of a request",
     recovery_s=6,
-    settings={"notify_timeout_s": 3, "probe_interval_s": 3, "probe_deadline_s": 6},
+    settings={
+        "notify_timeout_s": 3,
+        "probe_interval_s": 3,
+        "probe_deadline_s": 6,
+        "deaf_limit_s": 20,
+    },
     answer_slack_s=3,
     may_cut=False,
 )
@@ -25,18 +29,11 @@ FAULT = Fault(
 ROUNDS = {"short": 1_000, "full": 5_000, "long": 5_000}
 
 
-class Setting(World):
-    """A slow way to Redis."""
-
-    way: Proxy
-
-    async def prepare(self, stack: AsyncExitStack) -> None:
-        self.way = await stack.enter_async_context(proxy(("127.0.0.1", self.redis.port)))
-        self.redis_url = self.way.url
+Setting = FarRedis
 
 
 async def inject(world: World) -> None:
-    assert isinstance(world, Setting)
+    assert isinstance(world, FarRedis)
     world.way.delay_s = 0.05
     left = 0
 

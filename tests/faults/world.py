@@ -196,6 +196,8 @@ class World:
         limit_s = float(str(self.settings["notify_timeout_s"]))
         self.backend = Backend(self.service.url, self.merchants, limit_s)
         stack.push_async_callback(self.backend.hang_up)
+        clock = asyncio.create_task(self.backend.watch_the_clock())
+        stack.callback(clock.cancel)
         await self.before_browsers(stack)
         await self.warm_up()
         self._baseline = self.measures()

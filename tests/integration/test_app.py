@@ -8,11 +8,11 @@ import signal
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pytest
 import uvicorn
-from pydantic import SecretStr
 
 from sse_push.app import create_app
 from sse_push.notification import EntryId
@@ -448,7 +448,7 @@ async def test_another_method_is_405_with_those_that_are_allowed(
         "detail": "expected POST, came GET",
     }
     assert to_events.status_code == 405
-    assert set(to_events.headers["allow"].split(", ")) == {"GET", "HEAD"}
+    assert to_events.headers["allow"] == "GET, HEAD"
     assert to_events.json()["error"] == "method_not_allowed"
     service.assert_no_errors()
 
@@ -756,19 +756,21 @@ def sigterm_ignored() -> Generator[None]:
 
 
 @asynccontextmanager
-async def serving_here(redis_url: str, folder: Path) -> AsyncGenerator[str]:
+async def serving_here(
+    redis_url: str, folder: Path, *, http: Literal["httptools", "h11"] = "httptools", **more: object
+) -> AsyncGenerator[str]:
     """Serve from this process, where SIGTERM begins the drain and the server goes on."""
-    settings = Settings(
+    settings = Settings.load(
         port=0,
-        redis_url=SecretStr(redis_url),
-        subscribe_auth="none",
+        redis_url=redis_url,
         notify_keys="none",
         probe_interval_s=0.1,
+        **{"subscribe_auth": "none", **more},
     )
     with listening_socket(settings) as sock, sigterm_ignored():
         config = uvicorn.Config(
             create_app(settings, folder),
-            http="httptools",
+            http=http,
             ws="none",
             lifespan="on",
             log_config=None,
@@ -787,7 +789,7 @@ async def test_while_it_drains_streams_are_put_off_and_notifications_are_taken(
     redis: Redis, tmp_path: Path, merchant: str
 ) -> None:
     async with (
-        serving_here(redis.url, tmp_path) as url,
+        serving_here(redis.url, tmp_path, allowed_origins="https://app.test") as url,
         httpx.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
         open_stream(url, merchant) as stream,
     ):
@@ -796,7 +798,9 @@ async def test_while_it_drains_streams_are_put_off_and_notifications_are_taken(
         await stream.next("goodbye")
         await stream.wait_complete()
 
-        soft = await client.get(f"/events?merchant_id={merchant}")
+        soft = await client.get(
+            f"/events?merchant_id={merchant}", headers={"Origin": "https://app.test"}
+        )
         hard = await client.get("/events?merchant_id=42", headers={"Accept": "application/json"})
         head = await client.head("/events?merchant_id=42")
         told = await client.post("/notify", json={"merchant_id": merchant})
@@ -807,6 +811,8 @@ async def test_while_it_drains_streams_are_put_off_and_notifications_are_taken(
     assert soft.status_code == 200
     assert soft.headers["content-type"].startswith("text/event-stream")
     assert soft.headers["x-sse-push-soft-answer"] == "1"
+    assert soft.headers["access-control-allow-origin"] == "https://app.test"
+    assert soft.headers["vary"] == hard.headers["vary"] == "Origin"
     assert soft.headers["cache-control"] == "no-store, no-transform"
     assert 5000 <= int(first.removeprefix("retry: ")) <= 30_000
     assert rest == ["event: goodbye", 'data: {"reason":"server_stopping"}', "", ""]

@@ -14,6 +14,9 @@ import httpx
 import jwt
 import pytest
 
+from tests.integration.test_app import serving_here
+from tests.integration.test_nginx_hardened import recording, yes
+from tests.nginx_support import Nginx
 from tests.support import KEY, SECOND, Publisher, Redis, Service, open_stream, until
 from tests.tokens import (
     AUDIENCE,
@@ -80,9 +83,17 @@ def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
     assert not re.search(r"eyJ|secret", started.log)
 
 
+class Client(httpx.AsyncClient):
+    """A client that waits for no stream's end: whoever is let in by mistake is not kept."""
+
+    async def request(self, *arguments: Any, **options: Any) -> httpx.Response:
+        async with asyncio.timeout(3 * SECOND):
+            return await super().request(*arguments, **options)
+
+
 @pytest.fixture
 async def client(guarded: Service) -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=guarded.url, timeout=5 * SECOND) as made:
+    async with Client(base_url=guarded.url, timeout=5 * SECOND) as made:
         yield made
 
 
@@ -405,6 +416,19 @@ async def test_another_scheme_is_no_token(client: httpx.AsyncClient, authorizati
     )
 
 
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [("token={}", 200), ("", 401), ("token=x", 401), ("token={}&merchant_id=43", 403)],
+)
+async def test_head_tells_the_status_that_an_event_source_hides(
+    client: httpx.AsyncClient, query: str, status: int
+) -> None:
+    answer = await client.head(f"/events?{query.format(token_of())}", headers={"Origin": APP})
+
+    assert (answer.status_code, answer.content) == (status, b"")
+    assert answer.headers["access-control-allow-origin"] == APP
+
+
 async def test_a_key_to_notify_with_is_no_token(client: httpx.AsyncClient) -> None:
     answer = await client.get("/events?merchant_id=42", headers={"Authorization": f"Bearer {KEY}"})
 
@@ -583,6 +607,27 @@ async def test_a_client_that_takes_no_bytes_is_cut_off_when_its_token_expires(
     assert received.startswith(b"HTTP/1.1 200")
     assert b"goodbye" not in received
     assert not received.endswith(b"0\r\n\r\n")
+
+
+async def test_under_another_server_a_stream_ends_in_time_as_well(
+    redis: Redis, tmp_path: Path, merchant: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There it is written the portable way."""
+    token_keys = {"subscribe_auth": "token", "token_keys": SECRET, "token_expiring_s": 1}
+    async with serving_here(redis.url, tmp_path, http="h11", **token_keys) as url:
+        expires_at = int(time.time()) + 3
+        token = token_of(merchant, exp=expires_at, aud=..., iss=...)
+        async with open_stream(url, query=f"token={token}") as stream:
+            await stream.next("refresh")
+            await stream.next("expiring")
+            await stream.next("goodbye")
+            await stream.wait_complete()
+            ended_before_s = expires_at - time.time()
+
+    assert 0 <= ended_before_s <= 0.5
+    assert b'event: expiring\ndata: {"expires_in_s":1}\n\n' in stream.body
+    assert stream.body.endswith(b'data: {"reason":"token_expired"}\n\n')
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 # -- keys for some merchants
@@ -804,7 +849,7 @@ async def test_no_page_notifies_whatever_it_knows(
 
 
 async def test_without_allowed_origins_no_page_of_another_one_listens(service: Service) -> None:
-    async with httpx.AsyncClient(base_url=service.url) as client:
+    async with Client(base_url=service.url) as client:
         foreign = await client.get("/events?merchant_id=42", headers={"Origin": APP})
         site = await client.get("/events?merchant_id=42", headers={"Sec-Fetch-Site": "cross-site"})
         preflight = await client.options(
@@ -836,7 +881,7 @@ def behind(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[
 
 @pytest.fixture
 async def proxy(behind: Service) -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=behind.url, timeout=5 * SECOND) as made:
+    async with Client(base_url=behind.url, timeout=5 * SECOND) as made:
         yield made
 
 
@@ -922,7 +967,7 @@ async def test_whoever_is_no_proxy_of_ours_is_not_believed(redis: Redis, tmp_pat
         drain_s=0,
     )
     headers = {"X-Merchant-Id": "42", "X-Forwarded-For": "10.0.0.1", "X-Real-IP": "10.0.0.1"}
-    async with httpx.AsyncClient(base_url=elsewhere.url) as client:
+    async with Client(base_url=elsewhere.url) as client:
         answer = await client.get("/events?merchant_id=42", headers=headers)
     elsewhere.stop()
 
@@ -939,13 +984,39 @@ async def test_whoever_reaches_the_unix_socket_is_believed(redis: Redis, tmp_pat
         tmp_path, redis.url, *("--subscribe-auth", "header"), uds=uds, drain_s=0
     )
     transport = httpx.AsyncHTTPTransport(uds=str(uds))
-    async with httpx.AsyncClient(transport=transport, base_url="http://push") as client:
+    async with Client(transport=transport, base_url="http://push") as client:
         named = await status_of(client, "merchant_id=42", X_Merchant_Id="42")
         nobody = await client.get("/events?merchant_id=42")
     started.stop()
 
     assert named == 200
     assert nobody.status_code == 401
+
+
+@pytest.mark.nginx
+async def test_through_nginx_the_merchants_own_backend_decides(
+    behind: Service, tmp_path: Path, merchant: str
+) -> None:
+    """With the files as they are shipped, whatever a browser claims."""
+    publisher = Publisher(behind.url)
+    claimed = {"X-Merchant-Id": "43"}
+    async with recording() as (backend, address):
+        upstream = f"127.0.0.1:{behind.port}"
+        with Nginx.start(tmp_path / "nginx", upstream, auth_backend=address) as nginx:
+            backend.answer = yes(f"X-Merchant-Id: {merchant}, 44")
+            async with open_stream(nginx.url, merchant, headers=claimed) as stream:
+                await stream.next("refresh")
+                entry_id = await publisher.notify(merchant)
+                told = await stream.next("refresh", 2)
+            async with nginx.client() as client:
+                other = await client.get("/events?merchant_id=43", headers=claimed)
+                backend.answer = yes()
+                nobody = await client.get("/events?merchant_id=43", headers=claimed)
+    await publisher.close()
+
+    assert told.id == entry_id
+    assert (other.status_code, other.json()["error"]) == (403, "forbidden")
+    assert (nobody.status_code, nobody.json()["error"]) == (401, "unauthorized")
 
 
 async def test_elsewhere_the_header_means_nothing(service: Service, merchant: str) -> None:

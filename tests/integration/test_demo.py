@@ -195,8 +195,13 @@ async def test_the_crowd_listens_with_tokens(guarded: str) -> None:
         assert answer.request.headers["authorization"].startswith("Bearer ey")
 
 
-def test_without_the_flag_nobody_needs_a_token_that_is_there_all_the_same(demo: str) -> None:
-    token = httpx.get(f"{demo}/token", params={"merchant_id": "roxy"}).text
+async def test_without_the_flag_there_are_no_tokens_and_nobody_needs_one(demo: str) -> None:
+    async with (
+        httpx.AsyncClient(auth=CinemaTokens()) as client,
+        client.stream("GET", f"{demo}/events?merchant_id=roxy") as answer,
+    ):
+        token = await client.get(f"{demo}/token", params={"merchant_id": "roxy"})
 
-    with httpx.stream("GET", f"{demo}/events?merchant_id=roxy&token={token}") as answer:
-        assert answer.status_code == 200
+    assert (token.status_code, token.content) == (204, b"")
+    assert answer.status_code == 200
+    assert "authorization" not in answer.request.headers

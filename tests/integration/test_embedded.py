@@ -111,6 +111,19 @@ def test_it_is_no_orphan_after_kill_9(tmp_path: Path, workers: str) -> None:
     wait_for(lambda: not any(map(is_running, others)), "the end of all", STOP_S)
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_process_ends_with_it_so_that_both_are_started_again(
+    tmp_path: Path, workers: str
+) -> None:
+    process, _, server = start(tmp_path, workers)
+
+    os.kill(server, signal.SIGKILL)
+    status = process.wait(STOP_S)
+
+    assert status == 1
+    assert "the embedded server has died, stopping" in (tmp_path / "service.log").read_text()
+
+
 def test_it_is_only_another_url() -> None:
     with embedded_server() as url:
         assert url.startswith("unix:///")

@@ -33,7 +33,7 @@ ARROWS: dict[str, set[str]] = {
     "wire": {"notification", "refresh"},
     "event_source": {"errors"},
     "event_stream": {"errors", "grant", "hub", "notification", "refresh", "wire"},
-    "embedded": {"errors"},
+    "embedded": {"errors", "process"},
     "stream.tail": {"notification"},
     "stream.contract": {"notification", "stream.tail"},
     "stream.connection": {"stream.contract"},

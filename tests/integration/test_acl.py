@@ -1,0 +1,104 @@
+"""The rights at Redis that README gives the service: enough, and none too many."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from sse_push.errors import StreamUnavailable
+from sse_push.notification import Change, EntryId, Notification
+from sse_push.stream import Appender, Follower
+from tests.support import SECOND, Publisher, Redis, Service, open_stream, until
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+LINE = next(line for line in README.splitlines() if line.startswith("ACL SETUSER "))
+RIGHTS = re.findall(r"\+\S+", LINE)
+NEEDED_NOT_TO_WORK_BUT = {
+    "+time": "to know the age of an entry when the two clocks differ",
+    "+expire": "to give streams an end",
+}
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Generator[Redis]:
+    """A Redis that lets nobody in without a name."""
+    server = Redis.start(tmp_path_factory.mktemp("guarded"))
+    yield server
+    server.stop()
+
+
+def url_of(redis: Redis, name: str, line: str) -> str:
+    """Make a user with these rights, and return the URL with its name."""
+    words = line.split()[2:]
+    words = [name, *words[1:]]
+    redis.cli("ACL", "SETUSER", *(f">{name}" if word.startswith(">") else word for word in words))
+    return f"redis://{name}:{name}@127.0.0.1:{redis.port}/0"
+
+
+async def test_the_service_runs_with_exactly_these_rights(guarded: Redis, tmp_path: Path) -> None:
+    service = Service.start(
+        tmp_path, url_of(guarded, "exactly", LINE), probe_interval_s=0.2, probe_deadline_s=2
+    )
+    publisher = Publisher(service.url)
+    try:
+        async with open_stream(service.url) as stream:
+            await stream.next("refresh")
+            told = await publisher.notify("42")
+            refresh = await stream.next("refresh", 2)
+        lifetime_s = int(guarded.cli("TTL", "sse_push:{42}"))
+    finally:
+        await publisher.close()
+        status = service.stop()
+
+    assert refresh.id == told
+    assert lifetime_s > 0
+    assert status == 0
+    service.assert_no_errors()
+    assert "level=warning" not in service.log, service.log
+
+
+@pytest.mark.parametrize("right", [each for each in RIGHTS if each not in NEEDED_NOT_TO_WORK_BUT])
+async def test_without_any_of_them_something_fails_and_is_told(
+    guarded: Redis, merchant: str, right: str
+) -> None:
+    line = " ".join(word for word in LINE.split() if word != right)
+    url = url_of(guarded, f"without{RIGHTS.index(right)}", line)
+    armed: dict[str, EntryId | None] = {}
+    changes: list[Change] = []
+    follower = Follower(
+        url,
+        on_armed=armed.__setitem__,
+        on_change=changes.append,
+        data_limit_bytes=8192,
+        probe_interval_s=0.05 * SECOND,
+        probe_deadline_s=0.5 * SECOND,
+        deaf_limit_s=20 * SECOND,
+    )
+    appender = Appender(url, timeout_s=SECOND, stream_max_entries=10, stream_ttl_s=100)
+    tasks = [asyncio.create_task(follower.run()), asyncio.create_task(appender.run())]
+    follower.watch(merchant)
+    try:
+        with pytest.raises((AssertionError, StreamUnavailable)):  # noqa: PT012 (any of these)
+            await until(lambda: merchant in armed, "the stream to be armed", SECOND)
+            await until(lambda: follower.probe_age_s < SECOND, "a probe", SECOND)
+            first = await appender.append(Notification(merchant, "a"))
+            await until(lambda: any(each.newest == first for each in changes), "it", SECOND)
+            second = await appender.append(Notification(merchant, "b"))
+            await until(lambda: [each.newest for each in changes] == [first, second], "it", SECOND)
+            assert not changes[1].is_resync
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+def test_the_rights_reach_no_other_key(guarded: Redis) -> None:
+    url_of(guarded, "narrow", LINE)
+
+    refused = guarded.cli("ACL", "DRYRUN", "narrow", "GET", "another:key")
+
+    assert "no permissions" in refused
