@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -597,10 +598,32 @@ def test_what_a_streams_client_sends_after_its_request_changes_nothing(
                     wire.send(FURTHER[name])
                 publisher_of_target.post("/notify", json={"merchant_id": merchant})
                 wire.events(merchant, count=2)
-        for _ in range(5):  # the first is written to those who have gone, and the next ones after
+        # Sooner than by a heartbeat, the first thing that would be written to them.
+        gone = functools.partial(has_at_most, target.process.pid, before + 1)
+        wait_for(gone, "the end of all but one", 5 * SECOND)
+        for _ in range(3):
             told = publisher_of_target.post("/notify", json={"merchant_id": merchant}).json()
             quiet.refresh(merchant, told["id"])
-        wait_for(lambda: open_fds(target.process.pid) <= before + 1, "the end of all but one")
+
+
+def has_at_most(pid: int, files: int) -> bool:
+    return open_fds(pid) <= files
+
+
+def test_a_client_of_http_1_0_that_asks_on_is_known_to_have_gone(
+    target: Service, publisher_of_target: httpx.Client, merchant: str
+) -> None:
+    """It gets its stream in the portable way, without chunks."""
+    publisher_of_target.post("/notify", json={"merchant_id": merchant})
+    before = open_fds(target.process.pid)
+    request = f"GET /events?merchant_id={merchant} HTTP/1.0\r\n\r\n".encode()
+    with Wire(target.port, request + FURTHER["a request"]) as wire:
+        came = b""
+        while b"event: refresh" not in came:
+            came += wire.socket.recv(1 << 16)
+
+    gone = functools.partial(has_at_most, target.process.pid, before)
+    wait_for(gone, "its end", 5 * SECOND)
 
 
 def test_methods_that_are_allowed_are_named_in_one_order(target: Service) -> None:

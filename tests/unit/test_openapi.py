@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from sse_push import __version__, app
-from sse_push.notification import _BY, _FIELDS, _NAME, BY_CHARACTERS
+from sse_push.notification import _BY, _ENTRY_ID, _FIELDS, _NAME, BY_CHARACTERS
 from sse_push.settings import Settings
 
 DOCUMENT: dict[str, Any] = json.loads(app._OPENAPI)
@@ -39,6 +39,16 @@ def references(node: Any) -> Iterator[str]:
     if isinstance(node, list):
         for each in node:
             yield from references(each)
+
+
+def patterns(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("pattern"), str):
+            yield node["pattern"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for each in node:
+            yield from patterns(each)
 
 
 def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -104,6 +114,17 @@ def test_its_patterns_are_those_of_the_code() -> None:
         r"\ud800-\udfff", ""
     ).removesuffix(f"{{1,{BY_CHARACTERS}}}").replace(r"\x", r"\u00")
     assert SCHEMAS["By"]["maxLength"] == BY_CHARACTERS
+
+
+def test_every_pattern_is_one_of_these() -> None:
+    form = SCHEMAS["Form"]["properties"]
+    entry_id = f"^{_ENTRY_ID.pattern.replace('(', '').replace(')', '')}$"
+
+    assert set(patterns(DOCUMENT)) == {
+        form["merchant_id"]["pattern"],
+        SCHEMAS["By"]["pattern"],
+        entry_id,
+    }
 
 
 def test_its_limit_of_an_array_is_the_default() -> None:
