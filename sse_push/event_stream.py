@@ -491,7 +491,6 @@ def _claim(cycle: RequestResponseCycle) -> None:
     protocol.pipeline.clear()
     protocol.cycle = cycle
     transport.set_protocol(_EndOfRequests(protocol))
-    protocol.flow.resume_reading()  # paused for a further request
 
 
 class _EndOfRequests(asyncio.Protocol):
