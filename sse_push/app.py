@@ -67,6 +67,10 @@ _RETRY_AFTER_S = 2
 _BOARD_INTERVAL_S = 1.0
 _DECIDE_S = 0.5
 """So long a client is kept waiting while revocations are read, as after a start; then put off."""
+_FORM_FIELDS = 16
+"""Four are ours; with some more the answer names one that is not, with many it costs too much."""
+
+_OPENAPI = Path(__file__).with_name("openapi.json").read_bytes()
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
 _PLACE_KEY = "sse_push.place"
@@ -191,6 +195,11 @@ async def metrics(request: Request[State]) -> Response:
     return Response(content, headers={"Content-Type": media_type})
 
 
+async def openapi(_request: Request[State]) -> Response:
+    """GET /openapi.json -> 200 with the description of all of this, as OpenAPI 3.1."""
+    return Response(_OPENAPI, media_type=_JSON)
+
+
 def _authorize_backend(request: Request[State]) -> NotifyKey | None:
     """Let a backend in by its key, and no page, whatever it knows."""
     refuse_pages(request.headers)
@@ -274,6 +283,11 @@ def _require_type(request: Request[State], *expected: str) -> str:
 def _decode_form(body: bytes) -> dict[str, object]:
     if body.lstrip()[:1] in (b"{", b"["):
         raise InvalidNotification(f"expected a form, came JSON: send Content-Type: {_JSON}")
+    fields = body.count(b"&") + 1
+    if fields > _FORM_FIELDS:
+        raise InvalidNotification(
+            f"expected a form of merchant_id, topic, data and by, came one of {fields} fields"
+        )
     try:
         pairs = parse_qsl(
             body.decode("ascii"), keep_blank_values=True, strict_parsing=True, errors="strict"
@@ -397,6 +411,8 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
             "expected /events, /notify, /revoke, /healthz, /readyz or /metrics, came another path"
         )
     if exc.status_code == 405:
+        # Starlette joins a set, whose order is another one in each process.
+        headers["Allow"] = ", ".join(sorted(headers.get("Allow", "").split(", ")))
         detail = f"expected {headers.get('Allow', '')}, came {request.method}"
     code = _CODES.get(exc.status_code, "error")
     _count_error(request, code)
@@ -467,6 +483,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
+            Route("/openapi.json", openapi),
             *routes,
         ],
         exception_handlers={

@@ -23,10 +23,13 @@ from sse_push.errors import PushError
 ReadyState = Literal["CONNECTING", "OPEN", "CLOSED"]
 
 _DEFAULT_RETRY_S = 3.0
+_LONGEST_RETRY_S = 86_400.0
 _SILENCE_S = 60.0
 """Four default heartbeats: a stream that is silent for longer is dead."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
+_NO_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_EXPLANATION_BYTES = 200
 
 
 class GaveUp(PushError):
@@ -51,18 +54,22 @@ class Parser:
         self.last_event_id = ""
         self.retry_s: float | None = None
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
-        self._text = ""
+        self._rest = ""
+        self._is_after_cr = False
         self._type = ""
         self._data: list[str] = []
         self._id = ""
 
     def feed(self, chunk: bytes) -> Generator[Event]:
         """Take some bytes, and yield the events that they complete."""
-        self._text += self._decoder.decode(chunk)
-        # A CR at the end may be half of a CRLF.
-        end = len(self._text) - self._text.endswith("\r")
-        *lines, rest = _LINE_END.split(self._text[:end])
-        self._text = rest + self._text[end:]
+        text = self._decoder.decode(chunk)
+        if not text:
+            return
+        # A CR ends its line at once; the LF that may follow in the next chunk is its other half.
+        if self._is_after_cr:
+            text = text.removeprefix("\n")
+        self._is_after_cr = text.endswith("\r")
+        *lines, self._rest = _LINE_END.split(self._rest + text)
         for line in lines:
             event = self._line(line)
             if event is not None:
@@ -87,15 +94,17 @@ class Parser:
         elif name == "id" and "\0" not in value:
             self._id = value
         elif name == "retry" and value.isascii() and value.isdigit():
-            self.retry_s = int(value) / 1000
+            digits = value.lstrip("0")[:20]  # more are a time that nobody lives to see
+            self.retry_s = min(int(digits or "0") / 1000, _LONGEST_RETRY_S)
         return None
 
     def _dispatch(self) -> Event | None:
         self.last_event_id = self._id
         event = Event(self._type or "message", "\n".join(self._data), self._id)
-        has_data = bool(self._data)
+        # `data:` alone is an event of an empty text: its line has put an LF into the data buffer.
+        is_event = bool(self._data)
         self._type, self._data = "", []
-        return event if has_data and event.data else None
+        return event if is_event else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +128,7 @@ async def follow(
     while True:
         parser.reset()
         yield StateChange("CONNECTING")
-        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
-        if parser.last_event_id:
-            headers["Last-Event-ID"] = parser.last_event_id
+        headers = _headers(parser.last_event_id)
         why = "the stream has ended"
         try:
             timeout = httpx.Timeout(10, read=_SILENCE_S)
@@ -138,10 +145,33 @@ async def follow(
         await asyncio.sleep(wait_s * random.uniform(0.9, 1.1))  # noqa: S311 (spreads load)
 
 
+def _headers(last_event_id: str) -> dict[bytes, bytes]:
+    """Return the headers of a request; an ID that no header can hold is as good as none.
+
+    https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header
+    """
+    headers = {
+        b"Accept": b"text/event-stream",
+        # The bytes are read as they come, so that nothing waits for a decompressor.
+        b"Accept-Encoding": b"identity",
+        b"Cache-Control": b"no-store",
+    }
+    value = last_event_id.encode("utf-8", "replace").strip(b" \t")
+    if value and not _NO_HEADER.search(value):
+        headers[b"Last-Event-ID"] = value
+    return headers
+
+
 async def _refuse_other(response: httpx.Response) -> None:
-    media_type = response.headers.get("content-type", "").partition(";")[0].strip()
-    if response.status_code != 200 or media_type != "text/event-stream":
-        body = (await response.aread())[:200].decode("utf-8", "replace")
-        raise GaveUp(
-            f"expected 200 text/event-stream, came {response.status_code} {media_type}: {body}"
-        )
+    media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if response.status_code == 200 and media_type == "text/event-stream":
+        return
+    body = b""
+    async for chunk in response.aiter_bytes():  # which may have no end
+        body += chunk
+        if len(body) >= _EXPLANATION_BYTES:
+            break
+    text = body[:_EXPLANATION_BYTES].decode("utf-8", "replace")
+    raise GaveUp(
+        f"expected 200 text/event-stream, came {response.status_code} {media_type}: {text}"
+    )

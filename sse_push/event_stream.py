@@ -23,7 +23,7 @@ from typing import Protocol
 from sse_starlette.sse import AppStatus, EventSourceResponse, SendTimeoutError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sse_push.errors import InvalidEntryId
 from sse_push.grant import Grant
@@ -153,6 +153,7 @@ class Streaming:
         cycle = _uvicorn_cycle(scope)
         if cycle is None:
             return PortableStream(self, grant, last_event_id)
+        _claim(cycle)
         return TransportStream(self, grant, last_event_id, cycle)
 
 
@@ -489,3 +490,42 @@ def _uvicorn_cycle(scope: Scope) -> RequestResponseCycle | None:
     if type(cycle) is RequestResponseCycle and scope["http_version"] == "1.1":
         return cycle
     return None
+
+
+def _claim(cycle: RequestResponseCycle) -> None:
+    """Let nothing be heard from a stream's client any more but its end.
+
+    A further request on its connection would take the place of this one in uvicorn's protocol,
+    which then tells it nothing: the stream would outlive its client, and the next event be written
+    to a transport that is closed. What is no request would be answered in the middle of the stream.
+    """
+    transport = cycle.transport
+    if transport.is_closing():
+        cycle.disconnected = True  # another request may have been told so in its place
+        return
+    protocol = transport.get_protocol()
+    assert isinstance(protocol, HttpToolsProtocol), "its cycle is uvicorn's"
+    protocol.pipeline.clear()
+    protocol.cycle = cycle
+    transport.set_protocol(_EndOfRequests(protocol))
+
+
+class _EndOfRequests(asyncio.Protocol):
+    """uvicorn's protocol, but for what the client sends."""
+
+    __slots__ = ("_protocol",)
+
+    def __init__(self, protocol: HttpToolsProtocol) -> None:
+        self._protocol = protocol
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell uvicorn, which tells the stream."""
+        self._protocol.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Tell uvicorn, whose flow control the stream obeys."""
+        self._protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Tell uvicorn, whose flow control the stream obeys."""
+        self._protocol.resume_writing()

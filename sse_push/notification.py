@@ -19,8 +19,15 @@ BY_CHARACTERS = 128
 _NAME = re.compile(rf"[A-Za-z0-9._:-]{{1,{NAME_CHARACTERS}}}")
 _NAME_TEXT = f"1 to {NAME_CHARACTERS} characters of A-Z a-z 0-9 . _ : -"
 _ENTRY_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_GREATEST = 10**NAME_CHARACTERS
 _FIELDS = ("merchant_id", "topic", "data", "by")
-_BY = re.compile(rf"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{{1,{BY_CHARACTERS}}}")
+# No control, no line or paragraph separator, no bidirectional override, no half of a pair.
+_BY = re.compile(
+    r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+    rf"{{1,{BY_CHARACTERS}}}"
+)
+_ESCAPES = {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+"""What an event stream leaves alone, and many a reader of lines takes for the end of one."""
 
 
 class EntryId(NamedTuple):
@@ -56,7 +63,7 @@ def parse_merchant_id(value: object) -> str:
     Raises:
         InvalidMerchantId: anything else, or a text that is not 1 to 64 of ``A-Za-z0-9._:-``.
     """
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _GREATEST:
         value = str(value)
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
@@ -199,6 +206,9 @@ def _encode_data(data: object, data_limit_bytes: int) -> str | None:
         return None
     try:
         text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        if not text.isascii():
+            for character, escape in _ESCAPES.items():
+                text = text.replace(character, escape)
         size_bytes = len(text.encode("utf-8"))
     except UnicodeEncodeError as exc:
         raise InvalidNotification(
@@ -233,4 +243,6 @@ def _show(value: object) -> str:
     """Name a value of a caller in an error: its type, and the start of it."""
     if isinstance(value, (dict, list)):
         return f"a JSON {'object' if isinstance(value, dict) else 'array'}"
+    if isinstance(value, int) and abs(value) >= _GREATEST:
+        return f"an integer of more than {NAME_CHARACTERS} digits"  # Python may refuse to show it
     return f"{ascii(value)[:80]} ({type(value).__name__})"

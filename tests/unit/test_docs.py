@@ -63,7 +63,7 @@ def test_the_settings_that_are_flags_are_named() -> None:
 
 def test_the_endpoints_table_is_the_routes(tmp_path: Path) -> None:
     table = [row[0] for row in rows(section("Endpoints"))]
-    named = {match[1] for cell in table if (match := re.match(r"`(?:GET|POST) (/[a-z]+)", cell))}
+    named = {match[1] for cell in table if (match := re.match(r"`(?:GET|POST) (/[a-z.]+)", cell))}
 
     wrapped = create_app(Settings(), tmp_path)
     app = next(cell.cell_contents for cell in wrapped.__closure__ or ())

@@ -82,6 +82,9 @@ def test_an_event_is_dispatched_with_its_empty_line_and_not_later() -> None:
         (b"data: a: b\n\n", [("message", "a: b", "")]),
         (b"data: 1\ndata: 2\ndata: 3\n\n", [("message", "1\n2\n3", "")]),
         (b"data\ndata\n\n", [("message", "\n", "")]),
+        (b"data\n\ndata\ndata\n\ndata:", [("message", "", ""), ("message", "\n", "")]),
+        (b"data:\n\n", [("message", "", "")]),
+        (b"event: refresh\ndata: \nid: 1\n\n\n", [("refresh", "", "1")]),
         (b"data: 1\n\n\n\ndata: 2\n\n", [("message", "1", ""), ("message", "2", "")]),
         (b"event: refresh\ndata: 1\n\n", [("refresh", "1", "")]),
         (b"event:\ndata: 1\n\n", [("message", "1", "")]),
@@ -116,6 +119,18 @@ def test_an_event_stream_is_interpreted_as_the_standard_says(
     assert parsed(*(bytes([byte]) for byte in raw)) == events
 
 
+def test_a_line_that_ends_with_cr_is_read_before_the_next_byte_comes() -> None:
+    parser = Parser()
+
+    assert list(parser.feed(b"data: 1\r\r")) == [Event("message", "1", "")]
+    assert list(parser.feed(b"\ndata: 2\r\n\r")) == [Event("message", "2", "")]
+    assert list(parser.feed(b"\n")) == []
+    assert list(parser.feed(b"\ndata: 3\r")) == []
+    assert list(parser.feed(b"")) == []
+    assert list(parser.feed(b"\n")) == []
+    assert list(parser.feed(b"\n")) == [Event("message", "3", "")]
+
+
 def test_an_id_counts_from_the_end_of_its_block_even_without_data() -> None:
     parser = Parser()
 
@@ -132,7 +147,13 @@ def test_an_id_counts_from_the_end_of_its_block_even_without_data() -> None:
         (b"retry:0\n", 0),
         (b"retry: 007\n", 0.007),
         (b"retry: 1\nretry: 2\n", 0.002),
+        (b"retry: 86400000\n", 86_400),
+        (b"retry: 86400001\n", 86_400),
+        (b"retry: " + b"9" * 400 + b"\n", 86_400),
+        (b"retry: " + b"9" * 5000 + b"\n", 86_400),
+        (b"retry: " + b"0" * 5000 + b"7\n", 0.007),
         (b"retry: 1500", None),
+        (b"retry: 1500\r", 1.5),
         (b"retry:\n", None),
         (b"retry\n", None),
         (b"retry: -5\n", None),
@@ -233,6 +254,7 @@ async def test_a_stream_is_followed_from_connecting_to_its_events() -> None:
     assert str(request.url) == URL
     assert request.headers["accept"] == "text/event-stream"
     assert request.headers["cache-control"] == "no-store"
+    assert request.headers["accept-encoding"] == "identity"
     assert "last-event-id" not in request.headers
     assert request.extensions["timeout"] == {"connect": 10, "read": 60, "write": 10, "pool": 10}
 
@@ -267,6 +289,48 @@ async def test_a_last_event_id_may_be_known_before() -> None:
 
     assert servers.requests[0].headers["last-event-id"] == "7-1"
     assert came[2] == Event("message", "a", "7-1")
+
+
+@pytest.mark.parametrize(
+    ("last_event_id", "sent"),
+    [
+        ("线", "线".encode()),
+        ("\xa0\u2028", "\xa0\u2028".encode()),
+        (" a b\t", b"a b"),
+        ("a\tb", b"a\tb"),
+        ("\udcff", b"?"),
+        ("a\x0bb", None),
+        ("a\r\nX: y", None),
+        ("\x7f", None),
+        (" ", None),
+    ],
+)
+async def test_a_last_event_id_is_sent_as_utf_8_if_a_header_can_hold_it(
+    last_event_id: str, sent: bytes | None
+) -> None:
+    servers = Servers(stream_of(b"data: a\n\n"))
+
+    await followed(servers, 2, last_event_id)
+
+    raw = {name.lower(): value for name, value in servers.requests[0].headers.raw}
+    assert raw.get(b"last-event-id") == sent
+
+
+async def test_the_media_type_may_be_of_any_case() -> None:
+    answer = httpx.Response(
+        200, headers={"Content-Type": "Text/Event-Stream"}, stream=Body([b"data: a\n\n"], None)
+    )
+
+    assert (await followed(Servers(answer), 3))[2] == Event("message", "a", "")
+
+
+async def test_a_refusal_that_never_ends_is_not_waited_for() -> None:
+    chunks = [b"x" * 150, b"y" * 150]
+    broken = httpx.ReadError("read on for too long")
+    answer = httpx.Response(500, stream=Body(chunks, broken))
+
+    with pytest.raises(GaveUp, match=f": {'x' * 150}{'y' * 50}$"):
+        await followed(Servers(answer), 2)
 
 
 async def test_a_server_that_names_no_time_is_tried_again_after_three_seconds() -> None:

@@ -14,10 +14,12 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, cast
 
 import pytest
+import uvicorn
 from sse_starlette.sse import AppStatus
 from starlette.types import Message, Scope
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from sse_push.errors import Unauthorized
 from sse_push.event_stream import (
@@ -390,6 +392,16 @@ class OwnTransport(asyncio.Transport):
         self.written = b""
         self.is_closed = asyncio.Event()
         self.limits: tuple[int | None, int | None] | None = None
+        self.protocol: asyncio.BaseProtocol = asyncio.Protocol()
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self.protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def is_closing(self) -> bool:
+        return self.is_closed.is_set()
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         self.written += data
@@ -408,10 +420,22 @@ class CycleOfAnotherKind(RequestResponseCycle):
     """One whose inside may be another."""
 
 
+async def no_app(_scope: object, _receive: object, _send: object) -> None:
+    """Stand where nothing is called."""
+
+
+def uvicorn_protocol(transport: OwnTransport) -> HttpToolsProtocol:
+    config = uvicorn.Config(cast("Any", no_app), http="httptools", ws="none", log_config=None)
+    protocol = HttpToolsProtocol(config, ServerState(), {})
+    protocol.connection_made(transport)
+    return protocol
+
+
 def uvicorn_cycle(
     kind: type[RequestResponseCycle] = RequestResponseCycle, http_version: str = "1.1"
 ) -> tuple[RequestResponseCycle, Scope]:
     transport = OwnTransport()
+    transport.protocol = uvicorn_protocol(transport)
     scope: Any = {"type": "http", "method": "GET", "http_version": http_version}
     cycle = kind(
         scope=scope,
@@ -486,6 +510,40 @@ async def test_what_the_hub_writes_is_framed_as_what_uvicorn_writes(service: Ser
     )
     assert transport.is_closed.is_set()
     assert transport.limits == (0, None)  # what the kernel does not take belongs into the slot
+
+
+async def test_a_further_request_of_a_streams_client_is_not_read(service: Service) -> None:
+    cycle, scope = uvicorn_cycle()
+    transport = cast("OwnTransport", cycle.transport)
+    protocol = cast("HttpToolsProtocol", transport.protocol)
+    another, _ = uvicorn_cycle()
+    protocol.cycle = another  # as uvicorn has it when two requests came in one piece
+    protocol.pipeline.append((another, cast("Any", no_app)))
+
+    service.streaming.open(scope, Grant("42"), None)
+    heard = cast("asyncio.Protocol", transport.protocol)
+    heard.data_received(b"GET /healthz HTTP/1.1\r\n\r\n")
+    heard.pause_writing()
+    was_paused = protocol.flow.write_paused
+    heard.resume_writing()
+    heard.connection_lost(None)
+
+    assert not protocol.pipeline
+    assert was_paused
+    assert not protocol.flow.write_paused
+    assert cycle.disconnected
+    assert not another.disconnected
+
+
+async def test_a_client_that_left_before_its_stream_began_is_known_to_have(
+    service: Service,
+) -> None:
+    cycle, scope = uvicorn_cycle()
+    cycle.transport.close()
+
+    service.streaming.open(scope, Grant("42"), None)
+
+    assert cycle.disconnected
 
 
 # -- the fast way: its beginning

@@ -164,7 +164,8 @@ def test_a_merchant_is_named_by_a_text_or_an_integer(value: object, expected: st
         (42.0, "42.0 (float)"),
         (float("inf"), "inf (float)"),
         (None, "None (NoneType)"),
-        (10**64, "'1" + "0" * 64 + "' (str)"),
+        (10**64, "an integer of more than 64 digits"),
+        (-(10**63), "'-1" + "0" * 63 + "' (str)"),
         (["42"], "a JSON array"),
         ({"id": 42}, "a JSON object"),
         (b"42", "b'42' (bytes)"),
@@ -178,6 +179,20 @@ def test_whatever_else_names_no_merchant(value: object, came: str) -> None:
 
     assert str(caught.value) == f"merchant_id: expected {NAME}, or an integer; came {came}"
     assert len(str(caught.value)) <= LONGEST_ERROR
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("field", ["merchant_id", "topic", "by", "data", None])
+def test_an_integer_that_python_does_not_write_out_is_refused(field: str | None, sign: int) -> None:
+    """``str`` raises for more than 4 300 digits, and pytest would call it for an argument."""
+    number = sign * 10**5000
+    value: object = number if field is None else {"merchant_id": "42", field: number}
+
+    with pytest.raises(InvalidNotification) as caught:
+        Notification.from_value(value, data_limit_bytes=LIMIT_BYTES)
+
+    came = "expected finite" if field == "data" else "came an integer of more than 64 digits"
+    assert came in str(caught.value)
 
 
 # -- notifications, as a backend posts them
@@ -254,13 +269,19 @@ def test_a_topic_is_a_name(topic: object) -> None:
     assert len(str(caught.value)) <= LONGEST_ERROR
 
 
-@pytest.mark.parametrize("by", ["x", "x" * 128, "线" * 128, "Ana & Bo <3", '"\\"', "\U0001f600"])
+@pytest.mark.parametrize(
+    "by", ["x", "x" * 128, "线" * 128, "Ana & Bo <3", '"\\"', "\U0001f600", "آنا\u200c\u200f"]
+)
 def test_a_sender_may_be_named_in_any_script(by: str) -> None:
     assert checked(by=by).by == by
 
 
 @pytest.mark.parametrize(
-    "by", ["", "x" * 129, "a\nb", "a\r", "a\0", "\x7f", "\x85", "\x9f", "\ud800", 7, True, [], {}]
+    "by",
+    [
+        *("", "x" * 129, "a\nb", "a\r", "a\0", "\x7f", "\x85", "\x9f", "\ud800", "a\u2028b"),
+        *("\u2029", "\u202a", "a\u202eb", "\u2066", "\u2069", 7, True, [], {}),
+    ],
 )
 def test_a_sender_is_printable_text(by: object) -> None:
     with pytest.raises(InvalidNotification, match=r"^by: expected 1 to 128 printable") as caught:
@@ -279,7 +300,9 @@ def test_a_sender_is_printable_text(by: object) -> None:
         ({}, "{}"),
         ([1, None, "a b"], '[1,null,"a b"]'),
         ({"a": {"b": 1.5}}, '{"a":{"b":1.5}}'),
-        ("线\n\r\u2028\x85", '"线\\n\\r\u2028\x85"'),
+        ("线\n\r\x0b", '"线\\n\\r\\u000b"'),
+        ("线\x85\u2028\u2029", '"线\\u0085\\u2028\\u2029"'),
+        ("\\u2028", '"\\\\u2028"'),
     ],
 )
 def test_data_becomes_compact_json_on_one_line(data: object, expected: str) -> None:
@@ -287,8 +310,7 @@ def test_data_becomes_compact_json_on_one_line(data: object, expected: str) -> N
 
     assert text == expected
     assert json.loads(text) == data
-    assert "\n" not in text
-    assert "\r" not in text
+    assert text.splitlines() == [text]
 
 
 @pytest.mark.parametrize("character", ["x", "é", "线", "\U0001f600"])
