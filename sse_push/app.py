@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ from sse_push.errors import (
     Forbidden,
     InvalidMerchantId,
     InvalidNotification,
+    InvalidRevocation,
     OriginNotAllowed,
     PushError,
     StreamUnavailable,
@@ -50,6 +52,7 @@ from sse_push.process import (
     stop_with_parent,
 )
 from sse_push.readiness import Board
+from sse_push.revocation import Revocation, Revocations
 from sse_push.settings import Settings
 from sse_push.stream import Appender, Follower
 from sse_push.wire import Frame
@@ -62,6 +65,8 @@ _FORM_FIELDS = 16
 """Four are ours; with some more the answer names one that is not, with many it costs too much."""
 
 _OPENAPI = Path(__file__).with_name("openapi.json").read_bytes()
+_DECIDE_S = 0.5
+"""So long a client is kept waiting while revocations are read, as after a start; then put off."""
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
 
@@ -89,12 +94,16 @@ async def events(request: Request[State]) -> Response:
     state = request.state
     state["origins"].check(request.headers)
     grant = state["gate"].authorize_subscribe(request, _only(request, "merchant_id"))
+    state["hub"].refuse_revoked(grant)
     # The header wins: the browser has been here, and the page may have been rendered long ago.
     last_event_id = request.headers.get("last-event-id") or _only(request, "last_event_id")
     if request.method == "HEAD":
         return Response(headers=event_stream.HEADERS, media_type=wire.MEDIA_TYPE)
+    is_decided = state["hub"].is_draining or await _decide(state)
     if state["hub"].is_draining:
         return _soft_answer(request, "server_stopping")
+    if not is_decided:
+        return _soft_answer(request, "not_ready")
     return state["streaming"].open(request.scope, grant, last_event_id)
 
 
@@ -119,6 +128,23 @@ async def notify(request: Request[State]) -> Response:
     notification = Notification.from_value(value, data_limit_bytes=settings.data_limit_bytes)
     require_covered(key, notification.merchant_id)
     entry_id = await request.state["appender"].append(notification)
+    return JSONResponse({"id": str(entry_id)})
+
+
+async def revoke(request: Request[State]) -> Response:
+    """POST /revoke ``{"merchant_id", "jti"?, "sub"?}`` -> 200 ``{"id": "<ms>-<seq>"}``."""
+    settings = request.state["settings"]
+    key = _authorize_backend(request)
+    _require_type(request, _JSON)
+    revocation = Revocation.from_value(parse_json(await _body(request, settings.body_limit_bytes)))
+    require_covered(key, revocation.merchant_id)
+    if not _has_tokens(request.state) and {revocation.token_id, revocation.subject} != {None}:
+        raise InvalidRevocation(
+            "expected merchant_id only: jti and sub are of tokens, and no stream here has one "
+            f"(subscribe_auth is {settings.subscribe_auth})"
+        )
+    entry_id = await request.state["appender"].append(revocation)
+    logger.info("revoked merchant_id=%s id=%s", revocation.merchant_id, entry_id)
     return JSONResponse({"id": str(entry_id)})
 
 
@@ -169,6 +195,19 @@ def _authorize_backend(request: Request[State]) -> NotifyKey | None:
     return authorize_notify(request.headers.getlist("authorization"), keys)
 
 
+def _may_decide(state: State) -> bool:
+    """Return whether it is known which tokens are revoked, where there are tokens."""
+    return not _has_tokens(state) or state["follower"].knows_revocations
+
+
+async def _decide(state: State) -> bool:
+    return not _has_tokens(state) or await state["follower"].wait_for_revocations(_DECIDE_S)
+
+
+def _has_tokens(state: State) -> bool:
+    return state["settings"].subscribe_auth == "token"
+
+
 def _only(request: Request[State], name: str) -> str | None:
     values = request.query_params.getlist(name)
     if len(values) > 1:
@@ -196,12 +235,16 @@ async def _body(request: Request[State], limit_bytes: int) -> bytes:
 
 
 def _decode(request: Request[State], body: bytes) -> object:
-    media_type = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
-    if media_type == _JSON:
+    if _require_type(request, _JSON, _FORM) == _JSON:
         return parse_json(body)
-    if media_type == _FORM:
-        return _decode_form(body)
-    raise HTTPException(415, f"expected {_JSON} or {_FORM}, came {media_type[:80]!r}")
+    return _decode_form(body)
+
+
+def _require_type(request: Request[State], *expected: str) -> str:
+    media_type = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
+    if media_type not in expected:
+        raise HTTPException(415, f"expected {' or '.join(expected)}, came {media_type[:80]!r}")
+    return media_type
 
 
 def _decode_form(body: bytes) -> dict[str, object]:
@@ -280,6 +323,7 @@ def _result(result: EntryId | PushError) -> dict[str, object]:
 _STATUSES: dict[type[PushError], tuple[int, str]] = {
     InvalidMerchantId: (400, "malformed"),
     InvalidNotification: (400, "malformed"),
+    InvalidRevocation: (400, "malformed"),
     AmbiguousCredentials: (400, "malformed"),
     Unauthorized: (401, "unauthorized"),
     Forbidden: (403, "forbidden"),
@@ -309,7 +353,7 @@ async def _on_push_error(request: Request, exc: Exception) -> Response:
     if isinstance(exc, StreamUnavailable):
         headers["Retry-After"] = str(_RETRY_AFTER_S)
         more["outcome"] = exc.outcome
-        logger.debug("notification not stored outcome=%s cause=%s", exc.outcome, exc.__cause__)
+        logger.debug("not stored outcome=%s cause=%s", exc.outcome, exc.__cause__)
     if isinstance(exc, Unauthorized):
         headers["WWW-Authenticate"] = exc.challenge
     return _error(status, code, str(exc), headers=headers, **more)
@@ -326,7 +370,9 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
     detail = exc.detail
     headers = dict(exc.headers or {})
     if exc.status_code == 404:
-        detail = "expected /events, /notify, /healthz, /readyz or /metrics, came another path"
+        detail = (
+            "expected /events, /notify, /revoke, /healthz, /readyz or /metrics, came another path"
+        )
     if exc.status_code == 405:
         # Starlette joins a set, whose order is another one in each process.
         headers["Allow"] = ", ".join(sorted(headers.get("Allow", "").split(", ")))
@@ -391,6 +437,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
             Route("/events", events),
             Route("/events", preflight, methods=["OPTIONS"]),
             Route("/notify", notify, methods=["POST"]),
+            Route("/revoke", revoke, methods=["POST"]),
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
@@ -436,6 +483,9 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
     def on_change(change: Change) -> None:
         hub.publish(change)
 
+    def on_revoked(revocation: Revocation, at: float) -> None:
+        hub.revoke(revocation, at)
+
     def on_fan_out(newest: EntryId) -> None:
         told.fan_out_begins(newest)
 
@@ -443,6 +493,7 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
         url,
         on_armed=on_armed,
         on_change=on_change,
+        on_revoked=on_revoked,
         data_limit_bytes=settings.data_limit_bytes,
         probe_interval_s=settings.probe_interval_s,
         probe_deadline_s=settings.probe_deadline_s,
@@ -463,6 +514,7 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
         pace,
         asyncio.get_running_loop(),
         encode_expiring=wire.encode_expiring,
+        revocations=Revocations(settings.revocation_lifetime_s, settings.token_leeway_s),
         on_fan_out=on_fan_out,
     )
     streaming = Streaming(
@@ -480,6 +532,7 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
         timeout_s=settings.notify_timeout_s,
         stream_max_entries=settings.stream_max_entries,
         stream_ttl_s=settings.stream_ttl_s,
+        revocation_lifetime_s=settings.revocation_lifetime_s,
     )
     errors = dict.fromkeys(
         (*(code for _, code in _STATUSES.values()), *_CODES.values(), "error"), 0
@@ -512,8 +565,12 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
 async def _keep_board(state: State) -> None:
     """Tell the other workers, and Prometheus, how this one is."""
     step_s = min(_BOARD_INTERVAL_S, state["settings"].probe_interval_s)
+    decided_at = -math.inf
     while True:
-        state["board"].write(state["follower"].probe_age_s)
+        if _may_decide(state):
+            decided_at = time.monotonic()
+        undecided_s = time.monotonic() - decided_at
+        state["board"].write(max(state["follower"].probe_age_s, undecided_s))
         due_at = time.monotonic() + step_s
         await asyncio.sleep(step_s)
         state["metrics"].tick(max(0.0, time.monotonic() - due_at))

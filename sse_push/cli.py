@@ -169,14 +169,26 @@ def notify(
             body["data"] = json.loads(data)
         except ValueError as exc:
             raise click.BadParameter(f"expected JSON, came {data!r}", param_hint="--data") from exc
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    try:
-        answer = httpx.post(f"{url.rstrip('/')}/notify", json=body, headers=headers, timeout=10)
-    except (httpx.TransportError, httpx.InvalidURL) as exc:
-        raise PushError(f"expected the service at {url}, came: {exc}") from exc
-    if answer.status_code != 200:
-        raise PushError(f"{url} answered {answer.status_code}: {answer.text[:500]}")
-    click.echo(answer.json()["id"])
+    click.echo(_post(url, "/notify", body, key))
+    return 0
+
+
+@main.command()
+@click.argument("merchant_id", metavar="MERCHANT")
+@click.option("--jti", help="only the token with this ID")
+@click.option("--sub", help="only the tokens of this subject")
+@click.option("--url", default=_URL, show_default=True, help="where the service is")
+@click.option("--key", envvar=KEY_VARIABLE, help="a key of notify_keys")
+def revoke(*, merchant_id: str, jti: str | None, sub: str | None, url: str, key: str | None) -> int:
+    """End the streams of MERCHANT, and refuse the tokens that they were opened with.
+
+    Prints the ID of the revocation. A token that is issued in a later second is let in.
+
+    \b
+    Example:
+      sse-push revoke 42 --sub user-7
+    """
+    click.echo(_post(url, "/revoke", {"merchant_id": merchant_id, "jti": jti, "sub": sub}, key))
     return 0
 
 
@@ -242,6 +254,19 @@ def token(*, merchants: tuple[str, ...], expires_in: str, sub: str | None, jti: 
         )
     )
     return 0
+
+
+def _post(url: str, path: str, body: dict[str, object], key: str | None) -> str:
+    """Return the ID of what Redis has stored for a backend."""
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    try:
+        answer = httpx.post(f"{url.rstrip('/')}{path}", json=body, headers=headers, timeout=10)
+    except (httpx.TransportError, httpx.InvalidURL) as exc:
+        raise PushError(f"expected the service at {url}, came: {exc}") from exc
+    if answer.status_code != 200:
+        raise PushError(f"{url} answered {answer.status_code}: {answer.text[:500]}")
+    entry_id: str = answer.json()["id"]
+    return entry_id
 
 
 def _seconds(text: str) -> int:

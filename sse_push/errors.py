@@ -22,6 +22,10 @@ class InvalidNotification(PushError):
     """A notification is not one; the text says what was expected and what came."""
 
 
+class InvalidRevocation(PushError):
+    """A revocation is not one; the text says what was expected and what came."""
+
+
 class TooLarge(PushError):
     """Something is over a limit of ``Settings``; the text names the limit."""
 

@@ -44,7 +44,7 @@ HEADERS = {
 SOFT_ANSWER_HEADER = "X-Sse-Push-Soft-Answer"
 """Marks a 200 that serves nothing, for monitoring; nginx sets it on its own as well."""
 
-SOFT_ANSWER_REASONS = ("server_stopping",)
+SOFT_ANSWER_REASONS = ("server_stopping", "not_ready")
 """Why the service itself gives one."""
 
 SEND_SCOPE_KEY = "sse_push.send"
@@ -150,6 +150,9 @@ class Streaming:
         _claim(cycle)
         return TransportStream(self, grant, last_event_id, cycle)
 
+
+_REVOKED_GRACE_S = 0.5
+"""What a client whose grant is revoked has not taken after this, it does not get."""
 
 _PROCESS_ID = secrets.token_hex(4)
 _connection_numbers = itertools.count(1)
@@ -274,7 +277,8 @@ class TransportStream(Response):
         self._flow = cycle.flow
         self._write = cycle.transport.write
         self._subscription: Subscription[Frame] | None = None
-        self._expires_at = math.inf
+        self._cut_at = math.inf
+        """What the client has not taken until then, by the event loop's clock, it does not get."""
         self._end_reason: EndReason | None = None
         self._is_open = False
         """The first bytes are out, and nothing of ours waits in ``send``."""
@@ -284,7 +288,7 @@ class TransportStream(Response):
         """Stream until the client leaves or ``end`` is called."""
         hub = self._streaming.hub
         self._subscription = hub.subscribe(self._grant, self)
-        self._expires_at = self._subscription.expires_at
+        self._cut_at = self._subscription.expires_at
         beginning = _Beginning(self._streaming, self._subscription, self._last_event_id)
         try:
             self._bound_buffers()
@@ -317,16 +321,18 @@ class TransportStream(Response):
     def end(self, reason: EndReason) -> None:
         """Complete the response with a goodbye, or cut off a client that takes no bytes."""
         self._end_reason = reason
+        loop = asyncio.get_running_loop()
+        if reason is EndReason.REVOKED:
+            self._cut_at = min(self._cut_at, loop.time() + _REVOKED_GRACE_S)
         if reason is EndReason.STALLED:
             logger.debug("client takes no bytes merchant_id=%s", self._grant.merchant_id)
             self._cycle.transport.abort()
         elif self._is_open or self._task is not None:
             self._is_open = False
             self._start(self._finish(reason), "finish")
-        elif reason is EndReason.TOKEN_EXPIRED:
+        elif reason in (EndReason.TOKEN_EXPIRED, EndReason.REVOKED):
             # The first bytes are being written, and _opened comes next, or it is too late for it.
-            loop = asyncio.get_running_loop()
-            loop.call_at(self._expires_at, self._cycle.transport.abort)
+            loop.call_at(self._cut_at, self._cycle.transport.abort)
         # else: _opened comes next
 
     def _opened(self) -> None:
@@ -362,8 +368,7 @@ class TransportStream(Response):
     async def _finish(self, reason: EndReason) -> None:
         goodbye = encode_goodbye(reason.value, self._streaming.jittered_retry_ms())
         loop = asyncio.get_running_loop()
-        # What the client has not taken when its token expires, it does not get.
-        deadline = min(loop.time() + self._streaming.send_timeout_s, self._expires_at)
+        deadline = min(loop.time() + self._streaming.send_timeout_s, self._cut_at)
         try:
             async with asyncio.timeout_at(deadline):
                 await self._send(goodbye, more_body=False)
@@ -405,6 +410,7 @@ class PortableStream(EventSourceResponse):
         self._grant = grant
         self._last_event_id = last_event_id
         self._subscription: Subscription[Frame] | None = None
+        self._cut: asyncio.Timeout | None = None
         self._end_reason: EndReason | None = None
         self._frame: Frame | None = None
         self._is_waiting = False
@@ -416,9 +422,10 @@ class PortableStream(EventSourceResponse):
         # Here and not in the generator, which never starts if the client leaves at once.
         self._subscription = hub.subscribe(self._grant, self)
         expires_at = self._subscription.expires_at
+        # What the client has not taken when its token expires, it does not get.
+        self._cut = asyncio.timeout_at(None if expires_at == math.inf else expires_at)
         try:
-            # What the client has not taken when its token expires, it does not get.
-            async with asyncio.timeout_at(None if expires_at == math.inf else expires_at):
+            async with self._cut:
                 await super().__call__(scope, receive, send)
         except SendTimeoutError:
             logger.debug("client takes no bytes merchant_id=%s", self._grant.merchant_id)
@@ -441,6 +448,10 @@ class PortableStream(EventSourceResponse):
         """Let the generator say goodbye and return."""
         self._end_reason = reason
         self._changed.set()
+        if reason is EndReason.REVOKED and self._cut is not None and not self._cut.expired():
+            cut_at = asyncio.get_running_loop().time() + _REVOKED_GRACE_S
+            at = self._cut.when()
+            self._cut.reschedule(cut_at if at is None else min(at, cut_at))
 
     async def _events(self) -> AsyncGenerator[bytes]:
         assert self._subscription is not None, "iterated after it was called"

@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
+from sse_push.errors import Unauthorized
 from sse_push.expiry import Expiries, Expiry
 from sse_push.grant import Grant
 from sse_push.notification import Change, EntryId
 from sse_push.refresh import Pending, Reason, Refresh, in_order, keep
+from sse_push.revocation import Revocation, Revocations
 from sse_push.timer_wheel import Clock, Timer, TimerWheel
 
 
@@ -31,6 +33,7 @@ class EndReason(enum.Enum):
     CONNECTION_AGE = "connection_age"
     SERVER_STOPPING = "server_stopping"
     TOKEN_EXPIRED = "token_expired"  # noqa: S105 (no password)
+    REVOKED = "revoked"
     FAILED = "failed"
     """An error of ours, which the log has; the browser comes back."""
 
@@ -228,6 +231,9 @@ _ENDS_PER_S = 100.0
 
 _DRAIN_STEP_S = 0.05
 
+_FORGET_INTERVAL_S = 60.0
+"""A revocation is remembered for so long after it has lost its meaning, at most."""
+
 
 class Hub(Generic[FrameT]):
     """All subscriptions of this process.
@@ -249,6 +255,7 @@ class Hub(Generic[FrameT]):
         *,
         encode_expiring: Callable[[int], FrameT] | None = None,
         chance: random.Random | None = None,
+        revocations: Revocations | None = None,
         wall_clock: Callable[[], float] = time.time,
         on_fan_out: Callable[[EntryId], None] | None = None,
     ) -> None:
@@ -274,6 +281,8 @@ class Hub(Generic[FrameT]):
             clock,
             wall_clock,
         )
+        self._revocations = Revocations() if revocations is None else revocations
+        self._forgetting: Timer | None = None
         self._count = 0
         self.tally = HubTally()
         self.is_draining = False
@@ -293,8 +302,13 @@ class Hub(Generic[FrameT]):
         """Give a connection its place, before anything is awaited on its behalf.
 
         What is published from now on waits in its slot until ``admit``. It ends when its grant
-        expires, or before that.
+        expires or is revoked, or before that.
+
+        Raises:
+            Unauthorized: it is revoked. That is looked up here, in one step with taking the place,
+                so that a revocation comes before both or after both.
         """
+        self.refuse_revoked(grant)
         merchant_id = grant.merchant_id
         merchant = self._merchants.get(merchant_id)
         is_first = merchant is None
@@ -419,6 +433,52 @@ class Hub(Generic[FrameT]):
         del waiting[-most:]
         if waiting:
             self._clock.call_later(_DRAIN_STEP_S, lambda: self._end_some(waiting, most))
+
+    # -- revocations
+
+    def revoke(self, revocation: Revocation, at: float) -> None:
+        """Refuse what a revocation covers from now on, and end what is here of it.
+
+        ``at``: when it was said, in seconds since 1970. One that is told again ends nothing: who
+        came after it, and was let in, stays.
+        """
+        if not self._revocations.add(revocation, at):
+            return
+        if self._forgetting is None:
+            self._forget_later()
+        merchant = self._merchants.get(revocation.merchant_id)
+        if merchant is not None:
+            covers = self._revocations.covers
+            self._end_revoked([each for each in merchant.subscriptions if covers(each.grant)])
+
+    def refuse_revoked(self, grant: Grant) -> None:
+        """Refuse a grant by a token that was revoked; one without a token is decided each time.
+
+        Raises:
+            Unauthorized: it is revoked.
+        """
+        if grant.expires_at is not None and self._revocations.covers(grant):
+            raise Unauthorized(
+                "expected a token that was not revoked", 'Bearer error="invalid_token"'
+            )
+
+    def _end_revoked(self, waiting: list[Subscription[FrameT]]) -> None:
+        """End them for one slice, and go on after the next."""
+        deadline = self._clock.time() + _SLICE_S
+        while waiting:
+            self.end(waiting.pop(), EndReason.REVOKED)
+            if self._clock.time() >= deadline and waiting:
+                self._clock.call_soon(lambda: self._end_revoked(waiting))
+                return
+
+    def _forget_later(self) -> None:
+        self._forgetting = self._clock.call_later(_FORGET_INTERVAL_S, self._forget)
+
+    def _forget(self) -> None:
+        self._forgetting = None
+        self._revocations.forget()
+        if self._revocations:
+            self._forget_later()
 
     # -- changes
 

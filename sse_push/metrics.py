@@ -88,7 +88,9 @@ SERIES: dict[str, Series] = {
         "histogram", "age of the newest entry when its fan-out begins, by the clock of Redis"
     ),
     "sse_push_probe_age_seconds": Series(
-        "gauge", "time since Redis announced a write of ours, in the worst worker; +Inf: never"
+        "gauge",
+        "time since Redis announced a write of ours and it was known which tokens are revoked, "
+        "in the worst worker; +Inf: never",
     ),
     "sse_push_tail_reconnects_total": Series("counter", "tracked connections that were made anew"),
     "sse_push_resyncs_total": Series(

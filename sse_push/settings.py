@@ -108,8 +108,8 @@ class Settings(BaseSettings):
     )
     notify_keys: NotifyKeys | None = Field(
         None,
-        description="bearer keys that may notify, comma-separated, each with the merchants that "
-        "it is for, if not all: `KEY 42 shop-*`; `none`: anyone. Must be said",
+        description="bearer keys that may notify and revoke, comma-separated, each with the "
+        "merchants that it is for, if not all: `KEY 42 shop-*`; `none`: anyone. Must be said",
     )
     token_keys: TokenSecrets = Field(
         (),
@@ -207,13 +207,16 @@ class Settings(BaseSettings):
     )
 
     notify_timeout_s: float = Field(
-        3.0, ge=0.1, le=60, description="`POST /notify` is answered within this"
+        3.0, ge=0.1, le=60, description="`POST /notify` and `/revoke` are answered within this"
     )
     notify_max_items: int = Field(
         1000, ge=1, le=10_000, description="notifications in one JSON array"
     )
     body_limit_bytes: int = Field(
-        1_048_576, ge=1024, le=67_108_864, description="body of `POST /notify`; nginx must agree"
+        1_048_576,
+        ge=1024,
+        le=67_108_864,
+        description="body of `POST /notify` and `/revoke`; nginx must agree",
     )
     data_limit_bytes: int = Field(
         8192, ge=0, le=1_048_576, description="`data` of one notification, as compact JSON"
@@ -350,6 +353,15 @@ class Settings(BaseSettings):
                 "(token_cookie, subscribe_auth=header)",
             ),
         ]
+
+    @property
+    def revocation_lifetime_s(self) -> float:
+        """Seconds after which no token is left that a revocation could cover.
+
+        A token without ``iat`` may expire a leeway later than its lifetime allows, and the clock
+        that says when it was revoked is another one.
+        """
+        return self.token_max_lifetime_s + 2 * self.token_leeway_s
 
     @classmethod
     def load(cls, **flags: object) -> Self:

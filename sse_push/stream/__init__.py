@@ -1,4 +1,4 @@
-"""The merchants' Redis streams: adding entries, and being told by Redis that one has changed.
+"""The Redis streams: adding entries, and being told by Redis that one has changed.
 
 The only package, beside ``embedded``, that knows Redis. Does not know who listens, nor how.
 
@@ -7,11 +7,15 @@ key                             type         what
 ==============================  ===========  =====================================================
 ``sse_push:{<merchant_id>}``    stream       an entry per notification; fields ``topic``, ``data``
                                              (JSON text) and ``by``, each optional, others ignored
+``sse_push:revocations``        stream       an entry per revocation, its ID the time; fields
+                                             ``merchant_id``, ``jti`` and ``sub``, the last two
+                                             optional, others ignored
 ``sse_push:probe:<process>``    string       written by each process, to see its own write announced
 ==============================  ===========  =====================================================
 
-The stream is a public contract: a backend may XADD to it (ID ``*``) in MULTI or Lua and never call
-HTTP. The braces make it one slot of a cluster.
+A merchant's stream is a public contract: a backend may XADD to it (ID ``*``) in MULTI or Lua and
+never call HTTP. The braces make it one slot of a cluster. Revocations are trimmed by time, so that
+none goes before the last token that it covers has expired.
 
 https://redis.io/docs/latest/develop/reference/client-side-caching/
 """

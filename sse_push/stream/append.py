@@ -1,4 +1,4 @@
-"""Adding notifications to their merchants' streams.
+"""Adding notifications to their merchants' streams, and revocations to theirs.
 
 Knows when a command was certainly not executed. Does not know who listens.
 """
@@ -11,15 +11,22 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from sse_push.errors import Outcome, StreamUnavailable
 from sse_push.notification import EntryId, Notification
+from sse_push.revocation import Revocation
 from sse_push.stream.connection import connection_pool, read_reply, send_commands
-from sse_push.stream.contract import Command, append_command, parse_entry_id, stream_key
+from sse_push.stream.contract import (
+    Command,
+    append_command,
+    parse_entry_id,
+    revoke_commands,
+    stream_key,
+)
 
 _APPENDS_AT_ONCE = 512
 _APPENDS_WAITING = 20_000
@@ -28,6 +35,10 @@ _EXPIRE_SHARE = 0.1
 """EXPIRE goes along once in this share of the lifetime, not with each XADD: Redis announces it."""
 
 _EXPIRES_REMEMBERED = 50_000
+
+
+Said = Notification | Revocation
+"""What a backend says, and a stream keeps."""
 
 
 @dataclass(slots=True)
@@ -45,14 +56,14 @@ class AppendTally:
 
 
 class _Waiting(NamedTuple):
-    """A notification on its way into Redis."""
+    """What is on its way into Redis."""
 
-    notification: Notification
+    said: Said
     entry_id: asyncio.Future[EntryId]
 
 
 class Appender:
-    """Add notifications to their merchants' streams, all that are waiting in one round trip.
+    """Add what backends say to its stream, all that is waiting in one round trip.
 
     While one pipeline is on its way, whatever arrives waits for the next: group commit. At most
     one is on its way, so that after a timeout it is known of all others that they were not sent.
@@ -65,12 +76,14 @@ class Appender:
         timeout_s: float,
         stream_max_entries: int,
         stream_ttl_s: float,
+        revocation_lifetime_s: float,
     ) -> None:
         self._pool = connection_pool(url, connect_timeout_s=timeout_s, name="append")
         self._connection: AbstractConnection = self._pool.make_connection()
         self._timeout_s = timeout_s
         self._max_entries = stream_max_entries
         self._ttl_s = stream_ttl_s
+        self._revocation_lifetime_s = revocation_lifetime_s
         self._queue: deque[_Waiting] = deque()
         self._sent: frozenset[asyncio.Future[EntryId]] = frozenset()
         self._arrived = asyncio.Event()
@@ -88,32 +101,30 @@ class Appender:
         finally:
             await self._connection.disconnect(nowait=True)
 
-    async def append(self, notification: Notification) -> EntryId:
-        """Add one notification and return its entry's ID once Redis has it.
+    async def append(self, said: Said) -> EntryId:
+        """Add one notification, or revocation, and return its entry's ID once Redis has it.
 
         Raises:
             StreamUnavailable: Redis did not take it in time; ``outcome`` says what is known.
 
         https://redis.io/docs/latest/commands/xadd/
         """
-        (result,) = await self.append_all([notification])
+        (result,) = await self.append_all([said])
         if isinstance(result, StreamUnavailable):
             raise result
         return result
 
-    async def append_all(
-        self, notifications: Sequence[Notification]
-    ) -> list[EntryId | StreamUnavailable]:
+    async def append_all(self, all_said: Sequence[Said]) -> list[EntryId | StreamUnavailable]:
         """Add several at once; each has its own result, in their order."""
-        if len(self._queue) + len(notifications) > _APPENDS_WAITING:
+        if len(self._queue) + len(all_said) > _APPENDS_WAITING:
             refusal = StreamUnavailable(
                 f"expected fewer than {_APPENDS_WAITING} notifications waiting for Redis"
             )
-            refused: list[EntryId | StreamUnavailable] = [refusal for _ in notifications]
-            self.tally.add(refused)
+            refused: list[EntryId | StreamUnavailable] = [refusal for _ in all_said]
+            self._count(all_said, refused)
             return refused
         create_future = asyncio.get_running_loop().create_future
-        waiting = [_Waiting(notification, create_future()) for notification in notifications]
+        waiting = [_Waiting(said, create_future()) for said in all_said]
         self._queue.extend(waiting)
         self._arrived.set()
         futures = [each.entry_id for each in waiting]
@@ -121,11 +132,17 @@ class Appender:
             if futures:
                 await asyncio.wait(futures, timeout=self._timeout_s)
             results = [self._result(future) for future in futures]
-            self.tally.add(results)
+            self._count(all_said, results)
             return results
         finally:
             for future in futures:
                 future.cancel()  # withdraws what is still in the queue
+
+    def _count(
+        self, all_said: Sequence[Said], results: Sequence[EntryId | StreamUnavailable]
+    ) -> None:
+        pairs = zip(all_said, results, strict=True)
+        self.tally.add([result for said, result in pairs if isinstance(said, Notification)])
 
     def _result(self, future: asyncio.Future[EntryId]) -> EntryId | StreamUnavailable:
         if not future.done():
@@ -148,15 +165,18 @@ class Appender:
 
     async def _commit(self, batch: list[_Waiting]) -> None:
         connection = self._connection
+        now_s = math.nan
         try:
             await self._connect(connection)
+            if any(isinstance(waiting.said, Revocation) for waiting in batch):
+                now_s = await self._ask_time(connection)
         except (RedisError, OSError) as exc:  # TimeoutError is an OSError
             await connection.disconnect(nowait=True)
             _refuse(batch, "there is no connection to Redis", exc, "not_published")
             return
         # Whoever gave up while we connected was told that nothing was published.
         batch = [waiting for waiting in batch if not waiting.entry_id.done()]
-        commands, takers = self._commands(batch)
+        commands, takers = self._commands(batch, now_s)
         self._sent = frozenset(each.entry_id for each in batch)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -165,7 +185,7 @@ class Appender:
                     reply = await read_reply(connection)
                     if isinstance(taker, _Waiting):
                         _settle(taker, reply)
-                    elif reply == 1:
+                    elif reply == 1 and taker is not None:
                         self._remember_expire(taker)
         except (RedisError, OSError) as exc:
             await connection.disconnect(nowait=True)
@@ -179,14 +199,35 @@ class Appender:
         async with asyncio.timeout(self._timeout_s):
             await connection.connect()
 
-    def _commands(self, batch: list[_Waiting]) -> tuple[list[Command], list[_Waiting | str]]:
+    async def _ask_time(self, connection: AbstractConnection) -> float:
+        """Return Redis's own time, in seconds since 1970; if it refuses, 0, which trims nothing.
+
+        https://redis.io/docs/latest/commands/time/
+        """
+        async with asyncio.timeout(self._timeout_s):
+            await send_commands(connection, [("TIME",)])
+            reply = await read_reply(connection)
+        if isinstance(reply, Exception):
+            return 0.0
+        seconds, microseconds = cast("list[bytes]", reply)
+        return int(seconds) + int(microseconds) / 1_000_000
+
+    def _commands(
+        self, batch: list[_Waiting], now_s: float
+    ) -> tuple[list[Command], list[_Waiting | str | None]]:
         """Return the commands, and for each who wants its answer; a merchant's own is EXPIRE's."""
         commands: list[Command] = []
-        takers: list[_Waiting | str] = []
+        takers: list[_Waiting | str | None] = []
         expiring: set[str] = set()
         now = time.monotonic()
         for waiting in batch:
-            notification = waiting.notification
+            if isinstance(waiting.said, Revocation):
+                commands += revoke_commands(
+                    waiting.said, now_s=now_s, lifetime_s=self._revocation_lifetime_s
+                )
+                takers += [waiting, None]
+                continue
+            notification = waiting.said
             commands.append(append_command(notification, max_entries=self._max_entries))
             takers.append(waiting)
             merchant_id = notification.merchant_id

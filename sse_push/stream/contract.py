@@ -1,19 +1,30 @@
-"""The public contract of a merchant's stream: its key, its entries, as Redis has them.
+"""The streams as Redis has them: their keys, their entries, the commands that read and add.
 
 Knows keys and replies. Does not know connections.
 """
 
 from __future__ import annotations
 
+import logging
+import math
 from typing import cast
 
+from sse_push.errors import InvalidRevocation
 from sse_push.notification import Entry, EntryId, Notification
+from sse_push.revocation import Revocation
+from sse_push.stream.revocations import PAGE_ENTRIES, RevocationEntry
 from sse_push.stream.tail import NEW_ENTRIES, Read
+
+logger = logging.getLogger(__name__)
 
 Command = tuple[str | bytes | int, ...]
 
 _KEY_PREFIX = "sse_push:{"
 PROBE_PREFIX = "sse_push:probe:"
+REVOCATIONS_KEY = "sse_push:revocations"
+
+_KEPT_LONGER_S = 60
+"""An entry that is not needed any more may be there; one that is needed may not be gone."""
 
 
 def stream_key(merchant_id: str) -> str:
@@ -51,6 +62,32 @@ def append_command(notification: Notification, *, max_entries: int) -> Command:
     return ("XADD", key, "MAXLEN", "~", max_entries, "*", *fields)
 
 
+def revoke_commands(
+    revocation: Revocation, *, now_s: float, lifetime_s: float
+) -> tuple[Command, Command]:
+    """Return the commands that add a revocation, and let go of those that nobody needs any more.
+
+    ``now_s`` is the time by Redis's own clock, which numbers the entries.
+
+    https://redis.io/docs/latest/commands/xadd/
+    """
+    fields = (text for pair in revocation.to_fields().items() for text in pair)
+    oldest_ms = max(0, math.floor((now_s - lifetime_s) * 1000))
+    return (
+        ("XADD", REVOCATIONS_KEY, "MINID", "~", oldest_ms, "*", *fields),
+        ("EXPIRE", REVOCATIONS_KEY, math.ceil(lifetime_s + _KEPT_LONGER_S)),
+    )
+
+
+def read_revocations_command(start: EntryId | None) -> Command:
+    """Return the command that reads revocations from an entry, inclusive; None: from the first.
+
+    https://redis.io/docs/latest/commands/xrange/
+    """
+    first = "-" if start is None else str(start)
+    return ("XRANGE", REVOCATIONS_KEY, first, "+", "COUNT", PAGE_ENTRIES)
+
+
 def parse_entry_id(raw: bytes) -> EntryId:
     """Return an ID that Redis sent."""
     ms, _, seq = raw.partition(b"-")
@@ -72,3 +109,21 @@ def parse_entries(merchant_id: str, reply: object, *, data_limit_bytes: int) -> 
         )
         for entry_id, fields in cast("list[tuple[bytes, list[bytes]]]", reply)
     ]
+
+
+def parse_revocations(reply: object) -> list[RevocationEntry] | None:
+    """Return the entries of a reply to a read, oldest first; None if it is an error."""
+    if isinstance(reply, Exception):
+        return None
+    return [
+        RevocationEntry(parse_entry_id(entry_id), _parse_revocation(fields))
+        for entry_id, fields in cast("list[tuple[bytes, list[bytes]]]", reply)
+    ]
+
+
+def _parse_revocation(fields: list[bytes]) -> Revocation | None:
+    try:
+        return Revocation.from_fields(dict(zip(fields[::2], fields[1::2], strict=True)))
+    except InvalidRevocation as exc:
+        logger.warning("a revocation that is none is ignored cause=%s", exc)
+        return None

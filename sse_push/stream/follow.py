@@ -7,6 +7,7 @@ decided in ``tail``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -23,6 +24,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
 from sse_push.notification import Change, Entry, EntryId
+from sse_push.revocation import Revocation
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
@@ -33,11 +35,15 @@ from sse_push.stream.connection import (
 )
 from sse_push.stream.contract import (
     PROBE_PREFIX,
+    REVOCATIONS_KEY,
     Command,
     merchant_of,
     parse_entries,
+    parse_revocations,
     read_command,
+    read_revocations_command,
 )
+from sse_push.stream.revocations import RevocationTail
 from sse_push.stream.tail import Read, Tail, TailTally, Watch, entries_between
 
 logger = logging.getLogger(__name__)
@@ -75,10 +81,11 @@ class FollowTally:
 
 
 class Follower:
-    """Follow the streams of all merchants that somebody listens to, over one tracked connection.
+    """Follow the streams of all merchants that somebody listens to, and that of revocations.
 
-    ``watch`` and ``unwatch`` may be called at any time; what is found is told to the callbacks of
-    ``Tail``. A lost connection is made anew for ever, and all streams are read again then.
+    All over one tracked connection. ``watch`` and ``unwatch`` may be called at any time; what is
+    found is told to the callbacks of ``Tail`` and ``RevocationTail``. A lost connection is made
+    anew for ever, and all streams are read again then.
 
     https://redis.io/docs/latest/commands/client-tracking/
     """
@@ -89,12 +96,17 @@ class Follower:
         *,
         on_armed: Callable[[str, EntryId | None], None],
         on_change: Callable[[Change], None],
+        on_revoked: Callable[[Revocation, float], None],
         data_limit_bytes: int,
         probe_interval_s: float,
         probe_deadline_s: float,
         deaf_limit_s: float,
     ) -> None:
         self._tail = Tail(on_armed, on_change)
+        self._revocations = RevocationTail(on_revoked)
+        self._revocations_read_at = -math.inf
+        self._has_revocations = asyncio.Event()
+        """Set while we are connected, and have read them to their end on this connection."""
         self.tally = FollowTally(self._tail.tally)
         self._data_limit_bytes = data_limit_bytes
         self._probe_interval_s = probe_interval_s
@@ -121,6 +133,25 @@ class Follower:
     def probe_age_s(self) -> float:
         """Seconds since a write of ours came back announced; infinite if none ever did."""
         return time.monotonic() - self._probed_at
+
+    @property
+    def knows_revocations(self) -> bool:
+        """Whether every revocation was told that Redis had taken until lately.
+
+        That is proved by a write of ours that was announced, or, while Redis takes none, by
+        having read them; no longer ago than ``probe_deadline_s``.
+        """
+        read_age_s = time.monotonic() - self._revocations_read_at
+        age_s = min(self.probe_age_s, read_age_s)
+        return self._has_revocations.is_set() and age_s <= self._probe_deadline_s
+
+    async def wait_for_revocations(self, timeout_s: float) -> bool:
+        """Return ``knows_revocations``, after a moment if they are just being read."""
+        if not self._has_revocations.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._has_revocations.wait()
+        return self.knows_revocations
 
     @property
     def redis_time_s(self) -> float:
@@ -209,6 +240,7 @@ class Follower:
             self._is_connected = True
             self.tally.reconnects += self._server_id != b""
             self._tail.connected(has_history=server_id == self._server_id)
+            self._revocations.connected()
             self._server_id = server_id
             self._wanted.set()
             await _until_one_fails(
@@ -216,6 +248,7 @@ class Follower:
             )
         finally:
             self._is_connected = False
+            self._has_revocations.clear()
             await connection.disconnect(nowait=True)
             self._abandon_requests()
 
@@ -241,12 +274,15 @@ class Follower:
     def _announced(self, announcement: Announcement) -> None:
         if announcement.keys is None:
             self._tail.announced(None)
+            self._revocations.mark()
         for key in announcement.keys or ():
             merchant_id = merchant_of(key)
             if merchant_id is not None:
                 self._tail.announced(merchant_id)
             elif key == self._probe_key.encode():
                 self._probe_announced.set()
+            elif key == REVOCATIONS_KEY.encode():
+                self._revocations.mark()
         self._wanted.set()
 
     async def _send(self, connection: AbstractConnection) -> None:
@@ -261,6 +297,9 @@ class Follower:
 
     def _take(self) -> list[tuple[Command, OnReply]]:
         batch = [self._requests.popleft() for _ in range(min(len(self._requests), _READS_AT_ONCE))]
+        begin = self._revocations.begin_read()
+        if begin is not None:
+            batch.append((read_revocations_command(*begin), self._take_revocations))
         for watch, read in self._tail.reads(_READS_AT_ONCE):
             batch.append((read_command(read), self._taker(watch)))
         return batch
@@ -278,6 +317,23 @@ class Follower:
                 self._wanted.set()
 
         return on_reply
+
+    def _take_revocations(self, reply: object) -> None:
+        if isinstance(reply, RedisConnectionError):
+            return  # the next connection reads them again
+        entries = parse_revocations(reply)
+        if entries is None:
+            if not self._revocations.is_refused:
+                logger.warning("revocations can't be read cause=%s", reply)
+            self._revocations.refused()
+        else:
+            self._revocations.answered(entries)
+            self._revocations_read_at = time.monotonic()
+        if self._revocations.is_complete:
+            self._has_revocations.set()
+        else:
+            self._has_revocations.clear()
+        self._wanted.set()
 
     async def _ask(self, command: Command) -> object:
         """Send one command on the tracked connection; a lost connection is an answer too."""
@@ -307,6 +363,8 @@ class Follower:
                 raise ProbeLost(text) from exc
             except ResponseError as exc:
                 # Redis is there but takes no writes (full, read only): the tail itself is well.
+                self._revocations.mark()  # nothing has proved that one would be announced
+                self._wanted.set()
                 if self._refused_at is None:
                     self._refused_at = time.monotonic()
                     logger.warning("redis takes no writes cause=%s", exc)
@@ -351,9 +409,12 @@ class Follower:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
-            self._tail.sweep(1 / _SWEEP_STEPS)
-            self._wanted.set()
+            for steps_left in reversed(range(_SWEEP_STEPS)):
+                await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
+                self._tail.sweep(1 / _SWEEP_STEPS)
+                if steps_left == 0 or not self._revocations.is_complete:
+                    self._revocations.mark()
+                self._wanted.set()
 
 
 async def _until_one_fails(*works: Coroutine[None, None, None]) -> None:

@@ -18,7 +18,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 LINE = next(line for line in README.splitlines() if line.startswith("ACL SETUSER "))
 RIGHTS = re.findall(r"\+\S+", LINE)
 NEEDED_NOT_TO_WORK_BUT = {
-    "+time": "to know the age of an entry when the two clocks differ",
+    "+time": "to know the age of an entry when the two clocks differ, and which revocation is old",
     "+expire": "to give streams an end",
 }
 
@@ -49,6 +49,9 @@ async def test_the_service_runs_with_exactly_these_rights(guarded: Redis, tmp_pa
             await stream.next("refresh")
             told = await publisher.notify("42")
             refresh = await stream.next("refresh", 2)
+            revoked = await publisher.client.post("/revoke", json={"merchant_id": "42"})
+            await stream.next("goodbye")
+        revocations_live_s = int(guarded.cli("TTL", "sse_push:revocations"))
         lifetime_s = int(guarded.cli("TTL", "sse_push:{42}"))
     finally:
         await publisher.close()
@@ -56,6 +59,8 @@ async def test_the_service_runs_with_exactly_these_rights(guarded: Redis, tmp_pa
 
     assert refresh.id == told
     assert lifetime_s > 0
+    assert revoked.status_code == 200
+    assert revocations_live_s > 0
     assert status == 0
     service.assert_no_errors()
     assert "level=warning" not in service.log, service.log
@@ -73,12 +78,19 @@ async def test_without_any_of_them_something_fails_and_is_told(
         url,
         on_armed=armed.__setitem__,
         on_change=changes.append,
+        on_revoked=lambda _revocation, _at: None,
         data_limit_bytes=8192,
         probe_interval_s=0.05 * SECOND,
         probe_deadline_s=0.5 * SECOND,
         deaf_limit_s=20 * SECOND,
     )
-    appender = Appender(url, timeout_s=SECOND, stream_max_entries=10, stream_ttl_s=100)
+    appender = Appender(
+        url,
+        timeout_s=SECOND,
+        stream_max_entries=10,
+        stream_ttl_s=100,
+        revocation_lifetime_s=100,
+    )
     tasks = [asyncio.create_task(follower.run()), asyncio.create_task(appender.run())]
     follower.watch(merchant)
     try:

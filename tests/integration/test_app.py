@@ -460,7 +460,8 @@ async def test_another_path_is_404_in_json(publisher: Publisher) -> None:
         404,
         {
             "error": "not_found",
-            "detail": "expected /events, /notify, /healthz, /readyz or /metrics, came another path",
+            "detail": "expected /events, /notify, /revoke, /healthz, /readyz or /metrics, "
+            "came another path",
         },
     )
 

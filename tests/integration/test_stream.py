@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import os
+import random
 import re
 import subprocess
 import time
@@ -27,6 +28,7 @@ from redis.exceptions import ResponseError
 from sse_push.embedded import embedded_server
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import Change, Entry, EntryId, Notification
+from sse_push.revocation import Revocation
 from sse_push.stream import Appender, Finding, Follower, examine
 from sse_push.stream.append import _Waiting
 from sse_push.stream.connection import (
@@ -36,11 +38,14 @@ from sse_push.stream.connection import (
     read_reply_or_announcement,
     start_tracking,
 )
-from sse_push.stream.contract import stream_key
+from sse_push.stream.contract import REVOCATIONS_KEY, revoke_commands, stream_key
 from sse_push.stream.follow import Deaf
+from sse_push.stream.revocations import PAGE_ENTRIES
 from sse_push.stream.tail import NEW_ENTRIES
 from tests.integration.programs import paused
 from tests.support import SECOND, Redis, program, until
+
+LIFETIME_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -228,14 +233,27 @@ class Followed:
     def __init__(self, url: str, probe_deadline_s: float) -> None:
         self.armed: dict[str, EntryId | None] = {}
         self.changes: list[Change] = []
+        self.revoked: list[tuple[Revocation, float]] = []
         self.follower = Follower(
             url,
             on_armed=self.armed.__setitem__,
             on_change=self.changes.append,
+            on_revoked=lambda revocation, at: self.revoked.append((revocation, at)),
             data_limit_bytes=8192,
             probe_interval_s=0.05 * SECOND,
             probe_deadline_s=probe_deadline_s,
             deaf_limit_s=2 * probe_deadline_s,
+        )
+
+    @property
+    def revoked_names(self) -> list[str]:
+        return [revocation.merchant_id for revocation, _ in self.revoked]
+
+    async def until_known(self, *names: str) -> None:
+        """Wait until these were told, and that all that there is was."""
+        await until(
+            lambda: set(names) <= set(self.revoked_names) and self.follower.knows_revocations,
+            f"{names} in {self.revoked_names}",
         )
 
     async def watch(self, *merchants: str) -> None:
@@ -856,6 +874,245 @@ async def test_a_user_that_may_not_ask_for_the_time_is_followed_all_the_same(
     assert followed.follower.redis_time_s == pytest.approx(newest.ms / 1000, abs=5 * SECOND)
 
 
+# -- the follower: revocations
+
+
+def revoke(server: Server, *names: str, at: str = "*") -> list[EntryId]:
+    """Add revocations of these merchants as one command each, all in one go."""
+    adds = "".join(f"XADD {REVOCATIONS_KEY} {at} merchant_id {name}\n" for name in names)
+    return [EntryId.parse(line) for line in server.cli(script=adds).splitlines()]
+
+
+@pytest.fixture
+def clear(server: Server) -> Server:
+    """A server without a revocation."""
+    server.cli("DEL", REVOCATIONS_KEY)
+    return server
+
+
+async def test_revocations_are_told_from_the_first_one_on_and_since_when(clear: Server) -> None:
+    ids = revoke(clear, "a", "b")
+    async with following(clear.url) as followed:
+        assert not followed.follower.knows_revocations
+        await followed.until_known("a", "b")
+        fields = ("merchant_id", "c", "jti", "t", "sub", "u", "x", "y")
+        ids += [EntryId.parse(clear.cli("XADD", REVOCATIONS_KEY, "*", *fields))]
+        await followed.until_known("c")
+
+    assert followed.revoked == [
+        (Revocation("a"), ids[0].ms / 1000),
+        (Revocation("b"), ids[1].ms / 1000),
+        (Revocation("c", "t", "u"), ids[2].ms / 1000),
+    ]
+
+
+async def test_without_any_revocation_that_is_known(clear: Server) -> None:
+    async with following(clear.url) as followed:
+        await followed.until_known()
+        revoke(clear, "a")
+        await followed.until_known("a")
+
+
+async def test_more_revocations_than_one_answer_holds_are_all_told(clear: Server) -> None:
+    names = [f"m{number}" for number in range(2 * PAGE_ENTRIES + 10)]
+    revoke(clear, *names)
+    async with following(clear.url) as followed:
+        await followed.until_known(*names)
+        more = [f"n{number}" for number in range(2 * PAGE_ENTRIES)]
+        revoke(clear, *more)
+        await followed.until_known(*more)
+
+    assert followed.revoked_names == names + more
+
+
+async def test_an_entry_that_is_no_revocation_is_passed_over(
+    clear: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    clear.cli("XADD", REVOCATIONS_KEY, "*", "jti", "t")
+    async with following(clear.url) as followed:
+        await followed.until_known()
+        revoke(clear, "a")
+        await followed.until_known("a")
+
+    assert followed.revoked_names == ["a"]
+    assert "a revocation that is none is ignored" in caplog.text
+
+
+@pytest.mark.parametrize("script", ["DEL {key}", "FLUSHALL", "XTRIM {key} MAXLEN 0"])
+async def test_when_the_stream_is_lost_what_follows_is_told_all_the_same(
+    clear: Server, script: str
+) -> None:
+    revoke(clear, "a")
+    async with following(clear.url) as followed:
+        await followed.until_known("a")
+        clear.cli(script=script.format(key=REVOCATIONS_KEY))
+        revoke(clear, "b")
+        await followed.until_known("b")
+        clear.cli("DEL", REVOCATIONS_KEY)
+        revoke(clear, "c", at="1-1")  # another history, by another clock
+        await followed.until_known("c")
+
+
+async def test_what_is_revoked_while_we_are_away_is_told_when_we_are_back(
+    mortal: Redis,
+) -> None:
+    server = Server(mortal.url)
+    revoke(server, "a")
+    async with following(mortal.url, probe_deadline_s=SECOND) as followed:
+        await followed.until_known("a")
+        mortal.cli("SAVE")
+        mortal.kill()
+        await until(lambda: not followed.follower.knows_revocations, "the loss")
+        restart(mortal)
+        revoke(server, "b")
+        await followed.until_known("b")
+
+    assert followed.revoked_names == ["a", "b"]
+
+
+async def test_while_redis_does_not_answer_nothing_is_known(mortal: Redis) -> None:
+    async with following(mortal.url, probe_deadline_s=0.5 * SECOND) as followed:
+        await followed.until_known()
+        with paused(mortal.process):
+            await until(lambda: not followed.follower.knows_revocations, "the silence")
+        await followed.until_known()
+
+
+async def test_what_was_proved_too_long_ago_is_not_known(clear: Server) -> None:
+    async with following(clear.url) as followed:
+        await followed.until_known()
+        follower = followed.follower
+        follower._probed_at = time.monotonic() - 6 * SECOND
+        assert follower.knows_revocations, "they were read lately"
+        follower._revocations_read_at = follower._probed_at
+        assert not follower.knows_revocations
+        await followed.until_known()  # the next probe
+
+
+async def test_who_asks_while_they_are_read_waits_a_moment(clear: Server) -> None:
+    revoke(clear, "a")
+    async with following(clear.url) as followed:
+        assert not followed.follower.knows_revocations
+        assert await followed.follower.wait_for_revocations(5 * SECOND)
+        assert followed.revoked_names == ["a"]
+
+
+async def test_who_asks_while_redis_is_away_waits_no_longer(mortal: Redis) -> None:
+    async with following(mortal.url, probe_deadline_s=SECOND) as followed:
+        await followed.until_known()
+        mortal.kill()
+        await until(lambda: not followed.follower.knows_revocations, "the loss")
+        began_at = time.monotonic()
+        assert not await followed.follower.wait_for_revocations(0.2)
+        took_s = time.monotonic() - began_at
+        restart(mortal)
+        assert await followed.follower.wait_for_revocations(5 * SECOND)
+
+    assert 0.2 <= took_s < 0.2 + SECOND
+
+
+async def test_while_redis_takes_no_writes_revocations_are_read_and_known(mortal: Redis) -> None:
+    """Nothing proves then that a change is announced, so they are read again and again."""
+    server = Server(mortal.url)
+    async with following(mortal.url, probe_deadline_s=0.3 * SECOND) as followed:
+        await followed.until_known()
+        await until(lambda: followed.follower.probe_age_s < SECOND, "a probe to come back")
+        mortal.cli("CONFIG", "SET", "min-replicas-to-write", "1")
+        await until(lambda: followed.follower.probe_age_s > SECOND, "an old probe")
+        is_known = followed.follower.knows_revocations
+        mortal.cli("CONFIG", "SET", "min-replicas-to-write", "0")
+        revoke(server, "a")
+        await followed.until_known("a")
+
+    assert is_known
+
+
+async def test_a_key_that_is_no_stream_is_unknown_and_said_once_and_read_when_it_is_one(
+    clear: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    clear.cli("SET", REVOCATIONS_KEY, "1")
+    async with following(clear.url) as followed:
+        await until(lambda: followed.follower._revocations.is_refused, "an error")
+        await until(lambda: followed.follower.probe_age_s < SECOND, "a probe to come back")
+        is_known = followed.follower.knows_revocations
+        clear.cli("SET", REVOCATIONS_KEY, "2")
+        await until(lambda: not followed.follower._revocations._is_dirty, "another read")
+        clear.cli("DEL", REVOCATIONS_KEY)
+        revoke(clear, "a")
+        await followed.until_known("a")
+
+    assert not is_known
+    assert caplog.text.count("revocations can't be read cause=WRONGTYPE") == 1
+
+
+async def test_an_announcement_of_another_key_means_nothing(clear: Server) -> None:
+    async with following(clear.url) as followed:
+        await followed.until_known()
+        followed.follower._announced(Announcement([b"sse_push:another"]))
+
+        assert not followed.follower._revocations._is_dirty
+        assert followed.follower.knows_revocations
+
+
+async def test_what_may_not_be_read_is_tried_again_until_it_may(mortal: Redis) -> None:
+    mortal.cli("ACL", "SETUSER", "default", "-xrange")
+    async with following(mortal.url) as followed:
+        await until(lambda: followed.follower._revocations.is_refused, "an error")
+        mortal.cli("ACL", "SETUSER", "default", "+xrange")  # which nothing announces
+        await followed.until_known()
+
+
+async def test_a_revocation_that_was_not_announced_is_found_by_the_sweep(
+    clear: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sse_push.stream.follow._SWEEP_S", 0.5 * SECOND)
+    async with following(clear.url) as followed:
+        await followed.until_known()
+        monkeypatch.setattr(followed.follower, "_announced", lambda _announcement: None)
+        revoke(clear, "a")
+        await until(lambda: followed.revoked_names == ["a"], "the sweep")
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_none_is_overlooked_whatever_becomes_of_the_stream_and_the_connection(
+    clear: Server, seed: int
+) -> None:
+    """Adds as our own appender makes them, single or many; losses, and connections killed."""
+    chance = random.Random(seed)
+    said: list[str] = []
+    lost: set[str] = set()
+
+    def add(count: int) -> None:
+        names = [f"m{len(said) + number}" for number in range(count)]
+        adds = [revoke_commands(Revocation(name), now_s=0, lifetime_s=60) for name in names]
+        clear.cli(script="\n".join(" ".join(map(str, each)) for both in adds for each in both))
+        said.extend(names)
+
+    async with following(clear.url) as followed:
+        for _ in range(60):
+            kind = chance.choices(["add", "burst", "lose", "trim", "kill"], [8, 2, 1, 1, 2])[0]
+            if kind in ("add", "burst"):
+                add(1 if kind == "add" else chance.choice([2, PAGE_ENTRIES, PAGE_ENTRIES + 1]))
+            elif kind == "kill":
+                tails = clear.clients("tail")
+                if tails:
+                    clear.cli("CLIENT", "KILL", "ID", tails[0])
+            else:
+                # Nobody could know what is lost before it was read.
+                lost.update(set(said) - set(followed.revoked_names))
+                script = "DEL {}" if kind == "lose" else "XTRIM {} MAXLEN 1"
+                clear.cli(script=script.format(REVOCATIONS_KEY))
+            await asyncio.sleep(0)
+        add(1)
+        await until(
+            lambda: (
+                set(said) - lost <= set(followed.revoked_names)
+                and followed.follower.knows_revocations
+            ),
+            "all that was said",
+        )
+
+
 # -- the appender
 
 
@@ -864,7 +1121,11 @@ class CountingAppender(Appender):
 
     def __init__(self, url: str, timeout_s: float, max_entries: int, ttl_s: float) -> None:
         super().__init__(
-            url, timeout_s=timeout_s, stream_max_entries=max_entries, stream_ttl_s=ttl_s
+            url,
+            timeout_s=timeout_s,
+            stream_max_entries=max_entries,
+            stream_ttl_s=ttl_s,
+            revocation_lifetime_s=LIFETIME_S,
         )
         self.batches: list[int] = []
 
@@ -957,6 +1218,85 @@ async def test_an_error_reply_fails_its_own_notification_only(
     assert isinstance(refused, StreamUnavailable)
     assert refused.outcome == "not_published"
     assert server.length(merchant) == 2
+
+
+async def test_a_revocation_goes_out_with_the_notifications_that_wait(
+    clear: Server, merchant: str
+) -> None:
+    async with appending(clear.url) as appender:
+        first, revoked, second = await appender.append_all(
+            [Notification(merchant), Revocation("42", "t", "u"), Notification(merchant)]
+        )
+
+    assert appender.batches == [3]
+    assert appender.tally.outcomes == {"stored": 2, "not_published": 0, "unknown": 0}
+    assert isinstance(first, EntryId)
+    assert isinstance(second, EntryId)
+    assert isinstance(revoked, EntryId)
+    assert clear.cli("XRANGE", REVOCATIONS_KEY, "-", "+").splitlines() == [
+        *(str(revoked), "merchant_id", "42", "jti", "t", "sub", "u")
+    ]
+    assert LIFETIME_S * 1000 < int(clear.cli("PTTL", REVOCATIONS_KEY)) <= LIFETIME_S * 1000 + 60_000
+    assert clear.length(merchant) == 2
+
+
+async def test_revocations_are_trimmed_by_the_time_of_redis_and_none_before_its_time(
+    clear: Server,
+) -> None:
+    seconds = int(clear.cli("TIME").splitlines()[0])
+    young_ms = int((seconds - LIFETIME_S + 30) * 1000)
+    adds = "XADD {0} {1}-* merchant_id old\n" * 500 + "XADD {0} {2}-* merchant_id young\n"
+    clear.cli(script=adds.format(REVOCATIONS_KEY, young_ms - 60_000, young_ms))
+    async with appending(clear.url) as appender:
+        newest = await appender.append(Revocation("new"))
+
+    left = clear.cli("XRANGE", REVOCATIONS_KEY, "-", "+").splitlines()
+    assert left[-6:] == [
+        f"{young_ms}-0",
+        *("merchant_id", "young"),
+        *(str(newest), "merchant_id", "new"),
+    ]
+    assert left.count("old") < 200  # approximately: whole nodes only
+
+
+async def test_if_redis_refuses_to_say_the_time_a_revocation_is_added_and_nothing_trimmed(
+    own_redis: Server, merchant: str
+) -> None:
+    own_redis.cli("DEL", REVOCATIONS_KEY)
+    own_redis.cli(script=f"XADD {REVOCATIONS_KEY} 1-* merchant_id old\n" * 500)
+    own_redis.cli("ACL", "SETUSER", "timeless", "on", ">pw", "~*", "&*", "+@all", "-time")
+    url = own_redis.url.replace("redis://", "redis://timeless:pw@")
+    async with appending(url) as appender:
+        results = await appender.append_all([Revocation("new"), Notification(merchant)])
+
+    assert [type(result) for result in results] == [EntryId, EntryId]
+    assert own_redis.cli("XLEN", REVOCATIONS_KEY) == "501"
+
+
+async def test_a_revocation_that_waits_for_the_time_was_not_published(mortal: Redis) -> None:
+    async with appending(mortal.url, timeout_s=0.3 * SECOND) as appender:
+        await appender.append(Revocation("a"))
+        with (
+            paused(mortal.process),
+            pytest.raises(StreamUnavailable, match="expected an answer of Redis") as failure,
+        ):
+            await appender.append(Revocation("b"))
+        await until(mortal.answers, "the server")
+        await appender.append(Revocation("c"))
+
+    assert failure.value.outcome == "not_published"
+    assert "b" not in mortal.cli("XRANGE", REVOCATIONS_KEY, "-", "+").splitlines()
+
+
+async def test_a_revocation_that_redis_refuses_fails_alone(clear: Server, merchant: str) -> None:
+    clear.cli("SET", REVOCATIONS_KEY, "1")
+    async with appending(clear.url) as appender:
+        refused, taken = await appender.append_all([Revocation("42"), Notification(merchant)])
+    clear.cli("DEL", REVOCATIONS_KEY)
+
+    assert isinstance(taken, EntryId)
+    assert isinstance(refused, StreamUnavailable)
+    assert refused.outcome == "not_published"
 
 
 async def test_a_stream_keeps_about_as_many_entries_as_it_may(

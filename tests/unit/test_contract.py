@@ -4,15 +4,21 @@ import pytest
 from redis.exceptions import ResponseError
 
 from sse_push.notification import Entry, EntryId, Notification
+from sse_push.revocation import Revocation
 from sse_push.stream.contract import (
     PROBE_PREFIX,
+    REVOCATIONS_KEY,
     append_command,
     merchant_of,
     parse_entries,
     parse_entry_id,
+    parse_revocations,
     read_command,
+    read_revocations_command,
+    revoke_commands,
     stream_key,
 )
+from sse_push.stream.revocations import RevocationEntry
 from sse_push.stream.tail import Read
 
 GREATEST = 2**64 - 1
@@ -38,6 +44,7 @@ def test_a_merchant_has_a_key_of_one_slot(merchant_id: str) -> None:
         b"sse_push:{42}x",
         b"xsse_push:{42}",
         b"SSE_PUSH:{42}",
+        REVOCATIONS_KEY.encode(),
         PROBE_PREFIX.encode() + b"0123",
         PROBE_PREFIX.encode() + b"{42}",
         b"\xff{42}",
@@ -129,3 +136,60 @@ def test_an_error_is_no_reply() -> None:
     error = ResponseError("WRONGTYPE Operation against a key")
 
     assert parse_entries("42", error, data_limit_bytes=100) is None
+
+
+# -- revocations
+
+
+@pytest.mark.parametrize(
+    ("revocation", "fields"),
+    [
+        (Revocation("42"), ("merchant_id", "42")),
+        (Revocation("42", "t"), ("merchant_id", "42", "jti", "t")),
+        (Revocation("42", None, "u"), ("merchant_id", "42", "sub", "u")),
+        (Revocation("42", "t", "u"), ("merchant_id", "42", "jti", "t", "sub", "u")),
+    ],
+)
+def test_a_revocation_is_added_and_what_has_lost_its_meaning_is_trimmed(
+    revocation: Revocation, fields: tuple[str, ...]
+) -> None:
+    add, expire = revoke_commands(revocation, now_s=5000.1239, lifetime_s=3610)
+
+    assert add == ("XADD", REVOCATIONS_KEY, "MINID", "~", 1_390_123, "*", *fields)
+    assert expire == ("EXPIRE", REVOCATIONS_KEY, 3670)
+
+
+def test_if_redis_does_not_say_the_time_nothing_is_trimmed() -> None:
+    add, _ = revoke_commands(Revocation("42"), now_s=0, lifetime_s=3610)
+
+    assert add[:5] == ("XADD", REVOCATIONS_KEY, "MINID", "~", 0)
+
+
+@pytest.mark.parametrize(("start", "text"), [(None, "-"), (EntryId(7, 1), "7-1")])
+def test_revocations_are_read_from_an_entry_or_the_first(start: EntryId | None, text: str) -> None:
+    assert read_revocations_command(start) == (
+        *("XRANGE", REVOCATIONS_KEY, text, "+"),
+        *("COUNT", 256),
+    )
+
+
+def test_a_reply_is_the_revocations_in_it_and_what_is_none_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reply = [
+        [b"7-0", [b"merchant_id", b"42", b"jti", b"t", b"sub", b"u", b"more", b"\xff"]],
+        [b"7-1", [b"jti", b"t"]],
+        [b"8-0", [b"merchant_id", b"43"]],
+    ]
+
+    assert parse_revocations(reply) == [
+        RevocationEntry(EntryId(7, 0), Revocation("42", "t", "u")),
+        RevocationEntry(EntryId(7, 1), None),
+        RevocationEntry(EntryId(8, 0), Revocation("43")),
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "a revocation that is none is ignored "
+        "cause=merchant_id is missing, expected whose streams are to end"
+    ]
+    assert parse_revocations([]) == []
+    assert parse_revocations(ResponseError("WRONGTYPE")) is None

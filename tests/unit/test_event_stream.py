@@ -9,7 +9,7 @@ import re
 import socket
 import time
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from sse_push.errors import Unauthorized
 from sse_push.event_stream import (
     HEADERS,
     SEND_SCOPE_KEY,
@@ -36,6 +37,7 @@ from sse_push.grant import Grant
 from sse_push.hub import EndReason, Hub, Pace, Subscription
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.refresh import Reason, Refresh
+from sse_push.revocation import Revocation
 from sse_push.timer_wheel import Clock
 from sse_push.wire import HEARTBEAT, Frame, encode_expiring, encode_refreshes
 from tests.support import SECOND, until
@@ -376,7 +378,7 @@ async def test_whoever_cannot_be_served_is_told_to_come_back_later(service: Serv
     assert answers[0].headers["cache-control"] == "no-store, no-transform"
     assert answers[0].headers["x-accel-buffering"] == "no"
     assert answers[0].headers[SOFT_ANSWER_HEADER] == "1"
-    assert service.streaming.soft_answers == {"server_stopping": 200}
+    assert service.streaming.soft_answers == Counter(server_stopping=200)
 
 
 # -- the way is chosen by the scope
@@ -1558,3 +1560,143 @@ async def test_a_stream_with_a_token_leaves_nothing_to_the_collector(timely: Ser
     del browser
 
     assert stream() is None
+
+
+# -- streams that are revoked, by the loop's own clock
+
+
+@pytest.fixture(params=["fast", "portable"])
+def begin(request: pytest.FixtureRequest) -> Callable[..., Browser | Server]:
+    """Begin a stream in each of the two ways."""
+    return Browser if request.param == "fast" else Server
+
+
+def revoke(service: Service) -> None:
+    service.hub.revoke(Revocation("42"), time.time())
+
+
+async def test_a_revoked_stream_says_goodbye_and_nothing_after(
+    timely: Service, begin: Callable[..., Browser | Server]
+) -> None:
+    client = begin(timely, "7-0", expires_at=time.time() + 30)
+    await until(lambda: client.heard == READY_AT_7, "ready")
+
+    revoke(timely)
+    timely.hub.subscribe(Grant("42"), Neighbor())
+    timely.armed(EntryId(7, 0))
+    timely.change(8)
+    async with asyncio.timeout(5 * SECOND):
+        await until(lambda: client.heard.endswith(goodbye("revoked")), "the goodbye")
+        timely.change(9)
+        await turns()
+
+    assert client.heard == READY_AT_7 + goodbye("revoked")
+    assert len(timely.hub) == 1
+
+
+async def test_a_revoked_stream_without_a_token_may_come_back(
+    timely: Service, begin: Callable[..., Browser | Server]
+) -> None:
+    client = begin(timely, "7-0")
+    await until(lambda: client.heard == READY_AT_7, "ready")
+
+    revoke(timely)
+    await until(lambda: client.heard == READY_AT_7 + goodbye("revoked"), "the goodbye")
+    again = begin(timely, "7-0")
+    await until(lambda: again.heard.startswith(b"retry: 0\n"), "the next one")
+
+
+async def test_what_is_revoked_opens_no_stream(
+    timely: Service, begin: Callable[..., Browser | Server]
+) -> None:
+    revoke(timely)
+    client = begin(timely, "7-0", expires_at=time.time() + 30)
+
+    with pytest.raises(Unauthorized, match="expected a token that was not revoked"):
+        await client.task
+
+    assert client.cycle.head == {} if isinstance(client, Browser) else client.messages == []
+    timely.tasks.remove(client.task)
+
+
+@pytest.mark.parametrize("expires_in_s", [None, 30])
+async def test_a_client_that_takes_no_bytes_is_cut_off_soon_after_it_was_revoked(
+    timely: Service, begin: Callable[..., Browser | Server], expires_in_s: float | None
+) -> None:
+    expires_at = None if expires_in_s is None else time.time() + expires_in_s
+    client = begin(timely, "7-0", expires_at=expires_at)
+    await until(lambda: client.heard == READY_AT_7, "ready")
+    if isinstance(client, Browser):
+        client.cycle.pause()
+    else:
+        client.takes.clear()
+    timely.change(8)
+
+    revoke(timely)
+    revoked_at = time.time()
+    async with asyncio.timeout(5 * SECOND):
+        await (client.cycle.aborted.wait() if isinstance(client, Browser) else client.task)
+
+    assert time.time() - revoked_at < 0.5 + 0.4 * SECOND
+    assert client.heard == READY_AT_7
+
+
+async def test_a_client_whose_first_bytes_are_not_taken_is_cut_off_soon_after_it_was_revoked(
+    timely: Service,
+) -> None:
+    cycle = Cycle(10**6)
+    cycle.pause()
+    browser = Browser(timely, "7-0", cycle)
+    await turns()
+
+    revoke(timely)
+    revoked_at = time.time()
+    async with asyncio.timeout(5 * SECOND):
+        await cycle.aborted.wait()
+
+    assert time.time() - revoked_at < 0.5 + 0.4 * SECOND
+    assert browser.heard == b""
+
+
+async def test_a_stream_that_is_revoked_while_redis_is_late_says_nothing_but_goodbye(
+    service: Service, begin: Callable[..., Browser | Server]
+) -> None:
+    client = begin(service, "7-0")
+    await until(lambda: client.heard == READY, "ready")
+
+    revoke(service)
+    await until(lambda: client.heard != READY, "the goodbye")
+
+    assert client.heard == READY + goodbye("revoked")
+
+
+async def test_its_token_may_expire_before_a_client_that_takes_nothing_is_cut_off(
+    timely: Service,
+) -> None:
+    expires_at = time.time() + 0.6
+    server = Server(timely, "7-0", expires_at=expires_at)
+    await until(lambda: len(server.messages) == 2, "ready")
+    server.takes.clear()
+    await until(lambda: time.time() > expires_at - 0.2, "the last moment")
+
+    revoke(timely)
+    async with asyncio.timeout(5 * SECOND):
+        await server.task
+
+    assert time.time() - expires_at < 0.2
+
+
+async def test_a_stream_that_is_being_given_up_is_revoked_without_harm(timely: Service) -> None:
+    server = Server(timely, "7-0")
+    await until(lambda: len(server.messages) == 2, "ready")
+    assert isinstance(server.stream, PortableStream)
+    cut = server.stream._cut
+    assert cut is not None
+    cut.reschedule(asyncio.get_running_loop().time())
+    while not cut.expired():  # noqa: ASYNC110 (it lasts for one turn of the loop)
+        await asyncio.sleep(0)
+    assert len(timely.hub) == 2
+
+    revoke(timely)
+    async with asyncio.timeout(5 * SECOND):
+        await server.task

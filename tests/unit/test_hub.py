@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -9,10 +10,12 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
+from sse_push.errors import Unauthorized
 from sse_push.grant import Grant
 from sse_push.hub import EndReason, Hub, Pace, Subscription
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.refresh import Refresh
+from sse_push.revocation import Revocation, Revocations
 from tests.unit.simulation import ManualClock
 
 Frame = tuple[Refresh, ...]
@@ -33,6 +36,7 @@ PACE = Pace(
 PATIENT = dataclasses.replace(PACE, send_timeout_s=300, max_connection_age_s=200)
 TICK_S = HEARTBEAT_S / 60
 AFTER_INTERVAL_S = INTERVAL_S + 0.001
+KEEP_S = 500.0
 
 
 class WatchList:
@@ -103,6 +107,7 @@ class Service:
         self.clock = ManualClock()
         self.source = WatchList()
         self.encoded = 0
+        self.revocations = Revocations(KEEP_S, 5, lambda: self.clock.now)
         self.hub: Hub[Frame] = Hub(
             self.source,
             self.encode,
@@ -111,6 +116,7 @@ class Service:
             self.clock,
             encode_expiring=lambda expires_in_s: (Refresh(-expires_in_s, None),),
             chance=random.Random(7),
+            revocations=self.revocations,
             wall_clock=lambda: self.clock.now,
         )
         self.entries = itertools.count(1)
@@ -1478,3 +1484,236 @@ def test_a_hub_that_has_no_word_for_it_ends_in_time_all_the_same() -> None:
     clock.advance(1)
 
     assert [reason for _, reason in client.ends] == [EndReason.TOKEN_EXPIRED]
+
+
+# -- revocations
+
+
+def come(service: Service, grant: Grant) -> Client:
+    """Come by a token, and go live."""
+    client = Client(service, 0)
+    client.subscription = service.hub.subscribe(grant, client)
+    service.compare(client)
+    service.hub.admit(client.subscription, ())
+    return client
+
+
+def by_token(
+    merchant_id: str = "42", *, iat: float | None = 900.0, sub: str = "u", jti: str = "t"
+) -> Grant:
+    return Grant(merchant_id, 2000.0, sub, jti, iat)
+
+
+def ends(*clients: Client) -> list[list[EndReason]]:
+    return [[reason for _, reason in client.ends] for client in clients]
+
+
+REVOKED = [EndReason.REVOKED]
+
+
+def test_a_merchant_s_revocation_ends_its_streams_and_no_other_one(service: Service) -> None:
+    old, none, new = (come(service, by_token(iat=iat)) for iat in (900.0, None, 999.5))
+    other = come(service, by_token("43"))
+
+    service.hub.revoke(Revocation("42"), 999.0)
+
+    assert ends(old, none, new, other) == [REVOKED, REVOKED, [], []]
+    assert len(service.hub) == 2
+
+
+@pytest.mark.parametrize(
+    ("revocation", "is_ended"),
+    [
+        (Revocation("42", "t"), [True, False, False]),
+        (Revocation("42", None, "u"), [True, True, False]),
+        (Revocation("42", "s", "v"), [False, True, True]),
+        (Revocation("43", "t", "u"), [False, False, False]),
+    ],
+)
+def test_a_revocation_of_a_token_or_a_subject_ends_what_has_it(
+    service: Service, revocation: Revocation, is_ended: list[bool]
+) -> None:
+    clients = [
+        come(service, by_token(jti="t", sub="u")),
+        come(service, by_token(jti="s", sub="u")),
+        come(service, by_token(jti="s2", sub="v")),
+    ]
+
+    service.hub.revoke(revocation, 1000.0)
+
+    assert ends(*clients) == [REVOKED if each else [] for each in is_ended]
+
+
+def test_who_comes_after_its_revocation_is_refused_and_leaves_no_trace(service: Service) -> None:
+    service.hub.revoke(Revocation("42", "t"), 1000.0)
+
+    with pytest.raises(Unauthorized, match="expected a token that was not revoked") as refusal:
+        come(service, by_token())
+
+    assert refusal.value.challenge == 'Bearer error="invalid_token"'
+    assert (len(service.hub), service.hub.merchants, service.source.told) == (0, 0, [])
+    come(service, by_token(jti="another"))
+
+
+def test_who_was_asked_before_and_comes_after_is_refused(service: Service) -> None:
+    """A revocation between a first look and the place in the hub is not overlooked."""
+    service.hub.refuse_revoked(by_token())
+    service.hub.revoke(Revocation("42"), 1000.0)
+
+    with pytest.raises(Unauthorized):
+        come(service, by_token())
+
+
+def test_it_is_remembered_before_a_stream_ends(service: Service) -> None:
+    """Whoever comes back at once, from within its end, is refused."""
+    came_back: list[bool] = []
+
+    class Eager(Client):
+        def end(self, reason: EndReason) -> None:
+            super().end(reason)
+            with pytest.raises(Unauthorized):
+                service.hub.subscribe(by_token(), self)
+            came_back.append(False)
+
+    client = Eager(service, 0)
+    client.subscription = service.hub.subscribe(by_token(), client)
+
+    service.hub.revoke(Revocation("42"), 1000.0)
+
+    assert came_back == [False]
+
+
+def test_a_token_that_was_given_after_it_is_let_in_and_stays(service: Service) -> None:
+    service.hub.revoke(Revocation("42"), 1000.0)
+    service.clock.advance(1)
+    client = come(service, by_token(iat=1001.0))
+
+    service.hub.revoke(Revocation("42"), 1000.0)  # read again
+
+    assert ends(client) == [[]]
+
+
+def test_without_a_token_a_merchant_s_streams_end_and_come_back(service: Service) -> None:
+    client, other = service.open(), service.open("43")
+
+    service.hub.revoke(Revocation("42"), 1000.0)
+    again = service.open()
+    service.hub.revoke(Revocation("42"), 1000.0)  # read again
+
+    assert ends(client, other, again) == [REVOKED, [], []]
+
+    service.clock.advance(1)
+    service.hub.revoke(Revocation("42"), 1001.0)
+
+    assert ends(other, again) == [[], REVOKED]
+
+
+def test_a_token_s_revocation_is_nothing_to_who_has_none(service: Service) -> None:
+    client = service.open()
+
+    service.hub.revoke(Revocation("42", "t", "u"), 1000.0)
+
+    assert ends(client) == [[]]
+
+
+def test_who_is_joining_or_blocked_is_ended_too(service: Service) -> None:
+    joining = Client(service, 0)
+    joining.subscription = service.hub.subscribe(by_token(), joining)
+    blocked = come(service, by_token())
+    blocked.is_taking = False
+    service.change("a")
+
+    service.hub.revoke(Revocation("42"), 1000.0)
+
+    assert ends(joining, blocked) == [REVOKED, REVOKED]
+
+
+def test_nothing_is_offered_after_it_though_a_fan_out_was_under_way(service: Service) -> None:
+    clients = [come(service, by_token()) for _ in range(100)]
+    clients[0].cost_s = 0.01  # longer than a slice
+    service.change("a")
+    assert service.hub._active
+
+    service.hub.revoke(Revocation("42"), 1000.0)
+    service.clock.run_soon()
+
+    assert ends(*clients) == [REVOKED] * 100
+    assert not clients[-1].frames
+
+
+def test_many_streams_end_in_slices_and_the_loop_goes_on_between(service: Service) -> None:
+    clients = [come(service, by_token()) for _ in range(100)]
+    gone = clients[50]
+    service.clock.cost_s = 0.001
+
+    service.hub.revoke(Revocation("42"), 1000.0)
+    first = len(service.hub)
+    service.hub.unsubscribe(gone.subscription)
+    service.clock.run_soon()
+    second = len(service.hub)
+    while service.clock.soon:
+        service.clock.run_soon()
+
+    assert 100 > first > second > 0
+    assert len(service.hub) == 0
+    assert [client for client in clients if ends(client) != [REVOKED]] == [gone]
+
+
+def test_it_is_forgotten_when_no_token_is_left_that_it_covers(service: Service) -> None:
+    service.hub.revoke(Revocation("42"), 1000.0)
+    service.clock.advance(100)
+    service.hub.revoke(Revocation("43"), 1100.0)
+
+    service.clock.advance(KEEP_S - 101)
+    with pytest.raises(Unauthorized):
+        come(service, by_token(iat=None))
+    service.clock.advance(61)
+    come(service, by_token(iat=None))
+    assert len(service.revocations) == 1
+
+    service.clock.advance(100)
+    assert len(service.revocations) == 0
+    service.clock.advance(60)
+    assert [timer for timer in service.clock.timers if timer.callback == service.hub._forget] == []
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_no_one_who_is_revoked_is_ever_live(seed: int) -> None:
+    """Comings, first looks, revocations and slices, in random orders."""
+    chance = random.Random(seed)
+    service = Service()
+    service.clock.cost_s = 0.0007
+    live: list[tuple[Grant, Client]] = []
+    asked: list[Grant] = []
+
+    def ask() -> None:
+        iat = chance.choice([None, service.clock.now - chance.uniform(0, 5)])
+        grant = by_token(
+            chance.choice("ab"), iat=iat, sub=chance.choice("uv"), jti=chance.choice("st")
+        )
+        with contextlib.suppress(Unauthorized):
+            service.hub.refuse_revoked(grant)
+            asked.append(grant)
+
+    def enter() -> None:
+        if asked:
+            grant = asked.pop(chance.randrange(len(asked)))
+            is_revoked = service.revocations.covers(grant)
+            try:
+                live.append((grant, come(service, grant)))
+                assert not is_revoked
+            except Unauthorized:
+                assert is_revoked
+
+    def revoke() -> None:
+        revocation = Revocation(
+            chance.choice("ab"), chance.choice([None, "s"]), chance.choice([None, "u"])
+        )
+        service.hub.revoke(revocation, service.clock.now - chance.uniform(0, 2))
+
+    for _ in range(300):
+        chance.choice([ask, enter, ask, enter, ask, enter, service.clock.run_soon, revoke])()
+        service.clock.now += 0.1
+        if not service.clock.soon:
+            for grant, client in live:
+                assert service.revocations.covers(grant) is (ends(client) == [REVOKED])

@@ -75,12 +75,19 @@ async def worker(tmp_path: Path) -> Worker:
         NOWHERE,
         on_armed=ignore,
         on_change=ignore,
+        on_revoked=lambda _revocation, _at: None,
         data_limit_bytes=8192,
         probe_interval_s=3,
         probe_deadline_s=6,
         deaf_limit_s=20,
     )
-    appender = Appender(NOWHERE, timeout_s=1, stream_max_entries=100, stream_ttl_s=60)
+    appender = Appender(
+        NOWHERE,
+        timeout_s=1,
+        stream_max_entries=100,
+        stream_ttl_s=60,
+        revocation_lifetime_s=60,
+    )
     streaming = Streaming(
         hub=hub,
         archive=follower,

@@ -674,3 +674,9 @@ def test_settings_reach_another_process_whole() -> None:
     assert secrets_of(arrived.notify_keys) == [KEY, OTHER_KEY]
     assert arrived.redis_url.get_secret_value() == f"redis://:{PASSWORD}@redis.example"
     assert arrived.model_fields_set == settings.model_fields_set
+
+
+def test_a_revocation_outlives_each_token_that_it_covers() -> None:
+    settings = Settings(token_max_lifetime_s=600, token_leeway_s=10)
+
+    assert settings.revocation_lifetime_s == 620

@@ -1,0 +1,624 @@
+"""Cutting off, over HTTP: streams that end on all workers, and tokens that are refused after it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import re
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.programs import paused, run
+from tests.support import KEY, SECOND, Publisher, Redis, Service, Stream, open_stream, until
+from tests.tokens import SECRET, token_of
+
+REVOCATIONS_KEY = "sse_push:revocations"
+LIMITED_KEY = "a-key-for-some-0123456789"
+TOKENS = ("--subscribe-auth", "token", "--notify-keys", f"{KEY},{LIMITED_KEY} 42 shop-*")
+TIMES = {
+    "heartbeat_s": 1,
+    "probe_interval_s": 0.2,
+    "probe_deadline_s": 1,
+    "drain_s": 0.2,
+    "token_keys": SECRET,
+}
+REVOKED = {"error": "unauthorized", "detail": "expected a token that was not revoked"}
+WITHIN_S = 1.0 * max(SECOND, 1)
+
+
+@pytest.fixture(scope="module")
+def pair(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
+    """Two workers that ask for tokens."""
+    folder = tmp_path_factory.mktemp("pair")
+    started = Service.start(folder, redis.url, *TOKENS, "--workers", "2", settings=TIMES)
+    yield started
+    assert started.stop() == 0, started.log
+    started.assert_no_errors()
+
+
+@pytest.fixture
+def mortal(tmp_path: Path) -> Generator[Redis]:
+    """A Redis for one test, which may break it."""
+    started = Redis.start(tmp_path)
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def alone(mortal: Redis, tmp_path: Path) -> Generator[Service]:
+    """One worker that asks for tokens, on a Redis of its own."""
+    started = Service.start(tmp_path, mortal.url, *TOKENS, settings=TIMES, notify_timeout_s=0.5)
+    yield started
+    assert started.stop() == 0, started.log
+    started.assert_no_errors()
+
+
+def token(merchant: str, ago_s: float = 10, /, **claims: Any) -> str:
+    """Return a token that was issued a while ago."""
+    claims = {"iat": int(time.time() - ago_s), "aud": ..., "iss": ..., **claims}
+    return token_of(merchant, **claims)
+
+
+class Backend(Publisher):
+    """A backend that also cuts off, and a browser that shows what becomes of it."""
+
+    def __init__(self, url: str, key: str = KEY) -> None:
+        super().__init__(url, key)
+        self.browser = httpx.AsyncClient(base_url=url, timeout=10 * SECOND)
+
+    async def close(self) -> None:
+        await super().close()
+        await self.browser.aclose()
+
+    async def revoke(self, merchant: str, **claims: str) -> str:
+        answer = await self.ask(json={"merchant_id": merchant, **claims})
+        assert answer.status_code == 200, answer.text
+        assert answer.json().keys() == {"id"}
+        entry_id: str = answer.json()["id"]
+        return entry_id
+
+    async def ask(self, **options: Any) -> httpx.Response:
+        return await self.client.post("/revoke", **options)
+
+    async def events(self, token: str) -> httpx.Response:
+        """Ask for a stream that will not be opened."""
+        return await self.browser.get("/events", params={"token": token})
+
+
+@asynccontextmanager
+async def backend_of(service: Service, key: str = KEY) -> AsyncGenerator[Backend]:
+    made = Backend(service.url, key)
+    yield made
+    await made.close()
+
+
+def process_of(stream: Stream) -> str:
+    """Return which worker has it."""
+    (ready,) = stream.of("ready")
+    connection_id: str = json.loads(ready.data)["connection_id"]
+    return connection_id.partition("-")[0]
+
+
+async def listen(stack: AsyncExitStack, service: Service, text: str) -> Stream:
+    stream = await stack.enter_async_context(open_stream(service.url, query=f"token={text}"))
+    assert stream.status == 200
+    await stream.next("ready")
+    return stream
+
+
+async def listen_on_both(stack: AsyncExitStack, service: Service, text: str) -> list[Stream]:
+    """Open streams until both workers have two."""
+    streams: list[Stream] = []
+    while True:
+        streams.append(await listen(stack, service, text))
+        counts = [process_of(stream) for stream in streams]
+        if len(set(counts)) == 2 and min(counts.count(each) for each in set(counts)) >= 2:
+            return streams
+        assert len(streams) < 200, "one worker gets all"
+
+
+async def assert_revoked(stream: Stream, since: float) -> None:
+    """Assert that it ended within a second with a goodbye, and that it was the last word."""
+    await stream.wait_complete(seconds=WITHIN_S)
+    assert time.monotonic() - since < WITHIN_S
+    assert re.search(
+        rb'\n\nretry: \d+\nevent: goodbye\ndata: {"reason":"revoked"}\n\n$', stream.body
+    ), stream.body
+    assert len(stream.of("goodbye")) == 1
+
+
+async def assert_live(backend: Backend, merchant: str, *streams: Stream) -> None:
+    newest = await backend.notify(merchant)
+    for stream in streams:
+        await until(lambda s=stream: s.parser.last_event_id == newest, "a refresh")  # type: ignore[misc]
+        assert not stream.of("goodbye")
+
+
+def assert_refused(answer: httpx.Response) -> None:
+    assert (answer.status_code, answer.json()) == (401, REVOKED)
+    assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
+
+
+# -- what is ended, what is refused
+
+
+async def test_a_merchant_s_streams_end_on_both_workers_and_its_tokens_are_refused(
+    pair: Service, redis: Redis, merchant: str
+) -> None:
+    old, other = token(merchant), token(f"{merchant}-other")
+    async with AsyncExitStack() as stack, backend_of(pair) as backend:
+        streams = await listen_on_both(stack, pair, old)
+        others = await listen_on_both(stack, pair, other)
+
+        since = time.monotonic()
+        entry_id = await backend.revoke(merchant)
+        for stream in streams:
+            await assert_revoked(stream, since)
+        for _ in range(10):
+            assert_refused(await backend.events(old))
+
+        assert entry_id in redis.cli("XRANGE", REVOCATIONS_KEY, "-", "+").splitlines()
+        await assert_live(backend, f"{merchant}-other", *others)
+
+
+async def test_a_token_that_is_issued_after_it_is_let_in(pair: Service, merchant: str) -> None:
+    async with AsyncExitStack() as stack, backend_of(pair) as backend:
+        await backend.revoke(merchant)
+        await backend.revoke(merchant, sub="u")
+        revoked_s = int(time.time())
+        await until(lambda: int(time.time()) > revoked_s, "the next second")
+        new = token(merchant, 0, sub="u")
+        streams = await listen_on_both(stack, pair, new)
+
+        await assert_live(backend, merchant, *streams)
+        assert_refused(await backend.events(token(merchant)))
+        assert_refused(await backend.events(token(merchant, iat=...)))
+
+
+@pytest.mark.parametrize("claim", ["jti", "sub"])
+async def test_one_token_or_one_subject_is_cut_off_and_others_of_the_merchant_are_not(
+    pair: Service, merchant: str, claim: str
+) -> None:
+    mine = token(merchant, **{claim: "mine"})
+    others = [token(merchant, **{claim: "another"}), token(merchant)]
+    elsewhere = token(f"{merchant}-other", **{claim: "mine"})
+    async with AsyncExitStack() as stack, backend_of(pair) as backend:
+        streams = await listen_on_both(stack, pair, mine)
+        untouched = [await listen(stack, pair, each) for each in others * 3]
+        untouched_elsewhere = await listen_on_both(stack, pair, elsewhere)
+
+        since = time.monotonic()
+        await backend.revoke(merchant, **{claim: "mine"})
+        for stream in streams:
+            await assert_revoked(stream, since)
+
+        assert_refused(await backend.events(mine))
+        await assert_live(backend, merchant, *untouched)
+        await assert_live(backend, f"{merchant}-other", *untouched_elsewhere)
+        again = [await listen(stack, pair, each) for each in others * 3]
+        await assert_live(backend, merchant, *again)
+
+
+async def test_a_token_s_revocation_holds_whenever_it_says_that_it_was_issued(
+    pair: Service, merchant: str
+) -> None:
+    async with backend_of(pair) as backend:
+        await backend.revoke(merchant, jti="t")
+
+        for iat in (int(time.time()) - 10, int(time.time()) + 4, ...):
+            await until_refused(backend, token(merchant, jti="t", iat=iat))
+
+
+async def until_refused(backend: Backend, text: str) -> None:
+    """Wait until every worker knows: each is asked by some connection."""
+    deadline = time.monotonic() + WITHIN_S
+    while True:
+        async with backend.browser.stream("GET", "/events", params={"token": text}) as answer:
+            if answer.status_code == 401:
+                return
+        assert time.monotonic() < deadline
+
+
+async def until_put_off(backend: Backend, text: str) -> httpx.Response:
+    """Wait until a token gets the soft answer, and return that."""
+    deadline = time.monotonic() + 5 * SECOND
+    while True:
+        async with backend.browser.stream("GET", "/events", params={"token": text}) as answer:
+            assert answer.status_code == 200
+            if "x-sse-push-soft-answer" in answer.headers:
+                await answer.aread()
+                return answer
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def test_head_of_a_revoked_token_is_refused(pair: Service, merchant: str) -> None:
+    async with backend_of(pair) as backend:
+        await backend.revoke(merchant)
+        await until_refused(backend, token(merchant))
+
+        answer = await backend.browser.head("/events", params={"token": token(merchant)})
+
+    assert answer.status_code == 401
+
+
+async def test_every_instance_hears_of_it(
+    pair: Service, redis: Redis, merchant: str, tmp_path: Path
+) -> None:
+    elsewhere = Service.start(tmp_path, redis.url, *TOKENS, settings=TIMES)
+    async with AsyncExitStack() as stack, backend_of(elsewhere) as backend:
+        streams = await listen_on_both(stack, pair, token(merchant))
+        streams.append(await listen(stack, elsewhere, token(merchant)))
+
+        since = time.monotonic()
+        await backend.revoke(merchant)
+        for stream in streams:
+            await assert_revoked(stream, since)
+    assert elsewhere.stop() == 0
+
+
+async def test_a_service_that_is_started_again_remembers(
+    mortal: Redis, alone: Service, tmp_path: Path
+) -> None:
+    text = token("42", jti="t")
+    async with backend_of(alone) as backend:
+        await backend.revoke("42", jti="t")
+
+    again = Service.start(tmp_path, mortal.url, *TOKENS, settings=TIMES)
+    async with AsyncExitStack() as stack, backend_of(again) as backend:
+        assert_refused(await backend.events(text))
+        await assert_live(backend, "42", await listen(stack, again, token("42", jti="s")))
+    assert again.stop() == 0
+
+
+async def test_who_knew_of_it_still_refuses_when_redis_has_lost_it(
+    mortal: Redis, alone: Service
+) -> None:
+    text, other = token("42", jti="t"), token("42", jti="s")
+    async with AsyncExitStack() as stack, backend_of(alone) as backend:
+        stream = await listen(stack, alone, other)
+        await backend.revoke("42", jti="t")
+        await until_refused(backend, text)
+
+        mortal.cli("FLUSHALL")
+        await backend.revoke("43")
+        await until_refused(backend, token("43"))
+
+        assert_refused(await backend.events(text))
+        await assert_live(backend, "42", stream)
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_nobody_who_is_revoked_slips_in(pair: Service, merchant: str, seed: int) -> None:
+    """Clients that come again and again, while their tokens are revoked at random moments."""
+    chance = random.Random(seed)
+    tokens = {jti: token(merchant, jti=jti, sub=f"u{jti}") for jti in map(str, range(12))}
+    revoked = set(chance.sample(sorted(tokens), 8))
+    is_over = asyncio.Event()
+
+    async def come_and_go(text: str) -> Stream | None:
+        """Return the last stream, or None if it was refused."""
+        while True:
+            async with AsyncExitStack() as stack:
+                stream = await stack.enter_async_context(
+                    open_stream(pair.url, query=f"token={text}")
+                )
+                if stream.status == 401:
+                    return None
+                if is_over.is_set():
+                    streams.push_async_callback(stack.pop_all().aclose)
+                    return stream
+                await asyncio.sleep(chance.uniform(0, 0.02))
+
+    async with AsyncExitStack() as streams, backend_of(pair) as backend:
+        comers = [
+            (jti, asyncio.create_task(come_and_go(text)))
+            for jti, text in tokens.items()
+            for _ in range(3)
+        ]
+        for jti in revoked:
+            await asyncio.sleep(chance.uniform(0, 0.05))
+            claims = {"jti": jti} if chance.random() < 0.5 else {"sub": f"u{jti}"}
+            await backend.revoke(merchant, **claims)
+        is_over.set()
+        ended = [(jti, await task) for jti, task in comers]
+
+        for jti, stream in ended:
+            if jti not in revoked:
+                assert stream is not None
+                await assert_live(backend, merchant, stream)
+            elif stream is not None:  # it came before this worker knew
+                await assert_revoked(stream, time.monotonic())
+
+
+# -- when Redis can't be asked
+
+
+async def test_while_revocations_can_t_be_read_new_streams_are_put_off_and_old_ones_stay(
+    mortal: Redis, alone: Service
+) -> None:
+    async with AsyncExitStack() as stack, backend_of(alone) as backend:
+        stream = await listen(stack, alone, token("42"))
+        refused = token("43")
+        await backend.revoke("43")
+        await until_refused(backend, refused)
+        with paused(mortal.process):
+            soft = await until_put_off(backend, token("42"))
+            plain = await backend.browser.get(
+                "/events", params={"token": token("42")}, headers={"Accept": "application/json"}
+            )
+            forged = await backend.browser.get("/events", params={"token": token("42") + "x"})
+            known = await backend.events(refused)
+            beats = len(stream.of("heartbeat"))
+            await stream.next("heartbeat", beats + 1)
+        await until(alone.is_ready, "Redis again")
+        await assert_live(backend, "42", stream, await listen(stack, alone, token("42")))
+
+    assert (soft.status_code, soft.headers["content-type"]) == (
+        200,
+        "text/event-stream; charset=utf-8",
+    )
+    assert re.fullmatch(
+        r'retry: \d+\nevent: goodbye\ndata: {"reason":"not_ready"}\n\n', soft.text
+    ), soft.text
+    assert soft.headers["x-sse-push-soft-answer"] == "1"
+    assert (plain.status_code, plain.json()) == (
+        503,
+        {"error": "unavailable", "detail": "not_ready"},
+    )
+    assert forged.status_code == 401
+    assert_refused(known)
+
+
+async def test_a_service_that_has_not_read_them_yet_lets_nobody_in(
+    mortal: Redis, tmp_path: Path
+) -> None:
+    mortal.cli("SET", REVOCATIONS_KEY, "no stream")
+    uds = tmp_path / "push.sock"
+    started = Service.start(tmp_path, mortal.url, *TOKENS, settings=TIMES, uds=uds)
+    transport = httpx.AsyncHTTPTransport(uds=str(uds))
+    async with httpx.AsyncClient(transport=transport, base_url="http://push") as client:
+        await until(lambda: "revocations can't be read" in started.log, "the read")
+        soft = await client.get("/events", params={"token": token("42")})
+        ready = await client.get("/readyz")
+        stored = await client.post(
+            "/revoke", json={"merchant_id": "42"}, headers={"Authorization": f"Bearer {KEY}"}
+        )
+        mortal.cli("DEL", REVOCATIONS_KEY)
+        deadline = time.monotonic() + 5 * SECOND
+        while (await client.get("/readyz")).status_code != 200:
+            assert time.monotonic() < deadline
+        async with client.stream("GET", "/events", params={"token": token("42")}) as opened:
+            first = await anext(opened.aiter_text())
+    assert started.stop() == 0
+
+    assert '"reason":"not_ready"' in soft.text
+    assert ready.status_code == 503
+    assert (stored.status_code, stored.json()["outcome"]) == (503, "not_published")
+    assert "event: ready" in first
+
+
+async def test_without_tokens_nobody_waits_for_revocations(mortal: Redis, tmp_path: Path) -> None:
+    mortal.cli("SET", REVOCATIONS_KEY, "no stream")
+    times = {name: value for name, value in TIMES.items() if name != "token_keys"}
+    started = Service.start(tmp_path, mortal.url, settings=times)
+    async with open_stream(started.url) as stream:
+        await stream.next("ready")
+    assert started.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("break_it", "mend_it"),
+    [
+        (("CONFIG", "SET", "maxmemory", "1"), ("CONFIG", "SET", "maxmemory", "0")),
+        (("REPLICAOF", "127.0.0.1", "1"), ("REPLICAOF", "NO", "ONE")),
+    ],
+    ids=["full", "read only"],
+)
+async def test_a_redis_that_takes_no_writes_takes_no_revocation_and_nothing_else_breaks(
+    mortal: Redis, alone: Service, break_it: tuple[str, ...], mend_it: tuple[str, ...]
+) -> None:
+    refused, let_in = token("42", jti="t"), token("42", jti="s")
+    async with AsyncExitStack() as stack, backend_of(alone) as backend:
+        stream = await listen(stack, alone, let_in)
+        await backend.revoke("42", jti="t")
+        mortal.cli(*break_it)
+        answer = await backend.ask(json={"merchant_id": "42"})
+        await until(lambda: not alone.is_ready(), "an old probe")
+        assert_refused(await backend.events(refused))
+        another = await listen(stack, alone, let_in)
+        mortal.cli(*mend_it)
+        await until(alone.is_ready, "a probe")
+        await assert_live(backend, "42", stream, another)
+
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "2"
+    assert answer.json() == {
+        "error": "unavailable",
+        "detail": answer.json()["detail"],
+        "outcome": "not_published",
+    }
+
+
+async def test_a_redis_that_does_not_answer_is_503_in_time(mortal: Redis, alone: Service) -> None:
+    async with backend_of(alone) as backend:
+        with paused(mortal.process):
+            began_at = time.monotonic()
+            answer = await backend.ask(json={"merchant_id": "42"})
+            took_s = time.monotonic() - began_at
+
+    assert (answer.status_code, answer.json()["outcome"]) == (503, "not_published")
+    assert took_s < 0.5 + SECOND
+
+
+# -- who may, and what is none
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "error", "detail"),
+    [
+        ({"content": b"{"}, 400, "malformed", "expected JSON"),
+        ({"content": b""}, 400, "malformed", "expected JSON"),
+        ({"content": b'{"merchant_id":"1","merchant_id":"2"}'}, 400, "malformed", "expected each"),
+        ({"json": [{"merchant_id": "42"}]}, 400, "malformed", "expected a JSON object"),
+        ({"json": {}}, 400, "malformed", "merchant_id is missing"),
+        ({"json": {"merchant_id": "4 2"}}, 400, "malformed", "merchant_id: expected"),
+        ({"json": {"merchant_id": "42", "jti": 1}}, 400, "malformed", "jti: expected text"),
+        ({"json": {"merchant_id": "42", "topic": "a"}}, 400, "malformed", "unknown field"),
+        (
+            {"data": {"merchant_id": "42"}},
+            415,
+            "unsupported",
+            "expected application/json, came 'application/x-www-form-urlencoded'",
+        ),
+        ({"content": b" " * 2_000_000}, 413, "too_large", "body: expected at most"),
+    ],
+)
+async def test_what_is_no_revocation_is_refused_with_what_was_expected(
+    pair: Service, options: dict[str, Any], status: int, error: str, detail: str
+) -> None:
+    async with backend_of(pair) as backend:
+        answer = await backend.ask(**options)
+
+    assert (answer.status_code, answer.json()["error"]) == (status, error)
+    assert answer.json()["detail"].startswith(detail)
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS"])
+async def test_another_method_is_405(pair: Service, method: str) -> None:
+    async with backend_of(pair) as backend:
+        answer = await backend.client.request(method, "/revoke")
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+async def revocations_of(redis: Redis, merchant: str) -> int:
+    return redis.cli("XRANGE", REVOCATIONS_KEY, "-", "+").splitlines().count(merchant)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "error"),
+    [
+        ([], 401, "unauthorized"),
+        ([("Authorization", "Bearer another-key-0123456789")], 401, "unauthorized"),
+        ([("Authorization", "Basic YTpi")], 401, "unauthorized"),
+        ([("Authorization", f"Bearer {KEY}")] * 2, 400, "malformed"),
+        ([("Authorization", f"Bearer {KEY}"), ("Origin", "")], 403, "origin_not_allowed"),
+        (
+            [("Authorization", f"Bearer {KEY}"), ("Origin", "https://a.test")],
+            403,
+            "origin_not_allowed",
+        ),
+        ([("Authorization", f"Bearer {LIMITED_KEY}")], 403, "forbidden"),
+    ],
+)
+async def test_who_may_not_notify_a_merchant_may_not_cut_it_off(
+    pair: Service,
+    redis: Redis,
+    merchant: str,
+    headers: list[tuple[str, str]],
+    status: int,
+    error: str,
+) -> None:
+    async with httpx.AsyncClient(base_url=pair.url) as client:
+        answer = await client.post("/revoke", json={"merchant_id": merchant}, headers=headers)
+
+    assert (answer.status_code, answer.json()["error"]) == (status, error)
+    assert await revocations_of(redis, merchant) == 0
+
+
+async def test_a_token_does_not_revoke(pair: Service, redis: Redis, merchant: str) -> None:
+    async with backend_of(pair, token(merchant)) as backend:
+        answer = await backend.ask(json={"merchant_id": merchant})
+
+    assert answer.status_code == 401
+    assert await revocations_of(redis, merchant) == 0
+
+
+async def test_a_key_for_some_merchants_revokes_those(pair: Service, merchant: str) -> None:
+    shop = f"shop-{merchant}"
+    async with AsyncExitStack() as stack, backend_of(pair, LIMITED_KEY) as backend:
+        streams = await listen_on_both(stack, pair, token(shop))
+
+        since = time.monotonic()
+        await backend.revoke(shop)
+        for stream in streams:
+            await assert_revoked(stream, since)
+
+
+# -- where no stream has a token
+
+
+@pytest.mark.parametrize("mode", ["none", "header"])
+async def test_without_tokens_streams_end_and_come_back(
+    redis: Redis, merchant: str, tmp_path: Path, mode: str
+) -> None:
+    times = {name: value for name, value in TIMES.items() if name != "token_keys"}
+    if mode == "header":
+        times["trusted_proxies"] = "127.0.0.1"
+    started = Service.start(
+        tmp_path, redis.url, "--subscribe-auth", mode, "--workers", "2", settings=times
+    )
+    headers = {"X-Merchant-Id": merchant}
+    async with AsyncExitStack() as stack, backend_of(started) as backend:
+
+        async def come() -> Stream:
+            stream = await stack.enter_async_context(
+                open_stream(started.url, merchant, headers=headers)
+            )
+            await stream.next("ready")
+            return stream
+
+        streams = [await come() for _ in range(6)]
+        since = time.monotonic()
+        await backend.revoke(merchant)
+        for stream in streams:
+            await assert_revoked(stream, since)
+        await assert_live(backend, merchant, *[await come() for _ in range(6)])
+        refused = [
+            await backend.ask(json={"merchant_id": merchant, claim: "x"})
+            for claim in ("jti", "sub")
+        ]
+    assert started.stop() == 0
+    started.assert_no_errors()
+
+    for answer in refused:
+        assert answer.status_code == 400
+        assert answer.json() == {
+            "error": "malformed",
+            "detail": "expected merchant_id only: jti and sub are of tokens, and no stream here "
+            f"has one (subscribe_auth is {mode})",
+        }
+
+
+# -- from the command line
+
+
+async def test_the_command_line_cuts_off(pair: Service, redis: Redis, merchant: str) -> None:
+    async with AsyncExitStack() as stack:
+        stream = await listen(stack, pair, token(merchant, jti="t"))
+        done = await asyncio.to_thread(
+            run,
+            *("revoke", merchant, "--jti", "t", "--sub", "u", "--url", pair.url),
+            SSE_PUSH_NOTIFY_KEY=KEY,
+        )
+        await stream.next("goodbye")
+
+    assert done.returncode == 0, done.stderr
+    lines = redis.cli("XRANGE", REVOCATIONS_KEY, done.stdout.strip(), "+").splitlines()
+    assert lines[1:7] == ["merchant_id", merchant, "jti", "t", "sub", "u"]
+
+
+def test_the_command_line_says_what_was_refused(pair: Service) -> None:
+    done = run("revoke", "43", "--url", pair.url, SSE_PUSH_NOTIFY_KEY=LIMITED_KEY)
+
+    assert done.returncode != 0
+    assert "answered 403" in done.stderr
+    assert LIMITED_KEY not in done.stderr
