@@ -38,8 +38,8 @@ from tests.wire_support import ANSWER_S, Answer, Wire
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
-NOT_HTTP = (400, "Invalid HTTP request received.")
-"""The parser's own word: it has closed the connection, and nobody of us was asked."""
+NOT_HTTP = (400, "malformed")
+"""Said by the protocol, which closes the connection; no endpoint was asked."""
 MALFORMED = (400, "malformed")
 TOO_LARGE = (413, "too_large")
 
@@ -76,9 +76,9 @@ def request_of(*lines: str | bytes, body: bytes = b"") -> bytes:
     return b"\r\n".join([*raw, b"", body])
 
 
-def post(body: bytes, media_type: str = JSON) -> bytes:
+def post(body: bytes, media_type: str = JSON, path: str = "/notify") -> bytes:
     return request_of(
-        "POST /notify HTTP/1.1",
+        f"POST {path} HTTP/1.1",
         "Host: test",
         f"Authorization: Bearer {KEY}",
         f"Content-Type: {media_type}",
@@ -386,6 +386,30 @@ def test_json_is_read_strictly_and_soon(target: Service, name: str) -> None:
     assert time.monotonic() - began_at < ANSWER_S
     assert (answer.status, "" if answer.status == 200 else answer.code) == expected
     assert len(answer.body) < 400, "an error quotes little"
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_revocation_is_read_as_strictly(watched: Redis, target: Service, name: str) -> None:
+    """None of these is one, whatever it is elsewhere."""
+    body, _ = BODIES[name]
+
+    with commands(watched) as sent:
+        answer = asked(target, post(body, path="/revoke"))
+
+    assert outcome(answer) == MALFORMED
+    assert len(answer.body) < 400
+    assert sent == []
+
+
+@pytest.mark.parametrize("raw", [each for each in MERCHANTS if each not in PERMITTED], ids=repr)
+def test_nobody_is_revoked_who_is_no_merchant(watched: Redis, target: Service, raw: bytes) -> None:
+    body = json.dumps({"merchant_id": raw.decode("utf-8", "surrogateescape")}).encode()
+
+    with commands(watched) as sent:
+        assert outcome(asked(target, post(body, path="/revoke"))) == MALFORMED
+        assert outcome(asked(target, post(body, FORM, "/revoke"))) == (415, "unsupported")
+
+    assert sent == []
 
 
 FORMS: dict[str, tuple[bytes, tuple[int, str]]] = {

@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from sse_push import __version__, app
+from sse_push import __version__, app, revocation
 from sse_push.notification import _BY, _ENTRY_ID, _FIELDS, _NAME, BY_CHARACTERS
 from sse_push.protocol import REFUSALS
 from sse_push.settings import Settings
@@ -102,6 +102,12 @@ def test_its_version_is_this_one() -> None:
 def test_its_notification_has_the_fields_of_one() -> None:
     assert tuple(SCHEMAS["Notification"]["properties"]) == _FIELDS
     assert tuple(SCHEMAS["Form"]["properties"]) == _FIELDS
+
+
+def test_its_revocation_has_the_fields_of_one() -> None:
+    assert tuple(SCHEMAS["Revocation"]["properties"]) == revocation._FIELDS
+    for name in ("jti", "sub"):
+        assert SCHEMAS["Revocation"]["properties"][name]["maxLength"] == revocation.CLAIM_BYTES
 
 
 def test_its_patterns_are_those_of_the_code() -> None:
