@@ -36,6 +36,7 @@ from sse_push.errors import (
     PushError,
     StreamUnavailable,
     TooLarge,
+    TooManyNotifications,
     Unauthorized,
 )
 from sse_push.event_stream import SEND_SCOPE_KEY, Streaming
@@ -51,8 +52,11 @@ from sse_push.process import (
     stop_if_it_dies,
     stop_with_parent,
 )
+from sse_push.protocol import REFUSALS, REFUSED_KEY, Requests
+from sse_push.rate import Rates
 from sse_push.readiness import Board
 from sse_push.revocation import Revocation, Revocations
+from sse_push.room import Place, Room
 from sse_push.settings import Settings
 from sse_push.stream import Appender, Follower
 from sse_push.wire import Frame
@@ -61,14 +65,16 @@ logger = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 2
 _BOARD_INTERVAL_S = 1.0
+_DECIDE_S = 0.5
+"""So long a client is kept waiting while revocations are read, as after a start; then put off."""
 _FORM_FIELDS = 16
 """Four are ours; with some more the answer names one that is not, with many it costs too much."""
 
 _OPENAPI = Path(__file__).with_name("openapi.json").read_bytes()
-_DECIDE_S = 0.5
-"""So long a client is kept waiting while revocations are read, as after a start; then put off."""
 _JSON = "application/json"
 _FORM = "application/x-www-form-urlencoded"
+_PLACE_KEY = "sse_push.place"
+"""Where a request to /events finds its place, in the ASGI scope."""
 
 
 class State(TypedDict):
@@ -82,6 +88,8 @@ class State(TypedDict):
     hub: Hub[Frame]
     streaming: Streaming
     board: Board
+    rates: Rates
+    requests: Requests
     errors: dict[str, int]
     metrics: Metrics
 
@@ -104,6 +112,10 @@ async def events(request: Request[State]) -> Response:
         return _soft_answer(request, "server_stopping")
     if not is_decided:
         return _soft_answer(request, "not_ready")
+    place: Place = request.scope[_PLACE_KEY]
+    refusal = place.take(grant.merchant_id, _address(request))
+    if refusal is not None:
+        return _soft_answer(request, refusal)
     return state["streaming"].open(request.scope, grant, last_event_id)
 
 
@@ -123,6 +135,7 @@ async def notify(request: Request[State]) -> Response:
     settings = request.state["settings"]
     key = _authorize_backend(request)
     value = _decode(request, await _body(request, settings.body_limit_bytes))
+    _keep_to_rate(request.state, key, len(value) if isinstance(value, list) else 1)
     if isinstance(value, list):
         return await _notify_all(request.state, value, key)
     notification = Notification.from_value(value, data_limit_bytes=settings.data_limit_bytes)
@@ -206,6 +219,26 @@ async def _decide(state: State) -> bool:
 
 def _has_tokens(state: State) -> bool:
     return state["settings"].subscribe_auth == "token"
+
+
+def _keep_to_rate(state: State, key: NotifyKey | None, count: int) -> None:
+    retry_after_s = state["rates"].take(key, count)
+    if retry_after_s:
+        settings = state["settings"]
+        raise TooManyNotifications(
+            f"expected at most {settings.notify_rate_per_s:g} notifications per second, and "
+            f"{settings.notify_burst} at once, came more",
+            retry_after_s,
+        )
+
+
+def _address(request: Request[State]) -> str | None:
+    """Return the address by which a client's streams are counted; None if they are not."""
+    state = request.state
+    if not state["settings"].max_connections_per_address:
+        return None
+    forwarded_for = request.headers.getlist("x-forwarded-for")
+    return state["gate"].proxies.client_address(request.scope.get("client"), forwarded_for)
 
 
 def _only(request: Request[State], name: str) -> str | None:
@@ -329,6 +362,7 @@ _STATUSES: dict[type[PushError], tuple[int, str]] = {
     Forbidden: (403, "forbidden"),
     OriginNotAllowed: (403, "origin_not_allowed"),
     TooLarge: (413, "too_large"),
+    TooManyNotifications: (429, "rate_limited"),
     StreamUnavailable: (503, "unavailable"),
 }
 _CODES = {400: "malformed", 404: "not_found", 405: "method_not_allowed", 415: "unsupported"}
@@ -354,6 +388,8 @@ async def _on_push_error(request: Request, exc: Exception) -> Response:
         headers["Retry-After"] = str(_RETRY_AFTER_S)
         more["outcome"] = exc.outcome
         logger.debug("not stored outcome=%s cause=%s", exc.outcome, exc.__cause__)
+    if isinstance(exc, TooManyNotifications):
+        headers["Retry-After"] = str(exc.retry_after_s)
     if isinstance(exc, Unauthorized):
         headers["WWW-Authenticate"] = exc.challenge
     return _error(status, code, str(exc), headers=headers, **more)
@@ -361,7 +397,8 @@ async def _on_push_error(request: Request, exc: Exception) -> Response:
 
 async def _on_client_disconnect(request: Request, _exc: Exception) -> Response:
     """Answer a client that left in the middle of its body; nobody reads it."""
-    _count_error(request, "malformed")
+    if REFUSED_KEY not in request.scope:
+        _count_error(request, "malformed")
     return _error(400, "malformed", "expected the rest of the body, came its end")
 
 
@@ -392,6 +429,11 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
     the service's own, which is how the demo runs on the same port.
     """
     origins = Origins(settings.allowed_origins)
+    room = Room(
+        max_connections=settings.max_connections,
+        max_connections_per_merchant=settings.max_connections_per_merchant,
+        max_connections_per_address=settings.max_connections_per_address,
+    )
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[State]:
@@ -452,20 +494,24 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # another path is 404, as every error in JSON
-    return _wrap_events(app, origins)
+    return _wrap_events(app, origins, room)
 
 
-def _wrap_events(app: ASGIApp, origins: Origins) -> ASGIApp:
+def _wrap_events(app: ASGIApp, origins: Origins, room: Room) -> ASGIApp:
     """Leave the server's own ``send`` in the scope, and mark answers for pages of other origins.
 
-    Starlette wraps ``send`` once per layer.
+    Starlette wraps ``send`` once per layer. The place that a stream takes is left here, however it
+    ends.
     """
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/events":
             scope[SEND_SCOPE_KEY] = send  # taken out again by event_stream
             send = origins.mark(scope, send)
-        await app(scope, receive, send)
+            with room.place() as scope[_PLACE_KEY]:
+                await app(scope, receive, send)
+        else:
+            await app(scope, receive, send)
 
     return wrapped
 
@@ -534,8 +580,19 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
         stream_ttl_s=settings.stream_ttl_s,
         revocation_lifetime_s=settings.revocation_lifetime_s,
     )
+    assert settings.notify_keys is not None, "refused at the start"
+    rates = Rates(
+        settings.notify_keys,
+        rate_per_s=settings.notify_rate_per_s,
+        burst=settings.notify_burst,
+        workers=settings.workers,
+    )
     errors = dict.fromkeys(
-        (*(code for _, code in _STATUSES.values()), *_CODES.values(), "error"), 0
+        (
+            *(code for _, code in _STATUSES.values()),
+            *(*_CODES.values(), *REFUSALS.values(), "error"),
+        ),
+        0,
     )
     board = Board(folder)
     board.write(follower.probe_age_s)
@@ -547,6 +604,7 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
         appender=appender,
         streaming=streaming,
         errors=errors,
+        streams_limit=settings.max_connections,
     )
     return State(
         settings=settings,
@@ -557,6 +615,13 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
         hub=hub,
         streaming=streaming,
         board=board,
+        rates=rates,
+        requests=Requests(
+            header_limit_bytes=settings.header_limit_bytes,
+            timeout_s=settings.request_timeout_s,
+            errors=errors,
+            clock=asyncio.get_running_loop(),
+        ),
         errors=errors,
         metrics=told,
     )

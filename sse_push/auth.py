@@ -91,7 +91,7 @@ class Gate:
 
     def __init__(self, settings: Settings) -> None:
         self._cookie = settings.token_cookie
-        self._proxies = Proxies(settings.trusted_proxies, is_unix_socket=settings.uds is not None)
+        self.proxies = Proxies(settings.trusted_proxies, is_unix_socket=settings.uds is not None)
         self.token_keys: tuple[TokenKey, ...] = ()
         self.authorize_subscribe: Callable[[Request[Any], str | None], Grant] = self._anyone
         if settings.subscribe_auth == "header":
@@ -158,7 +158,7 @@ class Gate:
             InvalidMerchantId: the header, or the query, is not of its form.
             Forbidden: the query names a merchant that the header does not.
         """
-        if not self._proxies.trust(request.scope.get("client")):
+        if not self.proxies.trust(request.scope.get("client")):
             raise Unauthorized("expected a request by way of a trusted proxy, came a direct one")
         came = _once(request.headers.getlist(MERCHANT_HEADER), f"the header {MERCHANT_HEADER}")
         if not came:

@@ -64,6 +64,14 @@ class OriginNotAllowed(PushError):
     """A page of another origin asks, by a browser that would show it our answer."""
 
 
+class TooManyNotifications(PushError):
+    """A key notifies more often than it may; ``retry_after_s`` is when it may again, in seconds."""
+
+    def __init__(self, text: str, retry_after_s: int = 1) -> None:
+        super().__init__(text)
+        self.retry_after_s = retry_after_s
+
+
 class StreamUnavailable(PushError):
     """Redis did not take, or did not give, entries.
 

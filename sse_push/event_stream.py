@@ -44,7 +44,13 @@ HEADERS = {
 SOFT_ANSWER_HEADER = "X-Sse-Push-Soft-Answer"
 """Marks a 200 that serves nothing, for monitoring; nginx sets it on its own as well."""
 
-SOFT_ANSWER_REASONS = ("server_stopping", "not_ready")
+SOFT_ANSWER_REASONS = (
+    "server_stopping",
+    "not_ready",
+    "full",
+    "merchant_full",
+    "too_many_connections",
+)
 """Why the service itself gives one."""
 
 SEND_SCOPE_KEY = "sse_push.send"

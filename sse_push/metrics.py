@@ -61,6 +61,7 @@ class Series(NamedTuple):
 
 SERIES: dict[str, Series] = {
     "sse_push_streams_open": Series("gauge", "event streams that are open"),
+    "sse_push_streams_limit": Series("gauge", "event streams for which there is room"),
     "sse_push_streams_opened_total": Series("counter", "event streams that were opened"),
     "sse_push_streams_closed_total": Series("counter", "event streams that have ended", "reason"),
     "sse_push_soft_answers_total": Series(
@@ -139,6 +140,7 @@ class Metrics:
         appender: Appender,
         streaming: Streaming,
         errors: Mapping[str, int],
+        streams_limit: int,
     ) -> None:
         disable_created_metrics()
         self._hub = hub
@@ -157,6 +159,7 @@ class Metrics:
             name: self._counter(name) for name, each in SERIES.items() if each.kind == "counter"
         }
         self._streams = self._gauge("sse_push_streams_open", "livesum")
+        self._gauge("sse_push_streams_limit", "livesum").set(streams_limit)
         self._merchants = self._gauge("sse_push_merchants_live", "livesum")
         self._tasks = self._gauge("sse_push_event_loop_tasks", "livesum")
         self._lag = self._gauge("sse_push_loop_lag_seconds", "livemax")

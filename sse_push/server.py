@@ -11,6 +11,7 @@ import logging
 import resource
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
@@ -25,12 +26,16 @@ from sse_push.errors import ConfigError
 from sse_push.logs import configure_logging
 from sse_push.metrics import shared_by_workers
 from sse_push.process import broken
+from sse_push.protocol import BoundedProtocol
 from sse_push.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _STOP_MARGIN_S = 10.0
 _JOIN_STEP_S = 0.1
+_FILES_BESIDE_STREAMS = 256
+"""For requests that are no streams, for Redis, and for Python itself."""
+
 _KEEP_ALIVE_S = 75
 """Longer than nginx keeps an idle connection to us (60 s): who closes first never races a POST."""
 
@@ -96,6 +101,31 @@ def _address(settings: Settings) -> str:
     return settings.uds or f"{settings.host}:{settings.port}"
 
 
+def within_file_limit(settings: Settings, file_limit: int) -> Settings:
+    """Return the settings with no more connections than there may be files, and warn if so.
+
+    Whoever comes then is asked to come back later; without files nobody would be accepted at all.
+    """
+    places = max(1, file_limit - _FILES_BESIDE_STREAMS)
+    if settings.max_connections <= places:
+        return settings
+    logger.warning(
+        "too few open files allowed for max_connections, serving less"
+        " max_connections=%d serving=%d needed=%d allowed=%d",
+        settings.max_connections,
+        places,
+        settings.max_connections + _FILES_BESIDE_STREAMS,
+        file_limit,
+    )
+    return settings.model_copy(update={"max_connections": places})
+
+
+def _file_limit() -> int:
+    """Return how many files a worker may open, once it has asked for all that it may."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if most == resource.RLIM_INFINITY else most
+
+
 def serve(
     settings: Settings,
     routes: Callable[[], Sequence[BaseRoute]] | None = None,
@@ -106,6 +136,7 @@ def serve(
     ``routes`` is called in each worker, for more routes on the same port. ``on_bound`` is told the
     address once connections are queued there.
     """
+    settings = within_file_limit(settings, _file_limit())
     sock = listening_socket(settings)
     if settings.uds is not None:
         address = f"unix:{settings.uds}"
@@ -124,7 +155,7 @@ def serve(
             functools.partial(_create, settings, Path(folder), routes),
             factory=True,
             loop="uvloop",
-            http="httptools",
+            http=BoundedProtocol,
             ws="none",
             lifespan="on",
             workers=settings.workers,

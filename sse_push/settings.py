@@ -154,13 +154,47 @@ class Settings(BaseSettings):
     )
     trusted_proxies: Networks = Field(
         (),
-        description="proxies that may name a client's merchant, comma-separated IPs and CIDRs; "
-        "whoever reaches `uds` is one",
+        description="proxies that may name a client's merchant and address, comma-separated IPs "
+        "and CIDRs; whoever reaches `uds` is one",
     )
     allowed_origins: OriginList = Field(
         (),
         description="other origins whose pages may listen, comma-separated, as in "
         "`https://app.example`; `*`: any",
+    )
+
+    max_connections: int = Field(
+        15_000,
+        ge=1,
+        le=1_000_000,
+        description="event streams in one process; each takes 17 KiB, so these 250 MiB, and a file",
+    )
+    max_connections_per_merchant: int = Field(
+        10_000,
+        ge=0,
+        le=1_000_000,
+        description="event streams of one merchant in one process, two thirds of all, so that it "
+        "leaves room for others; 0: any number",
+    )
+    max_connections_per_address: int = Field(
+        0,
+        ge=0,
+        le=1_000_000,
+        description="event streams from one client's address in one process; 0: any number, since "
+        "an office has one address, and so have all clients of a proxy that is not trusted",
+    )
+    header_limit_bytes: int = Field(
+        16_384,
+        ge=1024,
+        le=1_048_576,
+        description="request line and headers of one request; twice what nginx takes on by "
+        "default for one header",
+    )
+    request_timeout_s: float = Field(
+        10.0,
+        ge=0.1,
+        le=600,
+        description="a request, body included, has to come within this of its first byte",
     )
 
     heartbeat_s: float = Field(
@@ -211,6 +245,19 @@ class Settings(BaseSettings):
     )
     notify_max_items: int = Field(
         1000, ge=1, le=10_000, description="notifications in one JSON array"
+    )
+    notify_rate_per_s: float = Field(
+        0.0,
+        ge=0,
+        le=1_000_000,
+        description="notifications per second that one key may send, of all workers together; "
+        "0: any number, since they merge",
+    )
+    notify_burst: int = Field(
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="notifications that a key may send at once after a rest, as many as one array",
     )
     body_limit_bytes: int = Field(
         1_048_576,

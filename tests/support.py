@@ -293,10 +293,13 @@ async def open_stream(
     query: str | None = None,
     headers: dict[str, str] | None = None,
     trust: ssl.SSLContext | None = None,
+    source: str = "127.0.0.1",
 ) -> AsyncGenerator[Stream]:
-    """Open an event stream as a browser does, and read it in the background."""
+    """Open an event stream as a browser at ``source`` does, and read it in the background."""
     target = httpx.URL(url)
-    reader, writer = await asyncio.open_connection(target.host, target.port, ssl=trust)
+    reader, writer = await asyncio.open_connection(
+        target.host, target.port, ssl=trust, local_addr=(source, 0)
+    )
     stream = Stream(reader, writer)
     query = f"merchant_id={merchant_id}" if query is None else query
     lines = [f"GET /events?{query} HTTP/1.1", "Host: test", "Accept: text/event-stream"]

@@ -38,9 +38,9 @@ from tests.wire_support import ANSWER_S, Answer, Wire
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
-NOT_HTTP = (400, "Invalid HTTP request received.")
-"""The parser's own word: it has closed the connection, and nobody of us was asked."""
 MALFORMED = (400, "malformed")
+NOT_HTTP = MALFORMED
+"""Said by the protocol, which then closes the connection: the application was not asked."""
 TOO_LARGE = (413, "too_large")
 
 HUGE_BYTES = 1 << 30 if os.environ.get("SSE_PUSH_TEST_HUGE") else 64 << 20
@@ -195,7 +195,7 @@ IDS = {
     "a word of Redis": ["$", "+", "-", ">", "*", "0", "0-0", "(1-1", "1-*", "-1-1", "1-1-1"],
     "no number": ["1", "1-", "-1", "1_0-1", "0x1-1", "1e3-1", "٣-١", "１-1", "²-1"],
     "too great": [f"{2**64}-0", f"1-{2**64}", "9" * 400 + "-1", "9" * 5000 + "-1"],
-    "60 KB": ["1-" + "9" * 60_000],
+    "8 KB": ["1-" + "9" * 8_000],
     "more than an ID": ["1-1\r\nid: 2-2", "1-1\n", "\n1-1", "1-1\0", "1-1\x85", "1-1\u2028x"],
     "turned": ["\u202e1-1", "1-1\u2066", "\x1b[31m1-1", "\ufeff1-1"],
 }
@@ -545,7 +545,6 @@ NO_REQUESTS = {
     "a path of bytes": b"GET /\xff\xfe HTTP/1.1\r\nHost: test\r\n\r\n",
     "a query of bytes": b"GET /events?merchant_id=\xff HTTP/1.1\r\nHost: test\r\n\r\n",
     "a path with a space": b"GET /eve nts HTTP/1.1\r\nHost: test\r\n\r\n",
-    "a path of 100 000": b"GET /events?merchant_id=" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n",
     "a version of its own": b"GET /healthz HTTP/9.9\r\nHost: test\r\n\r\n",
 }
 
@@ -558,6 +557,19 @@ def test_what_is_no_http_is_told_so_and_closed(target: Service, name: str) -> No
         answer = wire.answer()
         assert answer is not None
         assert outcome(answer) == NOT_HTTP
+        assert wire.is_closed()
+
+
+@pytest.mark.parametrize("is_in_path", [False, True], ids=["header", "path"])
+def test_a_head_that_is_too_large_is_told_so_and_closed(
+    target: Service, *, is_in_path: bool
+) -> None:
+    much = "1-" + "9" * 60_000
+    query = f"merchant_id=42&last_event_id={much}" if is_in_path else "merchant_id=42"
+    with Wire(target.port, listen(query, f"Last-Event-ID: {'' if is_in_path else much}")) as wire:
+        answer = wire.answer()
+        assert answer is not None
+        assert outcome(answer) == (431, "headers_too_large")
         assert wire.is_closed()
 
 
@@ -612,11 +624,11 @@ def test_what_a_streams_client_sends_after_its_request_changes_nothing(
                 first = request if is_later else request + FURTHER[name]
                 wire = stack.enter_context(Wire(target.port, first))
                 answer = wire.answer()
-                assert answer is not None
                 if name == "no request" and not is_later:
-                    # The parser has seen it before we have seen the request.
-                    assert answer.status in {200, 400}
+                    # The parser has seen it before the application has seen the request.
+                    assert answer is None or answer.status in {200, 400}
                     continue
+                assert answer is not None
                 assert answer.headers["connection"] == "close"
                 wire.events(merchant)
                 if is_later:

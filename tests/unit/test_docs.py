@@ -16,6 +16,8 @@ from sse_push.cli import _OPTIONS_OF_SERVE, main
 from sse_push.event_stream import SOFT_ANSWER_REASONS
 from sse_push.hub import EndReason
 from sse_push.metrics import SERIES
+from sse_push.protocol import REFUSALS
+from sse_push.room import Refusal
 from sse_push.settings import Settings
 from sse_push.stream.tail import ResyncReason
 
@@ -76,7 +78,8 @@ def test_the_errors_table_has_every_code() -> None:
         code for row in table if row[0][:3].isdigit() for code in re.findall(r"`(\w+)`", row[1])
     }
 
-    assert named == {code for _, code in _STATUSES.values()} | set(_CODES.values())
+    codes = {code for _, code in _STATUSES.values()} | set(_CODES.values())
+    assert named == codes | set(REFUSALS.values())
 
 
 def test_every_reason_of_a_goodbye_is_named() -> None:
@@ -84,6 +87,11 @@ def test_every_reason_of_a_goodbye_is_named() -> None:
 
     silent = {EndReason.CLIENT_DISCONNECTED, EndReason.STALLED}  # nobody is there to read it
     assert all(f"`{reason.value}`" in said for reason in EndReason if reason not in silent)
+    assert all(f"`{reason}`" in said for reason in SOFT_ANSWER_REASONS)
+
+
+def test_a_refusal_is_a_reason_of_a_soft_answer() -> None:
+    assert set(get_args(Refusal)) < set(SOFT_ANSWER_REASONS)
 
 
 def test_the_metrics_table_is_the_series() -> None:

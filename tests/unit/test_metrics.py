@@ -108,6 +108,7 @@ async def worker(tmp_path: Path) -> Worker:
         appender=appender,
         streaming=streaming,
         errors=errors,
+        streams_limit=15_000,
     )
     return Worker(hub, follower, appender, streaming, board, errors, told)
 
@@ -170,6 +171,7 @@ async def test_what_was_counted_is_copied_once_however_often_it_is_looked_at(
     told = worker.told()
     assert {key: value for key, value in told.items() if value and "age" not in key} == {
         "sse_push_streams_open": 2,
+        "sse_push_streams_limit": 15_000,
         "sse_push_merchants_live": 2,
         "sse_push_streams_opened_total": 3,
         "sse_push_streams_closed_total{stalled}": 1,

@@ -13,12 +13,13 @@ from starlette.routing import Route
 
 from sse_push import __version__, app, revocation
 from sse_push.notification import _BY, _ENTRY_ID, _FIELDS, _NAME, BY_CHARACTERS
+from sse_push.protocol import REFUSALS
 from sse_push.settings import Settings
 
 DOCUMENT: dict[str, Any] = json.loads(app._OPENAPI)
 SCHEMAS = DOCUMENT["components"]["schemas"]
-NOWHERE = {(404, "not_found")}
-"""What is answered where no path is: a description of paths has no place for it."""
+NOWHERE = {(404, "not_found"), (408, "request_timeout"), (431, "headers_too_large")}
+"""What is answered before there is a path, or where none is: paths have no place for it."""
 
 
 def resolve(node: Any) -> Any:
@@ -70,7 +71,7 @@ def described() -> set[tuple[int, str]]:
 
 
 def answered() -> set[tuple[int, str]]:
-    return set(app._STATUSES.values()) | set(app._CODES.items())
+    return set(app._STATUSES.values()) | set(app._CODES.items()) | set(REFUSALS.items())
 
 
 def test_its_paths_and_methods_are_those_of_the_routes(tmp_path: Path) -> None:
@@ -105,8 +106,6 @@ def test_its_notification_has_the_fields_of_one() -> None:
 
 def test_its_revocation_has_the_fields_of_one() -> None:
     assert tuple(SCHEMAS["Revocation"]["properties"]) == revocation._FIELDS
-    for name in ("jti", "sub"):
-        assert SCHEMAS["Revocation"]["properties"][name]["maxLength"] == revocation.CLAIM_BYTES
 
 
 def test_its_patterns_are_those_of_the_code() -> None:

@@ -44,6 +44,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "token_expiring_s": (0.1, 3600),
     "deaf_limit_s": (0.2, 3600),
     "loop_stall_limit_s": (0.5, 300),
+    "max_connections": (1, 1_000_000),
+    "max_connections_per_merchant": (0, 1_000_000),
+    "max_connections_per_address": (0, 1_000_000),
+    "header_limit_bytes": (1024, 1_048_576),
+    "request_timeout_s": (0.1, 600),
+    "notify_rate_per_s": (0, 1_000_000),
+    "notify_burst": (1, 1_000_000),
 }
 
 BESIDE: dict[str, dict[str, float]] = {
@@ -102,6 +109,13 @@ def secrets_of(values: tuple[NotifyKey, ...] | str | None) -> list[str]:
         ("probe_deadline_s", 6),
         ("deaf_limit_s", 20),
         ("loop_stall_limit_s", 5),
+        ("max_connections", 15_000),
+        ("max_connections_per_merchant", 10_000),
+        ("max_connections_per_address", 0),
+        ("header_limit_bytes", 16 * 1024),
+        ("request_timeout_s", 10),
+        ("notify_rate_per_s", 0),
+        ("notify_burst", 1000),
         ("host", "127.0.0.1"),
         ("port", 8000),
         ("workers", 1),
