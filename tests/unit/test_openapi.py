@@ -106,6 +106,8 @@ def test_its_notification_has_the_fields_of_one() -> None:
 
 def test_its_revocation_has_the_fields_of_one() -> None:
     assert tuple(SCHEMAS["Revocation"]["properties"]) == revocation._FIELDS
+    for name in ("jti", "sub"):
+        assert SCHEMAS["Revocation"]["properties"][name]["maxLength"] == revocation.CLAIM_BYTES
 
 
 def test_its_patterns_are_those_of_the_code() -> None:
