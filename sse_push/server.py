@@ -220,11 +220,16 @@ def _tune_process() -> None:
 
 @contextmanager
 def _signals_end_it() -> Generator[None]:
-    """End with status 0: uvicorn repeats the signal to itself once it has ended cleanly."""
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    originals = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    """End with status 0: uvicorn repeats the signal to itself once it has ended cleanly.
+
+    A second SIGTERM may come when all has ended but the process, and is then no reason to end with
+    another status: it stays ignored.
+    """
+    original = signal.getsignal(signal.SIGINT)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     try:
         yield
     finally:
-        for number, original in originals.items():
-            signal.signal(number, original)
+        signal.signal(signal.SIGINT, original)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
