@@ -29,6 +29,9 @@ REFUSED_KEY = "sse_push.refused"
 _LINGER_S = 1.0
 """So long is read on after a refusal: a socket closed before would lose the client its answer."""
 
+_FIRST_REQUEST_S = 0.5
+"""So long a process that stops waits for the request of a connection that it has just accepted."""
+
 _PIPELINE_LIMIT = 64
 """Requests that may wait behind one that is being answered: each takes some KiB."""
 
@@ -78,6 +81,7 @@ class BoundedProtocol(HttpToolsProtocol):
     # others of its kind: with more, each connection takes 1 KiB.
     __slots__ = (
         "_has_deadline",
+        "_is_last",
         "_is_refused",
         "_is_too_large",
         "_is_whole",
@@ -106,6 +110,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """What came last ended a request."""
         self._is_too_large = False
         self._is_refused = False
+        self._is_last = False
+        """The process stops: the request that comes next is the connection's last."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Give the first request its time."""
@@ -118,6 +124,22 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._linger is not None:
             self._linger.cancel()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Stop, but answer what is on its way on a connection that has brought no request yet.
+
+        uvicorn would close it, and a client whose connection was accepted in that moment, by a
+        worker that is being replaced, would get no answer.
+        """
+        if self._last_cycle is not None or self._is_refused:
+            super().shutdown()
+            return
+        self._is_last = True
+        self._linger = self.loop.call_later(_FIRST_REQUEST_S, self._close_if_unused)
+
+    def _close_if_unused(self) -> None:
+        if self._last_cycle is None:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; called for each piece, so that nothing is done here for a usual request."""
@@ -149,6 +171,8 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _RefusedError
         self._unused_bytes = 0
         super().on_headers_complete()
+        if self._is_last:
+            self.cycle.keep_alive = False
         self.headers = _NOWHERE  # trailers; the scope keeps the list that it has
 
     def on_body(self, body: bytes) -> None:

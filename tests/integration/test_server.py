@@ -346,8 +346,12 @@ def test_a_rolling_restart_keeps_the_port_open(redis: Redis, tmp_path: Path) -> 
         now = set(workers_of(service.process.pid))
         return len(now) == 2 and not now & before
 
-    wait_for(is_replaced, "new workers")
-    assert service.stop() == 0
+    try:
+        wait_for(is_replaced, "new workers")
+    finally:
+        status = service.stop()
+
+    assert status == 0
     assert set(answers) == {200}
     service.assert_no_errors()
 

@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from sse_push.protocol import (
+    _FIRST_REQUEST_S,
     _LINGER_S,
     _PIPELINE_LIMIT,
     _TICKS,
@@ -521,3 +522,35 @@ async def test_only_so_many_may_wait_behind_an_answer() -> None:
     assert await connection.feed(GET * (_PIPELINE_LIMIT + 2)) == b""
     assert connection.transport.ended_by == ["abort"]
     assert connection.counted() == {"malformed": 1}
+
+
+# -- a process that stops
+
+
+async def test_a_connection_without_a_request_is_given_a_moment_when_the_process_stops(
+    connection: Connection,
+) -> None:
+    connection.protocol.shutdown()
+    at_first = list(connection.transport.ended_by)
+    answer = await connection.feed(GET)
+
+    assert at_first == []
+    assert answer == OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+    assert connection.transport.ended_by == ["close"]
+
+
+async def test_a_connection_on_which_none_comes_is_closed_soon_after(
+    connection: Connection,
+) -> None:
+    connection.protocol.shutdown()
+    await connection.wait(_FIRST_REQUEST_S)
+
+    assert connection.transport.written == b""
+    assert connection.transport.ended_by == ["close"]
+
+
+async def test_a_connection_that_rests_is_closed_at_once(connection: Connection) -> None:
+    await connection.feed(GET)
+    connection.protocol.shutdown()
+
+    assert connection.transport.ended_by == ["close"]
