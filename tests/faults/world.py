@@ -72,8 +72,6 @@ class Fault:
     """So much later than its limit a notification may be answered, on a busy machine."""
     log: tuple[str, ...] = ()
     """Lines of level error or critical, or tracebacks, that belong to the fault: patterns."""
-    uds: bool = False
-    with_nginx: bool = True
 
 
 @dataclass
@@ -190,9 +188,8 @@ class World:
         await self.prepare(stack)
         await self.start_service()
         stack.callback(self._kill_service)
-        if self.fault.with_nginx:
-            self.nginx = await asyncio.to_thread(self.start_nginx)
-            stack.callback(self._stop_nginx)
+        self.nginx = await asyncio.to_thread(self.start_nginx)
+        stack.callback(self._stop_nginx)
         limit_s = float(str(self.settings["notify_timeout_s"]))
         self.backend = Backend(self.service.url, self.merchants, limit_s)
         stack.push_async_callback(self.backend.hang_up)
