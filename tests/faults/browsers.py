@@ -45,6 +45,7 @@ class Record:
     wrong: list[str] = field(default_factory=list)
     """What must never be: an ID of another merchant, IDs that fall, a final answer."""
     longest_silence_s: float = 0.0
+    """Between two events of one connection, of those that never stopped reading."""
 
 
 class ParserOfIds(Parser):
@@ -75,6 +76,8 @@ class Browser:
         """The newest ID that a refresh has brought, in the present history."""
         self.refreshed_at = -1.0
         self.heard_at = time.monotonic()
+        self.has_slept = False
+        """It has stopped reading once: its silence is its own."""
         self.refreshes = 0
         self.receive_buffer_bytes: int | None = None
         """How much waits in its kernel, for one that will stop reading; None: as usual."""
@@ -118,6 +121,7 @@ class Browser:
 
     def pause(self) -> None:
         """Stop reading."""
+        self.has_slept = True
         if self.transport is not None:
             self.transport.pause_reading()
 
@@ -168,8 +172,7 @@ class Browser:
     def hear(self, event: Event, connection: Connection, *, has_id: bool) -> None:
         """Take one event."""
         now = time.monotonic()
-        self.record.longest_silence_s = max(self.record.longest_silence_s, now - self.heard_at)
-        self.heard_at = now
+        self._end_silence(now, is_first=event.type == "ready")
         said = json.loads(event.data)
         if event.type == "goodbye":
             self.record.goodbyes[said["reason"]] += 1
@@ -198,6 +201,11 @@ class Browser:
         connection.newest = self.seen = entry_id
         if self.latencies_s is not None and reason is None:
             self.latencies_s.append(time.time() - entry_id.ms / 1000)
+
+    def _end_silence(self, now: float, *, is_first: bool) -> None:
+        if not is_first and not self.has_slept:
+            self.record.longest_silence_s = max(self.record.longest_silence_s, now - self.heard_at)
+        self.heard_at = now
 
 
 class Connection(asyncio.Protocol):

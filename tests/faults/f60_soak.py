@@ -22,7 +22,7 @@ FAULT = Fault(
 SIZES = ("long",)
 
 SOAK_S = float(os.environ.get("SSE_PUSH_TEST_SOAK_S", "3000"))
-ROUND_S = 300.0
+ROUND_S = SOAK_S / 10
 
 
 async def inject(world: World) -> None:
@@ -42,7 +42,7 @@ async def inject(world: World) -> None:
             world.service.process.send_signal(signal.SIGHUP)
         elif rounds % 2 == 0:
             world.redis.kill()
-            await asyncio.sleep(5)
+            await world.lasts(5)
             await world.restart_redis()
     world.over()
     files = max(map(open_fds, world.workers))

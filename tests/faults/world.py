@@ -399,6 +399,12 @@ class World:
             self.wrong(
                 f"a notification was answered after {ledger.slowest_s:.1f} s, limit {limit_s:g}"
             )
+        # A worker that stands still is replaced, but it is silent until then.
+        heartbeat_s = float(str(self.settings["heartbeat_s"]))
+        if not self.fault.may_cut and record.longest_silence_s > heartbeat_s + SLACK_S / 2:
+            self.wrong(
+                f"nothing was heard for {record.longest_silence_s:.1f} s, limit {heartbeat_s:g}"
+            )
         if not self.fault.may_cut and record.ends["cut"] + record.ends["refused"]:
             self.wrong(f"connections were cut: {dict(record.ends)}")
         if record.ends:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import socket
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -17,7 +18,8 @@ import pytest
 from tests.integration.test_app import serving_here
 from tests.integration.test_nginx_hardened import recording, yes
 from tests.nginx_support import Nginx
-from tests.support import KEY, SECOND, Publisher, Redis, Service, open_stream, until
+from tests.processes import workers_of
+from tests.support import KEY, SECOND, Publisher, Redis, Service, open_stream, until, wait_for
 from tests.tokens import (
     AUDIENCE,
     ISSUER,
@@ -1034,3 +1036,49 @@ def test_every_kind_of_refusal_is_here() -> None:
 
     assert len(ODD) >= 36
     assert {NOT_OURS, NO_TOKEN, EXPIRED, TOO_LONG, NO_MERCHANT} <= details
+
+
+# -- a file of keys that is changed
+
+
+def test_a_rolling_restart_reads_the_keys_again_and_broken_ones_leave_the_workers_as_they_are(
+    redis: Redis, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.pem"
+    keys.write_text(public_pem("RS256"))
+    service = Service.start(
+        tmp_path,
+        redis.url,
+        *("--subscribe-auth", "token", "--workers", "2"),
+        drain_s=0.3,
+        token_keys_file=keys,
+        token_algorithms="RS256,ES256",
+    )
+
+    def statuses(algorithm: str) -> set[int]:
+        token = token_of(algorithm=algorithm, key=private_key(algorithm), aud=..., iss=...)
+        return {httpx.head(f"{service.url}/events?token={token}").status_code for _ in range(8)}
+
+    try:
+        first = set(workers_of(service.process.pid))
+        before = statuses("RS256"), statuses("ES256")
+
+        keys.write_text(public_pem("RS256") + public_pem("ES256"))
+        service.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: len(set(workers_of(service.process.pid)) - first) == 2, "new workers")
+        wait_for(lambda: not set(workers_of(service.process.pid)) & first, "the old ones' end")
+        after = statuses("RS256"), statuses("ES256")
+
+        keys.write_text("broken")
+        second = set(workers_of(service.process.pid))
+        service.process.send_signal(signal.SIGHUP)
+        wait_for(lambda: "aborting the restart" in service.log, "the restart to be given up")
+        with_broken = statuses("RS256"), set(workers_of(service.process.pid))
+    finally:
+        status = service.stop()
+
+    assert before == ({200}, {401})
+    assert after == ({200}, {200})
+    assert with_broken == ({200}, second)
+    assert "expected a JWK Set (JSON) or public keys (PEM), came neither" in service.log
+    assert status == 0
