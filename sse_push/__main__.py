@@ -8,7 +8,7 @@ import click
 
 from sse_push.cli import main
 from sse_push.errors import ConfigError, PushError
-from sse_push.logs import configure_logging
+from sse_push.runtime.logs import configure_logging
 
 
 def run() -> None:

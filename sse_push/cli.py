@@ -20,17 +20,17 @@ import click
 import httpx
 
 from sse_push import __version__
-from sse_push.auth import Gate
+from sse_push.access.gate import Gate
+from sse_push.access.tokens import sign
 from sse_push.demo import run_demo
-from sse_push.embedded import embedded_server
 from sse_push.errors import ConfigError, InvalidEntryId, PushError
-from sse_push.event_source import Event, StateChange, follow
-from sse_push.logs import configure_logging
 from sse_push.notification import EntryId, parse_merchant_id
+from sse_push.runtime.embedded import embedded_server
+from sse_push.runtime.logs import configure_logging
 from sse_push.server import serve as serve_until_signal
 from sse_push.settings import KEY_VARIABLE, TOKEN_VARIABLE, Settings
+from sse_push.sse_client import Event, StateChange, follow
 from sse_push.stream import examine
-from sse_push.tokens import sign
 
 _URL = "http://127.0.0.1:8000"
 _CANCEL_S = 0.5

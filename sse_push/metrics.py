@@ -31,12 +31,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.values import MutexValue, ValueClass
 
-from sse_push.event_stream import Streaming
-from sse_push.hub import EndReason, Hub
+from sse_push.event_stream.transport import Streaming
+from sse_push.event_stream.wire import Frame
+from sse_push.hub.hub import EndReason, Hub
 from sse_push.notification import EntryId
-from sse_push.readiness import Board
+from sse_push.runtime.readiness import Board
 from sse_push.stream import Appender, Follower
-from sse_push.wire import Frame
 
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 _SHARED = "metrics"

@@ -24,8 +24,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from sse_push.access.keys import NotifyKey, TokenSecret
 from sse_push.errors import ConfigError
-from sse_push.keys import NotifyKey, TokenSecret
 
 PREFIX = "SSE_PUSH_"
 KEY_VARIABLE = f"{PREFIX}NOTIFY_KEY"

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Generator
 
 import pytest
 
-from tests.support import Publisher, Redis, Service
+from tests.harness.service import Publisher, Redis, Service
 
 _numbers = itertools.count(1)
 

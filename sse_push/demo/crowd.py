@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator
 import httpx
 
 from sse_push.demo.cinema import SHOWS
-from sse_push.event_source import Event, GaveUp, follow
+from sse_push.sse_client import Event, GaveUp, follow
 
 _SECONDS_PER_SALE = 0.7
 """For the whole crowd: a page shows each sale, and a person can follow."""

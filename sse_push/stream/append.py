@@ -16,9 +16,9 @@ from typing import Literal, NamedTuple, cast
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
+from sse_push.access.revocation import Revocation
 from sse_push.errors import Outcome, StreamUnavailable
 from sse_push.notification import EntryId, Notification
-from sse_push.revocation import Revocation
 from sse_push.stream.connection import connection_pool, read_reply, send_commands
 from sse_push.stream.contract import (
     Command,

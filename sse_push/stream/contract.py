@@ -9,9 +9,9 @@ import logging
 import math
 from typing import cast
 
+from sse_push.access.revocation import Revocation
 from sse_push.errors import InvalidRevocation
 from sse_push.notification import Entry, EntryId, Notification
-from sse_push.revocation import Revocation
 from sse_push.stream.revocations import PAGE_ENTRIES, RevocationEntry
 from sse_push.stream.tail import NEW_ENTRIES, Read
 

@@ -23,8 +23,8 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
+from sse_push.access.revocation import Revocation
 from sse_push.notification import Change, Entry, EntryId
-from sse_push.revocation import Revocation
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from sse_push.access.revocation import Revocation
 from sse_push.notification import EntryId
-from sse_push.revocation import Revocation
 
 PAGE_ENTRIES = 256
 """Entries in one answer at most; at least two, since the first is one that we hold."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-from tests.support import program
+from tests.harness.service import program
 
 _FLAGS = [
     "--no-sandbox",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, Request, Route
 
-from tests.browser.support import Demo, open_blank_page, open_window
-from tests.support import SECOND, Publisher, Redis, until
+from tests.harness.browsers import Demo, open_blank_page, open_window
+from tests.harness.service import SECOND, Publisher, Redis, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Locator, Page, Request, Route, ViewportSize, expect
 
-from tests.browser.support import Demo, open_window
-from tests.nginx_support import Nginx
-from tests.support import SECOND, until
+from tests.harness.browsers import Demo, open_window
+from tests.harness.nginx import Nginx
+from tests.harness.service import SECOND, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

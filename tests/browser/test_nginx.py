@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser
 
-from tests.browser.support import open_blank_page, open_window
-from tests.nginx_support import Nginx, replacing
-from tests.support import SECOND, START_S, Publisher, Redis, Service, until
+from tests.harness.browsers import open_blank_page, open_window
+from tests.harness.nginx import Nginx, replacing
+from tests.harness.service import SECOND, START_S, Publisher, Redis, Service, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.nginx, pytest.mark.asyncio(loop_scope="session")]
 

@@ -23,8 +23,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from tests.browser.support import open_blank_page, open_window
-from tests.support import SECOND, until
+from tests.harness.browsers import open_blank_page, open_window
+from tests.harness.service import SECOND, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

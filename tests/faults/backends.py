@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from sse_push.notification import EntryId
-from tests.support import KEY
+from tests.harness.service import KEY
 
 _LOOK_S = 0.01
 

@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sse_push.event_source import Event, Parser
 from sse_push.notification import EntryId
-from tests.unit.simulation import Dechunker
+from sse_push.sse_client import Event, Parser
+from tests.simulation.simulation import Dechunker
 
 Address = tuple[str, int]
 

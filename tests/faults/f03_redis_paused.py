@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from tests.faults.world import Fault, World
-from tests.processes import frozen
+from tests.harness.processes import frozen
 
 FAULT = Fault(
     number="F-3",

@@ -13,9 +13,9 @@ from contextlib import AsyncExitStack
 
 from tests.faults.namespaces import Host, another_host
 from tests.faults.world import Fault, World
-from tests.nginx_support import Nginx
-from tests.processes import open_fds
-from tests.support import Service
+from tests.harness.nginx import Nginx
+from tests.harness.processes import open_fds
+from tests.harness.service import Service
 
 FAULT = Fault(
     number="F-13",

@@ -7,7 +7,7 @@ import random
 
 from tests.faults.browsers import Browser, Record
 from tests.faults.world import Fault, World
-from tests.processes import open_fds, resident_kib
+from tests.harness.processes import open_fds, resident_kib
 
 FAULT = Fault(
     number="F-14",

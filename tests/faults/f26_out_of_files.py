@@ -7,7 +7,7 @@ import time
 
 from tests.faults.browsers import Browser
 from tests.faults.world import Fault, World
-from tests.processes import cpu_s, open_fds
+from tests.harness.processes import cpu_s, open_fds
 
 FAULT = Fault(
     number="F-26",

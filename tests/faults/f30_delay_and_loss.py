@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 
 from tests.faults.proxies import Proxy, proxy
 from tests.faults.world import Fault, World
-from tests.processes import resident_kib
+from tests.harness.processes import resident_kib
 
 
 class Setting(World):

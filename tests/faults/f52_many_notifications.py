@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.faults.world import Fault, World
-from tests.processes import resident_kib
+from tests.harness.processes import resident_kib
 
 FAULT = Fault(
     number="E-2",

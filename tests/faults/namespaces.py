@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.support import program
+from tests.harness.service import program
 
 _numbers = itertools.count()
 

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from sse_push.logs import configure_logging
+from sse_push.runtime.logs import configure_logging
 from sse_push.server import serve
 from sse_push.settings import Settings
 from sse_push.stream import follow

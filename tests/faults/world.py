@@ -24,9 +24,9 @@ from sse_push.notification import EntryId
 from sse_push.stream.contract import stream_key
 from tests.faults.backends import Backend
 from tests.faults.browsers import Address, Browser, Record
-from tests.nginx_support import Nginx, replace_once
-from tests.processes import open_fds, workers_of
-from tests.support import SECOND, Redis, Service
+from tests.harness.nginx import Nginx, replace_once
+from tests.harness.processes import open_fds, workers_of
+from tests.harness.service import SECOND, Redis, Service
 
 SLACK_S = 3 * SECOND
 """What a busy machine may add to any promised time; never scaled down."""

@@ -12,7 +12,7 @@ import pytest
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import Change, EntryId, Notification
 from sse_push.stream import Appender, Follower
-from tests.support import SECOND, Publisher, Redis, Service, open_stream, until
+from tests.harness.service import SECOND, Publisher, Redis, Service, open_stream, until
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 LINE = next(line for line in README.splitlines() if line.startswith("ACL SETUSER "))

@@ -14,12 +14,21 @@ import httpx
 import pytest
 import uvicorn
 
-from sse_push.app import create_app
+from sse_push.http.app import create_app
 from sse_push.notification import EntryId
 from sse_push.server import listening_socket
 from sse_push.settings import Settings
-from tests.integration.programs import paused
-from tests.support import KEY, SECOND, Publisher, Redis, Service, open_stream, until, wait_for
+from tests.harness.programs import paused
+from tests.harness.service import (
+    KEY,
+    SECOND,
+    Publisher,
+    Redis,
+    Service,
+    open_stream,
+    until,
+    wait_for,
+)
 
 NAME = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
 MERCHANT_ID = f"merchant_id: expected {NAME}, or an integer; came"

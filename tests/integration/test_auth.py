@@ -15,12 +15,19 @@ import httpx
 import jwt
 import pytest
 
-from tests.integration.test_app import serving_here
-from tests.integration.test_nginx_hardened import recording, yes
-from tests.nginx_support import Nginx
-from tests.processes import workers_of
-from tests.support import KEY, SECOND, Publisher, Redis, Service, open_stream, until, wait_for
-from tests.tokens import (
+from tests.harness.nginx import Nginx
+from tests.harness.processes import workers_of
+from tests.harness.service import (
+    KEY,
+    SECOND,
+    Publisher,
+    Redis,
+    Service,
+    open_stream,
+    until,
+    wait_for,
+)
+from tests.harness.tokens import (
     AUDIENCE,
     ISSUER,
     NEXT_SECRET,
@@ -36,6 +43,8 @@ from tests.tokens import (
     raw_token,
     token_of,
 )
+from tests.integration.test_app import serving_here
+from tests.integration.test_nginx_hardened import recording, yes
 
 LIMITED_KEY = "a-key-for-some-0123456789"
 COOKIE = "__Host-push"

@@ -12,9 +12,9 @@ import jwt
 import pytest
 
 from sse_push import __version__
-from tests.integration.programs import Running, run
-from tests.support import KEY, STOP_S, Redis, Service, open_stream, until, wait_for
-from tests.tokens import SECRET, jwk_set, public_jwk
+from tests.harness.programs import Running, run
+from tests.harness.service import KEY, STOP_S, Redis, Service, open_stream, until, wait_for
+from tests.harness.tokens import SECRET, jwk_set, public_jwk
 
 
 def test_serve_refuses_to_start_while_it_is_not_said_who_may_do_what(redis: Redis) -> None:

@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from sse_push.demo.crowd import CinemaTokens
-from tests.integration.programs import Running, descendants, is_running
-from tests.support import START_S, STOP_S, free_port, open_stream, until, wait_for
+from tests.harness.programs import Running, descendants, is_running
+from tests.harness.service import START_S, STOP_S, free_port, open_stream, until, wait_for
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sse_push.embedded import embedded_server
 from sse_push.errors import ConfigError
-from tests.integration.programs import descendants, is_running, run
-from tests.support import KEY, STOP_S, clean_environ, free_port, open_stream, wait_for
+from sse_push.runtime.embedded import embedded_server
+from tests.harness.programs import descendants, is_running, run
+from tests.harness.service import KEY, STOP_S, clean_environ, free_port, open_stream, wait_for
 
 
 def servers_of(guardian_parent: int) -> list[int]:

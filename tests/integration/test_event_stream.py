@@ -8,7 +8,7 @@ import re
 import pytest
 
 from sse_push.notification import EntryId
-from tests.support import Publisher, Redis, Service, open_stream, until
+from tests.harness.service import Publisher, Redis, Service, open_stream, until
 
 READY = re.compile(
     rb"retry: [0-9]+\n"

@@ -24,12 +24,12 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode, checks
 from schemathesis.specs.openapi import checks as openapi_checks
 
-from sse_push import app
-from sse_push.protocol import REFUSALS
-from tests.processes import open_fds, resident_kib
-from tests.support import KEY, Redis, Service, wait_for
-from tests.tokens import SECRET, claims_of, raw_token, token_of
-from tests.wire_support import ANSWER_S, Answer, Wire
+from sse_push.http import app
+from sse_push.runtime.uvicorn_protocol import REFUSALS
+from tests.harness.processes import open_fds, resident_kib
+from tests.harness.service import KEY, Redis, Service, wait_for
+from tests.harness.tokens import SECRET, claims_of, raw_token, token_of
+from tests.harness.wire import ANSWER_S, Answer, Wire
 
 FUZZ_S = float(os.environ.get("SSE_PUSH_TEST_FUZZ_S", "2"))
 EXAMPLES_AT_ONCE = 50

@@ -21,9 +21,9 @@ from urllib.parse import quote_from_bytes
 import httpx
 import pytest
 
-from tests.nginx_support import Nginx, replacing
-from tests.processes import cpu_s, open_fds, resident_kib
-from tests.support import (
+from tests.harness.nginx import Nginx, replacing
+from tests.harness.processes import cpu_s, open_fds, resident_kib
+from tests.harness.service import (
     KEY,
     SECOND,
     Publisher,
@@ -34,7 +34,7 @@ from tests.support import (
     until,
     wait_for,
 )
-from tests.wire_support import ANSWER_S, Answer, Wire
+from tests.harness.wire import ANSWER_S, Answer, Wire
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"

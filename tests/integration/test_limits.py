@@ -17,9 +17,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.test_metrics import scrape
-from tests.processes import open_fds
-from tests.support import (
+from tests.harness.processes import open_fds
+from tests.harness.service import (
     KEY,
     SECOND,
     Publisher,
@@ -32,6 +31,7 @@ from tests.support import (
     until,
     wait_for,
 )
+from tests.integration.test_metrics import scrape
 
 MAX = 12
 MAX_PER_MERCHANT = 6

@@ -16,10 +16,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sse_push.metrics import SERIES
-from tests.integration.programs import paused
+from tests.harness.processes import frozen, workers_of
+from tests.harness.programs import paused
+from tests.harness.service import SECOND, Publisher, Redis, Service, Stream, open_stream, wait_for
 from tests.integration.test_server import processes_of
-from tests.processes import frozen, workers_of
-from tests.support import SECOND, Publisher, Redis, Service, Stream, open_stream, wait_for
 
 Told = dict[str, float]
 

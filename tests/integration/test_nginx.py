@@ -21,11 +21,11 @@ from pathlib import Path
 import pytest
 
 from sse_push import server
+from sse_push.event_stream.wire import encode_goodbye
 from sse_push.notification import EntryId
 from sse_push.settings import Settings
-from sse_push.wire import encode_goodbye
-from tests.nginx_support import SHIPPED, SITE, Nginx, Recorder, copy_shipped, make_certificate
-from tests.support import (
+from tests.harness.nginx import SHIPPED, SITE, Nginx, Recorder, copy_shipped, make_certificate
+from tests.harness.service import (
     KEY,
     SECOND,
     Publisher,

@@ -20,9 +20,9 @@ import h2.events
 import h2.settings
 import pytest
 
+from sse_push.event_stream.wire import encode_goodbye
 from sse_push.settings import Settings
-from sse_push.wire import encode_goodbye
-from tests.nginx_support import (
+from tests.harness.nginx import (
     SHIPPED,
     SITE,
     Nginx,
@@ -32,7 +32,16 @@ from tests.nginx_support import (
     replace_once,
     replacing,
 )
-from tests.support import SECOND, Publisher, Redis, Service, free_port, open_stream, until, wait_for
+from tests.harness.service import (
+    SECOND,
+    Publisher,
+    Redis,
+    Service,
+    free_port,
+    open_stream,
+    until,
+    wait_for,
+)
 
 pytestmark = pytest.mark.nginx
 

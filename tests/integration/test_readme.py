@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from sse_push.auth import Gate
+from sse_push.access.gate import Gate
 from sse_push.settings import Settings
-from tests.support import KEY, Redis, Service, clean_environ, open_stream, program, until
-from tests.unit.test_auth import request_of
+from tests.harness.service import KEY, Redis, Service, clean_environ, open_stream, program, until
+from tests.unit.access.test_gate import request_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 TELL = README.partition("## Tell it")[2].partition("## Listen")[0]

@@ -15,9 +15,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.programs import paused, run
-from tests.support import KEY, SECOND, Publisher, Redis, Service, Stream, open_stream, until
-from tests.tokens import SECRET, token_of
+from tests.harness.programs import paused, run
+from tests.harness.service import KEY, SECOND, Publisher, Redis, Service, Stream, open_stream, until
+from tests.harness.tokens import SECRET, token_of
 
 REVOCATIONS_KEY = "sse_push:revocations"
 LIMITED_KEY = "a-key-for-some-0123456789"

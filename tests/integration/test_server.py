@@ -21,9 +21,9 @@ import pytest
 from sse_push.notification import EntryId
 from sse_push.server import listening_socket
 from sse_push.settings import Settings
-from tests.integration.programs import Running, run
-from tests.processes import command_of, workers_of
-from tests.support import (
+from tests.harness.processes import command_of, workers_of
+from tests.harness.programs import Running, run
+from tests.harness.service import (
     KEY,
     STOP_S,
     Publisher,

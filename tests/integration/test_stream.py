@@ -25,10 +25,10 @@ from redis._parsers.hiredis import _AsyncHiredisParser
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
-from sse_push.embedded import embedded_server
+from sse_push.access.revocation import Revocation
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import Change, Entry, EntryId, Notification
-from sse_push.revocation import Revocation
+from sse_push.runtime.embedded import embedded_server
 from sse_push.stream import Appender, Finding, Follower, examine
 from sse_push.stream.append import _Waiting
 from sse_push.stream.connection import (
@@ -42,8 +42,8 @@ from sse_push.stream.contract import REVOCATIONS_KEY, revoke_commands, stream_ke
 from sse_push.stream.follow import Deaf
 from sse_push.stream.revocations import PAGE_ENTRIES
 from sse_push.stream.tail import NEW_ENTRIES
-from tests.integration.programs import paused
-from tests.support import SECOND, Redis, program, until
+from tests.harness.programs import paused
+from tests.harness.service import SECOND, Redis, program, until
 
 LIFETIME_S = 3600.0
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.support import START_S, STOP_S, clean_environ, free_port, wait_for
+from tests.harness.service import START_S, STOP_S, clean_environ, free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
 

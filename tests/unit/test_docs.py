@@ -11,13 +11,13 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from sse_push import __version__
-from sse_push.app import _CODES, _STATUSES, create_app
+from sse_push.access.room import Refusal
 from sse_push.cli import _OPTIONS_OF_SERVE, main
-from sse_push.event_stream import SOFT_ANSWER_REASONS
-from sse_push.hub import EndReason
+from sse_push.event_stream.transport import SOFT_ANSWER_REASONS
+from sse_push.http.app import _CODES, _STATUSES, create_app
+from sse_push.hub.hub import EndReason
 from sse_push.metrics import SERIES
-from sse_push.protocol import REFUSALS
-from sse_push.room import Refusal
+from sse_push.runtime.uvicorn_protocol import REFUSALS
 from sse_push.settings import Settings
 from sse_push.stream.tail import ResyncReason
 

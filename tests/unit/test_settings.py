@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from sse_push.access.keys import KEY_CHARACTERS_MIN, NotifyKey
+from sse_push.access.tokens import ALGORITHMS
 from sse_push.errors import ConfigError
-from sse_push.keys import KEY_CHARACTERS_MIN, NotifyKey
 from sse_push.settings import Settings, mask_password
-from sse_push.tokens import ALGORITHMS
 
 KEY = "k1-0123456789abcdef"
 OTHER_KEY = "k2-0123456789abcdef"

@@ -1,0 +1,1 @@
+"""Who may notify, who may listen, for how long, and whether there is room."""

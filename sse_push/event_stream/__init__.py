@@ -1,0 +1,1 @@
+"""How the event stream of one connection is written."""

@@ -1,0 +1,1 @@
+"""The HTTP interface: parse a request, call what it is for, answer."""

@@ -1,0 +1,1 @@
+"""The fan-out inside one process: from a merchant's change to each of its connections."""

@@ -1,0 +1,1 @@
+"""The process that serves, its event loop, its log and its server."""

@@ -1,0 +1,205 @@
+"""nginx as shipped, for tests: the folder as it stands, with addresses of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import ssl
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from tests.harness.service import STOP_S, accepts, free_port, program, wait_for
+
+SHIPPED = Path(__file__).parents[2] / "nginx"
+SITE = "conf.d/sse-push.conf"
+
+
+@dataclass
+class Nginx:
+    """A master with its workers, in the foreground, its logs in files."""
+
+    port: int
+    internal_port: int
+    is_tls: bool
+    process: subprocess.Popen[bytes]
+    folder: Path
+
+    @property
+    def url(self) -> str:
+        """Where browsers come in."""
+        return f"{'https' if self.is_tls else 'http'}://127.0.0.1:{self.port}"
+
+    @property
+    def internal_url(self) -> str:
+        """Where the backend notifies, and monitoring asks."""
+        return f"http://127.0.0.1:{self.internal_port}"
+
+    @property
+    def access_log(self) -> str:
+        return (self.folder / "access.log").read_text()
+
+    @property
+    def error_log(self) -> str:
+        return (self.folder / "error.log").read_text()
+
+    @classmethod
+    def start(
+        cls,
+        folder: Path,
+        upstream: str,
+        adapt: Callable[[Path], None] = lambda _folder: None,
+        port: int | None = None,
+        through: Sequence[str] = (),
+        host: str = "127.0.0.1",
+        *,
+        tls: bool = False,
+        auth_backend: str | None = None,
+    ) -> Nginx:
+        """Serve ``upstream``, as nginx's ``server`` directive names it: host:port or unix:path.
+
+        ``adapt`` may change the copied files before they are read. ``through`` is a program that
+        starts another one, such as ``ip netns exec``, and ``host`` where nginx is then reached.
+        ``tls``: the other main file, with a certificate of ``make-certificate``. ``auth_backend``:
+        this address is asked who may listen.
+        """
+        port, internal_port = port or free_port(), free_port()
+        copy_shipped(folder)
+        replace_once(folder, "127.0.0.1:8000", upstream)
+        # One of them is in the main file that is not used.
+        replace_once(folder, "listen 8080", f"listen {port}")
+        replace_once(folder, "listen 8443", f"listen {port}")
+        replace_once(folder, "127.0.0.1:8081", f"127.0.0.1:{internal_port}")
+        if auth_backend is not None:
+            replace_once(folder, "127.0.0.1:9000", auth_backend)
+            replace_once(folder, "snippets/events.conf", "snippets/events-auth-request.conf")
+        adapt(folder)
+        if tls:
+            make_certificate(folder)
+        with (
+            (folder / "access.log").open("ab") as access_log,
+            (folder / "error.log").open("ab") as error_log,
+        ):
+            command = [*through, *_command(folder, is_tls=tls), "-g", "daemon off;"]
+            process = subprocess.Popen(command, stdout=access_log, stderr=error_log)
+        nginx = cls(port, internal_port, tls, process, folder)
+        try:
+            wait_for(lambda: accepts((host, port)) or process.poll() is not None, "nginx")
+            assert process.poll() is None, nginx.error_log
+        except BaseException:
+            nginx.stop()
+            raise
+        return nginx
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def reload(self) -> None:
+        """Read the files again, as an operator has it done."""
+        command = [*_command(self.folder, is_tls=self.is_tls), "-s", "reload"]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def stop(self) -> None:
+        """End it at once: a quiet end would wait for the streams."""
+        self.process.terminate()
+        self.process.wait(STOP_S)
+
+    def healthz(self, source: str = "127.0.0.1") -> int:
+        """Return the status that a new connection from this address gets."""
+        with httpx.Client(transport=httpx.HTTPTransport(local_address=source)) as client:
+            return client.get(f"{self.internal_url}/healthz").status_code
+
+    def trust(self) -> ssl.SSLContext:
+        """Return a context that believes this nginx's certificate, and no other."""
+        return ssl.create_default_context(cafile=self.folder / "tls/certificate.pem")
+
+    def client(
+        self, source: str = "127.0.0.1", *, internal: bool = False, http2: bool = False
+    ) -> httpx.AsyncClient:
+        """Return a client whose connections come from this address."""
+        verify = self.trust() if self.is_tls else True
+        return httpx.AsyncClient(
+            base_url=self.internal_url if internal else self.url,
+            transport=httpx.AsyncHTTPTransport(
+                local_address=source, verify=verify, http1=not http2, http2=http2
+            ),
+        )
+
+
+class Recorder:
+    """A service that notes each request as it came, and gives the answer it was told to."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+        """Empty: close the connection instead."""
+        self.connections: list[asyncio.Task[None]] = []
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections.append(asyncio.create_task(self.serve(reader, writer)))
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionResetError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = re.search(r"\r\ncontent-length: ([0-9]+)", head, re.IGNORECASE)
+                await reader.readexactly(0 if length is None else int(length[1]))
+                self.requests.append(head)
+                if not self.answer:
+                    break
+                writer.write(self.answer)
+        writer.close()
+        await writer.wait_closed()
+
+
+def copy_shipped(folder: Path) -> None:
+    """Copy the shipped folder, without what a run of it may have left there."""
+    shutil.copytree(SHIPPED, folder, ignore=shutil.ignore_patterns("run", "run.pid", "tls"))
+
+
+def make_certificate(folder: Path, *names: str) -> subprocess.CompletedProcess[str]:
+    """Make a certificate with the script of the folder."""
+    program("openssl")
+    command = [str(folder / "make-certificate"), *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 or names, done.stderr
+    return done
+
+
+def replacing(texts: Mapping[str, str]) -> Callable[[Path], None]:
+    """Return an ``adapt`` that replaces these texts, each of which stands in directives once."""
+
+    def adapt(folder: Path) -> None:
+        for old, new in texts.items():
+            replace_once(folder, old, new)
+
+    return adapt
+
+
+def replace_once(folder: Path, old: str, new: str) -> None:
+    """Replace the only occurrence of a text in the directives, not the comments, of all files."""
+    pattern = re.compile(rf"^([^#\n]*){re.escape(old)}", re.MULTILINE)
+    counts = {path: len(pattern.findall(path.read_text())) for path in folder.rglob("*.conf")}
+    assert sum(counts.values()) == 1, f"expected {old!r} once, came {counts}"
+    (path,) = (path for path, count in counts.items() if count)
+    path.write_text(pattern.sub(lambda found: f"{found[1]}{new}", path.read_text()))
+
+
+def _command(folder: Path, *, is_tls: bool) -> list[str]:
+    main_file = "nginx-tls.conf" if is_tls else "nginx.conf"
+    return [program("nginx"), "-p", f"{folder}/", "-c", main_file]

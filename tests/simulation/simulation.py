@@ -1,0 +1,733 @@
+"""A merchant, several browsers and a Redis, in one process, in any order of events.
+
+The code under test is the real one, from ``Tail`` to the bytes of ``TransportStream``. What stands
+around it is a model: of Redis (``tests/integration/test_model.py`` holds it against a real one), of
+sockets that take and lose bytes, of pages that know what they have not been told. Chance decides
+what happens next; a seed makes it the same again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from sse_push.access.grant import Grant
+from sse_push.event_stream import wire
+from sse_push.event_stream.transport import Streaming, TransportStream
+from sse_push.event_stream.wire import Frame
+from sse_push.hub.hub import EndReason, Hub, Pace
+from sse_push.notification import Change, Entry, EntryId, Notification
+from sse_push.sse_client import Event, Parser
+from sse_push.stream.tail import NEW_ENTRIES, Read, Tail, Watch, entries_between
+
+PACE = Pace(
+    heartbeat_s=15,
+    refresh_interval_s=0.1,
+    send_timeout_s=1000,
+    max_connection_age_s=100_000,
+    drain_s=1,
+)
+
+
+@dataclass
+class Timer:
+    due: float
+    callback: Callable[[], object]
+    is_canceled: bool = False
+
+    def when(self) -> float:
+        return self.due
+
+    def cancel(self) -> None:
+        self.is_canceled = True
+
+
+class ManualClock:
+    """An event loop's clock and callbacks, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.soon: deque[Callable[[], object]] = deque()
+        self.timers: list[Timer] = []
+        self.cost_s = 0.0
+        """Passes at each look at the clock: how long writing takes."""
+
+    def time(self) -> float:
+        self.now += self.cost_s
+        return self.now
+
+    def call_soon(self, callback: Callable[[], object], /) -> None:
+        self.soon.append(callback)
+
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
+        timer = Timer(self.now + delay, callback)
+        self.timers.append(timer)
+        return timer
+
+    def run_soon(self) -> None:
+        for _ in range(len(self.soon)):
+            self.soon.popleft()()
+
+    def advance(self, seconds: float) -> None:
+        until = self.now + seconds
+        while True:
+            self.timers = [timer for timer in self.timers if not timer.is_canceled]
+            due = [timer for timer in self.timers if timer.due <= until]
+            if not due:
+                break
+            timer = min(due, key=lambda each: each.due)
+            self.timers.remove(timer)
+            self.now = max(self.now, timer.due)
+            timer.callback()
+            self.run_soon()
+        self.now = max(self.now, until)
+
+
+# -- a model of Redis
+
+NEVER = EntryId(0, 0)
+
+
+@dataclass
+class ModelStream:
+    entries: list[Entry] = field(default_factory=list)
+    last: EntryId = NEVER
+    is_other_type: bool = False
+
+
+def copied(streams: dict[str, ModelStream]) -> dict[str, ModelStream]:
+    return {
+        merchant_id: ModelStream(list(stream.entries), stream.last, stream.is_other_type)
+        for merchant_id, stream in streams.items()
+    }
+
+
+class ModelRedis:
+    """Streams, and the announcement of their changes to one tracked connection.
+
+    Replies and announcements come in the order in which they were made (RESP3), or each kind in
+    its own order only (RESP2, with announcements redirected to a second connection).
+    """
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.is_ordered = chance.random() < 0.7
+        self.streams: dict[str, ModelStream] = {}
+        self.tracked: set[str] | None = None
+        self.out: deque[tuple[str, Any]] = deque()
+        self.time_ms = 1_000_000
+        self.run_id = 1
+
+    def connect(self) -> None:
+        self.tracked = set()
+        self.out = deque()
+
+    def disconnect(self) -> None:
+        self.tracked = None
+        self.out = deque()
+
+    def take_out(self) -> tuple[str, Any]:
+        if not self.is_ordered:
+            kind = self.chance.choice(self.out)[0]
+            first = next(number for number, each in enumerate(self.out) if each[0] == kind)
+            self.out.rotate(-first)
+            taken = self.out.popleft()
+            self.out.rotate(first)
+            return taken
+        return self.out.popleft()
+
+    def changed(self, merchant_id: str) -> None:
+        if self.tracked is not None and merchant_id in self.tracked:
+            self.tracked.remove(merchant_id)
+            self.out.append(("announcement", merchant_id))
+
+    def xadd(self, notification: Notification, *, max_entries: int) -> EntryId | None:
+        stream = self.streams.setdefault(notification.merchant_id, ModelStream())
+        if stream.is_other_type:
+            return None
+        entry_id = EntryId(self.time_ms, 0)
+        if entry_id <= stream.last:
+            entry_id = EntryId(stream.last.ms, stream.last.seq + 1)
+        stream.last = entry_id
+        stream.entries.append(Entry(entry_id, notification))
+        del stream.entries[:-max_entries]
+        self.changed(notification.merchant_id)
+        return entry_id
+
+    def trim(self, merchant_id: str, keep: int, *, is_announced: bool) -> None:
+        stream = self.streams.get(merchant_id)
+        if stream is not None and len(stream.entries) > keep:
+            del stream.entries[: len(stream.entries) - keep]
+            if is_announced:
+                self.changed(merchant_id)
+
+    def delete(self, merchant_id: str) -> None:
+        if self.streams.pop(merchant_id, None) is not None:
+            self.changed(merchant_id)
+
+    def set_other_type(self, merchant_id: str) -> None:
+        self.streams[merchant_id] = ModelStream(is_other_type=True)
+        self.changed(merchant_id)
+
+    def flush(self) -> None:
+        self.streams = {}
+        if self.tracked is not None:
+            self.tracked = set()
+            self.out.append(("announcement", None))
+
+    def read(self, read: Read, *, arms: bool = True) -> list[Entry] | None:
+        if arms and self.tracked is not None:
+            self.tracked.add(read.merchant_id)
+        stream = self.streams.get(read.merchant_id, ModelStream())
+        if stream.is_other_type:
+            return None
+        if read.start is None:
+            return stream.entries[-1:]
+        found = [
+            entry
+            for entry in stream.entries
+            if entry.id >= read.start and (read.end is None or entry.id <= read.end)
+        ]
+        return found[: NEW_ENTRIES + 1]
+
+
+class ModelFollower:
+    """``stream.follow.Follower`` with its connection cut into single steps."""
+
+    def __init__(self, redis: ModelRedis, tail: Tail) -> None:
+        self.redis = redis
+        self.tail = tail
+        self.sent: deque[tuple[Read, Watch | asyncio.Future[list[Entry] | None]]] = deque()
+        self.takers: deque[Watch | asyncio.Future[list[Entry] | None]] = deque()
+        self.asked: deque[tuple[Read, asyncio.Future[list[Entry] | None]]] = deque()
+        self.server_id = 0
+        self.is_connected = False
+
+    def watch(self, merchant_id: str) -> None:
+        self.tail.watch(merchant_id)
+
+    def unwatch(self, merchant_id: str) -> None:
+        self.tail.unwatch(merchant_id)
+
+    async def between(
+        self, merchant_id: str, start: EntryId, end: EntryId
+    ) -> tuple[Entry, ...] | None:
+        if not self.is_connected:
+            return None
+        reply: asyncio.Future[list[Entry] | None] = asyncio.get_running_loop().create_future()
+        self.asked.append((Read(merchant_id, start, end), reply))
+        entries = await reply
+        return None if entries is None else entries_between(start, end, entries)
+
+    def connect(self) -> None:
+        self.redis.connect()
+        self.is_connected = True
+        self.tail.connected(has_history=self.server_id == self.redis.run_id)
+        self.server_id = self.redis.run_id
+
+    def cut(self) -> None:
+        self.redis.disconnect()
+        self.is_connected = False
+        waiting = [*self.takers, *(taker for _, taker in self.sent), *(f for _, f in self.asked)]
+        self.sent.clear()
+        self.takers.clear()
+        self.asked.clear()
+        for taker in waiting:
+            if isinstance(taker, asyncio.Future) and not taker.done():
+                taker.set_result(None)
+
+    def send(self, most: int) -> None:
+        while self.asked:
+            read, reply = self.asked.popleft()
+            self.sent.append((read, reply))
+        for watch, read in self.tail.reads(most):
+            self.sent.append((read, watch))
+
+    def serve_one(self) -> None:
+        if self.sent:
+            read, taker = self.sent.popleft()
+            self.takers.append(taker)
+            self.redis.out.append(("reply", self.execute(read)))
+
+    def execute(self, read: Read) -> list[Entry] | None:
+        return self.redis.read(read)
+
+    def receive_one(self) -> None:
+        if not self.redis.out:
+            return
+        kind, value = self.redis.take_out()
+        if kind == "announcement":
+            self.tail.announced(value)
+            return
+        taker = self.takers.popleft()
+        if isinstance(taker, asyncio.Future):
+            if not taker.done():
+                taker.set_result(value)
+        else:
+            self.take(taker, value)
+
+    def take(self, watch: Watch, entries: list[Entry] | None) -> None:
+        if entries is None:
+            self.tail.refused(watch)
+        else:
+            self.tail.answered(watch, entries)
+
+
+# -- a model of a socket and of uvicorn's side of it
+
+
+class ModelFlow:
+    def __init__(self) -> None:
+        self.write_paused = False
+        self.is_writable = asyncio.Event()
+        self.is_writable.set()
+
+
+class ModelCycle:
+    """What ``TransportStream`` uses of uvicorn's ``RequestResponseCycle``; its own transport."""
+
+    def __init__(self, capacity: int) -> None:
+        self.flow = ModelFlow()
+        self.transport = self
+        self.capacity = capacity
+        self.wire = bytearray()
+        self.disconnected = False
+        self.is_complete = False
+        self.is_gone = asyncio.Event()
+
+    def write(self, data: bytes) -> None:
+        assert not self.disconnected, "nothing is written to a client that has gone"
+        assert not self.is_complete, "nothing is written after the last chunk"
+        assert not self.flow.write_paused, "nothing is written while flow control is closed"
+        self.put(data)
+
+    def put(self, data: bytes) -> None:
+        self.wire += data
+        if len(self.wire) > self.capacity:
+            self.flow.write_paused = True
+            self.flow.is_writable.clear()
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high == 0, "what the kernel does not take waits in the slot"
+
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
+    def abort(self) -> None:
+        self.lose()
+
+    def lose(self) -> None:
+        self.disconnected = True
+        self.flow.write_paused = False
+        self.flow.is_writable.set()
+        self.is_gone.set()
+
+    async def send(self, message: dict[str, Any]) -> None:
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.is_writable.wait()
+        if self.disconnected:
+            return
+        assert not self.is_complete, "nothing is sent after the last chunk"
+        if message["type"] == "http.response.body":
+            body = message["body"]
+            self.put(b"%x\r\n%b\r\n" % (len(body), body) if body else b"")
+            if not message["more_body"]:
+                self.put(b"0\r\n\r\n")
+                self.is_complete = True
+                self.is_gone.set()
+
+    async def receive(self) -> dict[str, Any]:
+        await self.is_gone.wait()
+        return {"type": "http.disconnect"}
+
+    def deliver(self, most: int) -> bytes:
+        data = bytes(self.wire[:most])
+        del self.wire[:most]
+        if self.flow.write_paused and not self.wire and not self.disconnected:
+            self.flow.write_paused = False
+            self.flow.is_writable.set()
+        return data
+
+
+class Dechunker:
+    """HTTP/1.1 chunks to the bytes in them, as they come."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._rest = 0
+        """Bytes that are still to come of a chunk, with the line end after it."""
+
+    def feed(self, data: bytes) -> bytes:
+        self._buffer += data
+        body = b""
+        while self._buffer:
+            if self._rest > 2:
+                part = self._buffer[: self._rest - 2]
+                body += part
+                self._rest -= len(part)
+                self._buffer = self._buffer[len(part) :]
+            elif self._rest > 0:
+                part = self._buffer[: self._rest]
+                assert part in b"\r\n", "chunks do not mix"
+                self._rest -= len(part)
+                self._buffer = self._buffer[len(part) :]
+            else:
+                size, line_end, rest = self._buffer.partition(b"\r\n")
+                if not line_end:
+                    break
+                self._rest = int(size, 16) + 2
+                self._buffer = rest
+        return body
+
+
+# -- pages
+
+
+@dataclass
+class Accepted:
+    """A notification that Redis took; the page needs to hear of it."""
+
+    serial: int
+    topic: str | None
+    by: str | None
+    is_lost: bool = False
+    """Redis took it, told its ID, and lost it."""
+
+
+class Page:
+    """One browser window: what it has not been told of yet, and its connection."""
+
+    def __init__(self, merchant_id: str, name: str) -> None:
+        self.merchant_id = merchant_id
+        self.name = name
+        self.last_event_id = ""
+        self.missing: list[Accepted] = [Accepted(-1, None, None)]  # rendered some time ago
+        self.cycle: ModelCycle | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.parser = Parser()
+        self.dechunker = Dechunker()
+        self.highest: tuple[int, int] = (0, 0)
+
+    def hear(self, most: int) -> None:
+        assert self.cycle is not None, "heard only while connected"
+        for event in self.parser.feed(self.dechunker.feed(self.cycle.deliver(most))):
+            previous, self.last_event_id = self.last_event_id, event.id
+            if event.type == "refresh":
+                self.refresh(event, has_id=event.id != previous)
+
+    def refresh(self, event: Event, *, has_id: bool) -> None:
+        said = json.loads(event.data)
+        assert said["merchant_id"] == self.merchant_id, "none hears of another merchant"
+        if said.get("reason") == "resync":
+            self.highest = (0, 0)  # another history, or none
+        elif has_id:
+            entry_id = EntryId.parse(event.id)
+            assert entry_id >= self.highest, "IDs rise on a connection, but for a resync"
+            self.highest = entry_id
+        if said.get("by") == self.name and "reason" not in said:
+            return  # its own change, which it shows already
+        if "data" in said:  # applied as it is, nothing is fetched
+            self.missing = [each for each in self.missing if each.serial != said["data"]]
+        elif "topic" in said:  # fetched: whatever was accepted until now is seen
+            self.missing = [each for each in self.missing if each.topic != said["topic"]]
+        else:
+            self.missing = []
+
+
+class Simulation:
+    """One run: build, let chance act, come to rest, and see whom nobody told."""
+
+    merchants = ("m1", "m2")
+
+    def __init__(
+        self,
+        seed: int,
+        *,
+        tail: type[Tail] = Tail,
+        hub: type[Hub[Frame]] = Hub,
+        follower: type[ModelFollower] = ModelFollower,
+        stream: type[TransportStream] = TransportStream,
+    ) -> None:
+        self.chance = random.Random(seed)
+        self.clock = ManualClock()
+        self.clock.cost_s = self.chance.choice([0, 0, 0.0007, 0.003])
+        self.redis = ModelRedis(self.chance)
+        self.tail = tail(self.on_armed, self.on_change)
+        self.follower = follower(self.redis, self.tail)
+        self.hub: Hub[Frame] = hub(
+            self.follower,
+            wire.encode_refreshes,
+            wire.HEARTBEAT,
+            PACE,
+            self.clock,
+            chance=self.chance,
+        )
+        self.stream = stream
+        self.streaming = Streaming(
+            hub=self.hub,
+            archive=self.follower,
+            heartbeat_s=15,
+            retry_ms=100,
+            soft_retry_min_ms=100,
+            soft_retry_max_ms=100,
+            send_timeout_s=1000,
+            send_buffer_bytes=4096,
+            # Redis in time, or so late that ``ready`` goes first: chance decides.
+            arm_timeout_s=self.chance.choice([0, 1000]),
+        )
+        self.topics = [None, "a", "b", "c"] + (
+            [f"t{number}" for number in range(40)] if self.chance.random() < 0.1 else []
+        )
+        self.pages = [
+            Page(merchant_id, f"{merchant_id}-{number}")
+            for merchant_id in self.merchants
+            for number in range(self.chance.choice([1, 1, 2, 3]))
+        ]
+        # Enough that one fan-out takes more than one slice.
+        self.extras = [
+            Page("m1", f"extra-{number}") for number in range(self.chance.choice([0, 0, 0, 40]))
+        ]
+        self.pages += self.extras
+        self.serial = 0
+        self.max_entries = self.chance.choice([3, 100, 100])
+        self.snapshot: dict[str, ModelStream] = {}
+        self.epoch = 0
+        self.history: list[str] = []
+
+    def on_armed(self, merchant_id: str, newest: EntryId | None) -> None:
+        self.hub.armed(merchant_id, newest)
+
+    def on_change(self, change: Change) -> None:
+        self.hub.publish(change)
+
+    # -- what can happen
+
+    def notify(self) -> None:
+        merchant_id = self.chance.choice(self.merchants)
+        for _ in range(self.chance.choice([1, 1, 1, 1, 1, 1, 2, 2, 3, 40])):
+            self.notify_once(merchant_id)
+
+    def notify_once(self, merchant_id: str) -> None:
+        self.serial += 1
+        by = self.chance.choice([None, None, *(page.name for page in self.pages[:3])])
+        accepted = Accepted(self.serial, self.chance.choice(self.topics), by)
+        data = str(self.serial) if self.chance.random() < 0.7 else None
+        notification = Notification(merchant_id, accepted.topic, data, by)
+        # In each epoch its own last digits: a lost ID is never given again by coincidence.
+        self.redis.time_ms = (self.redis.time_ms // 64 + 1) * 64 + self.epoch % 64
+        if self.redis.xadd(notification, max_entries=self.max_entries) is None:
+            return  # refused: not accepted
+        for page in self.pages:
+            if page.merchant_id == merchant_id and page.name != by:
+                page.missing.append(accepted)
+
+    def open(self) -> None:
+        page = self.chance.choice(self.pages)
+        if page.task is None:
+            self.connect(page)
+
+    def connect(self, page: Page) -> None:
+        stream = self.redis.streams.get(page.merchant_id)
+        held = {str(entry.id) for entry in stream.entries} if stream is not None else set()
+        if page.last_event_id in held:
+            # Redis was rolled back, but not past what this page knows: of what was lost after
+            # that, while it was away, there is no trace. README says so.
+            page.missing = [each for each in page.missing if not each.is_lost]
+        page.cycle = ModelCycle(self.chance.choice([50, 400, 10**6]))
+        page.parser.reset()
+        page.dechunker = Dechunker()
+        page.highest = (0, 0)
+        response = self.stream(
+            self.streaming,
+            Grant(page.merchant_id),
+            page.last_event_id or None,
+            cast("Any", page.cycle),
+        )
+        call = response({}, cast("Any", page.cycle.receive), cast("Any", page.cycle.send))
+        page.task = asyncio.ensure_future(call)
+
+    def leave(self) -> None:
+        """Cut a connection: whatever was on its way is lost."""
+        page = self.chance.choice(self.pages)
+        if page.cycle is not None:
+            page.cycle.lose()
+
+    def goodbye(self) -> None:
+        subscriptions = [
+            subscription
+            for merchant in self.hub._merchants.values()
+            for subscription in merchant.subscriptions
+        ]
+        if subscriptions:
+            self.hub.end(self.chance.choice(subscriptions), EndReason.CONNECTION_AGE)
+
+    def hear(self) -> None:
+        for page in self.pages:
+            if page.cycle is not None and not page.cycle.disconnected:
+                page.hear(self.chance.choice([0, 10, 100, 10**6]))
+
+    def hear_all(self) -> None:
+        for page in self.pages:
+            if page.cycle is not None and not page.cycle.disconnected:
+                page.hear(10**6)
+
+    def mark_lost(self) -> None:
+        for page in self.pages:
+            for each in page.missing:
+                each.is_lost = True
+
+    def trim(self) -> None:
+        merchant_id = self.chance.choice(self.merchants)
+        is_announced = self.chance.random() < 0.5
+        self.redis.trim(merchant_id, self.chance.choice([0, 1, 2, 5]), is_announced=is_announced)
+
+    def delete(self) -> None:
+        self.redis.delete(self.chance.choice(self.merchants))
+
+    def flush(self) -> None:
+        self.redis.flush()
+
+    def other_type(self) -> None:
+        self.redis.set_other_type(self.chance.choice(self.merchants))
+
+    def save(self) -> None:
+        self.snapshot = copied(self.redis.streams)
+
+    def restart(self) -> None:
+        """Come back with all, nothing, or an older state, and maybe an older clock."""
+        self.follower.cut()
+        self.redis.run_id += 1
+        kind = self.chance.choice(["all", "nothing", "older", "without the newest"])
+        if kind != "all":
+            self.mark_lost()
+            self.epoch += 1
+            if kind != "without the newest":
+                self.redis.streams = copied(self.snapshot) if kind == "older" else {}
+            for stream in self.redis.streams.values() if kind == "without the newest" else ():
+                del stream.entries[-1:]
+                stream.last = stream.entries[-1].id if stream.entries else NEVER
+            if self.chance.random() < 0.5:
+                self.redis.time_ms -= 6400
+
+    def cut(self) -> None:
+        self.follower.cut()
+
+    def reconnect(self) -> None:
+        if not self.follower.is_connected:
+            self.follower.connect()
+
+    def send(self) -> None:
+        if self.follower.is_connected:
+            self.follower.send(self.chance.choice([1, 10]))
+
+    def serve(self) -> None:
+        if self.follower.is_connected:
+            self.follower.serve_one()
+
+    def receive(self) -> None:
+        if self.follower.is_connected:
+            self.follower.receive_one()
+
+    def pump(self) -> None:
+        """Let Redis be quick: all that is wanted is sent, served and received."""
+        for _ in range(3):
+            self.send()
+            while self.follower.sent:
+                self.follower.serve_one()
+            while self.redis.out:
+                self.follower.receive_one()
+
+    def loop(self) -> None:
+        self.clock.run_soon()
+
+    def wait(self) -> None:
+        self.clock.advance(self.chance.choice([0.01, 0.05, 0.2, 4]))
+
+    PLUMBING = (
+        ("notify", 9),
+        ("open", 5),
+        ("leave", 2),
+        ("goodbye", 0.5),
+        ("hear", 8),
+        ("reconnect", 4),
+        ("send", 7),
+        ("serve", 9),
+        ("receive", 9),
+        ("loop", 5),
+        ("wait", 5),
+        ("pump", 4),
+    )
+    DISASTERS = (
+        ("trim", 2),
+        ("delete", 1),
+        ("flush", 0.5),
+        ("other_type", 1),
+        ("save", 0.5),
+        ("restart", 1),
+        ("cut", 1),
+    )
+
+    # -- a run
+
+    async def run(self, actions: int) -> None:
+        # Some runs are calm, so that a history grows long; in some everything breaks.
+        roughness = self.chance.choice([0, 0.3, 1, 3])
+        weighted = [*self.PLUMBING, *((name, roughness * each) for name, each in self.DISASTERS)]
+        names = [name for name, _ in weighted]
+        weights = [weight for _, weight in weighted]
+        self.follower.connect()
+        for page in self.extras:
+            self.connect(page)
+        for name in self.chance.choices(names, weights, k=actions):
+            self.history.append(name)
+            getattr(self, name)()
+            for _ in range(self.chance.choice([0, 1, 3])):
+                await asyncio.sleep(0)
+            self.reap()
+        await self.rest()
+        self.judge()
+
+    def reap(self) -> None:
+        for page in self.pages:
+            if page.task is not None and page.task.done():
+                page.task.result()
+                page.task = page.cycle = None
+
+    async def rest(self) -> None:
+        """Let everything that is on its way arrive, and everybody come back."""
+        for merchant_id in self.merchants:
+            stream = self.redis.streams.get(merchant_id)
+            if stream is not None and stream.is_other_type:
+                self.redis.delete(merchant_id)
+        self.reconnect()
+        for _ in range(14):
+            for page in self.pages:
+                if page.task is None:
+                    self.connect(page)
+            for _ in range(6):
+                await asyncio.sleep(0)
+                self.pump()
+            self.clock.advance(0.5)
+            self.hear_all()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            self.reap()
+
+    def judge(self) -> None:
+        assert not self.redis.out, "at rest, nothing is on its way"
+        for page in self.pages:
+            assert page.task is not None, f"{page.name} is connected at rest"
+            assert not page.missing, f"{page.name} was never told of {page.missing[:3]}"
+
+    async def close(self) -> None:
+        for page in self.pages:
+            if page.task is not None:
+                page.task.cancel()
+        tasks = [page.task for page in self.pages if page.task is not None]
+        if tasks:
+            await asyncio.wait(tasks)

@@ -1,0 +1,287 @@
+"""No browser is left behind, in any order of events; and each rule is there because one would be.
+
+Every mutant below takes one rule out, in the way in which it is easily forgotten. A mutant that the
+simulation does not find would mean that the rule is not needed, or that it can't be tested so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import pytest
+
+from sse_push.event_stream import transport as event_stream
+from sse_push.event_stream.transport import TransportStream, _Beginning
+from sse_push.event_stream.wire import Frame
+from sse_push.hub import hub
+from sse_push.hub.hub import EndReason, FanOut, Hub, Merchant, Subscription
+from sse_push.hub.refresh import Pending, Refresh
+from sse_push.notification import Entry, EntryId
+from sse_push.stream.tail import Read, Tail, Watch
+from tests.simulation.simulation import ModelCycle, ModelFollower, Simulation
+
+RUNS = int(os.environ.get("SSE_PUSH_TEST_RUNS", "10000"))
+RUNS_OF_A_MUTANT = 10_000
+ACTIONS = 100
+
+Build = Callable[[int], Simulation]
+
+
+async def first_failure(build: Build, runs: int) -> str | None:
+    for seed in range(runs):
+        simulation = build(seed)
+        try:
+            await simulation.run(ACTIONS)
+        except AssertionError as exc:
+            return f"seed {seed}: {exc}; {' '.join(simulation.history)}"
+        finally:
+            await simulation.close()
+    return None
+
+
+def test_no_browser_is_left_behind() -> None:
+    assert asyncio.run(first_failure(Simulation, RUNS)) is None
+
+
+# -- the tail's rules
+
+
+class ReadsAfterWhatItHolds(Tail):
+    """Continuity: takes whatever comes, without looking whether it begins with what we hold."""
+
+    def _is_continuous(self, held: EntryId, entries: list[Entry]) -> bool:
+        if not entries or entries[0].id != held:
+            entries.insert(0, Entry(held, entries[0].notification)) if entries else None
+        return True
+
+    def _continued(self, watch: Watch, held: EntryId, entries: list[Entry]) -> None:
+        if entries or not self._is_continuous(held, entries):
+            super()._continued(watch, held, entries)
+
+
+class BelievesThatNothingCame(Tail):
+    """Continuity: an announcement whose read finds nothing is ignored, whatever we held."""
+
+    def _appeared(self, watch: Watch, entries: list[Entry]) -> None:
+        watch.read_is_doubted = False
+        super()._appeared(watch, entries)
+
+
+class ClearsTheMarkAfterTheRead(Tail):
+    """The dirty mark: an announcement while a read is under way is lost."""
+
+    def answered(self, watch: Watch, entries: list[Entry]) -> None:
+        watch.dirty = False
+        super().answered(watch, entries)
+
+
+class ReadsOnlyOnce(Tail):
+    """Bounded and complete: what a full answer left behind is neither read nor announced."""
+
+    def _is_cut_short(self, entries: list[Entry]) -> bool:  # noqa: ARG002
+        return False
+
+
+class TrustsAnotherServer(Tail):
+    """Continuity: a server that was restarted, or promoted, is taken for the one we knew."""
+
+    def connected(self, *, has_history: bool) -> None:  # noqa: ARG002
+        super().connected(has_history=True)
+
+
+class ReadsWithoutArming(ModelFollower):
+    """The tracked connection: now and then a read goes over another one."""
+
+    reads = 0
+
+    def execute(self, read: Read) -> list[Entry] | None:
+        self.reads += 1
+        return self.redis.read(read, arms=self.reads % 5 != 0)
+
+
+class OneErrorFailsAll(ModelFollower):
+    """One bad stream: its error is all that comes back of what was read, and armed, with it."""
+
+    def take(self, watch: Watch, entries: list[Entry] | None) -> None:
+        is_bad = any(stream.is_other_type for stream in self.redis.streams.values())
+        if is_bad and watch.is_armed and entries is not None:
+            watch.is_reading = False
+            self.tail._again(watch)
+        else:
+            super().take(watch, entries)
+
+
+# -- the hub's rules
+
+
+class FansOutAtOnce(Hub[Frame]):
+    """At most one fan-out per merchant: another one overtakes it."""
+
+    def _schedule(self, merchant: Merchant[Frame], delay_s: float = 0.0) -> None:
+        merchant.fan_out = None
+        merchant.next_fan_out_at = 0
+        super()._schedule(merchant, delay_s)
+
+
+class RecipientsMayChange(Hub[Frame]):
+    """Recipients are fixed: whoever has moved up in the list is passed over."""
+
+    def _write_some(self, fan_out: FanOut[Frame]) -> None:
+        fan_out.recipients = tuple(fan_out.merchant.subscriptions)
+        super()._write_some(fan_out)
+
+
+class ComparesWithTheLastWritten(Hub[Frame]):
+    """A joining browser: compared with what was written last, while more has been read."""
+
+    def position(self, subscription: Subscription[Frame]) -> EntryId | None:
+        newest = super().position(subscription)
+        waiting = subscription.merchant.pending.values()
+        return min((each.id for each in waiting if each.id is not None), default=newest)
+
+
+class OvertakesTheSlot(Hub[Frame]):
+    """All frames pass the slot: a new one is written while older ones wait in it."""
+
+    def _write_some(self, fan_out: FanOut[Frame]) -> None:
+        waiting = [each for each in fan_out.recipients if each.pending and not each.is_joining]
+        for subscription in waiting:
+            subscription.is_flowing = True
+        super()._write_some(fan_out)
+
+
+class WritesToTheJoining(Hub[Frame]):
+    """All frames pass the slot: one is written before what was missed."""
+
+    def _write_some(self, fan_out: FanOut[Frame]) -> None:
+        for subscription in fan_out.recipients:
+            if subscription.is_joining and not subscription.is_ended:
+                subscription.is_flowing = True
+        super()._write_some(fan_out)
+
+
+class CountsOnlyTheAdmitted(Hub[Frame]):
+    """A subscription counts at once: here a merchant is dropped while one is being armed."""
+
+    def unsubscribe(self, subscription: Subscription[Frame]) -> bool:
+        merchant = subscription.merchant
+        others = [each for each in merchant.subscriptions if each is not subscription]
+        if not subscription.is_ended and others and all(each.is_joining for each in others):
+            for other in others:
+                super().unsubscribe(other)
+        return super().unsubscribe(subscription)
+
+
+# -- the connection's rules
+
+
+class WritesIntoAClosedFlow(TransportStream):
+    """The transport: written to while a send of ours waits."""
+
+    def offer(self, frame: Frame) -> bool:
+        if not self._is_open and self._task is not None and not self._cycle.disconnected:
+            cast("ModelCycle", self._cycle).put(frame.chunk)
+            return True
+        return super().offer(frame)
+
+
+class EndsAfterItsLastChunk(Hub[Frame]):
+    """The transport: the subscription ends only after its last chunk."""
+
+    def end(self, subscription: Subscription[Frame], reason: EndReason) -> None:
+        if not subscription.is_ended:
+            subscription.sink.end(reason)
+            stream = cast("TransportStream", subscription.sink)
+            stream._is_open = True  # and unsubscribes when its task ends
+
+
+MUTANTS_OF: dict[str, list[type]] = {
+    "tail": [
+        ReadsAfterWhatItHolds,
+        BelievesThatNothingCame,
+        ClearsTheMarkAfterTheRead,
+        ReadsOnlyOnce,
+        TrustsAnotherServer,
+    ],
+    "follower": [ReadsWithoutArming, OneErrorFailsAll],
+    "hub": [
+        FansOutAtOnce,
+        RecipientsMayChange,
+        ComparesWithTheLastWritten,
+        WritesToTheJoining,
+        CountsOnlyTheAdmitted,
+        EndsAfterItsLastChunk,
+    ],
+}
+MUTANTS: dict[str, Build] = {
+    mutant.__name__: partial(Simulation, **cast("dict[str, Any]", {kind: mutant}))
+    for kind, mutants in MUTANTS_OF.items()
+    for mutant in mutants
+}
+# The hub and the connection both see to it; only without both does a frame overtake another.
+MUTANTS["OvertakesTheSlot"] = partial(
+    Simulation, hub=OvertakesTheSlot, stream=WritesIntoAClosedFlow
+)
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_rule_that_is_taken_out_leaves_somebody_behind(name: str) -> None:
+    assert asyncio.run(first_failure(MUTANTS[name], RUNS_OF_A_MUTANT)) is not None
+
+
+# -- rules that are functions
+
+
+def keeps_the_newest_data(self: Refresh, newer: Refresh) -> Refresh:
+    topic = self.topic if self.topic == newer.topic else None
+    return Refresh(newer.version, newer.id, topic, newer.data, None, newer.reason)
+
+
+def keeps_the_newest_by(self: Refresh, newer: Refresh) -> Refresh:
+    topic = self.topic if self.topic == newer.topic else None
+    return Refresh(newer.version, newer.id, topic, None, newer.by, newer.reason)
+
+
+def in_any_order(pending: Pending) -> list[Refresh]:
+    return sorted(pending.values(), key=lambda refresh: str(refresh.topic))
+
+
+def tells_the_id_before_the_refresh(
+    self: _Beginning, newest: EntryId | None, refreshes: tuple[Refresh, ...]
+) -> None:
+    _admit(self, newest, refreshes)
+    self._newest = newest
+
+
+def gives_a_missing_stream_an_id(
+    last_event_id: str | None, newest: EntryId | None, version: int
+) -> Sequence[Refresh] | EntryId:
+    if newest is None and last_event_id:
+        return ()  # "0-0 is the newest, and nothing is newer than what it knows"
+    return _owed(last_event_id, newest, version)
+
+
+_admit = _Beginning._admit
+_owed = event_stream.owed
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "mutant"),
+    [
+        (Refresh, "merged_with", keeps_the_newest_data),
+        (Refresh, "merged_with", keeps_the_newest_by),
+        (hub, "in_order", in_any_order),
+        (_Beginning, "_admit", tells_the_id_before_the_refresh),
+        (event_stream, "owed", gives_a_missing_stream_an_id),
+    ],
+)
+def test_a_rule_that_is_forgotten_leaves_somebody_behind(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, mutant: object
+) -> None:
+    monkeypatch.setattr(owner, name, mutant)
+
+    assert asyncio.run(first_failure(Simulation, RUNS_OF_A_MUTANT)) is not None

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import pytest
+
+from sse_push.access.keys import SECRET_BYTES_MIN, NotifyKey, TokenSecret, require_strong
+
+KEY = "k1-0123456789abcdef"
+SECRET = "0123456789abcdef" * 2
+BASE64 = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LQ=="
+
+
+@pytest.mark.parametrize(
+    ("text", "merchants"),
+    [
+        (KEY, ()),
+        (f"{KEY} 42", ("42",)),
+        (f"{KEY}   42  43 ", ("42", "43")),
+        (f"{KEY} shop-* a.b_c:d-e*", ("shop-*", "a.b_c:d-e*")),
+    ],
+)
+def test_a_key_may_be_followed_by_its_merchants(text: str, merchants: tuple[str, ...]) -> None:
+    key = NotifyKey.parse(text)
+
+    assert (key.secret.get_secret_value(), key.merchants) == (KEY, merchants)
+
+
+@pytest.mark.parametrize(
+    "merchants", ["*", "4*2", "**", "shop-**", "a,b", "{42}", "x" * 65, "shop/*", "\u0664", "4\n"]
+)
+def test_what_follows_a_key_and_is_no_merchant_is_refused_and_not_shown(merchants: str) -> None:
+    with pytest.raises(ValueError, match=r"^expected merchants after a key") as caught:
+        NotifyKey.parse(f"{KEY} {merchants}")
+
+    assert KEY not in str(caught.value)
+    assert merchants == "*" or merchants not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "short", "x" * 15, "x" * 15 + " 42", "é" * 20, "x" * 20 + "\n"]
+)
+def test_a_weak_key_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^each key needs at least 16 printable") as caught:
+        NotifyKey.parse(text)
+
+    assert text == "" or text not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("merchants", "merchant_id", "is_covered"),
+    [
+        ("", "42", True),
+        ("", "anything", True),
+        ("42", "42", True),
+        ("42", "420", False),
+        ("42", "4", False),
+        ("42 43", "43", True),
+        ("42 43", "44", False),
+        ("shop-*", "shop-1", True),
+        ("shop-*", "shop-", True),
+        ("shop-*", "shop", False),
+        ("shop-*", "my-shop-1", False),
+        ("shop-*", "Shop-1", False),
+        ("shop", "shop-1", False),
+        ("a.b*", "axb", False),
+    ],
+)
+def test_a_key_covers_exact_merchants_and_prefixes(
+    merchants: str, merchant_id: str, *, is_covered: bool
+) -> None:
+    assert NotifyKey.parse(f"{KEY} {merchants}").covers(merchant_id) is is_covered
+
+
+@pytest.mark.parametrize(
+    ("text", "kid", "secret"),
+    [
+        (SECRET, None, SECRET),
+        (f"old={SECRET}", "old", SECRET),
+        (f"2026.11:a_b-c={SECRET}", "2026.11:a_b-c", SECRET),
+        (BASE64, None, BASE64),
+        (f"old={BASE64}", "old", BASE64),
+        (f"old={SECRET}=x", "old", f"{SECRET}=x"),
+        (f"a key={SECRET}", None, f"a key={SECRET}"),
+        ("é" * 16, None, "é" * 16),
+    ],
+)
+def test_a_secret_may_have_a_kid_before_it(text: str, kid: str | None, secret: str) -> None:
+    parsed = TokenSecret.parse(text)
+
+    assert (parsed.kid, parsed.secret.get_secret_value()) == (kid, secret)
+
+
+@pytest.mark.parametrize(
+    ("text", "secret_bytes"),
+    [("", 0), (SECRET[:-1], 31), (f"old={SECRET[:-1]}", 31), ("é" * 15, 30)],
+)
+def test_a_weak_secret_is_refused_and_not_shown(text: str, secret_bytes: int) -> None:
+    with pytest.raises(ValueError, match=r"^each HMAC secret needs at least 32 bytes") as caught:
+        TokenSecret.parse(text)
+
+    assert f"one has {secret_bytes};" in str(caught.value)
+    assert text == "" or text not in str(caught.value)
+
+
+def test_a_secret_is_as_long_as_its_hash() -> None:
+    assert SECRET_BYTES_MIN == 256 / 8
+    require_strong(SECRET_BYTES_MIN)
+
+
+def test_nothing_secret_is_in_what_a_key_prints() -> None:
+    assert KEY not in repr(NotifyKey.parse(f"{KEY} 42"))
+    assert SECRET not in repr(TokenSecret.parse(f"old={SECRET}"))

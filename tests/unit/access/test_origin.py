@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.datastructures import Headers
+from starlette.types import Message
+
+from sse_push.access.origin import ANY, Origins, refuse_pages
+from sse_push.errors import OriginNotAllowed
+
+APP = "https://app.test"
+
+
+def headers_of(*pairs: tuple[str, str]) -> Headers:
+    return Headers(raw=[(name.lower().encode(), value.encode("latin-1")) for name, value in pairs])
+
+
+async def marks(origins: Origins, *pairs: tuple[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return what is added to the headers of an answer, which has one already."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    own = [(b"cache-control", b"no-store")]
+    start = {"type": "http.response.start", "status": 200, "headers": own}
+    body: dict[str, Any] = {"type": "http.response.body", "body": b"x"}
+    marked = origins.mark({"type": "http", "headers": headers_of(*pairs).raw}, send)
+    await marked(start)
+    await marked(body)
+
+    assert sent[1] is body
+    assert own == [(b"cache-control", b"no-store")]  # others send the same list
+    headers: list[tuple[bytes, bytes]] = sent[0]["headers"]
+    assert headers[:1] == own
+    return headers[1:]
+
+
+def test_whatever_sends_no_origin_may_come() -> None:
+    for origins in (Origins(()), Origins((APP,)), Origins((ANY,))):
+        origins.check(headers_of())
+        origins.check(headers_of(("Host", "push.test")))
+        origins.check(headers_of(("Sec-Fetch-Site", "same-origin")))
+
+
+@pytest.mark.parametrize("origin", [APP, "https://other.test", "null", "\xe9"])
+def test_any_is_any(origin: str) -> None:
+    Origins((ANY,)).check(headers_of(("Origin", origin), ("Sec-Fetch-Site", "cross-site")))
+
+
+def test_a_site_that_hides_its_name_is_refused_even_where_any_is_allowed() -> None:
+    with pytest.raises(OriginNotAllowed, match="came one of another site"):
+        Origins((ANY,)).check(headers_of(("Sec-Fetch-Site", "cross-site")))
+
+
+@pytest.mark.parametrize("origin", ["https://other.test", "null", "", "\xe9", f"{APP}/"])
+def test_another_origin_is_refused_and_not_repeated(origin: str) -> None:
+    for origins in (Origins(()), Origins((APP,))):
+        with pytest.raises(OriginNotAllowed) as caught:
+            origins.check(headers_of(("Origin", origin), ("Host", "push.test")))
+
+        assert str(caught.value) == "expected an origin of allowed_origins, came another one"
+
+
+@pytest.mark.parametrize("pairs", [[("Origin", "https://")], [("Origin", ""), ("Host", "")]])
+def test_an_empty_host_is_nobodys(pairs: list[tuple[str, str]]) -> None:
+    with pytest.raises(OriginNotAllowed):
+        Origins(()).check(headers_of(*pairs))
+
+
+async def test_without_allowed_origins_an_answer_is_sent_as_it_is() -> None:
+    async def send(_message: Message) -> None:
+        """Take it."""
+
+    assert Origins(()).mark({"type": "http", "headers": []}, send) is send
+
+
+async def test_any_origin_is_marked_without_credentials() -> None:
+    assert await marks(Origins((ANY,)), ("Origin", APP)) == [
+        (b"vary", b"Origin"),
+        (b"access-control-allow-origin", b"*"),
+    ]
+
+
+async def test_an_allowed_origin_is_marked_with_credentials() -> None:
+    assert await marks(Origins((APP, "https://b.test")), ("Origin", APP)) == [
+        (b"vary", b"Origin"),
+        (b"access-control-allow-origin", APP.encode()),
+        (b"access-control-allow-credentials", b"true"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "pairs", [[], [("Origin", "https://b.test")], [("Origin", APP), ("Origin", APP)]]
+)
+async def test_whoever_else_gets_no_more_than_vary(pairs: list[tuple[str, str]]) -> None:
+    assert await marks(Origins((APP,)), *pairs) == [(b"vary", b"Origin")]
+
+
+@pytest.mark.parametrize("origin", ["", APP, "null"])
+def test_a_page_is_told_by_its_origin(origin: str) -> None:
+    with pytest.raises(OriginNotAllowed):
+        refuse_pages(headers_of(("Origin", origin)))
+    refuse_pages(headers_of(("Host", "push.test")))

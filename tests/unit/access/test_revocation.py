@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from sse_push.access.grant import Grant
+from sse_push.access.revocation import CLAIM_BYTES, Revocation, Revocations
+from sse_push.errors import InvalidRevocation
+
+KEEP_S = 3600.0
+APART_S = 5.0
+
+
+class Memory(Revocations):
+    """What is revoked, by a clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 10_000.0
+        super().__init__(KEEP_S, APART_S, lambda: self.now)
+
+    def remembered_marks(self) -> int:
+        return len(self._order)
+
+
+@pytest.fixture
+def memory() -> Memory:
+    return Memory()
+
+
+def grant(
+    merchant_id: str = "42",
+    *,
+    iat: float | None = None,
+    sub: str | None = None,
+    jti: str | None = None,
+) -> Grant:
+    return Grant(merchant_id, 20_000.0, sub, jti, iat)
+
+
+# -- what a backend says
+
+
+@pytest.mark.parametrize(
+    ("value", "revocation"),
+    [
+        ({"merchant_id": "42"}, Revocation("42")),
+        ({"merchant_id": 42}, Revocation("42")),
+        ({"merchant_id": "42", "jti": None, "sub": None}, Revocation("42")),
+        ({"merchant_id": "42", "jti": "t-1"}, Revocation("42", "t-1")),
+        ({"merchant_id": "42", "sub": "u-1"}, Revocation("42", None, "u-1")),
+        ({"merchant_id": "42", "jti": "t", "sub": "ü\n"}, Revocation("42", "t", "ü\n")),
+        (
+            {"merchant_id": "42", "jti": "x" * CLAIM_BYTES},
+            Revocation("42", "x" * CLAIM_BYTES),
+        ),
+    ],
+)
+def test_a_revocation_names_a_merchant_and_maybe_a_token_or_a_subject(
+    value: object, revocation: Revocation
+) -> None:
+    assert Revocation.from_value(value) == revocation
+
+
+OF_A_CLAIM = f"expected text of 1 to {CLAIM_BYTES} bytes, came "
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ([], "expected a JSON object with merchant_id, came list"),
+        ("42", "expected a JSON object with merchant_id, came str"),
+        (None, "expected a JSON object with merchant_id, came NoneType"),
+        ({}, "merchant_id is missing, expected whose streams are to end"),
+        ({"jti": "t"}, "merchant_id is missing, expected whose streams are to end"),
+        ({"merchant_id": "4 2"}, "merchant_id: expected 1 to 64 characters"),
+        ({"merchant_id": "*"}, "merchant_id: expected 1 to 64 characters"),
+        ({"merchant_id": True}, "merchant_id: expected 1 to 64 characters"),
+        ({"merchant_id": ["42"]}, "merchant_id: expected 1 to 64 characters"),
+        (
+            {"merchant_id": "42", "token_id": "t"},
+            "unknown field 'token_id', expected merchant_id, jti, sub",
+        ),
+        ({"merchant_id": "42", "topic": "t"}, "unknown field 'topic'"),
+        ({"merchant_id": "42", "jti": ""}, f"jti: {OF_A_CLAIM}''"),
+        ({"merchant_id": "42", "sub": ""}, f"sub: {OF_A_CLAIM}''"),
+        ({"merchant_id": "42", "jti": 7}, f"jti: {OF_A_CLAIM}7"),
+        ({"merchant_id": "42", "sub": ["u"]}, f"sub: {OF_A_CLAIM}['u']"),
+        ({"merchant_id": "42", "sub": False}, f"sub: {OF_A_CLAIM}False"),
+        ({"merchant_id": "42", "jti": "x" * (CLAIM_BYTES + 1)}, f"jti: {OF_A_CLAIM}'xxx"),
+        ({"merchant_id": "42", "jti": "ü" * CLAIM_BYTES}, f"jti: {OF_A_CLAIM}'\\xfc"),
+        ({"merchant_id": "42", "jti": "\ud800"}, "jti: expected text, came half a surrogate pair"),
+    ],
+)
+def test_what_is_none_is_refused_with_what_was_expected(value: object, text: str) -> None:
+    with pytest.raises(InvalidRevocation) as refusal:
+        Revocation.from_value(value)
+
+    assert str(refusal.value).startswith(text)
+    assert len(str(refusal.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "revocation",
+    [
+        Revocation("42"),
+        Revocation("42", "t-1"),
+        Revocation("42", None, "u-1"),
+        Revocation("Shop.7_b:c-d", "ü€\0\n", "x" * CLAIM_BYTES),
+    ],
+)
+def test_its_fields_in_a_stream_say_the_same(revocation: Revocation) -> None:
+    fields = {name.encode(): text.encode() for name, text in revocation.to_fields().items()}
+
+    assert Revocation.from_fields({**fields, b"other": b"\xff"}) == revocation
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {b"jti": b"t-1"},
+        {b"merchant_id": b"4 2"},
+        {b"merchant_id": b"\xff"},
+        {b"merchant_id": b"42", b"jti": b"\xff"},
+        {b"merchant_id": b"42", b"jti": b""},
+        {b"merchant_id": b"42", b"sub": b""},
+    ],
+)
+def test_fields_that_are_no_revocation_are_none_and_never_a_wider_one(
+    fields: dict[bytes, bytes],
+) -> None:
+    with pytest.raises(InvalidRevocation):
+        Revocation.from_fields(fields)
+
+
+# -- what is covered
+
+
+@pytest.mark.parametrize(
+    ("iat", "is_covered"), [(None, True), (1.0, True), (9_999.0, True), (9_999.001, False)]
+)
+def test_a_merchant_s_covers_what_it_had_given_until_then(
+    memory: Memory, iat: float | None, *, is_covered: bool
+) -> None:
+    assert memory.add(Revocation("42"), 9_999.0)
+
+    assert memory.covers(grant(iat=iat)) is is_covered
+    assert memory.covers(grant(iat=iat, sub="u", jti="t")) is is_covered
+    assert not memory.covers(grant("43", iat=iat))
+
+
+@pytest.mark.parametrize(("iat", "is_covered"), [(None, True), (9_999.0, True), (9_999.001, False)])
+def test_a_subject_s_covers_what_it_was_given_until_then(
+    memory: Memory, iat: float | None, *, is_covered: bool
+) -> None:
+    memory.add(Revocation("42", None, "u"), 9_999.0)
+
+    assert memory.covers(grant(iat=iat, sub="u", jti="t")) is is_covered
+    assert not memory.covers(grant(iat=iat, sub="v", jti="u"))
+    assert not memory.covers(grant(iat=iat))
+    assert not memory.covers(grant("43", iat=iat, sub="u"))
+
+
+@pytest.mark.parametrize("iat", [None, 1.0, 9_999.0, 10_001.0])
+def test_a_token_s_covers_it_whenever_it_was_made(memory: Memory, iat: float | None) -> None:
+    memory.add(Revocation("42", "t"), 9_999.0)
+
+    assert memory.covers(grant(iat=iat, sub="u", jti="t"))
+    assert not memory.covers(grant(iat=iat, sub="t", jti="u"))
+    assert not memory.covers(grant(iat=iat))
+    assert not memory.covers(grant("43", iat=iat, jti="t"))
+
+
+def test_with_both_it_covers_the_ones_and_the_others(memory: Memory) -> None:
+    memory.add(Revocation("42", "t", "u"), 9_999.0)
+
+    assert memory.covers(grant(jti="t", sub="v"))
+    assert memory.covers(grant(jti="s", sub="u"))
+    assert not memory.covers(grant(jti="s", sub="v"))
+    assert not memory.covers(grant())
+
+
+def test_nothing_is_covered_by_nothing(memory: Memory) -> None:
+    assert not memory.covers(grant())
+    assert not memory.covers(grant(iat=1.0, sub="u", jti="t"))
+
+
+# -- what is remembered
+
+
+def test_what_is_said_again_later_covers_what_was_given_between(memory: Memory) -> None:
+    assert memory.add(Revocation("42"), 9_000.0)
+    between = grant(iat=9_500.0)
+    assert not memory.covers(between)
+
+    assert memory.add(Revocation("42"), 9_999.0)
+
+    assert memory.covers(between)
+
+
+def test_what_is_told_again_says_nothing_new(memory: Memory) -> None:
+    both = Revocation("42", "t", "u")
+    assert memory.add(both, 9_000.0)
+
+    assert not memory.add(both, 9_000.0)
+    assert not memory.add(both, 8_000.0)
+    assert not memory.add(Revocation("42", "t"), 9_000.0)
+    assert memory.add(Revocation("42"), 9_000.0)
+    assert memory.remembered_marks() == 3
+
+
+def test_it_is_forgotten_when_no_token_is_left_that_it_covers(memory: Memory) -> None:
+    memory.add(Revocation("42", "t"), 9_999.0)
+
+    memory.now = 9_999.0 + KEEP_S - 0.001
+    memory.forget()
+    assert memory.covers(grant(jti="t"))
+
+    memory.now = 9_999.0 + KEEP_S
+    memory.forget()
+    assert not memory.covers(grant(jti="t"))
+    assert (len(memory), memory.remembered_marks()) == (0, 0)
+
+
+def test_what_was_said_again_is_remembered_from_then(memory: Memory) -> None:
+    memory.add(Revocation("42"), 9_000.0)
+    memory.add(Revocation("42"), 9_999.0)
+
+    memory.now = 9_000.0 + KEEP_S
+    memory.forget()
+
+    assert memory.covers(grant(iat=9_999.0))
+    assert (len(memory), memory.remembered_marks()) == (1, 1)
+
+
+def test_what_is_told_after_its_time_is_not_remembered(memory: Memory) -> None:
+    assert not memory.add(Revocation("42"), memory.now - KEEP_S)
+
+    assert len(memory) == 0
+
+
+def test_a_time_that_lies_ahead_counts_as_now(memory: Memory) -> None:
+    """A server whose clock was wrong for a while locks nobody out for longer than a token lives."""
+    memory.add(Revocation("42"), 1e9)
+
+    assert memory.covers(grant(iat=memory.now))
+    assert not memory.covers(grant(iat=memory.now + APART_S + 1))
+    memory.now += KEEP_S + APART_S
+    memory.forget()
+    assert not memory.covers(grant())
+
+
+def test_a_clock_that_is_a_little_ahead_is_believed(memory: Memory) -> None:
+    memory.add(Revocation("42"), memory.now + APART_S)
+
+    assert memory.covers(grant(iat=memory.now + APART_S))
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_it_remembers_what_a_list_of_all_would(seed: int) -> None:
+    """Against the rules as they are told, over every revocation that was ever added."""
+    chance = random.Random(seed)
+    memory = Memory()
+    said: list[tuple[Revocation, float]] = []
+
+    def some(*values: str) -> str | None:
+        return chance.choice([None, *values])
+
+    for _ in range(200):
+        memory.now += chance.expovariate(1 / 100)
+        revocation = Revocation(chance.choice("ab"), some("t", "s"), some("u", "v"))
+        at = memory.now - chance.choice([0, 1, 500, KEEP_S + 1])
+        memory.add(revocation, at)
+        said.append((revocation, at))
+        memory.forget()
+        asked = grant(
+            chance.choice("ab"),
+            iat=chance.choice([None, memory.now - 300, memory.now - 50]),
+            jti=some("t", "s"),
+            sub=some("u", "v"),
+        )
+        known = [(each, at) for each, at in said if at > memory.now - KEEP_S]
+
+        assert memory.covers(asked) is any(is_covered(asked, each, at) for each, at in known)
+    assert len(memory) <= 10
+
+
+def is_covered(asked: Grant, revocation: Revocation, at: float) -> bool:
+    if asked.merchant_id != revocation.merchant_id:
+        return False
+    if revocation.token_id is not None and asked.token_id == revocation.token_id:
+        return True
+    is_older = asked.issued_at is None or at >= asked.issued_at
+    if revocation.subject is not None:
+        return is_older and asked.subject == revocation.subject
+    return is_older and revocation.token_id is None

@@ -1,0 +1,101 @@
+"""Events as bytes, exactly."""
+
+from __future__ import annotations
+
+import pytest
+
+from sse_push.event_stream.wire import (
+    HEARTBEAT,
+    Frame,
+    encode_goodbye,
+    encode_ready,
+    encode_refreshes,
+)
+from sse_push.hub.refresh import Reason, Refresh
+from sse_push.notification import EntryId
+
+
+def test_a_frame_is_one_chunk_of_an_http_body() -> None:
+    assert Frame.of(b"event: x\ndata: \xe7\xba\xbf\n\n") == (
+        b"event: x\ndata: \xe7\xba\xbf\n\n",
+        b"14\r\nevent: x\ndata: \xe7\xba\xbf\n\n\r\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("refresh", "expected"),
+    [
+        (Refresh(1, None), 'event: refresh\ndata: {"merchant_id":"42"}\n\n'),
+        (
+            Refresh(1, EntryId(1712, 3)),
+            'id: 1712-3\nevent: refresh\ndata: {"merchant_id":"42"}\n\n',
+        ),
+        (
+            Refresh(1, None, "seats", '{"a":[1,"线"]}', 'Ana "A" \\ 线', "missed"),
+            'event: refresh\ndata: {"merchant_id":"42","topic":"seats","data":{"a":[1,"线"]},'
+            '"by":"Ana \\"A\\" \\\\ 线","reason":"missed"}\n\n',
+        ),
+        (
+            Refresh(1, EntryId(2**64 - 1, 2**64 - 1), data="0", by=""),
+            "id: 18446744073709551615-18446744073709551615\nevent: refresh\n"
+            'data: {"merchant_id":"42","data":0,"by":""}\n\n',
+        ),
+    ],
+)
+def test_a_refresh_on_the_wire(refresh: Refresh, expected: str) -> None:
+    assert encode_refreshes("42", [refresh]).body == expected.encode()
+
+
+@pytest.mark.parametrize("reason", ["connected", "missed", "resync"])
+def test_a_refresh_says_why_if_it_is_not_an_ordinary_one(reason: Reason) -> None:
+    assert encode_refreshes("Shop.7", [Refresh(1, None, reason=reason)]).body == (
+        b'event: refresh\ndata: {"merchant_id":"Shop.7","reason":"%b"}\n\n' % reason.encode()
+    )
+
+
+def test_several_refreshes_are_one_frame() -> None:
+    refreshes = [Refresh(1, EntryId(1, 0), "b"), Refresh(2, EntryId(2, 0), "a")]
+
+    assert encode_refreshes("42", refreshes) == Frame.of(
+        b'id: 1-0\nevent: refresh\ndata: {"merchant_id":"42","topic":"b"}\n\n'
+        b'id: 2-0\nevent: refresh\ndata: {"merchant_id":"42","topic":"a"}\n\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("heartbeat_s", "newest", "expected"),
+    [
+        (
+            15.0,
+            None,
+            b"retry: 2000\nevent: ready\n"
+            b'data: {"merchant_id":"42","heartbeat_s":15,"connection_id":"1f-1"}\n\n',
+        ),
+        (
+            0.5,
+            EntryId(7, 1),
+            b"retry: 2000\nid: 7-1\nevent: ready\n"
+            b'data: {"merchant_id":"42","heartbeat_s":0.5,"connection_id":"1f-1"}\n\n',
+        ),
+    ],
+)
+def test_ready_on_the_wire(heartbeat_s: float, newest: EntryId | None, expected: bytes) -> None:
+    assert (
+        encode_ready(
+            "42", retry_ms=2000, heartbeat_s=heartbeat_s, connection_id="1f-1", newest=newest
+        )
+        == expected
+    )
+
+
+def test_a_goodbye_on_the_wire() -> None:
+    assert encode_goodbye("server_stopping", 2345) == (
+        b'retry: 2345\nevent: goodbye\ndata: {"reason":"server_stopping"}\n\n'
+    )
+
+
+def test_a_heartbeat_on_the_wire() -> None:
+    assert HEARTBEAT == (
+        b"event: heartbeat\ndata: {}\n\n",
+        b"1b\r\nevent: heartbeat\ndata: {}\n\n\r\n",
+    )

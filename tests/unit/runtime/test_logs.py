@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Generator
+from typing import cast
+
+import pytest
+
+from sse_push.runtime.logs import Form, LineFormatter, configure_logging
+from tests.harness.service import assert_no_errors
+
+FORMS: tuple[Form, ...] = ("logfmt", "json")
+
+HOSTILE = [
+    "two\nlines",
+    "two\r\nlines",
+    'a"quote',
+    'x" level=error message="forged',
+    "a\\",
+    "a=b",
+    " ",
+    "",
+    "\x1b[31mred\x1b[0m",
+    "\x9b31mred",
+    "\x00\x07\x7f",
+    "\u2028\u2029\x85\x0b\x0c",
+    "\u202etxt.exe",
+    "\ud800",
+    "%s %d %(name)s",
+    '", "level": "error", "x": "',
+    "取消",
+    "plain",
+]
+
+PAIR = re.compile(r'([a-z_][a-z0-9_]*)=(?:"((?:[^"\\]|\\.)*)"|([^\s"=\\]+))(?: |$)')
+
+
+def record(
+    template: str, *arguments: object, name: str = "sse_push.hub", **more: object
+) -> logging.LogRecord:
+    made = logging.LogRecord(name, logging.WARNING, __file__, 1, template, arguments, None)
+    made.created = 1795464000.1239
+    for key, value in more.items():
+        setattr(made, key, value)
+    return made
+
+
+def formatted(form: Form, made: logging.LogRecord) -> str:
+    return LineFormatter(form).format(made)
+
+
+def parsed(form: Form, line: str) -> dict[str, object]:
+    """Read a line back by rules of our own: whatever is in no field is a failure."""
+    if form == "json":
+        return cast("dict[str, object]", json.loads(line))
+    found: dict[str, object] = {}
+    position = 0
+    while position < len(line):
+        match = PAIR.match(line, position)
+        assert match is not None, f"expected a pair, came {line[position:]!r}"
+        assert match[1] not in found, "a key twice"
+        found[match[1]] = match[3] if match[2] is None else json.loads(f'"{match[2]}"')
+        position = match.end()
+    return found
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@pytest.fixture
+def bare_logging() -> Generator[None]:
+    """Let logging be as it is in a process that has just begun."""
+    loggers = [logging.getLogger(), logging.getLogger("httpx")]
+    handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
+    loggers[0].handlers.clear()
+    yield
+    loggers[0].handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+# -- the two forms
+
+
+def test_a_line_of_logfmt() -> None:
+    made = record("tail interrupted, reconnecting cause=%s after=%s", "Connection refused", "7-1")
+
+    assert formatted("logfmt", made) == (
+        "time=2026-11-23T20:00:00.123Z level=warning logger=sse_push.hub "
+        'message="tail interrupted, reconnecting" cause="Connection refused" after=7-1'
+    )
+
+
+def test_a_line_of_json() -> None:
+    made = record("draining streams=%d took_s=%.1f cause=%s", 7, 2.0, "a b")
+
+    assert formatted("json", made) == (
+        '{"time": "2026-11-23T20:00:00.123Z", "level": "warning", "logger": "sse_push.hub", '
+        '"message": "draining", "streams": 7, "took_s": 2.0, "cause": "a b"}'
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_argument_can_end_a_line_or_add_a_field(form: Form, text: str) -> None:
+    made = record("%s went wrong cause=%s merchant_id=%r", text, text, text)
+
+    line = formatted(form, made)
+
+    assert line.isprintable()
+    assert len(line.splitlines()) == 1
+    assert parsed(form, line) == {
+        "time": "2026-11-23T20:00:00.123Z",
+        "level": "warning",
+        "logger": "sse_push.hub",
+        "message": f"{text} went wrong",
+        "cause": text,
+        "merchant_id": text,
+    }
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_message_of_another_library_stays_whole(form: Form) -> None:
+    made = record("started process=%d\nagain", 7, name="uvicorn.error")
+
+    assert parsed(form, formatted(form, made))["message"] == "started process=7\nagain"
+    assert "process" not in parsed(form, formatted(form, made))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_traceback_is_one_field_of_the_line(form: Form) -> None:
+    with pytest.raises(ValueError, match="bad") as caught:
+        fail('a "bad"\nvalue')
+    raised = (caught.type, caught.value, caught.tb)
+    made = record("tail died", exc_info=raised, stack_info="Stack:\n  here")
+
+    line = formatted(form, made)
+    found = parsed(form, line)
+
+    assert len(line.splitlines()) == 1
+    assert str(found["traceback"]).startswith("Traceback (most recent call last):\n  File ")
+    assert str(found["traceback"]).endswith('ValueError: a "bad"\nvalue')
+    assert found["stack"] == "Stack:\n  here"
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("template", "arguments"),
+    [
+        ("lost cause=%s", ()),
+        ("lost cause=%d", ("seven",)),
+        ("lost cause=%s", ("a", "b")),
+        ("lost cause=%s because=%s", ("a",)),
+        ("lost %q", ("a",)),
+    ],
+)
+def test_a_template_that_does_not_fit_is_logged_all_the_same(
+    form: Form, template: str, arguments: tuple[object, ...]
+) -> None:
+    found = parsed(form, formatted(form, record(template, *arguments)))
+
+    assert found["message"] == template
+    assert found.get("arguments", "()") == repr(arguments)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_pair_cannot_take_the_place_of_a_field_that_every_line_has(form: Form) -> None:
+    found = parsed(form, formatted(form, record("lost level=%s message=%s", "error", "forged")))
+
+    assert (found["level"], found["message"]) == ("warning", "lost")
+    assert (found["level_"], found["message_"]) == ("error", "forged")
+
+
+def test_a_percent_sign_and_a_mapping_are_as_everywhere_else() -> None:
+    assert parsed("json", formatted("json", record("100 %% of=%%x a=%d", 1))) == {
+        **parsed("json", formatted("json", record("-"))),
+        "message": "100 % of=%x",
+        "a": 1,
+    }
+    mapping = record("lost %(what)s")
+    mapping.args = {"what": "it"}
+    assert parsed("json", formatted("json", mapping))["message"] == "lost it"
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_what_json_has_no_number_for_is_text(number: float) -> None:
+    line = formatted("json", record("age_s=%.1f a_s=%.1f", number, number))
+
+    assert json.loads(line, parse_constant=pytest.fail)["a_s"] == str(number)
+
+
+# -- what is configured
+
+
+@pytest.mark.usefixtures("bare_logging")
+def test_a_process_logs_a_line_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("warning")
+    logging.getLogger("sse_push.hub").info("not severe enough")
+    logging.getLogger("sse_push.hub").warning("tail interrupted after=%s", "7-1")
+
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert re.fullmatch(
+        r"time=[-0-9]{10}T[:.0-9]{12}Z level=warning logger=sse_push\.hub "
+        r'message="tail interrupted" after=7-1\n',
+        written.err,
+    )
+
+
+@pytest.mark.usefixtures("bare_logging")
+def test_level_and_form_may_be_set_again(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("info")
+    configure_logging("debug", "json")
+    logging.getLogger("sse_push.hub").debug("a connection")
+    logging.getLogger("httpx").info("a request, with its query")
+
+    lines = capsys.readouterr().err.splitlines()
+    assert [json.loads(line)["message"] for line in lines] == ["a connection"]
+
+
+# -- what the tests themselves look for in a log
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("level", [logging.ERROR, logging.CRITICAL])
+def test_an_error_in_a_log_is_seen_in_either_form(form: Form, level: int) -> None:
+    made = record("lost")
+    assert_no_errors(formatted(form, made))
+    made.levelno, made.levelname = level, logging.getLevelName(level)
+
+    with pytest.raises(AssertionError, match="lost"):
+        assert_no_errors(formatted(form, made))
+
+
+def test_a_traceback_that_no_logger_wrote_is_seen_too() -> None:
+    with pytest.raises(AssertionError):
+        assert_no_errors("Traceback (most recent call last):\n")

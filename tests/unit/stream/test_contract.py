@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import pytest
+from redis.exceptions import ResponseError
+
+from sse_push.access.revocation import Revocation
+from sse_push.notification import Entry, EntryId, Notification
+from sse_push.stream.contract import (
+    PROBE_PREFIX,
+    REVOCATIONS_KEY,
+    append_command,
+    merchant_of,
+    parse_entries,
+    parse_entry_id,
+    parse_revocations,
+    read_command,
+    read_revocations_command,
+    revoke_commands,
+    stream_key,
+)
+from sse_push.stream.revocations import RevocationEntry
+from sse_push.stream.tail import Read
+
+GREATEST = 2**64 - 1
+
+
+@pytest.mark.parametrize("merchant_id", ["42", "Shop.7_b:c-d", "-7", "x" * 64])
+def test_a_merchant_has_a_key_of_one_slot(merchant_id: str) -> None:
+    key = stream_key(merchant_id)
+
+    assert key == f"sse_push:{{{merchant_id}}}"
+    assert merchant_of(key.encode()) == merchant_id
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        b"",
+        b"42",
+        b"sse_push:",
+        b"sse_push:{",
+        b"sse_push:{42",
+        b"sse_push:42}",
+        b"sse_push:{42}x",
+        b"xsse_push:{42}",
+        b"SSE_PUSH:{42}",
+        REVOCATIONS_KEY.encode(),
+        PROBE_PREFIX.encode() + b"0123",
+        PROBE_PREFIX.encode() + b"{42}",
+        b"\xff{42}",
+    ],
+)
+def test_another_key_is_no_merchant_s(key: bytes) -> None:
+    assert merchant_of(key) is None
+
+
+def test_a_key_of_wrong_bytes_is_that_of_a_merchant_that_nobody_can_name() -> None:
+    assert merchant_of(b"sse_push:{\xff}") == "\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("read", "command"),
+    [
+        (Read("42"), ("XREVRANGE", "sse_push:{42}", "+", "-", "COUNT", 1)),
+        (Read("42", EntryId(7, 1)), ("XRANGE", "sse_push:{42}", "7-1", "+", "COUNT", 33)),
+        (
+            Read("42", EntryId(7, 1), EntryId(9, 0)),
+            ("XRANGE", "sse_push:{42}", "7-1", "9-0", "COUNT", 33),
+        ),
+    ],
+)
+def test_a_read_is_one_command(read: Read, command: tuple[object, ...]) -> None:
+    assert read_command(read) == command
+
+
+@pytest.mark.parametrize(
+    ("notification", "fields"),
+    [
+        (Notification("42"), ("topic", "")),
+        (Notification("42", "seats"), ("topic", "seats")),
+        (
+            Notification("42", "seats", '{"a":1}', "tab-1"),
+            ("topic", "seats", "data", '{"a":1}', "by", "tab-1"),
+        ),
+    ],
+)
+def test_a_notification_is_added_and_what_is_old_is_trimmed(
+    notification: Notification, fields: tuple[str, ...]
+) -> None:
+    command = append_command(notification, max_entries=100)
+
+    assert command == ("XADD", "sse_push:{42}", "MAXLEN", "~", 100, "*", *fields)
+
+
+@pytest.mark.parametrize(
+    ("raw", "entry_id"),
+    [
+        (b"1712000000000-0", EntryId(1712000000000, 0)),
+        (b"0-1", EntryId(0, 1)),
+        (b"18446744073709551615-18446744073709551615", EntryId(GREATEST, GREATEST)),
+    ],
+)
+def test_an_id_of_redis_is_two_numbers(raw: bytes, entry_id: EntryId) -> None:
+    assert parse_entry_id(raw) == entry_id
+
+
+def test_a_reply_is_the_entries_in_it() -> None:
+    reply = [
+        [b"7-0", [b"topic", b"seats", b"data", b'{"a": 1}', b"by", b"tab-1"]],
+        [b"7-1", [b"topic", b""]],
+        [b"10-0", [b"colour", b"red", b"data", b"nonsense"]],
+        [b"11-0", [b"topic", b"old", b"topic", b"new"]],
+    ]
+
+    assert parse_entries("42", reply, data_limit_bytes=100) == [
+        Entry(EntryId(7, 0), Notification("42", "seats", '{"a":1}', "tab-1")),
+        Entry(EntryId(7, 1), Notification("42")),
+        Entry(EntryId(10, 0), Notification("42")),
+        Entry(EntryId(11, 0), Notification("42", "new")),
+    ]
+
+
+def test_data_over_the_limit_is_left_out() -> None:
+    reply = [[b"7-0", [b"topic", b"seats", b"data", b'"0123456789"']]]
+
+    assert parse_entries("42", reply, data_limit_bytes=11) == [
+        Entry(EntryId(7, 0), Notification("42", "seats"))
+    ]
+
+
+def test_an_empty_reply_has_no_entries() -> None:
+    assert parse_entries("42", [], data_limit_bytes=100) == []
+
+
+def test_an_error_is_no_reply() -> None:
+    error = ResponseError("WRONGTYPE Operation against a key")
+
+    assert parse_entries("42", error, data_limit_bytes=100) is None
+
+
+# -- revocations
+
+
+@pytest.mark.parametrize(
+    ("revocation", "fields"),
+    [
+        (Revocation("42"), ("merchant_id", "42")),
+        (Revocation("42", "t"), ("merchant_id", "42", "jti", "t")),
+        (Revocation("42", None, "u"), ("merchant_id", "42", "sub", "u")),
+        (Revocation("42", "t", "u"), ("merchant_id", "42", "jti", "t", "sub", "u")),
+    ],
+)
+def test_a_revocation_is_added_and_what_has_lost_its_meaning_is_trimmed(
+    revocation: Revocation, fields: tuple[str, ...]
+) -> None:
+    add, expire = revoke_commands(revocation, now_s=5000.1239, lifetime_s=3610)
+
+    assert add == ("XADD", REVOCATIONS_KEY, "MINID", "~", 1_390_123, "*", *fields)
+    assert expire == ("EXPIRE", REVOCATIONS_KEY, 3670)
+
+
+def test_if_redis_does_not_say_the_time_nothing_is_trimmed() -> None:
+    add, _ = revoke_commands(Revocation("42"), now_s=0, lifetime_s=3610)
+
+    assert add[:5] == ("XADD", REVOCATIONS_KEY, "MINID", "~", 0)
+
+
+@pytest.mark.parametrize(("start", "text"), [(None, "-"), (EntryId(7, 1), "7-1")])
+def test_revocations_are_read_from_an_entry_or_the_first(start: EntryId | None, text: str) -> None:
+    assert read_revocations_command(start) == (
+        *("XRANGE", REVOCATIONS_KEY, text, "+"),
+        *("COUNT", 256),
+    )
+
+
+def test_a_reply_is_the_revocations_in_it_and_what_is_none_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    reply = [
+        [b"7-0", [b"merchant_id", b"42", b"jti", b"t", b"sub", b"u", b"more", b"\xff"]],
+        [b"7-1", [b"jti", b"t"]],
+        [b"8-0", [b"merchant_id", b"43"]],
+    ]
+
+    assert parse_revocations(reply) == [
+        RevocationEntry(EntryId(7, 0), Revocation("42", "t", "u")),
+        RevocationEntry(EntryId(7, 1), None),
+        RevocationEntry(EntryId(8, 0), Revocation("43")),
+    ]
+    assert [record.getMessage() for record in caplog.records] == [
+        "a revocation that is none is ignored "
+        "cause=merchant_id is missing, expected whose streams are to end"
+    ]
+    assert parse_revocations([]) == []
+    assert parse_revocations(ResponseError("WRONGTYPE")) is None
