@@ -77,7 +77,7 @@ def serve(*, embedded: bool, **flags: str | None) -> int:
         raise ConfigError("--embedded stands instead of a redis_url: give one or the other")
     if not embedded and settings.redis_url is None:
         raise ConfigError(
-            "redis_url (SSE_PUSH_REDIS_URL, --redis-url): expected the URL of a Redis, came none; "
+            "redis_url (SSE_PUSH_REDIS_URL, --redis-url): expected the URL of a Redis, got none; "
             "or say --embedded for a server of our own"
         )
     with embedded_server() if embedded else contextlib.nullcontext() as url:
@@ -132,7 +132,7 @@ def check(**flags: str | None) -> int:
         click.echo(f"{name:24} {text}")
     _check_keys(settings)
     if settings.redis_url is None:
-        raise ConfigError("redis_url: expected the URL of a Redis to look at, came none")
+        raise ConfigError("redis_url: expected the URL of a Redis to look at, got none")
     url = settings.redis_url.get_secret_value()
     findings = asyncio.run(examine(url, timeout_s=settings.notify_timeout_s))
     click.echo()
@@ -168,7 +168,7 @@ def notify(
         try:
             body["data"] = json.loads(data)
         except ValueError as exc:
-            raise click.BadParameter(f"expected JSON, came {data!r}", param_hint="--data") from exc
+            raise click.BadParameter(f"expected JSON, got {data!r}", param_hint="--data") from exc
     click.echo(_post(url, "/notify", body, key))
     return 0
 
@@ -233,13 +233,13 @@ def token(*, merchants: tuple[str, ...], expires_in: str, sub: str | None, jti: 
     settings = Settings.load()
     if not settings.token_keys:
         raise ConfigError(
-            "token_keys (SSE_PUSH_TOKEN_KEYS): expected an HMAC secret to sign with, came none"
+            "token_keys (SSE_PUSH_TOKEN_KEYS): expected an HMAC secret to sign with, got none"
         )
     lifetime_s = _seconds(expires_in)
     if not 1 <= lifetime_s <= settings.token_max_lifetime_s:
         raise click.BadParameter(
             f"expected 1 s to {settings.token_max_lifetime_s:g} s (token_max_lifetime_s), "
-            f"came {expires_in!r}",
+            f"got {expires_in!r}",
             param_hint="--expires-in",
         )
     click.echo(
@@ -262,7 +262,7 @@ def _post(url: str, path: str, body: dict[str, object], key: str | None) -> str:
     try:
         answer = httpx.post(f"{url.rstrip('/')}{path}", json=body, headers=headers, timeout=10)
     except (httpx.TransportError, httpx.InvalidURL) as exc:
-        raise PushError(f"expected the service at {url}, came: {exc}") from exc
+        raise PushError(f"expected the service at {url}, got: {exc}") from exc
     if answer.status_code != 200:
         raise PushError(f"{url} answered {answer.status_code}: {answer.text[:500]}")
     entry_id: str = answer.json()["id"]
@@ -273,7 +273,7 @@ def _seconds(text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,6})([smh])", text)
     if match is None:
         raise click.BadParameter(
-            f"expected a time as in 90s, 15m or 1h, came {text!r}", param_hint="--expires-in"
+            f"expected a time as in 90s, 15m or 1h, got {text!r}", param_hint="--expires-in"
         )
     return int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
@@ -302,11 +302,11 @@ async def _listen(
 ) -> None:
     target = httpx.URL(f"{url.rstrip('/')}/events", params={"merchant_id": merchant_id})
     async with httpx.AsyncClient(headers=headers) as client:
-        async for came in follow(client, str(target), last_event_id):
-            if isinstance(came, StateChange):
-                _say(f"{came.state}{f' {came.why}' if came.why else ''}")
-            elif came.type != "heartbeat" or heartbeats:
-                _say(f"{came.type:9} {_age(came):>9} {came.id or '-':22} {came.data}")
+        async for got in follow(client, str(target), last_event_id):
+            if isinstance(got, StateChange):
+                _say(f"{got.state}{f' {got.why}' if got.why else ''}")
+            elif got.type != "heartbeat" or heartbeats:
+                _say(f"{got.type:9} {_age(got):>9} {got.id or '-':22} {got.data}")
 
 
 def _age(event: Event) -> str:
@@ -341,12 +341,12 @@ def _refuse_open_doors(settings: Settings) -> None:
     if settings.subscribe_auth is None:
         missing.append(
             "subscribe_auth (SSE_PUSH_SUBSCRIBE_AUTH, --subscribe-auth): expected who may listen, "
-            "came nothing; `token` lets whoever has one, `header` whom a proxy names, `none` anyone"
+            "got nothing; `token` lets whoever has one, `header` whom a proxy names, `none` anyone"
         )
     if settings.notify_keys is None:
         missing.append(
             "notify_keys (SSE_PUSH_NOTIFY_KEYS, --notify-keys): expected the keys that may notify, "
-            "comma-separated, came nothing; `none` lets anyone"
+            "comma-separated, got nothing; `none` lets anyone"
         )
     if missing:
         raise ConfigError("\n".join(missing))

@@ -47,10 +47,10 @@ class EntryId(NamedTuple):
         """
         match = _ENTRY_ID.fullmatch(text)
         if match is None:
-            raise InvalidEntryId(f"expected <ms>-<seq>, came {text[:64]!r}")
+            raise InvalidEntryId(f"expected <ms>-<seq>, got {text[:64]!r}")
         entry_id = cls(int(match[1]), int(match[2]))
         if max(entry_id) >= 2**64 or entry_id == (0, 0):
-            raise InvalidEntryId(f"expected 0-1 to {2**64 - 1}-{2**64 - 1}, came {text!r}")
+            raise InvalidEntryId(f"expected 0-1 to {2**64 - 1}-{2**64 - 1}, got {text!r}")
         return entry_id
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ def parse_merchant_id(value: object) -> str:
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
     raise InvalidMerchantId(
-        f"merchant_id: expected {_NAME_TEXT}, or an integer; came {_show(value)}"
+        f"merchant_id: expected {_NAME_TEXT}, or an integer; got {_show(value)}"
     )
 
 
@@ -97,7 +97,7 @@ class Notification:
         """
         if not isinstance(value, dict):
             raise InvalidNotification(
-                f"expected a JSON object with merchant_id, came {_show(value)}"
+                f"expected a JSON object with merchant_id, got {_show(value)}"
             )
         unknown = next((name for name in value if name not in _FIELDS), None)
         if unknown is not None:
@@ -112,10 +112,10 @@ class Notification:
             raise InvalidNotification(str(exc)) from exc
         topic, data, by = value.get("topic"), value.get("data"), value.get("by")
         if topic is not None and not (isinstance(topic, str) and _NAME.fullmatch(topic)):
-            raise InvalidNotification(f"topic: expected {_NAME_TEXT}, came {_show(topic)}")
+            raise InvalidNotification(f"topic: expected {_NAME_TEXT}, got {_show(topic)}")
         if by is not None and not (isinstance(by, str) and _BY.fullmatch(by)):
             raise InvalidNotification(
-                f"by: expected 1 to {BY_CHARACTERS} printable characters, came {_show(by)}"
+                f"by: expected 1 to {BY_CHARACTERS} printable characters, got {_show(by)}"
             )
         return cls(merchant_id, topic, _encode_data(data, data_limit_bytes), by)
 
@@ -179,25 +179,25 @@ def parse_json(body: bytes) -> object:
             object_pairs_hook=_refuse_duplicates,
         )
     except UnicodeDecodeError as exc:
-        raise InvalidNotification(f"expected UTF-8, came a wrong byte at {exc.start}") from exc
+        raise InvalidNotification(f"expected UTF-8, got a wrong byte at {exc.start}") from exc
     except json.JSONDecodeError as exc:
         raise InvalidNotification(
-            f"expected JSON, came {exc.msg.lower()} at character {exc.pos}"
+            f"expected JSON, got {exc.msg.lower()} at character {exc.pos}"
         ) from exc
     except RecursionError as exc:
-        raise InvalidNotification("expected JSON, came one nested too deeply") from exc
+        raise InvalidNotification("expected JSON, got one nested too deeply") from exc
     except ValueError as exc:  # an integer of more digits than Python converts
-        raise InvalidNotification("expected JSON, came a number with too many digits") from exc
+        raise InvalidNotification("expected JSON, got a number with too many digits") from exc
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise InvalidNotification(f"expected JSON, came {name}, which is not JSON")
+    raise InvalidNotification(f"expected JSON, got {name}, which is not JSON")
 
 
 def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise InvalidNotification("expected each name once in a JSON object, came one twice")
+        raise InvalidNotification("expected each name once in a JSON object, got one twice")
     return value
 
 
@@ -211,15 +211,13 @@ def _encode_data(data: object, data_limit_bytes: int) -> str | None:
                 text = text.replace(character, escape)
         size_bytes = len(text.encode("utf-8"))
     except UnicodeEncodeError as exc:
-        raise InvalidNotification(
-            "data: expected Unicode text, came half a surrogate pair"
-        ) from exc
+        raise InvalidNotification("data: expected Unicode text, got half a surrogate pair") from exc
     except ValueError as exc:  # 1e999 parses, as infinity
-        raise InvalidNotification("data: expected finite numbers, came one that is not") from exc
+        raise InvalidNotification("data: expected finite numbers, got one that is not") from exc
     except RecursionError as exc:
-        raise InvalidNotification("data: expected JSON, came one nested too deeply") from exc
+        raise InvalidNotification("data: expected JSON, got one nested too deeply") from exc
     if size_bytes > data_limit_bytes:
-        raise TooLarge(f"data: expected at most {data_limit_bytes} bytes, came {size_bytes}")
+        raise TooLarge(f"data: expected at most {data_limit_bytes} bytes, got {size_bytes}")
     return text
 
 

@@ -308,7 +308,7 @@ class Settings(BaseSettings):
     def _keys_differ(cls, value: NotifyKeys | None) -> NotifyKeys | None:
         keys = value if isinstance(value, tuple) else ()
         if len({key.secret.get_secret_value() for key in keys}) != len(keys):
-            raise ValueError("expected each key once, came one twice")
+            raise ValueError("expected each key once, got one twice")
         return value
 
     @field_validator("redis_url")
@@ -318,13 +318,13 @@ class Settings(BaseSettings):
             # Nothing of it is shown: a password stands in it, and not always where it should.
             url = value.get_secret_value()
             if not url.startswith(("redis://", "rediss://", "unix://")):
-                raise ValueError("expected redis://, rediss:// or unix://, came another scheme")
+                raise ValueError("expected redis://, rediss:// or unix://, got another scheme")
             try:
                 parts = urlsplit(url)
             except ValueError:
-                raise ValueError("expected a URL, came one that can't be parsed") from None
+                raise ValueError("expected a URL, got one that can't be parsed") from None
             if "@" in parts.path + parts.query + parts.fragment and parts.scheme != "unix":
-                raise ValueError("expected / ? # in a password as %2F %3F %23, came one as it is")
+                raise ValueError("expected / ? # in a password as %2F %3F %23, got one as it is")
         return value
 
     @model_validator(mode="after")
@@ -391,7 +391,7 @@ class Settings(BaseSettings):
             ),
             (
                 "*" in self.allowed_origins and len(self.allowed_origins) > 1,
-                "allowed_origins: expected * or a list, came both",
+                "allowed_origins: expected * or a list, got both",
             ),
             (
                 "*" in self.allowed_origins
@@ -465,9 +465,9 @@ def _describe(exc: ValidationError) -> list[str]:
         name = str(error["loc"][0]) if error["loc"] else ""
         text = error["msg"].removeprefix("Value error, ")
         is_shown = name not in (*_SECRET_SETTINGS, "")
-        came = f", came {error['input']!r}" if is_shown else ""
+        got = f", got {error['input']!r}" if is_shown else ""
         variable = f"{name} ({PREFIX}{name.upper()}): " if name else ""
-        line = f"{variable}{text[:1].lower()}{text[1:]}{came}"
+        line = f"{variable}{text[:1].lower()}{text[1:]}{got}"
         if line not in lines:
             lines.append(line)
     return lines

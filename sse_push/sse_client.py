@@ -172,6 +172,4 @@ async def _refuse_other(response: httpx.Response) -> None:
         if len(body) >= _EXPLANATION_BYTES:
             break
     text = body[:_EXPLANATION_BYTES].decode("utf-8", "replace")
-    raise GaveUp(
-        f"expected 200 text/event-stream, came {response.status_code} {media_type}: {text}"
-    )
+    raise GaveUp(f"expected 200 text/event-stream, got {response.status_code} {media_type}: {text}")

@@ -56,7 +56,7 @@ def authorize_notify(
         if hmac.compare_digest(presented, key.secret.get_secret_value().encode())
     ]
     if not matching:
-        raise Unauthorized("expected a key of notify_keys, came another one")
+        raise Unauthorized("expected a key of notify_keys, got another one")
     return matching[0]
 
 
@@ -67,16 +67,16 @@ def require_covered(key: NotifyKey | None, merchant_id: str) -> None:
         Forbidden: it is for other merchants; which ones is not said.
     """
     if key is not None and not key.covers(merchant_id):
-        raise Forbidden(f"expected a key that may notify {merchant_id!r}, came another one")
+        raise Forbidden(f"expected a key that may notify {merchant_id!r}, got another one")
 
 
 def _bearer(authorization: Sequence[str], what: str) -> str:
     if len(authorization) > 1:
-        raise AmbiguousCredentials("expected the header Authorization once, came several")
-    scheme, _, came = (authorization[0] if authorization else "").partition(" ")
-    if scheme.lower() != _SCHEME or not came:
+        raise AmbiguousCredentials("expected the header Authorization once, got several")
+    scheme, _, got = (authorization[0] if authorization else "").partition(" ")
+    if scheme.lower() != _SCHEME or not got:
         raise Unauthorized(f"expected the header Authorization: Bearer <{what}>")
-    return came.strip()
+    return got.strip()
 
 
 # -- who may listen
@@ -136,18 +136,18 @@ class Gate:
         )
 
     def _token(self, request: Request[Any]) -> str:
-        came = []
+        got = []
         authorization = request.headers.getlist("authorization")
         if authorization:
-            came.append(_bearer(authorization, "token"))
+            got.append(_bearer(authorization, "token"))
         if self._cookie is not None:
-            came += _once(_cookies(request, self._cookie), "the token's cookie")
-        came += _once(request.query_params.getlist("token"), "token in the query")
-        if not came:
+            got += _once(_cookies(request, self._cookie), "the token's cookie")
+        got += _once(request.query_params.getlist("token"), "token in the query")
+        if not got:
             raise Unauthorized("expected a token: Authorization: Bearer <token>, or ?token=<token>")
-        if came.count(came[0]) != len(came):
-            raise AmbiguousCredentials("expected one token, came different ones")
-        return came[0]
+        if got.count(got[0]) != len(got):
+            raise AmbiguousCredentials("expected one token, got different ones")
+        return got[0]
 
     def _by_header(self, request: Request[Any], asked: str | None) -> Grant:
         """Let a client listen to a merchant that a proxy of ours has found to be its own.
@@ -159,21 +159,21 @@ class Gate:
             Forbidden: the query names a merchant that the header does not.
         """
         if not self.proxies.trust(request.scope.get("client")):
-            raise Unauthorized("expected a request by way of a trusted proxy, came a direct one")
-        came = _once(request.headers.getlist(MERCHANT_HEADER), f"the header {MERCHANT_HEADER}")
-        if not came:
-            raise Unauthorized(f"expected the proxy to set {MERCHANT_HEADER}, came none")
+            raise Unauthorized("expected a request by way of a trusted proxy, got a direct one")
+        got = _once(request.headers.getlist(MERCHANT_HEADER), f"the header {MERCHANT_HEADER}")
+        if not got:
+            raise Unauthorized(f"expected the proxy to set {MERCHANT_HEADER}, got none")
         try:
-            merchants = [parse_merchant_id(each.strip()) for each in came[0].split(",")]
+            merchants = [parse_merchant_id(each.strip()) for each in got[0].split(",")]
         except InvalidMerchantId as exc:
             raise InvalidMerchantId(f"{MERCHANT_HEADER}: {exc}") from exc
         return Grant(choose(merchants, asked))
 
 
-def _once(came: list[str], what: str) -> list[str]:
-    if len(came) > 1:
-        raise AmbiguousCredentials(f"expected {what} once, came {len(came)} times")
-    return came
+def _once(got: list[str], what: str) -> list[str]:
+    if len(got) > 1:
+        raise AmbiguousCredentials(f"expected {what} once, got {len(got)} times")
+    return got
 
 
 def _cookies(request: Request[Any], name: str) -> list[str]:

@@ -37,5 +37,5 @@ def choose(merchants: Sequence[str], asked: str | None) -> str:
         return merchants[0]
     merchant_id = parse_merchant_id(asked)
     if merchant_id not in merchants:
-        raise Forbidden(f"expected a merchant that you may listen to, came {merchant_id!r}")
+        raise Forbidden(f"expected a merchant that you may listen to, got {merchant_id!r}")
     return merchant_id

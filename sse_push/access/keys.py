@@ -48,7 +48,7 @@ class NotifyKey:
         if not all(_MERCHANTS.fullmatch(merchant) for merchant in named):
             # Not shown: it may be a key after a comma that was forgotten.
             raise ValueError(
-                "expected merchants after a key, as in `KEY 42 shop-*`, came something else"
+                "expected merchants after a key, as in `KEY 42 shop-*`, got something else"
             )
         return cls(SecretStr(key), named)
 

@@ -43,7 +43,7 @@ class Origins:
         for name, value in headers.raw:
             if name == b"origin":
                 if origin is not None:
-                    raise OriginNotAllowed("expected the header Origin once, came several")
+                    raise OriginNotAllowed("expected the header Origin once, got several")
                 origin = value
             elif name == b"sec-fetch-site":
                 site = value
@@ -51,9 +51,9 @@ class Origins:
             return
         # https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header
         if site == b"cross-site":
-            raise OriginNotAllowed("expected a page of an allowed origin, came one of another site")
+            raise OriginNotAllowed("expected a page of an allowed origin, got one of another site")
         if origin is not None and not _is_same(origin.decode("latin-1"), headers.get("host", "")):
-            raise OriginNotAllowed("expected an origin of allowed_origins, came another one")
+            raise OriginNotAllowed("expected an origin of allowed_origins, got another one")
 
     def mark(self, scope: Scope, send: Send) -> Send:
         """Return a ``send`` that tells browsers who may read the answer, whatever it is."""
@@ -68,16 +68,16 @@ class Origins:
 
         return marked
 
-    def _headers(self, came: list[str]) -> list[tuple[bytes, bytes]]:
+    def _headers(self, got: list[str]) -> list[tuple[bytes, bytes]]:
         # Also where no Origin came: a cache must not give that answer to a page of another one.
         added = [(b"vary", b"Origin")]
-        if len(came) != 1 or not self._allows(came[0]):
+        if len(got) != 1 or not self._allows(got[0]):
             return added
         if ANY in self._allowed:
             return [*added, (b"access-control-allow-origin", b"*")]
         return [
             *added,
-            (b"access-control-allow-origin", came[0].encode("latin-1")),
+            (b"access-control-allow-origin", got[0].encode("latin-1")),
             (b"access-control-allow-credentials", b"true"),
         ]
 
@@ -92,7 +92,7 @@ def refuse_pages(headers: Headers) -> None:
         OriginNotAllowed: there is an ``Origin``, which only browsers send.
     """
     if "origin" in headers:
-        raise OriginNotAllowed("expected a request of a backend, came one of a page, with Origin")
+        raise OriginNotAllowed("expected a request of a backend, got one of a page, with Origin")
 
 
 def _is_same(origin: str, host: str) -> bool:

@@ -52,7 +52,7 @@ class Revocation:
         """
         if not isinstance(value, dict):
             raise InvalidRevocation(
-                f"expected a JSON object with merchant_id, came {type(value).__name__}"
+                f"expected a JSON object with merchant_id, got {type(value).__name__}"
             )
         unknown = next((name for name in value if name not in _FIELDS), None)
         if unknown is not None:
@@ -81,7 +81,7 @@ class Revocation:
                 {name: None if text is None else text.decode() for name, text in raw.items()}
             )
         except UnicodeDecodeError as exc:
-            raise InvalidRevocation("expected UTF-8, came a wrong byte") from exc
+            raise InvalidRevocation("expected UTF-8, got a wrong byte") from exc
 
     def to_fields(self) -> dict[str, str]:
         """Return the fields of the stream entry."""
@@ -168,7 +168,7 @@ def _claim(value: Mapping[str, object], name: str) -> str | None:
         if isinstance(text, str) and 1 <= len(text.encode()) <= CLAIM_BYTES:
             return text
     except UnicodeEncodeError as exc:
-        raise InvalidRevocation(f"{name}: expected text, came half a surrogate pair") from exc
+        raise InvalidRevocation(f"{name}: expected text, got half a surrogate pair") from exc
     raise InvalidRevocation(
-        f"{name}: expected text of 1 to {CLAIM_BYTES} bytes, came {ascii(text)[:80]}"
+        f"{name}: expected text of 1 to {CLAIM_BYTES} bytes, got {ascii(text)[:80]}"
     )

@@ -46,8 +46,8 @@ _JWK_ALGORITHMS = {
 
 _NOT_OURS = "expected a token that is signed with a key of this service"
 _EXPECTED = (
-    (jwt.InvalidAudienceError, "expected a token for this service: another aud came"),
-    (jwt.InvalidIssuerError, "expected a token of this service's issuer: another iss came"),
+    (jwt.InvalidAudienceError, "expected a token for this service, got another aud"),
+    (jwt.InvalidIssuerError, "expected a token of this service's issuer, got another iss"),
     (InvalidSubjectError, "expected the claim sub as text"),
     (InvalidJTIError, "expected the claim jti as text"),
 )
@@ -80,10 +80,10 @@ def load_keys(
         found += _read(path)
     usable = tuple(key for key in found if key.algorithm in algorithms)
     if not usable:
-        came = ", ".join(sorted({key.algorithm for key in found})) or "none"
+        got = ", ".join(sorted({key.algorithm for key in found})) or "none"
         raise ConfigError(
             f"token_keys, token_keys_file: expected a key for {', '.join(algorithms)} "
-            f"(token_algorithms), came keys for: {came}"
+            f"(token_algorithms), got keys for: {got}"
         )
     return usable
 
@@ -94,7 +94,7 @@ def _from_secret(each: TokenSecret) -> TokenKey:
         prepared = jwt.get_algorithm_by_name("HS256").prepare_key(secret)
     except jwt.InvalidKeyError:
         raise ConfigError(
-            "token_keys: expected HMAC secrets, came a key of another type; "
+            "token_keys: expected HMAC secrets, got a key of another type; "
             "public keys go into a file, token_keys_file"
         ) from None
     return TokenKey("HS256", prepared, each.kid)
@@ -106,9 +106,9 @@ def _read(path: Path) -> list[TokenKey]:
     try:
         text = path.read_text("utf-8")
     except OSError as exc:
-        raise ConfigError(f"{name}: expected a file to read, came: {exc.strerror}") from exc
+        raise ConfigError(f"{name}: expected a file to read, got: {exc.strerror}") from exc
     except UnicodeDecodeError:
-        raise ConfigError(f"{name}: expected text, came something else") from None
+        raise ConfigError(f"{name}: expected text, got something else") from None
     try:
         if text.lstrip().startswith("{"):
             return list(_from_jwk_set(text))
@@ -120,19 +120,19 @@ def _read(path: Path) -> list[TokenKey]:
 def _from_pem(text: str) -> Iterator[TokenKey]:
     blocks = list(_PEM.finditer(text))
     if not blocks:
-        raise ValueError("expected a JWK Set (JSON) or public keys (PEM), came neither")
+        raise ValueError("expected a JWK Set (JSON) or public keys (PEM), got neither")
     for number, block in enumerate(blocks, 1):
         if "PRIVATE" in block[1]:
-            raise ValueError(f"expected public keys, came a private one, number {number}")
+            raise ValueError(f"expected public keys, got a private one, number {number}")
         if not block[1].endswith("PUBLIC KEY"):
-            raise ValueError(f"expected PUBLIC KEY, came {block[1][:40]}, number {number}")
+            raise ValueError(f"expected PUBLIC KEY, got {block[1][:40]}, number {number}")
         try:
             key = load_pem_public_key(block[0].encode())
         except (ValueError, UnsupportedAlgorithm):
-            raise ValueError(f"expected a public key, came a broken one, number {number}") from None
+            raise ValueError(f"expected a public key, got a broken one, number {number}") from None
         algorithm = _algorithm_of(key)
         if algorithm is None:
-            raise ValueError(f"expected RSA, P-256 or Ed25519, came another type, number {number}")
+            raise ValueError(f"expected RSA, P-256 or Ed25519, got another type, number {number}")
         yield TokenKey(algorithm, key)
 
 
@@ -146,7 +146,7 @@ def _from_jwk_set(text: str) -> Iterator[TokenKey]:
     except (ValueError, KeyError, RecursionError):
         keys = None
     if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
-        raise ValueError('expected a JWK Set, {"keys": […]}, came another JSON, or none')
+        raise ValueError('expected a JWK Set, {"keys": […]}, got another JSON, or none')
     for number, key in enumerate(keys, 1):
         algorithm = _algorithm_of_jwk(key)
         if algorithm is not None:
@@ -168,14 +168,14 @@ def _algorithm_of_jwk(key: Mapping[str, object]) -> str | None:
 def _from_jwk(key: dict[str, Any], algorithm: str, number: int) -> TokenKey:
     kid = key.get("kid")
     if "d" in key:
-        raise ValueError(f"expected public keys, came a private one, number {number}")
+        raise ValueError(f"expected public keys, got a private one, number {number}")
     if kid is not None and not isinstance(kid, str):
-        raise ValueError(f"expected kid as text, came another type, number {number}")
+        raise ValueError(f"expected kid as text, got another type, number {number}")
     try:
         made = jwt.PyJWK(key, algorithm).key
     except (jwt.PyJWTError, ValueError, TypeError, KeyError, AttributeError):
         raise ValueError(
-            f"expected a {key['kty']} key, came a broken one, number {number}"
+            f"expected a {key['kty']} key, got a broken one, number {number}"
         ) from None
     if isinstance(made, bytes):
         require_strong(len(made))
@@ -187,7 +187,7 @@ def _from_jwk(key: dict[str, Any], algorithm: str, number: int) -> TokenKey:
 def _algorithm_of(key: object) -> str | None:
     if isinstance(key, RSAPublicKey):
         if key.key_size < _RSA_BITS_MIN:
-            raise ValueError(f"expected RSA of {_RSA_BITS_MIN} bits or more, came {key.key_size}")
+            raise ValueError(f"expected RSA of {_RSA_BITS_MIN} bits or more, got {key.key_size}")
         return "RS256"
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
         return "ES256"
@@ -238,7 +238,7 @@ class Tokens:
                 signature was right; until then it is the same for every cause but the form.
         """
         if len(text) > TOKEN_BYTES:
-            raise _refusal(f"expected a token of at most {TOKEN_BYTES} bytes, came more")
+            raise _refusal(f"expected a token of at most {TOKEN_BYTES} bytes, got more")
         claims = self._verified(text)
         issued_at, expires_at = self._times(claims)
         return Claims(
@@ -253,7 +253,7 @@ class Tokens:
         try:
             header = jwt.get_unverified_header(text)
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as exc:
-            raise _refusal("expected a token, as in RFC 7519, came another text") from exc
+            raise _refusal("expected a token, as in RFC 7519, got another text") from exc
         keys = [key for key in self._keys if key.algorithm == header.get("alg")]
         named = [key for key in keys if key.kid is not None and key.kid == header.get("kid")]
         for key in named or keys:
@@ -277,7 +277,7 @@ class Tokens:
         except jwt.InvalidSignatureError:
             raise
         except jwt.MissingRequiredClaimError as exc:
-            raise _refusal(f"expected the claim {exc.claim}, came none") from exc
+            raise _refusal(f"expected the claim {exc.claim}, got none") from exc
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as exc:
             expected = (said for kind, said in _EXPECTED if isinstance(exc, kind))
             raise _refusal(next(expected, _NOT_OURS)) from exc
@@ -292,10 +292,10 @@ class Tokens:
         expires_at, issued_at = _seconds(claims, "exp"), _seconds(claims, "iat")
         not_before = _seconds(claims, "nbf")
         if expires_at is None:
-            raise _refusal("expected the claim exp, came none")
+            raise _refusal("expected the claim exp, got none")
         for name, since in (("nbf", not_before), ("iat", issued_at)):
             if since is not None and since > now + self._leeway_s:
-                raise _refusal(f"expected a token that is valid already, came a later {name}")
+                raise _refusal(f"expected a token that is valid already, got a later {name}")
         if expires_at <= now:
             raise _refusal("expected a token that has not expired")
         is_too_long = expires_at - now > self._max_lifetime_s + self._leeway_s or (
@@ -303,7 +303,7 @@ class Tokens:
         )
         if is_too_long:
             raise _refusal(
-                f"expected a token that lives {self._max_lifetime_s:g} s at most, came a longer one"
+                f"expected a token that lives {self._max_lifetime_s:g} s at most, got a longer one"
             )
         return issued_at, expires_at
 

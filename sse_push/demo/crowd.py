@@ -65,8 +65,8 @@ async def _crowd(url: str, buyers: int) -> None:
 async def _listen(client: httpx.AsyncClient, url: str, merchant_id: str) -> None:
     seen = 0
     try:
-        async for came in follow(client, f"{url}/events?merchant_id={merchant_id}"):
-            seen += isinstance(came, Event)
+        async for got in follow(client, f"{url}/events?merchant_id={merchant_id}"):
+            seen += isinstance(got, Event)
     except GaveUp:
         return
 

@@ -228,7 +228,7 @@ def _keep_to_rate(state: State, key: NotifyKey | None, count: int) -> None:
         settings = state["settings"]
         raise TooManyNotifications(
             f"expected at most {settings.notify_rate_per_s:g} notifications per second, and "
-            f"{settings.notify_burst} at once, came more",
+            f"{settings.notify_burst} at once, got more",
             retry_after_s,
         )
 
@@ -245,7 +245,7 @@ def _address(request: Request[State]) -> str | None:
 def _only(request: Request[State], name: str) -> str | None:
     values = request.query_params.getlist(name)
     if len(values) > 1:
-        raise HTTPException(400, f"{name}: expected once in the query, came {len(values)} times")
+        raise HTTPException(400, f"{name}: expected once in the query, got {len(values)} times")
     return values[0] if values else None
 
 
@@ -264,7 +264,7 @@ async def _body(request: Request[State], limit_bytes: int) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit_bytes:
-            raise TooLarge(f"body: expected at most {limit_bytes} bytes, came more")
+            raise TooLarge(f"body: expected at most {limit_bytes} bytes, got more")
     return bytes(body)
 
 
@@ -277,17 +277,17 @@ def _decode(request: Request[State], body: bytes) -> object:
 def _require_type(request: Request[State], *expected: str) -> str:
     media_type = request.headers.get("content-type", _JSON).partition(";")[0].strip().lower()
     if media_type not in expected:
-        raise HTTPException(415, f"expected {' or '.join(expected)}, came {media_type[:80]!r}")
+        raise HTTPException(415, f"expected {' or '.join(expected)}, got {media_type[:80]!r}")
     return media_type
 
 
 def _decode_form(body: bytes) -> dict[str, object]:
     if body.lstrip()[:1] in (b"{", b"["):
-        raise InvalidNotification(f"expected a form, came JSON: send Content-Type: {_JSON}")
+        raise InvalidNotification(f"expected a form, got JSON: send Content-Type: {_JSON}")
     fields = body.count(b"&") + 1
     if fields > _FORM_FIELDS:
         raise InvalidNotification(
-            f"expected a form of merchant_id, topic, data and by, came one of {fields} fields"
+            f"expected a form of merchant_id, topic, data and by, got one of {fields} fields"
         )
     try:
         pairs = parse_qsl(
@@ -297,7 +297,7 @@ def _decode_form(body: bytes) -> dict[str, object]:
         raise InvalidNotification("expected a form, merchant_id=…, of UTF-8") from exc
     form: dict[str, object] = dict(pairs)
     if len(form) != len(pairs):
-        raise InvalidNotification("expected each field once, came one twice")
+        raise InvalidNotification("expected each field once, got one twice")
     if "data" in form:
         form["data"] = parse_json(str(form["data"]).encode())
     return form
@@ -307,7 +307,7 @@ async def _notify_all(state: State, values: list[object], key: NotifyKey | None)
     """Answer 200 with a result for each, in order; 503 if Redis has not taken all that it could."""
     settings = state["settings"]
     if len(values) > settings.notify_max_items:
-        raise TooLarge(f"expected at most {settings.notify_max_items} items, came {len(values)}")
+        raise TooLarge(f"expected at most {settings.notify_max_items} items, got {len(values)}")
     checked = [_check(value, settings.data_limit_bytes, key) for value in values]
     valid = [each for each in checked if isinstance(each, Notification)]
     for each in checked:
@@ -400,7 +400,7 @@ async def _on_client_disconnect(request: Request, _exc: Exception) -> Response:
     """Answer a client that left in the middle of its body; nobody reads it."""
     if REFUSED_KEY not in request.scope:
         _count_error(request, "malformed")
-    return _error(400, "malformed", "expected the rest of the body, came its end")
+    return _error(400, "malformed", "expected the rest of the body, got its end")
 
 
 async def _on_http_exception(request: Request, exc: Exception) -> Response:
@@ -409,12 +409,12 @@ async def _on_http_exception(request: Request, exc: Exception) -> Response:
     headers = dict(exc.headers or {})
     if exc.status_code == 404:
         detail = (
-            "expected /events, /notify, /revoke, /healthz, /readyz or /metrics, came another path"
+            "expected /events, /notify, /revoke, /healthz, /readyz or /metrics, got another path"
         )
     if exc.status_code == 405:
         # Starlette joins a set, whose order is another one in each process.
         headers["Allow"] = ", ".join(sorted(headers.get("Allow", "").split(", ")))
-        detail = f"expected {headers.get('Allow', '')}, came {request.method}"
+        detail = f"expected {headers.get('Allow', '')}, got {request.method}"
     code = _CODES.get(exc.status_code, "error")
     _count_error(request, code)
     return _error(exc.status_code, code, detail, headers=headers)

@@ -193,7 +193,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_too_large:
             self._refuse_head()
         else:
-            self._refuse(400, "expected HTTP/1.1, came something else")
+            self._refuse(400, "expected HTTP/1.1, got something else")
 
     @property
     def _last_cycle(self) -> RequestResponseCycle | None:
@@ -226,7 +226,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             timeout_s = self._requests.timeout_s
-            self._refuse(408, f"expected the request within {timeout_s:g} s, came a part")
+            self._refuse(408, f"expected the request within {timeout_s:g} s, got a part")
 
     def _is_answering_a_whole_request(self) -> bool:
         cycle = self._last_cycle
@@ -237,7 +237,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse_head(self) -> None:
         limit_bytes = self._requests.header_limit_bytes
         self._refuse(
-            431, f"request line and headers: expected at most {limit_bytes} bytes, came more"
+            431, f"request line and headers: expected at most {limit_bytes} bytes, got more"
         )
 
     def _refuse(self, status: int, detail: str) -> None:

@@ -147,7 +147,7 @@ class Appender:
     def _result(self, future: asyncio.Future[EntryId]) -> EntryId | StreamUnavailable:
         if not future.done():
             outcome: Outcome = "unknown" if future in self._sent else "not_published"
-            text = f"expected an answer of Redis within {self._timeout_s} s, none came"
+            text = f"expected an answer of Redis within {self._timeout_s} s, got none"
             return StreamUnavailable(text, outcome)
         exc = future.exception()
         if exc is None:

@@ -52,7 +52,7 @@ async def examine(url: str, *, timeout_s: float) -> list[Finding]:
             ]
     except (RedisError, OSError, TimeoutError) as exc:
         raise StreamUnavailable(
-            f"expected a Redis that answers, came: {str(exc) or repr(exc)}"
+            f"expected a Redis that answers, got: {str(exc) or repr(exc)}"
         ) from exc
     finally:
         await redis.aclose()
@@ -81,8 +81,8 @@ async def _announces(redis: Redis, connection: AbstractConnection, timeout_s: fl
         await redis.set(key, "check", ex=10)
         async with asyncio.timeout(timeout_s):
             while True:
-                came = await read_reply_or_announcement(connection)
-                if isinstance(came, Announcement) and key.encode() in (came.keys or ()):
+                got = await read_reply_or_announcement(connection)
+                if isinstance(got, Announcement) and key.encode() in (got.keys or ()):
                     break
     except TimeoutError:
         return Finding(

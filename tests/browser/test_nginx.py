@@ -26,7 +26,7 @@ FIRST_EVENT_MS = """url => new Promise((resolve, reject) => {
         source.close()
         resolve(performance.now() - began)
     })
-    source.onerror = () => reject(new Error('no event came'))
+    source.onerror = () => reject(new Error('no event arrived'))
 })"""
 
 OPEN_FIVE = """url => {

@@ -75,7 +75,7 @@ def main() -> int:
             print(f"{load(name).FAULT.number:6} {load(name).FAULT.title}")
         return 0
     if not chosen:
-        parser.error(f"--only {options.only}: expected names from --list, came none of them")
+        parser.error(f"--only {options.only}: expected names from --list, got none of them")
     return run_all(chosen, size_name, options.jobs or {"short": 4, "full": 2, "long": 1}[size_name])
 
 

@@ -39,7 +39,7 @@ async def inject(world: World) -> None:
         world.wrong(f"{peak} of {len(world.browsers)} browsers came back within one second")
     retries = world.record.retries_ms
     if len(retries) < 10:
-        world.wrong(f"expected goodbyes with reconnection times apart, came {sorted(retries)}")
+        world.wrong(f"expected goodbyes with reconnection times apart, got {sorted(retries)}")
     world.note(
         f"at most {peak} reconnections in a second; retry {min(retries)} to {max(retries)} ms"
     )

@@ -18,6 +18,6 @@ async def inject(world: World) -> None:
     await world.lasts(20)
     refused = world.backend.ledger.outcomes["not_published"]
     if not refused:
-        world.wrong("expected notifications to be refused, came none")
+        world.wrong("expected notifications to be refused, got none")
     world.redis.cli("CONFIG", "SET", "maxmemory", "0")
     world.over()

@@ -17,6 +17,6 @@ async def inject(world: World) -> None:
     world.redis.cli("REPLICAOF", "127.0.0.1", "1")
     await world.lasts(20)
     if not world.backend.ledger.outcomes["not_published"]:
-        world.wrong("expected notifications to be refused, came none")
+        world.wrong("expected notifications to be refused, got none")
     world.redis.cli("REPLICAOF", "NO", "ONE")
     world.over()

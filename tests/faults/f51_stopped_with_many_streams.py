@@ -31,12 +31,12 @@ async def inject(world: World) -> None:
         world.wrong(f"the service ended with status {status}")
     ends = world.record.ends
     if ends["cut"] or ends["complete"] < count:
-        world.wrong(f"expected {count} complete responses, came {dict(ends)}")
+        world.wrong(f"expected {count} complete responses, got {dict(ends)}")
     peak = busiest_second(world.record.connects[count:])
     if peak > count / 5:
         world.wrong(f"{peak} of {count} browsers came back within one second")
     if len(world.record.retries_ms) < 10:
-        world.wrong(f"expected reconnection times apart, came {sorted(world.record.retries_ms)}")
+        world.wrong(f"expected reconnection times apart, got {sorted(world.record.retries_ms)}")
     if world.redis.connections("") != 0:
         world.wrong("connections to Redis were left open")
     await world.start_service()

@@ -48,7 +48,7 @@ async def inject(world: World) -> None:
         world.wrong(f"KiB of the workers {resident}, tasks {tasks}, after a quarter and after all")
     skipped = await world.metric("sse_push_refreshes_skipped_total")
     if not skipped:
-        world.wrong("expected refreshes to wait for the sleepers, came none")
+        world.wrong("expected refreshes to wait for the sleepers, got none")
     for browser in sleepers:
         browser.resume()
     world.over()

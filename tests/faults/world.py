@@ -274,7 +274,7 @@ class World:
         text, count = pattern.subn(
             lambda match: f"{match[1]}{round(self.seconds(int(match[2])))};", site.read_text()
         )
-        assert count == 13, f"expected 13 reconnection times, came {count}"
+        assert count == 13, f"expected 13 reconnection times, got {count}"
         site.write_text(text)
         # All browsers come from one address.
         replace_once(folder, "limit_conn sse_push_address 200", "limit_conn sse_push_address 65535")

@@ -195,7 +195,7 @@ def replace_once(folder: Path, old: str, new: str) -> None:
     """Replace the only occurrence of a text in the directives, not the comments, of all files."""
     pattern = re.compile(rf"^([^#\n]*){re.escape(old)}", re.MULTILINE)
     counts = {path: len(pattern.findall(path.read_text())) for path in folder.rglob("*.conf")}
-    assert sum(counts.values()) == 1, f"expected {old!r} once, came {counts}"
+    assert sum(counts.values()) == 1, f"expected {old!r} once, got {counts}"
     (path,) = (path for path, count in counts.items() if count)
     path.write_text(pattern.sub(lambda found: f"{found[1]}{new}", path.read_text()))
 

@@ -260,7 +260,7 @@ class Stream:
         try:
             await until(lambda: len(self.of(kind)) >= count, f"{count} {kind}", seconds)
         except AssertionError as exc:
-            raise AssertionError(f"{exc}, came {self.body!r}") from exc
+            raise AssertionError(f"{exc}, got {self.body!r}") from exc
         return self.of(kind)[count - 1]
 
     async def wait_complete(self, seconds: float = 5 * SECOND) -> None:

@@ -114,7 +114,7 @@ class Wire:
             found = [event for event in events if event.type == kind]
             if is_enough(found):
                 return found
-            assert time.monotonic() < deadline, f"expected more of {kind}, came {self.body!r}"
+            assert time.monotonic() < deadline, f"expected more of {kind}, got {self.body!r}"
             assert self._has(b"\r\n"), "a stream goes on"
             size, _, self._buffer = self._buffer.partition(b"\r\n")
             length = int(size, 16)
@@ -141,11 +141,11 @@ class Wire:
 
     def _more(self) -> bool:
         try:
-            came = self.socket.recv(1 << 16)
+            got = self.socket.recv(1 << 16)
         except ConnectionResetError:
             return False
-        self._buffer += came
-        return came != b""
+        self._buffer += got
+        return got != b""
 
 
 def well_formed(body: bytes, merchant_id: str) -> list[Event]:
@@ -160,7 +160,7 @@ def well_formed(body: bytes, merchant_id: str) -> list[Event]:
     assert blocks.pop() == "", "whole events"
     for block in blocks:
         match = _BLOCK.fullmatch(block)
-        assert match, f"expected an event of ours, came {block!r}"
+        assert match, f"expected an event of ours, got {block!r}"
         value = json.loads(match["data"])
         needed, allowed = _KEYS[match["type"]]
         assert needed <= set(value) <= needed | allowed, block

@@ -31,7 +31,7 @@ from tests.harness.service import (
 )
 
 NAME = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
-MERCHANT_ID = f"merchant_id: expected {NAME}, or an integer; came"
+MERCHANT_ID = f"merchant_id: expected {NAME}, or an integer; got"
 OTHER_KEY = "another-key-of-the-tests-9876543210"
 
 
@@ -56,35 +56,35 @@ def appends(redis: Redis) -> int:
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        (b"", "expected JSON, came expecting value at character 0"),
-        (b"hello", "expected JSON, came expecting value at character 0"),
-        (b'{"merchant_id": "M"', "expected JSON, came expecting ',' delimiter at character 19"),
-        (b'{"merchant_id": "M"} {}', "expected JSON, came extra data at character 21"),
-        (b'{"merchant_id": "M\xff"}', "expected UTF-8, came a wrong byte at 18"),
+        (b"", "expected JSON, got expecting value at character 0"),
+        (b"hello", "expected JSON, got expecting value at character 0"),
+        (b'{"merchant_id": "M"', "expected JSON, got expecting ',' delimiter at character 19"),
+        (b'{"merchant_id": "M"} {}', "expected JSON, got extra data at character 21"),
+        (b'{"merchant_id": "M\xff"}', "expected UTF-8, got a wrong byte at 18"),
         (
             b'\xef\xbb\xbf{"merchant_id": "M"}',
-            "expected JSON, came unexpected utf-8 bom (decode using utf-8-sig) at character 0",
+            "expected JSON, got unexpected utf-8 bom (decode using utf-8-sig) at character 0",
         ),
-        (b'{"merchant_id": "M", "data": NaN}', "expected JSON, came NaN, which is not JSON"),
+        (b'{"merchant_id": "M", "data": NaN}', "expected JSON, got NaN, which is not JSON"),
         (
             b'{"merchant_id": "M", "data": -Infinity}',
-            "expected JSON, came -Infinity, which is not JSON",
+            "expected JSON, got -Infinity, which is not JSON",
         ),
         (
             b'{"merchant_id": "M", "merchant_id": "N"}',
-            "expected each name once in a JSON object, came one twice",
+            "expected each name once in a JSON object, got one twice",
         ),
         (
             b'{"merchant_id": "M", "data": {"a": 1, "a": 2}}',
-            "expected each name once in a JSON object, came one twice",
+            "expected each name once in a JSON object, got one twice",
         ),
         (
             b'{"merchant_id": %b}' % (b"1" * 5000),
-            "expected JSON, came a number with too many digits",
+            "expected JSON, got a number with too many digits",
         ),
-        (b"[" * 100_000, "expected JSON, came one nested too deeply"),
-        (b"null", "expected a JSON object with merchant_id, came None (NoneType)"),
-        (b'"M"', "expected a JSON object with merchant_id, came 'M' (str)"),
+        (b"[" * 100_000, "expected JSON, got one nested too deeply"),
+        (b"null", "expected a JSON object with merchant_id, got None (NoneType)"),
+        (b'"M"', "expected a JSON object with merchant_id, got 'M' (str)"),
         (b"{}", f"merchant_id is missing, expected {NAME}"),
         (
             b'{"merchant_id": "M", "merchantId": "M"}',
@@ -126,21 +126,21 @@ async def test_a_body_that_is_no_notification_is_refused_with_what_was_expected(
         ({"merchant_id": "４２"}, f"{MERCHANT_ID} '\\uff14\\uff12' (str)"),
         ({"merchant_id": "\ud800"}, f"{MERCHANT_ID} '\\ud800' (str)"),
         ({"merchant_id": "x" * 65}, f"{MERCHANT_ID} '{'x' * 65}' (str)"),
-        ({"topic": 5}, f"topic: expected {NAME}, came 5 (int)"),
-        ({"topic": ""}, f"topic: expected {NAME}, came '' (str)"),
-        ({"topic": "a b"}, f"topic: expected {NAME}, came 'a b' (str)"),
-        ({"topic": ["a"]}, f"topic: expected {NAME}, came a JSON array"),
-        ({"by": 5}, "by: expected 1 to 128 printable characters, came 5 (int)"),
-        ({"by": ""}, "by: expected 1 to 128 printable characters, came '' (str)"),
+        ({"topic": 5}, f"topic: expected {NAME}, got 5 (int)"),
+        ({"topic": ""}, f"topic: expected {NAME}, got '' (str)"),
+        ({"topic": "a b"}, f"topic: expected {NAME}, got 'a b' (str)"),
+        ({"topic": ["a"]}, f"topic: expected {NAME}, got a JSON array"),
+        ({"by": 5}, "by: expected 1 to 128 printable characters, got 5 (int)"),
+        ({"by": ""}, "by: expected 1 to 128 printable characters, got '' (str)"),
         (
             {"by": "tab\r\nid: 1"},
-            "by: expected 1 to 128 printable characters, came 'tab\\r\\nid: 1' (str)",
+            "by: expected 1 to 128 printable characters, got 'tab\\r\\nid: 1' (str)",
         ),
         (
             {"by": "x" * 129},
-            f"by: expected 1 to 128 printable characters, came {repr('x' * 129)[:80]} (str)",
+            f"by: expected 1 to 128 printable characters, got {repr('x' * 129)[:80]} (str)",
         ),
-        ({"data": "\ud800"}, "data: expected Unicode text, came half a surrogate pair"),
+        ({"data": "\ud800"}, "data: expected Unicode text, got half a surrogate pair"),
     ],
     ids=repr,
 )
@@ -162,7 +162,7 @@ async def test_data_that_is_no_finite_number_is_refused(
 
     answer = await publisher.post(content=f'{{"merchant_id": "{merchant}", "data": 1e999}}')
 
-    detail = "data: expected finite numbers, came one that is not"
+    detail = "data: expected finite numbers, got one that is not"
     assert (answer.status_code, answer.json()) == (400, {"error": "malformed", "detail": detail})
     assert appends(redis) == before
 
@@ -221,12 +221,12 @@ async def test_an_array_is_answered_item_by_item_in_order(
         {"error": "malformed", "detail": f"{MERCHANT_ID} 1.5 (float)"},
         {
             "error": "malformed",
-            "detail": "expected a JSON object with merchant_id, came '42' (str)",
+            "detail": "expected a JSON object with merchant_id, got '42' (str)",
         },
-        {"error": "too_large", "detail": "data: expected at most 8192 bytes, came 10002"},
+        {"error": "too_large", "detail": "data: expected at most 8192 bytes, got 10002"},
         {
             "error": "malformed",
-            "detail": "expected a JSON object with merchant_id, came a JSON array",
+            "detail": "expected a JSON object with merchant_id, got a JSON array",
         },
     ]
     assert appends(redis) == before + 2
@@ -246,7 +246,7 @@ async def test_an_array_may_have_a_thousand_items_and_no_more(
     stored = entries(redis, merchant)
     taken = await publisher.post(json=[{"merchant_id": merchant}] * 1000)
 
-    detail = "expected at most 1000 items, came 1001"
+    detail = "expected at most 1000 items, got 1001"
     assert (refused.status_code, refused.json()) == (413, {"error": "too_large", "detail": detail})
     assert stored == 0
     assert taken.status_code == 200
@@ -266,7 +266,7 @@ async def test_data_has_a_limit_as_compact_json(
     stored = entries(redis, merchant)
     taken = await publisher.post(json=fits)
 
-    detail = "data: expected at most 8192 bytes, came 8193"
+    detail = "data: expected at most 8192 bytes, got 8193"
     assert (refused.status_code, refused.json()) == (413, {"error": "too_large", "detail": detail})
     assert stored == 0
     assert taken.status_code == 200
@@ -291,7 +291,7 @@ async def test_a_body_has_a_limit_however_its_size_is_told(
     stored = entries(redis, merchant)
     taken = await publisher.post(content=notification + padding)
 
-    detail = "body: expected at most 1048576 bytes, came more"
+    detail = "body: expected at most 1048576 bytes, got more"
     assert (refused.status_code, refused.json()) == (413, {"error": "too_large", "detail": detail})
     assert stored == 0
     assert taken.status_code == 200
@@ -338,17 +338,17 @@ async def test_a_form_does_as_well_as_json(
     [
         (
             b' {"merchant_id": "42"}',
-            "expected a form, came JSON: send Content-Type: application/json",
+            "expected a form, got JSON: send Content-Type: application/json",
         ),
         (
             b'[{"merchant_id": "42"}]',
-            "expected a form, came JSON: send Content-Type: application/json",
+            "expected a form, got JSON: send Content-Type: application/json",
         ),
         (b"42", "expected a form, merchant_id=…, of UTF-8"),
         (b"", f"merchant_id is missing, expected {NAME}"),
         (b"merchant_id=%ff", "expected a form, merchant_id=…, of UTF-8"),
         ("merchant_id=é".encode(), "expected a form, merchant_id=…, of UTF-8"),
-        (b"merchant_id=42&merchant_id=43", "expected each field once, came one twice"),
+        (b"merchant_id=42&merchant_id=43", "expected each field once, got one twice"),
         (b"topic=seats", f"merchant_id is missing, expected {NAME}"),
         (b"merchant_id=", f"{MERCHANT_ID} '' (str)"),
         (b"merchant_id=4+2", f"{MERCHANT_ID} '4 2' (str)"),
@@ -358,7 +358,7 @@ async def test_a_form_does_as_well_as_json(
         ),
         (
             b"merchant_id=42&data=seats",
-            "expected JSON, came expecting value at character 0",
+            "expected JSON, got expecting value at character 0",
         ),
     ],
     ids=repr,
@@ -387,7 +387,7 @@ async def test_another_content_type_is_415_and_a_charset_is_none(
         content=body, headers={"Content-Type": "Application/JSON; charset=utf-8"}
     )
 
-    detail = "expected application/json or application/x-www-form-urlencoded, came 'text/plain'"
+    detail = "expected application/json or application/x-www-form-urlencoded, got 'text/plain'"
     assert (refused.status_code, refused.json()) == (
         415,
         {"error": "unsupported", "detail": detail},
@@ -407,11 +407,11 @@ async def test_another_content_type_is_415_and_a_charset_is_none(
         ("Bearer", "expected the header Authorization: Bearer <key>"),
         (KEY, "expected the header Authorization: Bearer <key>"),
         (f"Basic {KEY}", "expected the header Authorization: Bearer <key>"),
-        (f"Bearer {KEY}x", "expected a key of notify_keys, came another one"),
-        (f"Bearer {KEY[:-1]}", "expected a key of notify_keys, came another one"),
-        (f"Bearer {KEY},{KEY}", "expected a key of notify_keys, came another one"),
-        ("Bearer none", "expected a key of notify_keys, came another one"),
-        ("Bearer schlüssel", "expected a key of notify_keys, came another one"),
+        (f"Bearer {KEY}x", "expected a key of notify_keys, got another one"),
+        (f"Bearer {KEY[:-1]}", "expected a key of notify_keys, got another one"),
+        (f"Bearer {KEY},{KEY}", "expected a key of notify_keys, got another one"),
+        ("Bearer none", "expected a key of notify_keys, got another one"),
+        ("Bearer schlüssel", "expected a key of notify_keys, got another one"),
     ],
 )
 async def test_without_a_key_of_ours_nothing_is_taken_nor_looked_at(
@@ -454,7 +454,7 @@ async def test_another_method_is_405_with_those_that_are_allowed(
     assert (to_notify.status_code, to_notify.headers["allow"]) == (405, "POST")
     assert to_notify.json() == {
         "error": "method_not_allowed",
-        "detail": "expected POST, came GET",
+        "detail": "expected POST, got GET",
     }
     assert to_events.status_code == 405
     assert to_events.headers["allow"] == "GET, HEAD"
@@ -470,7 +470,7 @@ async def test_another_path_is_404_in_json(publisher: Publisher) -> None:
         {
             "error": "not_found",
             "detail": "expected /events, /notify, /revoke, /healthz, /readyz or /metrics, "
-            "came another path",
+            "got another path",
         },
     )
 
@@ -488,11 +488,11 @@ async def test_another_path_is_404_in_json(publisher: Publisher) -> None:
         ("merchant_id=" + "x" * 65, f"{MERCHANT_ID} '{'x' * 65}' (str)"),
         (
             "merchant_id=42&merchant_id=43",
-            "merchant_id: expected once in the query, came 2 times",
+            "merchant_id: expected once in the query, got 2 times",
         ),
         (
             "merchant_id=42&last_event_id=1-1&last_event_id=1-2",
-            "last_event_id: expected once in the query, came 2 times",
+            "last_event_id: expected once in the query, got 2 times",
         ),
     ],
 )

@@ -51,12 +51,12 @@ COOKIE = "__Host-push"
 INVALID = 'Bearer error="invalid_token"'
 
 NOT_OURS = "expected a token that is signed with a key of this service"
-NO_TOKEN = "expected a token, as in RFC 7519, came another text"
-NO_CLAIM = "expected the claim {}, came none"
+NO_TOKEN = "expected a token, as in RFC 7519, got another text"
+NO_CLAIM = "expected the claim {}, got none"
 NO_NUMBER = "expected the claim {} as a number of seconds since 1970"
 NO_MERCHANT = "expected the claim merchant_id: a merchant, or a list of them"
 EXPIRED = "expected a token that has not expired"
-TOO_LONG = "expected a token that lives 3600 s at most, came a longer one"
+TOO_LONG = "expected a token that lives 3600 s at most, got a longer one"
 
 HS256 = {"alg": "HS256", "typ": "JWT"}
 
@@ -331,11 +331,11 @@ ODD: dict[str, tuple[Callable[[], str], str]] = {
     "exp no number": (lambda: raw_token(HS256, raw_payload(exp="NaN")), NO_NUMBER.format("exp")),
     "not yet valid": (
         lambda: token_of(nbf=int(time.time()) + 30),
-        "expected a token that is valid already, came a later nbf",
+        "expected a token that is valid already, got a later nbf",
     ),
     "issued later": (
         lambda: token_of(iat=int(time.time()) + 30),
-        "expected a token that is valid already, came a later iat",
+        "expected a token that is valid already, got a later iat",
     ),
     "nbf as text": (lambda: token_of(nbf="1"), NO_NUMBER.format("nbf")),
     "iat as an object": (lambda: token_of(iat={}), NO_NUMBER.format("iat")),
@@ -348,20 +348,20 @@ ODD: dict[str, tuple[Callable[[], str], str]] = {
     "no aud": (lambda: token_of(aud=...), NO_CLAIM.format("aud")),
     "another aud": (
         lambda: token_of(aud="other.test"),
-        "expected a token for this service: another aud came",
+        "expected a token for this service, got another aud",
     ),
     "aud as a number": (
         lambda: token_of(aud=5),
-        "expected a token for this service: another aud came",
+        "expected a token for this service, got another aud",
     ),
     "no iss": (lambda: token_of(iss=...), NO_CLAIM.format("iss")),
     "another iss": (
         lambda: raw_token(HS256, raw_payload(iss='"https://other.test"')),
-        "expected a token of this service's issuer: another iss came",
+        "expected a token of this service's issuer, got another iss",
     ),
     "iss as a number": (
         lambda: raw_token(HS256, raw_payload(iss="5")),
-        "expected a token of this service's issuer: another iss came",
+        "expected a token of this service's issuer, got another iss",
     ),
     "sub as a number": (
         lambda: raw_token(HS256, raw_payload(sub="5")),
@@ -387,9 +387,9 @@ ODD: dict[str, tuple[Callable[[], str], str]] = {
     # size
     "over 4 KB": (
         lambda: token_of(more="x" * 4096),
-        "expected a token of at most 4096 bytes, came more",
+        "expected a token of at most 4096 bytes, got more",
     ),
-    "16 KB": (lambda: "x" * 16_000, "expected a token of at most 4096 bytes, came more"),
+    "16 KB": (lambda: "x" * 16_000, "expected a token of at most 4096 bytes, got more"),
 }
 
 
@@ -471,7 +471,7 @@ async def test_another_merchant_is_forbidden_whether_there_is_one_or_not(
     assert refused(answer) == (
         403,
         "forbidden",
-        "expected a merchant that you may listen to, came '42'",
+        "expected a merchant that you may listen to, got '42'",
     )
 
 
@@ -487,39 +487,39 @@ async def test_a_merchant_in_the_url_that_is_none_is_malformed(client: httpx.Asy
         (
             "token={0}&token={0}",
             [],
-            "expected token in the query once, came 2 times",
+            "expected token in the query once, got 2 times",
         ),
-        ("token={0}", [("Authorization", "Bearer {1}")], "expected one token, came different ones"),
-        ("token={0}", [("Cookie", COOKIE + "={1}")], "expected one token, came different ones"),
+        ("token={0}", [("Authorization", "Bearer {1}")], "expected one token, got different ones"),
+        ("token={0}", [("Cookie", COOKIE + "={1}")], "expected one token, got different ones"),
         (
             "",
             [("Authorization", "Bearer {0}"), ("Cookie", COOKIE + "={1}")],
-            "expected one token, came different ones",
+            "expected one token, got different ones",
         ),
         (
             "token=",
             [("Authorization", "Bearer {0}")],
-            "expected one token, came different ones",
+            "expected one token, got different ones",
         ),
         (
             "",
             [("Authorization", "Bearer {0}"), ("Authorization", "Bearer {0}")],
-            "expected the header Authorization once, came several",
+            "expected the header Authorization once, got several",
         ),
         (
             "",
             [("Cookie", COOKIE + "={0}; " + COOKIE + "={0}")],
-            "expected the token's cookie once, came 2 times",
+            "expected the token's cookie once, got 2 times",
         ),
         (
             "",
             [("Cookie", COOKIE + "={0}"), ("Cookie", COOKIE + "={1}")],
-            "expected the token's cookie once, came 2 times",
+            "expected the token's cookie once, got 2 times",
         ),
         (
             "token={0}&merchant_id=42&merchant_id=42",
             [],
-            "merchant_id: expected once in the query, came 2 times",
+            "merchant_id: expected once in the query, got 2 times",
         ),
     ],
 )
@@ -671,7 +671,7 @@ async def test_a_key_does_not_notify_another_merchant_whether_there_is_one_or_no
     assert refused(answer) == (
         403,
         "forbidden",
-        f"expected a key that may notify '{merchant_id}', came another one",
+        f"expected a key that may notify '{merchant_id}', got another one",
     )
     assert redis.cli("XLEN", key) == str(int(is_there))
     assert LIMITED_KEY not in answer.text
@@ -691,7 +691,7 @@ async def test_in_an_array_each_item_is_for_itself(redis: Redis, guarded: Servic
     assert [*first, *fourth] == ["id", "id"]
     assert second == {
         "error": "forbidden",
-        "detail": "expected a key that may notify '43', came another one",
+        "detail": "expected a key that may notify '43', got another one",
     }
     assert third["error"] == "malformed"
     assert redis.cli("XLEN", "sse_push:{43}") == "0"
@@ -705,7 +705,7 @@ async def test_a_key_that_comes_twice_is_malformed(client: httpx.AsyncClient) ->
     assert refused(answer) == (
         400,
         "malformed",
-        "expected the header Authorization once, came several",
+        "expected the header Authorization once, got several",
     )
 
 
@@ -833,7 +833,7 @@ async def test_options_that_are_no_preflight_are_405(
 ) -> None:
     answer = await client.options("/events?merchant_id=42", headers=headers)
 
-    assert refused(answer) == (405, "method_not_allowed", "expected GET, HEAD, came OPTIONS")
+    assert refused(answer) == (405, "method_not_allowed", "expected GET, HEAD, got OPTIONS")
     assert answer.headers["allow"] == "GET, HEAD"
 
 
@@ -851,7 +851,7 @@ async def test_no_page_notifies_whatever_it_knows(
     assert refused(answer) == (
         403,
         "origin_not_allowed",
-        "expected a request of a backend, came one of a page, with Origin",
+        "expected a request of a backend, got one of a page, with Origin",
     )
     assert refused(preflight)[:2] == (405, "method_not_allowed")
     for each in (answer, preflight):
@@ -920,22 +920,22 @@ async def test_the_proxy_names_the_merchant(
         (
             [],
             "merchant_id=42",
-            (401, "unauthorized", "expected the proxy to set X-Merchant-Id, came none"),
+            (401, "unauthorized", "expected the proxy to set X-Merchant-Id, got none"),
         ),
         (
             ["42", "42"],
             "",
-            (400, "malformed", "expected the header X-Merchant-Id once, came 2 times"),
+            (400, "malformed", "expected the header X-Merchant-Id once, got 2 times"),
         ),
         (
             ["42"],
             "merchant_id=43",
-            (403, "forbidden", "expected a merchant that you may listen to, came '43'"),
+            (403, "forbidden", "expected a merchant that you may listen to, got '43'"),
         ),
         (
             ["42"],
             "merchant_id=42&merchant_id=42",
-            (400, "malformed", "merchant_id: expected once in the query, came 2 times"),
+            (400, "malformed", "merchant_id: expected once in the query, got 2 times"),
         ),
     ],
 )
@@ -985,7 +985,7 @@ async def test_whoever_is_no_proxy_of_ours_is_not_believed(redis: Redis, tmp_pat
     assert refused(answer) == (
         401,
         "unauthorized",
-        "expected a request by way of a trusted proxy, came a direct one",
+        "expected a request by way of a trusted proxy, got a direct one",
     )
 
 
@@ -1089,5 +1089,5 @@ def test_a_rolling_restart_reads_the_keys_again_and_broken_ones_leave_the_worker
     assert before == ({200}, {401})
     assert after == ({200}, {200})
     assert with_broken == ({200}, second)
-    assert "expected a JWK Set (JSON) or public keys (PEM), came neither" in service.log
+    assert "expected a JWK Set (JSON) or public keys (PEM), got neither" in service.log
     assert status == 0

@@ -39,7 +39,7 @@ def test_serve_refuses_to_start_without_a_redis() -> None:
     [
         ({"SSE_PUSH_HEARBEAT_S": "3"}, "did you mean SSE_PUSH_HEARTBEAT_S?"),
         ({"SSE_PUSH_HEARTBEAT_S": "0"}, "SSE_PUSH_HEARTBEAT_S): input should be greater"),
-        ({"SSE_PUSH_PORT": "http"}, "came 'http'"),
+        ({"SSE_PUSH_PORT": "http"}, "got 'http'"),
         ({"SSE_PUSH_NOTIFY_KEYS": "secret"}, "at least 16"),
         ({"SSE_PUSH_MAX_CONNECTION_AGE_S": "20"}, "must be at least two heartbeats"),
         ({"SSE_PUSH_TOKEN_KEYS": "x" * 32}, "subscribe_auth (none) must be token"),
@@ -77,9 +77,9 @@ def test_check_fails_when_redis_does_not_answer() -> None:
 
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith("sse-push: expected a Redis that answers, came: Error 111 connecting")
+    assert line.startswith("sse-push: expected a Redis that answers, got: Error 111 connecting")
     assert none.returncode == 2
-    assert none.stderr == "sse-push: redis_url: expected the URL of a Redis to look at, came none\n"
+    assert none.stderr == "sse-push: redis_url: expected the URL of a Redis to look at, got none\n"
 
 
 async def test_notify_prints_the_id_and_what_it_says_arrives(
@@ -126,8 +126,8 @@ def test_tail_gives_up_in_one_line_where_a_browser_would(service: Service) -> No
     another = run("tail", "42", "--url", f"{service.url}/healthz?")
 
     assert (refused.returncode, another.returncode) == (1, 1)
-    assert refused.stderr.startswith("sse-push: expected 200 text/event-stream, came 400 ")
-    assert another.stderr.startswith("sse-push: expected 200 text/event-stream, came 200 ")
+    assert refused.stderr.startswith("sse-push: expected 200 text/event-stream, got 400 ")
+    assert another.stderr.startswith("sse-push: expected 200 text/event-stream, got 200 ")
     assert [len(done.stderr.splitlines()) for done in (refused, another)] == [1, 1]
 
 
@@ -252,10 +252,10 @@ def test_a_token_is_signed_with_the_first_key_and_says_what_the_service_expects(
     ("arguments", "said"),
     [
         (["4 2"], "merchant_id: expected 1 to 64 characters"),
-        (["42", "--expires-in", "0s"], "expected 1 s to 3600 s (token_max_lifetime_s), came '0s'"),
-        (["42", "--expires-in", "2h"], "expected 1 s to 3600 s (token_max_lifetime_s), came '2h'"),
-        (["42", "--expires-in", "900"], "expected a time as in 90s, 15m or 1h, came '900'"),
-        (["42", "--expires-in", "-5m"], "expected a time as in 90s, 15m or 1h, came '-5m'"),
+        (["42", "--expires-in", "0s"], "expected 1 s to 3600 s (token_max_lifetime_s), got '0s'"),
+        (["42", "--expires-in", "2h"], "expected 1 s to 3600 s (token_max_lifetime_s), got '2h'"),
+        (["42", "--expires-in", "900"], "expected a time as in 90s, 15m or 1h, got '900'"),
+        (["42", "--expires-in", "-5m"], "expected a time as in 90s, 15m or 1h, got '-5m'"),
         ([], "Missing argument"),
     ],
 )
@@ -274,7 +274,7 @@ def test_without_a_secret_no_token_is_made() -> None:
     assert done.returncode == 2
     assert done.stderr == (
         "sse-push: token_keys (SSE_PUSH_TOKEN_KEYS): expected an HMAC secret to sign with, "
-        "came none\n"
+        "got none\n"
     )
 
 
@@ -301,7 +301,7 @@ async def test_tail_listens_with_a_token(guarded: Service, tmp_path: Path) -> No
         variable.end()
 
     assert without.returncode == 1
-    assert "came 401 application/json" in without.stderr
+    assert "got 401 application/json" in without.stderr
 
 
 def test_check_says_which_keys_there_are_and_shows_none(redis: Redis, tmp_path: Path) -> None:
@@ -333,6 +333,6 @@ def test_check_says_which_keys_there_are_and_shows_none(redis: Redis, tmp_path: 
         assert (done.returncode, done.stderr) == (
             2,
             f"sse-push: token_keys_file {path}: expected a JWK Set (JSON) or public keys (PEM), "
-            "came neither\n",
+            "got neither\n",
         )
     assert not any(SECRET in done.stdout + done.stderr for done in (good, *broken))

@@ -495,14 +495,14 @@ def test_any_bytes_are_answered_or_not_but_never_with_an_error_of_ours(target: T
         with socket.create_connection(("127.0.0.1", target.open.port), timeout=ANSWER_S) as sock:
             sock.sendall(raw)
             sock.shutdown(socket.SHUT_WR)
-            came = b""
+            got = b""
             try:
                 while chunk := sock.recv(1 << 16):
-                    came += chunk
+                    got += chunk
             except ConnectionResetError:
                 pass
-        for status in re.findall(rb"^HTTP/1\.1 ([0-9]{3}) ", came, re.MULTILINE):
-            assert int(status) in {100, 200, 400, 401, 404, 405, 408, 413, 415, 431}, came
+        for status in re.findall(rb"^HTTP/1\.1 ([0-9]{3}) ", got, re.MULTILINE):
+            assert int(status) in {100, 200, 400, 401, 404, 405, 408, 413, 415, 431}, got
 
     fuzz(st.tuples(st.sampled_from(TEMPLATES) | st.binary(max_size=200), EDITS), check)
 

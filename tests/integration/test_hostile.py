@@ -655,9 +655,9 @@ def test_a_client_of_http_1_0_that_asks_on_is_known_to_have_gone(
     before = open_fds(target.process.pid)
     request = f"GET /events?merchant_id={merchant} HTTP/1.0\r\n\r\n".encode()
     with Wire(target.port, request + FURTHER["a request"]) as wire:
-        came = b""
-        while b"event: refresh" not in came:
-            came += wire.socket.recv(1 << 16)
+        got = b""
+        while b"event: refresh" not in got:
+            got += wire.socket.recv(1 << 16)
 
     gone = functools.partial(has_at_most, target.process.pid, before)
     wait_for(gone, "its end", 5 * SECOND)

@@ -121,8 +121,8 @@ async def refused(
 async def eventually(ask: Callable[[], Awaitable[str | None]], expected: str | None) -> None:
     """Ask again and again: a place is given back when the service has heard of the end."""
     deadline = time.monotonic() + 5 * SECOND
-    while (came := await ask()) != expected:
-        assert time.monotonic() < deadline, came
+    while (got := await ask()) != expected:
+        assert time.monotonic() < deadline, got
         await asyncio.sleep(0.01)
 
 
@@ -239,12 +239,12 @@ async def test_over_a_unix_socket_the_proxy_s_word_is_all_there_is(
         return (await reader.readuntil(b"\n\n")).decode(), writer
 
     try:
-        came = [
+        got = [
             await ask(*([] if client is None else [f"X-Forwarded-For: {client}"]))
             for client in (None, None, "192.0.2.1", "192.0.2.1", "192.0.2.2")
         ]
-        is_refused = ["too_many_connections" in text for text, _ in came]
-        for _, writer in came:
+        is_refused = ["too_many_connections" in text for text, _ in got]
+        for _, writer in got:
             writer.transport.abort()
     finally:
         assert service.stop() == 0
@@ -280,10 +280,10 @@ async def admitted(service: Service, merchant: str) -> int:
     """Return for how many streams there is room, of one each merchant and few addresses."""
     whose = [(f"{merchant}-{at}", source) for at, source in enumerate(sources(MAX + 5))]
     async with opened(service, *whose) as streams:
-        came = [await refusal(stream) for stream in streams]
+        got = [await refusal(stream) for stream in streams]
     await until_empty(service)
-    assert set(came[came.count(None) :]) == {"full"}
-    return came.count(None)
+    assert set(got[got.count(None) :]) == {"full"}
+    return got.count(None)
 
 
 async def test_all_who_come_at_once_are_let_in_up_to_the_limit_and_no_further(
@@ -296,10 +296,10 @@ async def test_all_who_come_at_once_are_let_in_up_to_the_limit_and_no_further(
             made = open_stream(empty.url, f"{merchant}-{number % 40}", source=source)
             return await refusal(await stack.enter_async_context(made))
 
-        came = await asyncio.gather(*map(come, range(100)))
+        got = await asyncio.gather(*map(come, range(100)))
 
-    assert came.count(None) == MAX
-    assert came.count("full") == 100 - MAX
+    assert got.count(None) == MAX
+    assert got.count("full") == 100 - MAX
 
 
 async def test_however_streams_end_each_place_comes_back_and_none_twice(
@@ -414,7 +414,7 @@ async def answer_to(service: Service, *pieces: bytes) -> tuple[int, dict[str, st
 HEAD = b"GET /events?merchant_id=42 HTTP/1.1\r\nHost: test\r\n"
 TOO_LARGE = {
     "error": "headers_too_large",
-    "detail": "request line and headers: expected at most 16384 bytes, came more",
+    "detail": "request line and headers: expected at most 16384 bytes, got more",
 }
 
 
@@ -456,7 +456,7 @@ async def test_a_head_that_is_no_http_is_refused_in_json(small: Service) -> None
     assert (status, headers["content-type"]) == (400, "application/json")
     assert json.loads(body) == {
         "error": "malformed",
-        "detail": "expected HTTP/1.1, came something else",
+        "detail": "expected HTTP/1.1, got something else",
     }
 
 
@@ -470,7 +470,7 @@ class Slow:
     first: bytes
     then: bytes = b""
     interval_s: float = REQUEST_TIMEOUT_S / 20
-    came: bytes = b""
+    got: bytes = b""
     took_s: float = 0.0
 
     async def run(self, port: int) -> None:
@@ -482,7 +482,7 @@ class Slow:
             while self.then and not reading.done():
                 writer.write(self.then)
                 await asyncio.wait([reading], timeout=self.interval_s)
-            self.came = await reading
+            self.got = await reading
         finally:
             self.took_s = time.monotonic() - began_at
             reading.cancel()
@@ -503,10 +503,10 @@ async def test_what_trickles_or_stops_is_refused_in_time(small: Service) -> None
     after = await scrape(small)
 
     for each in slow[:-1]:
-        head, _, body = each.came.partition(b"\r\n\r\n")
+        head, _, body = each.got.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 408 ")
         assert json.loads(body)["error"] == "request_timeout"
-    assert slow[-1].came == b""  # there was no request to be answered
+    assert slow[-1].got == b""  # there was no request to be answered
     for each in slow:
         assert REQUEST_TIMEOUT_S * 0.9 < each.took_s < REQUEST_TIMEOUT_S + 2 * SECOND
     counted = {
@@ -568,7 +568,7 @@ async def test_while_slow_clients_hang_others_are_served_at_once(
     service.assert_no_errors()
 
     assert max(waits) < 2 * SECOND
-    assert {each.came.partition(b"\r\n")[0] for each in slow} == {
+    assert {each.got.partition(b"\r\n")[0] for each in slow} == {
         b"HTTP/1.1 408 Request Timeout",
         b"",
     }
@@ -604,7 +604,7 @@ async def test_a_key_that_is_too_fast_is_told_when_to_come_back_and_then_taken(
     assert answer.status_code == 429
     assert answer.json() == {
         "error": "rate_limited",
-        "detail": "expected at most 2 notifications per second, and 4 at once, came more",
+        "detail": "expected at most 2 notifications per second, and 4 at once, got more",
     }
     assert retry_after_s == 2  # at most 1.5 s, rounded up
     assert stored == "4"

@@ -680,7 +680,7 @@ def mebibytes(directive: str, text: str) -> float:
 
 def only_value(pattern: str, text: str) -> str:
     found = re.findall(rf"^ *{pattern}", text, re.MULTILINE)
-    assert len(found) == 1, f"expected {pattern} once, came {found}"
+    assert len(found) == 1, f"expected {pattern} once, got {found}"
     value: str = found[0]
     return value
 

@@ -123,14 +123,14 @@ async def ask(
     try:
         writer.write(request)
         async with asyncio.timeout(5 * SECOND):
-            came = await reader.read()
+            got = await reader.read()
     finally:
         writer.transport.abort()
-    head, _, body = came.partition(b"\r\n\r\n")
+    head, _, body = got.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     pairs = [line.partition(": ") for line in lines]
     headers = {name.lower(): value for name, _, value in pairs}
-    assert len(headers) == len(pairs), f"expected each header once, came {lines}"
+    assert len(headers) == len(pairs), f"expected each header once, got {lines}"
     return int(first.split()[1]), headers, body
 
 
@@ -139,7 +139,7 @@ def fields(request: str) -> dict[str, str]:
     lines = request.rstrip().split("\r\n")[1:]
     named = [line.partition(": ") for line in lines]
     headers = {name.lower(): value for name, _, value in named}
-    assert len(headers) == len(named), f"expected each header once, came {lines}"
+    assert len(headers) == len(named), f"expected each header once, got {lines}"
     return headers
 
 
@@ -179,7 +179,7 @@ def test_what_is_no_name_gets_no_certificate(tmp_path: Path, name: str) -> None:
     done = make_certificate(tmp_path / "nginx", name)
 
     assert done.returncode == 2
-    assert f"expected a name or an address, came '{name}'" in done.stderr
+    assert f"expected a name or an address, got '{name}'" in done.stderr
     assert not (tmp_path / "nginx/tls").exists()
 
 
@@ -232,11 +232,11 @@ async def test_many_streams_share_one_connection_over_http2(
 
 async def read_to(reader: AsyncIterator[str], text: str) -> str:
     """Read until this text has come; heartbeats may come before."""
-    came = ""
+    got = ""
     async with asyncio.timeout(5 * SECOND):
-        while text not in came:
-            came += await anext(reader)
-    return came
+        while text not in got:
+            got += await anext(reader)
+    return got
 
 
 async def test_the_service_is_told_the_same_over_tls(tls: tuple[Recorder, Nginx]) -> None:
@@ -342,14 +342,14 @@ async def test_a_stream_that_is_silent_but_for_heartbeats_stays_open(
         )
         reader = answer.aiter_text()
         await read_to(reader, "event: refresh")
-        came = ""
-        while came.count("event: heartbeat") < 12:
-            came += await read_to(reader, "event: heartbeat")
+        got = ""
+        while got.count("event: heartbeat") < 12:
+            got += await read_to(reader, "event: heartbeat")
         lived_s = asyncio.get_running_loop().time() - began
 
     assert answer.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
     assert lived_s > 2 * 3
-    assert "goodbye" not in came
+    assert "goodbye" not in got
 
 
 async def test_a_service_that_says_nothing_is_given_up(
@@ -473,8 +473,8 @@ class Http2:
             case h2.events.ResponseReceived():
                 self.statuses[event.stream_id] = int(dict(event.headers)[b":status"])
             case h2.events.DataReceived():
-                came = self.bodies.get(event.stream_id, b"")
-                self.bodies[event.stream_id] = came + event.data
+                got = self.bodies.get(event.stream_id, b"")
+                self.bodies[event.stream_id] = got + event.data
                 self.connection.acknowledge_received_data(
                     event.flow_controlled_length, event.stream_id
                 )
@@ -695,9 +695,9 @@ async def test_who_is_slow_on_purpose_holds_nothing_of_the_service_and_is_let_go
             assert quick.status == 200
         async with asyncio.timeout(5 * SECOND):
             ends = (reader.read() for reader, _ in slow)
-            came = await asyncio.gather(*ends, return_exceptions=True)
+            got = await asyncio.gather(*ends, return_exceptions=True)
 
-    answers = [each for each in came if not isinstance(each, ConnectionResetError)]
+    answers = [each for each in got if not isinstance(each, ConnectionResetError)]
     assert set(answers) <= {b""}, "cut off without an answer"
     assert len(recorder.requests) == 1, "the quick one"
 
@@ -824,9 +824,9 @@ async def test_a_no_of_the_backend_is_final(
         b"Content-Length: 2\r\n\r\nno" % status
     )
 
-    came, headers, body = await ask(nginx.port, EVENTS % b"text/event-stream")
+    got, headers, body = await ask(nginx.port, EVENTS % b"text/event-stream")
 
-    assert came == status
+    assert got == status
     assert headers["content-type"] == "application/json"
     assert json.loads(body) == {"error": code, "detail": detail}
     assert headers.get("www-authenticate") == ("Session" if status == 401 else None)
@@ -841,9 +841,9 @@ async def test_a_no_of_the_service_is_told_from_one_of_the_backend(
     backend.answer = yes("X-Merchant-Id: 42")
     service.answer = b"HTTP/1.1 %d No\r\nContent-Length: 2\r\n\r\nno" % status
 
-    came, _, body = await ask(nginx.port, EVENTS % b"text/event-stream")
+    got, _, body = await ask(nginx.port, EVENTS % b"text/event-stream")
 
-    assert came == status
+    assert got == status
     assert json.loads(body)["error"] == code
     assert "a merchant that the backend named" in json.loads(body)["detail"]
 
@@ -1110,10 +1110,10 @@ async def test_an_error_of_nginx_has_the_form_of_the_services_own(
     closed = {"allow 127.0.0.1;": ""} if status == 403 else {}
     with Nginx.start(tmp_path / "nginx", service[1], adapt=replacing(closed)) as nginx:
         port = nginx.internal_port if b"/notify" in request else nginx.port
-        came, headers, body = await ask(port, request)
+        got, headers, body = await ask(port, request)
         await until(lambda: nginx.access_log.count("\n") == 1, "a line")
 
-    assert came == status
+    assert got == status
     assert headers["content-type"] == "application/json"
     assert headers["cache-control"] == "no-store"
     assert headers["server"] == "nginx"

@@ -476,7 +476,7 @@ async def test_a_redis_that_does_not_answer_is_503_in_time(mortal: Redis, alone:
             {"data": {"merchant_id": "42"}},
             415,
             "unsupported",
-            "expected application/json, came 'application/x-www-form-urlencoded'",
+            "expected application/json, got 'application/x-www-form-urlencoded'",
         ),
         ({"content": b" " * 2_000_000}, 413, "too_large", "body: expected at most"),
     ],

@@ -143,12 +143,12 @@ async def ask(connection: AbstractConnection, *words: str) -> object:
 async def announced_until_now(connection: AbstractConnection) -> list[Announcement]:
     """Return every announcement that was made before this."""
     await connection.send_command("PING", "until now")
-    came: list[Announcement] = []
+    got: list[Announcement] = []
     async with asyncio.timeout(5 * SECOND):
         while isinstance(reply := await read_reply_or_announcement(connection), Announcement):
-            came.append(reply)
+            got.append(reply)
     assert reply == b"until now"
-    return came
+    return got
 
 
 async def test_the_private_push_handler_of_the_library_is_where_we_expect_it(
@@ -1516,9 +1516,9 @@ async def test_a_server_that_is_too_old_will_not_do(own_redis: Server) -> None:
 async def test_a_server_that_does_not_answer_cannot_be_examined(mortal: Redis) -> None:
     with (
         paused(mortal.process),
-        pytest.raises(StreamUnavailable, match="expected a Redis that answers, came: "),
+        pytest.raises(StreamUnavailable, match="expected a Redis that answers, got: "),
     ):
         await examine(mortal.url, timeout_s=0.2 * SECOND)
     mortal.kill()
-    with pytest.raises(StreamUnavailable, match=r"came: Error 111 connecting to 127\.0\.0\.1"):
+    with pytest.raises(StreamUnavailable, match=r"got: Error 111 connecting to 127\.0\.0\.1"):
         await examine(mortal.url, timeout_s=0.2 * SECOND)

@@ -114,18 +114,18 @@ class RealRedis:
         told: list[Told] = []
         async with asyncio.timeout(5 * SECOND):
             while True:
-                came = await read_reply_or_announcement(self.tracked)
-                if not isinstance(came, Announcement):
+                got = await read_reply_or_announcement(self.tracked)
+                if not isinstance(got, Announcement):
                     break
-                keys = came.keys
+                keys = got.keys
                 told += (
                     [("announcement", None)]
                     if keys is None
                     else [("announcement", merchant_of(key)) for key in keys]
                 )
-        if came == b"PONG":
+        if got == b"PONG":
             return [*told, ("reply", "PONG")]
-        return [*told, ("reply", said(parse_entries(merchant_id, came, data_limit_bytes=8192)))]
+        return [*told, ("reply", said(parse_entries(merchant_id, got, data_limit_bytes=8192)))]
 
 
 def said(entries: list[Entry] | None) -> list[str | None] | None:

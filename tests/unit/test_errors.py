@@ -26,7 +26,7 @@ def test_no_error_is_one_of_the_others(error: type[Exception]) -> None:
 
 @pytest.mark.parametrize("error", ERRORS)
 def test_an_error_shows_the_text_that_it_was_given(error: type[Exception]) -> None:
-    assert str(error("expected this, came that")) == "expected this, came that"
+    assert str(error("expected this, got that")) == "expected this, got that"
 
 
 def test_a_stream_that_is_unavailable_took_nothing_unless_it_is_said() -> None:

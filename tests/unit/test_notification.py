@@ -110,7 +110,7 @@ def test_whatever_else_is_no_entry_id(text: str) -> None:
     with pytest.raises(InvalidEntryId) as caught:
         EntryId.parse(text)
 
-    assert str(caught.value) == f"expected <ms>-<seq>, came {text[:64]!r}"
+    assert str(caught.value) == f"expected <ms>-<seq>, got {text[:64]!r}"
     assert len(str(caught.value)) <= LONGEST_ERROR
 
 
@@ -121,7 +121,7 @@ def test_an_id_that_no_entry_can_have_is_refused(text: str) -> None:
     with pytest.raises(InvalidEntryId) as caught:
         EntryId.parse(text)
 
-    assert str(caught.value) == f"expected 0-1 to {GREATEST}-{GREATEST}, came {text!r}"
+    assert str(caught.value) == f"expected 0-1 to {GREATEST}-{GREATEST}, got {text!r}"
 
 
 def test_entry_ids_compare_as_numbers_and_not_as_text() -> None:
@@ -157,7 +157,7 @@ def test_a_merchant_is_named_by_a_text_or_an_integer(value: object, expected: st
 
 
 @pytest.mark.parametrize(
-    ("value", "came"),
+    ("value", "got"),
     [
         (True, "True (bool)"),
         (False, "False (bool)"),
@@ -173,11 +173,11 @@ def test_a_merchant_is_named_by_a_text_or_an_integer(value: object, expected: st
         ("x" * 10**6, "'" + "x" * 79 + " (str)"),
     ],
 )
-def test_whatever_else_names_no_merchant(value: object, came: str) -> None:
+def test_whatever_else_names_no_merchant(value: object, got: str) -> None:
     with pytest.raises(InvalidMerchantId) as caught:
         parse_merchant_id(value)
 
-    assert str(caught.value) == f"merchant_id: expected {NAME}, or an integer; came {came}"
+    assert str(caught.value) == f"merchant_id: expected {NAME}, or an integer; got {got}"
     assert len(str(caught.value)) <= LONGEST_ERROR
 
 
@@ -191,8 +191,8 @@ def test_an_integer_that_python_does_not_write_out_is_refused(field: str | None,
     with pytest.raises(InvalidNotification) as caught:
         Notification.from_value(value, data_limit_bytes=LIMIT_BYTES)
 
-    came = "expected finite" if field == "data" else "came an integer of more than 64 digits"
-    assert came in str(caught.value)
+    got = "expected finite" if field == "data" else "got an integer of more than 64 digits"
+    assert got in str(caught.value)
 
 
 # -- notifications, as a backend posts them
@@ -213,7 +213,7 @@ def test_null_is_as_good_as_leaving_a_field_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "came"),
+    ("value", "got"),
     [
         ([], "a JSON array"),
         (None, "None (NoneType)"),
@@ -222,15 +222,15 @@ def test_null_is_as_good_as_leaving_a_field_out() -> None:
         ("\n" * 10**6, "'" + r"\n" * 39 + "\\ (str)"),
     ],
 )
-def test_a_notification_is_an_object(value: object, came: str) -> None:
+def test_a_notification_is_an_object(value: object, got: str) -> None:
     with pytest.raises(InvalidNotification) as caught:
         Notification.from_value(value, data_limit_bytes=LIMIT_BYTES)
 
-    assert str(caught.value) == f"expected a JSON object with merchant_id, came {came}"
+    assert str(caught.value) == f"expected a JSON object with merchant_id, got {got}"
 
 
 @pytest.mark.parametrize(
-    ("name", "came"),
+    ("name", "got"),
     [
         ("message", "'message' (str)"),
         ("Merchant_id", "'Merchant_id' (str)"),
@@ -239,11 +239,11 @@ def test_a_notification_is_an_object(value: object, came: str) -> None:
         ("x" * 10**6, "'" + "x" * 79 + " (str)"),
     ],
 )
-def test_an_unknown_field_is_named(name: str, came: str) -> None:
+def test_an_unknown_field_is_named(name: str, got: str) -> None:
     with pytest.raises(InvalidNotification) as caught:
         checked(**{name: 1})
 
-    assert str(caught.value) == f"unknown field {came}, expected merchant_id, topic, data, by"
+    assert str(caught.value) == f"unknown field {got}, expected merchant_id, topic, data, by"
     assert len(str(caught.value)) <= LONGEST_ERROR
 
 
@@ -258,7 +258,7 @@ def test_a_notification_for_no_merchant_is_refused() -> None:
     with pytest.raises(InvalidNotification) as caught:
         checked(merchant_id=4.2)
 
-    assert str(caught.value) == (f"merchant_id: expected {NAME}, or an integer; came 4.2 (float)")
+    assert str(caught.value) == (f"merchant_id: expected {NAME}, or an integer; got 4.2 (float)")
 
 
 @pytest.mark.parametrize("topic", [*NOT_NAMES, 7, True, [], {}, "x" * 10**6])
@@ -323,7 +323,7 @@ def test_data_is_limited_in_bytes_and_not_in_characters(character: str) -> None:
     with pytest.raises(TooLarge) as caught:
         checked(data=fits + "x")
 
-    assert str(caught.value) == f"data: expected at most {LIMIT_BYTES} bytes, came 101"
+    assert str(caught.value) == f"data: expected at most {LIMIT_BYTES} bytes, got 101"
 
 
 @pytest.mark.parametrize("data", [float("inf"), float("-inf"), float("nan"), {"a": [1e999]}])
@@ -331,7 +331,7 @@ def test_data_has_no_number_that_json_cannot_say(data: object) -> None:
     with pytest.raises(InvalidNotification) as caught:
         checked(data=data)
 
-    assert str(caught.value) == "data: expected finite numbers, came one that is not"
+    assert str(caught.value) == "data: expected finite numbers, got one that is not"
 
 
 @pytest.mark.parametrize("data", ["\ud800", "\udfff\ud800", {"\udc00": 1}, ["a\udc80b"]])
@@ -339,14 +339,14 @@ def test_data_has_no_half_of_a_surrogate_pair(data: object) -> None:
     with pytest.raises(InvalidNotification) as caught:
         checked(data=data)
 
-    assert str(caught.value) == "data: expected Unicode text, came half a surrogate pair"
+    assert str(caught.value) == "data: expected Unicode text, got half a surrogate pair"
 
 
 def test_data_that_is_nested_too_deeply_is_refused() -> None:
     with pytest.raises(InvalidNotification) as caught:
         checked(data=nested(100_000))
 
-    assert str(caught.value) == "data: expected JSON, came one nested too deeply"
+    assert str(caught.value) == "data: expected JSON, got one nested too deeply"
 
 
 def test_a_notification_does_not_change() -> None:
@@ -368,24 +368,24 @@ def test_a_json_text_is_decoded() -> None:
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        (b"", "expected JSON, came expecting value at character 0"),
-        (b"{} x", "expected JSON, came extra data at character 3"),
-        (b"{'a': 1}", "expected JSON, came expecting property name enclosed in double quotes at "),
-        (b"merchant_id=42", "expected JSON, came expecting value at character 0"),
-        (b'"a\nb"', "expected JSON, came invalid control character at at character 2"),
-        (b"\xef\xbb\xbf{}", "expected JSON, came unexpected utf-8 bom"),
-        (b'{"a":"\xff"}', "expected UTF-8, came a wrong byte at 6"),
-        (b"\xed\xa0\x80", "expected UTF-8, came a wrong byte at 0"),
-        ('{"a":1}'.encode("utf-16"), "expected UTF-8, came a wrong byte at 0"),
-        (b"NaN", "expected JSON, came NaN, which is not JSON"),
-        (b"[Infinity]", "expected JSON, came Infinity, which is not JSON"),
-        (b'{"a":-Infinity}', "expected JSON, came -Infinity, which is not JSON"),
-        (b'{"a":1,"b":2,"a":1}', "expected each name once in a JSON object, came one twice"),
-        (b'[{"a":{"b":1,"\\u0062":1}}]', "expected each name once in a JSON object, came one "),
-        (b"[" * 100_000, "expected JSON, came one nested too deeply"),
-        (b'{"a":' * 100_000, "expected JSON, came one nested too deeply"),
-        (b"1" * 5000, "expected JSON, came a number with too many digits"),
-        (b'{"a":-' + b"9" * 5000 + b"}", "expected JSON, came a number with too many digits"),
+        (b"", "expected JSON, got expecting value at character 0"),
+        (b"{} x", "expected JSON, got extra data at character 3"),
+        (b"{'a': 1}", "expected JSON, got expecting property name enclosed in double quotes at "),
+        (b"merchant_id=42", "expected JSON, got expecting value at character 0"),
+        (b'"a\nb"', "expected JSON, got invalid control character at at character 2"),
+        (b"\xef\xbb\xbf{}", "expected JSON, got unexpected utf-8 bom"),
+        (b'{"a":"\xff"}', "expected UTF-8, got a wrong byte at 6"),
+        (b"\xed\xa0\x80", "expected UTF-8, got a wrong byte at 0"),
+        ('{"a":1}'.encode("utf-16"), "expected UTF-8, got a wrong byte at 0"),
+        (b"NaN", "expected JSON, got NaN, which is not JSON"),
+        (b"[Infinity]", "expected JSON, got Infinity, which is not JSON"),
+        (b'{"a":-Infinity}', "expected JSON, got -Infinity, which is not JSON"),
+        (b'{"a":1,"b":2,"a":1}', "expected each name once in a JSON object, got one twice"),
+        (b'[{"a":{"b":1,"\\u0062":1}}]', "expected each name once in a JSON object, got one "),
+        (b"[" * 100_000, "expected JSON, got one nested too deeply"),
+        (b'{"a":' * 100_000, "expected JSON, got one nested too deeply"),
+        (b"1" * 5000, "expected JSON, got a number with too many digits"),
+        (b'{"a":-' + b"9" * 5000 + b"}", "expected JSON, got a number with too many digits"),
     ],
 )
 def test_a_text_that_is_not_json_is_refused(body: bytes, error: str) -> None:

@@ -250,8 +250,8 @@ def test_a_number_outside_its_range_is_refused(name: str) -> None:
     below = error_of(**beside, **{name: low - 1})
     above = error_of(**beside, **{name: high + 1})
 
-    assert below.splitlines()[0] == (f"{variable} greater than or equal to {low}, came {low - 1!r}")
-    assert above.splitlines()[0] == f"{variable} less than or equal to {high}, came {high + 1!r}"
+    assert below.splitlines()[0] == (f"{variable} greater than or equal to {low}, got {low - 1!r}")
+    assert above.splitlines()[0] == f"{variable} less than or equal to {high}, got {high + 1!r}"
 
 
 @pytest.mark.parametrize("text", ["", "fifteen", "15 s", "nan", "inf", "-inf"])
@@ -261,7 +261,7 @@ def test_a_duration_is_a_number(monkeypatch: pytest.MonkeyPatch, text: str) -> N
     error = error_of()
 
     assert error.startswith("heartbeat_s (SSE_PUSH_HEARTBEAT_S): input should be ")
-    assert error.endswith(f", came {text!r}")
+    assert error.endswith(f", got {text!r}")
 
 
 @pytest.mark.parametrize("text", ["", "x", "1.5", "nan", "\u0664\u0662x"])
@@ -277,7 +277,7 @@ def test_a_log_level_is_one_of_four(level: str) -> None:
 def test_another_log_level_is_refused() -> None:
     assert error_of(log_level="trace") == (
         "log_level (SSE_PUSH_LOG_LEVEL): input should be 'debug', 'info', 'warning' or 'error', "
-        "came 'trace'"
+        "got 'trace'"
     )
 
 
@@ -343,7 +343,7 @@ def test_every_mistake_has_its_line() -> None:
         ),
         (
             {"allowed_origins": "https://app.example,*"},
-            "allowed_origins: expected * or a list, came both",
+            "allowed_origins: expected * or a list, got both",
         ),
         (
             {"allowed_origins": "*", "token_cookie": "push"},
@@ -395,7 +395,7 @@ def test_none_must_be_said() -> None:
 def test_no_other_way_to_subscribe_is_known() -> None:
     assert error_of(subscribe_auth="anyone") == (
         "subscribe_auth (SSE_PUSH_SUBSCRIBE_AUTH): input should be 'none', 'token' or 'header', "
-        "came 'anyone'"
+        "got 'anyone'"
     )
 
 
@@ -461,7 +461,7 @@ def test_a_key_may_be_for_some_merchants(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_key_that_stands_twice_is_refused_and_not_shown() -> None:
     """Which merchants it is for would depend on the order."""
     assert error_of(notify_keys=f"{KEY} 42, {KEY}") == (
-        "notify_keys (SSE_PUSH_NOTIFY_KEYS): expected each key once, came one twice"
+        "notify_keys (SSE_PUSH_NOTIFY_KEYS): expected each key once, got one twice"
     )
 
 
@@ -511,7 +511,7 @@ def test_the_algorithms_are_those_of_the_keys() -> None:
 def test_another_algorithm_is_refused(algorithms: str) -> None:
     assert error_of(token_algorithms=algorithms).startswith(
         "token_algorithms (SSE_PUSH_TOKEN_ALGORITHMS): input should be 'HS256', 'RS256', "
-        "'ES256' or 'EdDSA', came "
+        "'ES256' or 'EdDSA', got "
     )
 
 
@@ -595,12 +595,12 @@ def test_redis_is_found_by_its_url(url: str) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://:hunter2@host", "came another scheme"),
-        ("hunter2:6379", "came another scheme"),
-        ("redis://:hunter2\u2100@host", "came one that can't be parsed"),
-        ("redis://:hunter2/x@host", "came one as it is"),
-        ("redis://:hunter2#x@host", "came one as it is"),
-        ("redis://:hunter2?x@host", "came one as it is"),
+        ("http://:hunter2@host", "got another scheme"),
+        ("hunter2:6379", "got another scheme"),
+        ("redis://:hunter2\u2100@host", "got one that can't be parsed"),
+        ("redis://:hunter2/x@host", "got one as it is"),
+        ("redis://:hunter2#x@host", "got one as it is"),
+        ("redis://:hunter2?x@host", "got one as it is"),
     ],
 )
 def test_a_redis_url_that_is_none_is_refused_and_not_shown(url: str, said: str) -> None:

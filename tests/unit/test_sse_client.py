@@ -226,24 +226,24 @@ async def followed(
     servers: Callable[[httpx.Request], httpx.Response], count: int, last_event_id: str = ""
 ) -> list[Event | StateChange]:
     """Follow until so many events and changes of state have come."""
-    came: list[Event | StateChange] = []
+    got: list[Event | StateChange] = []
     async with (
         httpx.AsyncClient(transport=httpx.MockTransport(servers)) as client,
         contextlib.aclosing(follow(client, URL, last_event_id)) as following,
     ):
         async for each in following:
-            came.append(each)
-            if len(came) == count:
+            got.append(each)
+            if len(got) == count:
                 break
-    return came
+    return got
 
 
 async def test_a_stream_is_followed_from_connecting_to_its_events() -> None:
     servers = Servers(stream_of(b"retry: 0\nid: 1\ndata: a\n\nevent: refresh\ndata: b\n\n"))
 
-    came = await followed(servers, 5)
+    got = await followed(servers, 5)
 
-    assert came == [
+    assert got == [
         StateChange("CONNECTING"),
         StateChange("OPEN"),
         Event("message", "a", "1"),
@@ -267,9 +267,9 @@ async def test_a_stream_that_ended_is_followed_on_from_its_last_event_id() -> No
         stream_of(b""),
     )
 
-    came = await followed(servers, 16)
+    got = await followed(servers, 16)
 
-    assert [each for each in came if isinstance(each, Event)] == [
+    assert [each for each in got if isinstance(each, Event)] == [
         Event("message", "a", "1"),
         Event("message", "b", "1"),
         Event("message", "c", ""),
@@ -285,10 +285,10 @@ async def test_a_stream_that_ended_is_followed_on_from_its_last_event_id() -> No
 async def test_a_last_event_id_may_be_known_before() -> None:
     servers = Servers(stream_of(b"data: a\n\n"))
 
-    came = await followed(servers, 3, "7-1")
+    got = await followed(servers, 3, "7-1")
 
     assert servers.requests[0].headers["last-event-id"] == "7-1"
-    assert came[2] == Event("message", "a", "7-1")
+    assert got[2] == Event("message", "a", "7-1")
 
 
 @pytest.mark.parametrize(
@@ -336,16 +336,16 @@ async def test_a_refusal_that_never_ends_is_not_waited_for() -> None:
 async def test_a_server_that_names_no_time_is_tried_again_after_three_seconds() -> None:
     servers = Servers(stream_of(b"data: a\n\n"))
 
-    came = await followed(servers, 4)
+    got = await followed(servers, 4)
 
-    assert came[-1] == StateChange("CONNECTING", "the stream has ended; again in 3.0 s")
+    assert got[-1] == StateChange("CONNECTING", "the stream has ended; again in 3.0 s")
 
 
 async def test_the_reconnection_time_is_waited_for() -> None:
     servers = Servers(stream_of(b"retry: 60000\n"))
     async with httpx.AsyncClient(transport=httpx.MockTransport(servers)) as client:
         following = follow(client, URL)
-        came = [await anext(following) for _ in range(3)]
+        got = [await anext(following) for _ in range(3)]
 
         reconnected = asyncio.ensure_future(anext(following))
         for _ in range(20):
@@ -354,7 +354,7 @@ async def test_the_reconnection_time_is_waited_for() -> None:
         reconnected.cancel()
         await asyncio.wait([reconnected])
 
-    assert came[-1] == StateChange("CONNECTING", "the stream has ended; again in 60.0 s")
+    assert got[-1] == StateChange("CONNECTING", "the stream has ended; again in 60.0 s")
     assert is_waiting
     assert len(servers.requests) == 1
 
@@ -370,9 +370,9 @@ async def test_the_reconnection_time_is_waited_for() -> None:
 async def test_a_server_that_cannot_be_reached_is_tried_again(error: Exception, why: str) -> None:
     servers = Servers(error)
 
-    came = await followed(servers, 2)
+    got = await followed(servers, 2)
 
-    assert came == [
+    assert got == [
         StateChange("CONNECTING"),
         StateChange("CONNECTING", f"{why}; again in 3.0 s"),
     ]
@@ -385,9 +385,9 @@ async def test_a_stream_that_is_cut_off_is_followed_on() -> None:
         stream_of(b"data: b\n\n"),
     )
 
-    came = await followed(servers, 7)
+    got = await followed(servers, 7)
 
-    assert came == [
+    assert got == [
         StateChange("CONNECTING"),
         StateChange("OPEN"),
         Event("message", "a", "1"),
@@ -403,20 +403,20 @@ async def test_a_stream_that_is_cut_off_is_followed_on() -> None:
     [
         (
             httpx.Response(403, json={"error": "forbidden"}),
-            'expected 200 text/event-stream, came 403 application/json: {"error":"forbidden"}',
+            'expected 200 text/event-stream, got 403 application/json: {"error":"forbidden"}',
         ),
-        (httpx.Response(204), "expected 200 text/event-stream, came 204 : "),
+        (httpx.Response(204), "expected 200 text/event-stream, got 204 : "),
         (
             httpx.Response(503, headers=MEDIA_TYPE, content=b"x" * 1000),
-            f"expected 200 text/event-stream, came 503 text/event-stream: {'x' * 200}",
+            f"expected 200 text/event-stream, got 503 text/event-stream: {'x' * 200}",
         ),
         (
             httpx.Response(200, html="<h1>\xe9</h1>"),
-            "expected 200 text/event-stream, came 200 text/html: <h1>\xe9</h1>",
+            "expected 200 text/event-stream, got 200 text/html: <h1>\xe9</h1>",
         ),
         (
             httpx.Response(200, headers={"Content-Type": "text/plain"}, content=b"\xff"),
-            "expected 200 text/event-stream, came 200 text/plain: \ufffd",
+            "expected 200 text/event-stream, got 200 text/plain: \ufffd",
         ),
     ],
 )

@@ -93,7 +93,7 @@ def test_another_key_may_not_notify_and_is_not_repeated(key: str) -> None:
     with pytest.raises(Unauthorized) as caught:
         authorize_notify([f"Bearer {key}"], KEYS)
 
-    assert str(caught.value) == "expected a key of notify_keys, came another one"
+    assert str(caught.value) == "expected a key of notify_keys, got another one"
 
 
 def test_without_keys_nobody_may_notify() -> None:
@@ -103,11 +103,11 @@ def test_without_keys_nobody_may_notify() -> None:
         authorize_notify([f"Bearer {KEY}"], ())
 
 
-@pytest.mark.parametrize("came", [KEY, OTHER_KEY])
-def test_every_key_is_compared_even_after_one_has_matched(came: str) -> None:
+@pytest.mark.parametrize("got", [KEY, OTHER_KEY])
+def test_every_key_is_compared_even_after_one_has_matched(got: str) -> None:
     secrets = [KeyThatCounts(KEY), KeyThatCounts(OTHER_KEY)]
 
-    authorize_notify([f"Bearer {came}"], [NotifyKey(secret) for secret in secrets])
+    authorize_notify([f"Bearer {got}"], [NotifyKey(secret) for secret in secrets])
 
     assert [secret.looks for secret in secrets] == [1, 1]
 
@@ -122,7 +122,7 @@ def test_a_key_is_for_its_merchants_and_one_without_for_all() -> None:
     for key, merchant_id in ((None, "43"), (KEYS[0], "43"), (KEYS[1], "42"), (KEYS[1], "shop-1")):
         require_covered(key, merchant_id)
 
-    with pytest.raises(Forbidden, match=r"^expected a key that may notify '43', came another one$"):
+    with pytest.raises(Forbidden, match=r"^expected a key that may notify '43', got another one$"):
         require_covered(KEYS[1], "43")
 
 

@@ -30,7 +30,7 @@ def test_another_merchant_is_forbidden_and_the_others_are_not_told(merchants: li
     with pytest.raises(Forbidden) as caught:
         choose(merchants, "44")
 
-    assert str(caught.value) == "expected a merchant that you may listen to, came '44'"
+    assert str(caught.value) == "expected a merchant that you may listen to, got '44'"
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_any_is_any(origin: str) -> None:
 
 
 def test_a_site_that_hides_its_name_is_refused_even_where_any_is_allowed() -> None:
-    with pytest.raises(OriginNotAllowed, match="came one of another site"):
+    with pytest.raises(OriginNotAllowed, match="got one of another site"):
         Origins((ANY,)).check(headers_of(("Sec-Fetch-Site", "cross-site")))
 
 
@@ -60,7 +60,7 @@ def test_another_origin_is_refused_and_not_repeated(origin: str) -> None:
         with pytest.raises(OriginNotAllowed) as caught:
             origins.check(headers_of(("Origin", origin), ("Host", "push.test")))
 
-        assert str(caught.value) == "expected an origin of allowed_origins, came another one"
+        assert str(caught.value) == "expected an origin of allowed_origins, got another one"
 
 
 @pytest.mark.parametrize("pairs", [[("Origin", "https://")], [("Origin", ""), ("Host", "")]])

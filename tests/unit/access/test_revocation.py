@@ -62,15 +62,15 @@ def test_a_revocation_names_a_merchant_and_maybe_a_token_or_a_subject(
     assert Revocation.from_value(value) == revocation
 
 
-OF_A_CLAIM = f"expected text of 1 to {CLAIM_BYTES} bytes, came "
+OF_A_CLAIM = f"expected text of 1 to {CLAIM_BYTES} bytes, got "
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        ([], "expected a JSON object with merchant_id, came list"),
-        ("42", "expected a JSON object with merchant_id, came str"),
-        (None, "expected a JSON object with merchant_id, came NoneType"),
+        ([], "expected a JSON object with merchant_id, got list"),
+        ("42", "expected a JSON object with merchant_id, got str"),
+        (None, "expected a JSON object with merchant_id, got NoneType"),
         ({}, "merchant_id is missing, expected whose streams are to end"),
         ({"jti": "t"}, "merchant_id is missing, expected whose streams are to end"),
         ({"merchant_id": "4 2"}, "merchant_id: expected 1 to 64 characters"),
@@ -89,7 +89,7 @@ OF_A_CLAIM = f"expected text of 1 to {CLAIM_BYTES} bytes, came "
         ({"merchant_id": "42", "sub": False}, f"sub: {OF_A_CLAIM}False"),
         ({"merchant_id": "42", "jti": "x" * (CLAIM_BYTES + 1)}, f"jti: {OF_A_CLAIM}'xxx"),
         ({"merchant_id": "42", "jti": "ü" * CLAIM_BYTES}, f"jti: {OF_A_CLAIM}'\\xfc"),
-        ({"merchant_id": "42", "jti": "\ud800"}, "jti: expected text, came half a surrogate pair"),
+        ({"merchant_id": "42", "jti": "\ud800"}, "jti: expected text, got half a surrogate pair"),
     ],
 )
 def test_what_is_none_is_refused_with_what_was_expected(value: object, text: str) -> None:

@@ -102,7 +102,7 @@ def test_the_leeway_is_for_a_clock_ahead_of_ours(
         assert tokens.check(text).merchants == ("42",)
     else:
         assert (
-            refusal(tokens, text) == f"expected a token that is valid already, came a later {name}"
+            refusal(tokens, text) == f"expected a token that is valid already, got a later {name}"
         )
 
 
@@ -114,14 +114,14 @@ def test_a_life_is_measured_from_iat(lifetime_s: float, *, is_good: bool) -> Non
         tokens_of(SECRET).check(text)
     else:
         assert refusal(tokens_of(SECRET), text) == (
-            "expected a token that lives 3600 s at most, came a longer one"
+            "expected a token that lives 3600 s at most, got a longer one"
         )
 
 
 def test_a_token_with_aud_is_not_for_a_service_without() -> None:
     """RFC 7519: whoever does not find itself in aud must refuse the token."""
     assert refusal(tokens_of(SECRET), signed(aud="other")) == (
-        "expected a token for this service: another aud came"
+        "expected a token for this service, got another aud"
     )
     tokens_of(SECRET, audience=AUDIENCE).check(signed(aud=["other", AUDIENCE]))
     tokens_of(SECRET).check(signed(iss="anyone"))
@@ -134,7 +134,7 @@ def test_a_token_may_be_as_long_as_the_limit() -> None:
 
     tokens_of(SECRET).check(text)
     assert refusal(tokens_of(SECRET), text + "x" * TOKEN_BYTES) == (
-        "expected a token of at most 4096 bytes, came more"
+        "expected a token of at most 4096 bytes, got more"
     )
 
 
@@ -246,7 +246,7 @@ def test_only_keys_of_an_allowed_algorithm_are_used(path: Path) -> None:
     assert [key.algorithm for key in keys] == ["ES256"]
     assert error_of(path, ["HS256", "EdDSA"]) == (
         "token_keys, token_keys_file: expected a key for HS256, EdDSA (token_algorithms), "
-        "came keys for: ES256, RS256"
+        "got keys for: ES256, RS256"
     )
 
 
@@ -259,85 +259,85 @@ def jwk_text(kind: str, **more: object) -> Callable[[], str]:
 
 
 BROKEN: dict[str, tuple[Callable[[], str], str]] = {
-    "empty": (lambda: "", "expected a JWK Set (JSON) or public keys (PEM), came neither"),
-    "a secret": (lambda: SECRET, "expected a JWK Set (JSON) or public keys (PEM), came neither"),
+    "empty": (lambda: "", "expected a JWK Set (JSON) or public keys (PEM), got neither"),
+    "a secret": (lambda: SECRET, "expected a JWK Set (JSON) or public keys (PEM), got neither"),
     "half a PEM": (
         lambda: public_pem("ES256")[:-20],
-        "expected a JWK Set (JSON) or public keys (PEM), came neither",
+        "expected a JWK Set (JSON) or public keys (PEM), got neither",
     ),
     "a private key": (
         lambda: public_pem("ES256") + private_pem("ES256"),
-        "expected public keys, came a private one, number 2",
+        "expected public keys, got a private one, number 2",
     ),
     "a certificate": (
         lambda: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-        "expected PUBLIC KEY, came CERTIFICATE, number 1",
+        "expected PUBLIC KEY, got CERTIFICATE, number 1",
     ),
     "a broken PEM": (
         lambda: "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n",
-        "expected a public key, came a broken one, number 1",
+        "expected a public key, got a broken one, number 1",
     ),
     "another curve": (
         lambda: public_pem("ES384"),
-        "expected RSA, P-256 or Ed25519, came another type, number 1",
+        "expected RSA, P-256 or Ed25519, got another type, number 1",
     ),
     "Ed448": (
         lambda: public_pem("Ed448"),
-        "expected RSA, P-256 or Ed25519, came another type, number 1",
+        "expected RSA, P-256 or Ed25519, got another type, number 1",
     ),
     "weak RSA": (
         lambda: public_pem("RS-weak"),
-        "expected RSA of 2048 bits or more, came 1024",
+        "expected RSA of 2048 bits or more, got 1024",
     ),
     "weak RSA in a set": (
         jwk_text("RS-weak"),
-        "expected RSA of 2048 bits or more, came 1024",
+        "expected RSA of 2048 bits or more, got 1024",
     ),
-    "no JSON": (lambda: "{", 'expected a JWK Set, {"keys": […]}, came another JSON, or none'),
+    "no JSON": (lambda: "{", 'expected a JWK Set, {"keys": […]}, got another JSON, or none'),
     "deep JSON": (
         lambda: '{"keys":' + "[" * 100_000,
-        'expected a JWK Set, {"keys": […]}, came another JSON, or none',
+        'expected a JWK Set, {"keys": […]}, got another JSON, or none',
     ),
     "one JWK": (
         lambda: json.dumps(public_jwk("ES256")),
-        'expected a JWK Set, {"keys": […]}, came another JSON, or none',
+        'expected a JWK Set, {"keys": […]}, got another JSON, or none',
     ),
     "keys that are none": (
         jwks_text("a", "b"),
-        'expected a JWK Set, {"keys": […]}, came another JSON, or none',
+        'expected a JWK Set, {"keys": […]}, got another JSON, or none',
     ),
     "no keys": (
         jwks_text(),
         "token_keys, token_keys_file: expected a key for HS256, RS256, ES256, EdDSA "
-        "(token_algorithms), came keys for: none",
+        "(token_algorithms), got keys for: none",
     ),
     "a private JWK": (
         jwk_text("ES256", d="AAAA"),
-        "expected public keys, came a private one, number 1",
+        "expected public keys, got a private one, number 1",
     ),
     "a kid that is a number": (
         jwk_text("ES256", kid=5),
-        "expected kid as text, came another type, number 1",
+        "expected kid as text, got another type, number 1",
     ),
     "a broken RSA key": (
         jwk_text("RS256", n="!"),
-        "expected a RSA key, came a broken one, number 1",
+        "expected a RSA key, got a broken one, number 1",
     ),
     "an RSA key without e": (
         jwks_text({"kty": "RSA", "n": "AQAB"}),
-        "expected a RSA key, came a broken one, number 1",
+        "expected a RSA key, got a broken one, number 1",
     ),
     "an EC key that is off its curve": (
         jwk_text("ES256", x="A" * 43),
-        "expected a EC key, came a broken one, number 1",
+        "expected a EC key, got a broken one, number 1",
     ),
     "an EC key of numbers": (
         jwk_text("ES256", x=5),
-        "expected a EC key, came a broken one, number 1",
+        "expected a EC key, got a broken one, number 1",
     ),
     "a short Ed25519 key": (
         jwk_text("EdDSA", x="AAAA"),
-        "expected a OKP key, came a broken one, number 1",
+        "expected a OKP key, got a broken one, number 1",
     ),
     "a weak secret": (
         jwks_text({"kty": "oct", "k": "c2VjcmV0"}),
@@ -346,7 +346,7 @@ BROKEN: dict[str, tuple[Callable[[], str], str]] = {
     ),
     "an empty secret": (
         jwks_text({"kty": "oct", "k": ""}),
-        "expected a oct key, came a broken one, number 1",
+        "expected a oct key, got a broken one, number 1",
     ),
 }
 
@@ -363,20 +363,20 @@ def test_a_file_of_no_keys_is_refused_by_its_name_and_not_shown(path: Path, name
 
 def test_a_file_that_is_no_file_is_refused_by_its_name(path: Path) -> None:
     assert error_of(path) == (
-        "token_keys_file FILE: expected a file to read, came: No such file or directory"
+        "token_keys_file FILE: expected a file to read, got: No such file or directory"
     )
     path.mkdir()
-    assert error_of(path) == "token_keys_file FILE: expected a file to read, came: Is a directory"
+    assert error_of(path) == "token_keys_file FILE: expected a file to read, got: Is a directory"
     path.rmdir()
     path.write_bytes(b"\xff\xfe" * 40)
-    assert error_of(path) == "token_keys_file FILE: expected text, came something else"
+    assert error_of(path) == "token_keys_file FILE: expected text, got something else"
 
 
 @pytest.mark.parametrize("kind", ["RS256", "ES256"])
 def test_a_public_key_is_no_secret(kind: str) -> None:
     secret = TokenSecret.parse(public_pem(kind))
 
-    with pytest.raises(ConfigError, match=r"^token_keys: expected HMAC secrets, came a key of"):
+    with pytest.raises(ConfigError, match=r"^token_keys: expected HMAC secrets, got a key of"):
         load_keys([secret], None, ALL)
 
 

@@ -59,7 +59,7 @@ def parsed(form: Form, line: str) -> dict[str, object]:
     position = 0
     while position < len(line):
         match = PAIR.match(line, position)
-        assert match is not None, f"expected a pair, came {line[position:]!r}"
+        assert match is not None, f"expected a pair, got {line[position:]!r}"
         assert match[1] not in found, "a key twice"
         found[match[1]] = match[3] if match[2] is None else json.loads(f'"{match[2]}"')
         position = match.end()

@@ -33,8 +33,8 @@ GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
-TOO_LARGE = "request line and headers: expected at most 1024 bytes, came more"
-TOO_SLOW = "expected the request within 10 s, came a part"
+TOO_LARGE = "request line and headers: expected at most 1024 bytes, got more"
+TOO_SLOW = "expected the request within 10 s, got a part"
 
 
 def refusal(status_line: bytes, code: str, detail: str) -> bytes:
@@ -45,7 +45,7 @@ def refusal(status_line: bytes, code: str, detail: str) -> bytes:
     )
 
 
-R400 = refusal(b"400 Bad Request", "malformed", "expected HTTP/1.1, came something else")
+R400 = refusal(b"400 Bad Request", "malformed", "expected HTTP/1.1, got something else")
 R408 = refusal(b"408 Request Timeout", "request_timeout", TOO_SLOW)
 R431 = refusal(b"431 Request Header Fields Too Large", "headers_too_large", TOO_LARGE)
 
@@ -361,9 +361,9 @@ async def test_a_connection_on_which_nothing_comes_is_closed_without_an_answer(
     assert connection.counted() == {"request_timeout": 1}
 
 
-@pytest.mark.parametrize("came", [b"", b"GET / HTTP/1.1\r\n", CHUNKED, GET])
-async def test_a_client_that_leaves_is_not_waited_for(connection: Connection, came: bytes) -> None:
-    await connection.feed(came)
+@pytest.mark.parametrize("got", [b"", b"GET / HTTP/1.1\r\n", CHUNKED, GET])
+async def test_a_client_that_leaves_is_not_waited_for(connection: Connection, got: bytes) -> None:
+    await connection.feed(got)
     connection.transport.close()
     await connection.wait(TIMEOUT_S + LATE_S)
 

@@ -250,11 +250,11 @@ class Model:
     def receive(self) -> None:
         if not self.out:
             return
-        came = self.out.pop(0)
-        if came is None:
+        got = self.out.pop(0)
+        if got is None:
             self.followed.tail.mark()
         else:
-            self.followed.tail.answered(entries(*came))
+            self.followed.tail.answered(entries(*got))
 
     @property
     def is_at_rest(self) -> bool:

@@ -646,7 +646,7 @@ class Client:
         return True
 
     def end(self, reason: EndReason) -> None:
-        raise AssertionError(f"not ended here, came {reason}")
+        raise AssertionError(f"not ended here, got {reason}")
 
 
 class Race:
