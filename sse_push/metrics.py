@@ -60,10 +60,10 @@ class Series(NamedTuple):
 
 
 SERIES: dict[str, Series] = {
-    "sse_push_streams_open": Series("gauge", "event streams that are open"),
-    "sse_push_streams_limit": Series("gauge", "event streams for which there is room"),
-    "sse_push_streams_opened_total": Series("counter", "event streams that were opened"),
-    "sse_push_streams_closed_total": Series("counter", "event streams that have ended", "reason"),
+    "sse_push_connections_open": Series("gauge", "connections that are open"),
+    "sse_push_connections_limit": Series("gauge", "connections for which there is room"),
+    "sse_push_connections_opened_total": Series("counter", "connections that were opened"),
+    "sse_push_connections_closed_total": Series("counter", "connections that have ended", "reason"),
     "sse_push_soft_answers_total": Series(
         "counter", "browsers that were asked to come back later", "reason"
     ),
@@ -140,7 +140,7 @@ class Metrics:
         appender: Appender,
         streaming: Streaming,
         errors: Mapping[str, int],
-        streams_limit: int,
+        connections_limit: int,
     ) -> None:
         disable_created_metrics()
         self._hub = hub
@@ -158,8 +158,8 @@ class Metrics:
         self._counters = {
             name: self._counter(name) for name, each in SERIES.items() if each.kind == "counter"
         }
-        self._streams = self._gauge("sse_push_streams_open", "livesum")
-        self._gauge("sse_push_streams_limit", "livesum").set(streams_limit)
+        self._connections = self._gauge("sse_push_connections_open", "livesum")
+        self._gauge("sse_push_connections_limit", "livesum").set(connections_limit)
         self._merchants = self._gauge("sse_push_merchants_live", "livesum")
         self._tasks = self._gauge("sse_push_event_loop_tasks", "livesum")
         self._lag = self._gauge("sse_push_loop_lag_seconds", "livemax")
@@ -182,7 +182,7 @@ class Metrics:
         """Copy what was counted since the last time, and what there is now."""
         for name, label, count in self._counts():
             self._tell(name, label, count)
-        self._streams.set(len(self._hub))
+        self._connections.set(len(self._hub))
         self._merchants.set(self._hub.merchants)
         self._tasks.set(len(asyncio.all_tasks()))
 
@@ -193,9 +193,9 @@ class Metrics:
 
     def _counts(self) -> Iterator[tuple[str, str, int]]:
         hub, tail = self._hub.tally, self._follower.tally
-        yield "sse_push_streams_opened_total", "", hub.opened
+        yield "sse_push_connections_opened_total", "", hub.opened
         for end in EndReason:
-            yield "sse_push_streams_closed_total", end.value, hub.closed[end]
+            yield "sse_push_connections_closed_total", end.value, hub.closed[end]
         for reason, count in self._streaming.soft_answers.items():
             yield "sse_push_soft_answers_total", reason, count
         for outcome, count in self._appender.tally.outcomes.items():

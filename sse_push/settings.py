@@ -167,20 +167,20 @@ class Settings(BaseSettings):
         15_000,
         ge=1,
         le=1_000_000,
-        description="event streams in one process; each takes 17 KiB, so these 250 MiB, and a file",
+        description="connections in one process; each takes 17 KiB, so these 250 MiB, and a file",
     )
     max_connections_per_merchant: int = Field(
         10_000,
         ge=0,
         le=1_000_000,
-        description="event streams of one merchant in one process, two thirds of all, so that it "
+        description="connections of one merchant in one process, two thirds of all, so that it "
         "leaves room for others; 0: any number",
     )
     max_connections_per_address: int = Field(
         0,
         ge=0,
         le=1_000_000,
-        description="event streams from one client's address in one process; 0: any number, since "
+        description="connections from one client's address in one process; 0: any number, since "
         "an office has one address, and so have all clients of a proxy that is not trusted",
     )
     header_limit_bytes: int = Field(

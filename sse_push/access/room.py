@@ -83,7 +83,9 @@ class Room:
         now = self._clock()
         if now >= self._warn_after.get(refusal, now):
             self._warn_after[refusal] = now + _WARNING_INTERVAL_S
-            logger.warning("no room for a stream reason=%s streams=%d", refusal, self._taken)
+            logger.warning(
+                "no room for a connection reason=%s connections=%d", refusal, self._taken
+            )
 
 
 class Place:

@@ -443,7 +443,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
 
         def begin_to_stop() -> None:
             stopping_since.append(time.monotonic())
-            logger.info("draining streams=%d", len(state["hub"]))
+            logger.info("draining connections=%d", len(state["hub"]))
             state["hub"].drain()
 
         tasks = [
@@ -473,7 +473,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
             state["board"].erase()
             for since in stopping_since:
                 took_s, left = time.monotonic() - since, len(state["hub"])
-                logger.info("drained took_s=%.1f streams_left=%d", took_s, left)
+                logger.info("drained took_s=%.1f connections_left=%d", took_s, left)
 
     app = Starlette(
         routes=[
@@ -605,7 +605,7 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
         appender=appender,
         streaming=streaming,
         errors=errors,
-        streams_limit=settings.max_connections,
+        connections_limit=settings.max_connections,
     )
     return State(
         settings=settings,

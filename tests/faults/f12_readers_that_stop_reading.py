@@ -46,7 +46,7 @@ async def inject(world: World) -> None:
     grown = [resident_kib(pid) - kib for pid, kib in zip(world.workers, resident, strict=True)]
     if max(grown) > 4096:
         world.wrong(f"the workers grew by {grown} KiB while {len(sleepers)} browsers slept")
-    stalled = await world.metric("sse_push_streams_closed_total", reason="stalled")
+    stalled = await world.metric("sse_push_connections_closed_total", reason="stalled")
     if stalled < len(sleepers):
         world.wrong(f"{stalled:g} streams were ended as stalled, of {len(sleepers)} that slept")
     for browser in sleepers:

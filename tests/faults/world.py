@@ -451,7 +451,7 @@ class World:
 
     async def is_back(self) -> bool:
         """Return whether the gauges are where they were before any browser came."""
-        streams = await self.metric("sse_push_streams_open")
+        streams = await self.metric("sse_push_connections_open")
         merchants = await self.metric("sse_push_merchants_live")
         tasks = await self.metric("sse_push_event_loop_tasks")
         return streams == merchants == 0 and tasks <= self._baseline_tasks + 10

@@ -74,7 +74,7 @@ async def empty(small: Service) -> AsyncGenerator[Service]:
 
 async def until_empty(service: Service) -> None:
     deadline = time.monotonic() + 5 * SECOND
-    while (told := await scrape(service))["sse_push_streams_open"]:
+    while (told := await scrape(service))["sse_push_connections_open"]:
         assert time.monotonic() < deadline, told
         await asyncio.sleep(0.02)
 
@@ -149,7 +149,7 @@ async def test_a_merchant_that_is_full_is_refused_and_others_are_not(
 
     key = "sse_push_soft_answers_total{merchant_full}"
     assert after[key] - before[key] >= 1
-    assert after["sse_push_streams_limit"] == MAX
+    assert after["sse_push_connections_limit"] == MAX
 
 
 async def test_a_process_that_is_full_refuses_everybody_until_somebody_leaves(
@@ -162,7 +162,7 @@ async def test_a_process_that_is_full_refuses_everybody_until_somebody_leaves(
         await streams[-1].close()
         await eventually(lambda: refused(empty, merchant), None)
 
-    assert "no room for a stream" in empty.log
+    assert "no room for a connection" in empty.log
 
 
 async def test_an_address_has_its_own_limit_whatever_it_says_of_itself(
@@ -361,7 +361,7 @@ async def test_a_stream_that_takes_no_bytes_gives_its_place_back(
         assert service.stop() == 0
     service.assert_no_errors()
 
-    assert told["sse_push_streams_closed_total{stalled}"] == 1
+    assert told["sse_push_connections_closed_total{stalled}"] == 1
 
 
 def test_a_service_with_few_files_says_so_and_serves_what_it_can(
@@ -381,7 +381,7 @@ def test_a_service_with_few_files_says_so_and_serves_what_it_can(
     finally:
         assert service.stop() == 0
 
-    assert told["sse_push_streams_limit"] == 300 - 256
+    assert told["sse_push_connections_limit"] == 300 - 256
     assert "too few open files" in service.log
     assert "max_connections=15000 serving=44 needed=15256 allowed=300" in service.log
 

@@ -98,7 +98,7 @@ async def test_a_scrape_of_several_workers_has_every_series_and_no_other(workers
 
 async def test_the_numbers_of_both_workers_are_added_up(workers: Service, merchant: str) -> None:
     publisher = Publisher(workers.url)
-    before = await told_when(workers, lambda told: told["sse_push_streams_open"] == 0)
+    before = await told_when(workers, lambda told: told["sse_push_connections_open"] == 0)
 
     async with open_streams(workers, merchant, 40) as streams:
         assert len(processes_of(streams)) == 2
@@ -112,13 +112,13 @@ async def test_the_numbers_of_both_workers_are_added_up(workers: Service, mercha
             lambda told: (
                 rise(before, told, "sse_push_notifications_total{stored}") == 8
                 and rise(before, told, "sse_push_errors_total{malformed}") == 4
-                and told["sse_push_streams_open"] == 40
+                and told["sse_push_connections_open"] == 40
             ),
         )
-    after = await told_when(workers, lambda told: told["sse_push_streams_open"] == 0)
+    after = await told_when(workers, lambda told: told["sse_push_connections_open"] == 0)
     await publisher.close()
 
-    assert rise(before, now, "sse_push_streams_opened_total") == 40
+    assert rise(before, now, "sse_push_connections_opened_total") == 40
     assert now["sse_push_merchants_live"] == 2  # one merchant, in each of two workers
     assert now["sse_push_workers_alive"] == 2
     assert now["sse_push_event_loop_tasks"] >= 40
@@ -126,7 +126,7 @@ async def test_the_numbers_of_both_workers_are_added_up(workers: Service, mercha
     assert now["sse_push_resident_memory_bytes"] > 2 * 20 * 2**20
     assert 0 <= now["sse_push_probe_age_seconds"] < 2 * SECOND
     assert 0 <= now["sse_push_loop_lag_seconds"] < 2 * SECOND
-    assert rise(before, after, "sse_push_streams_closed_total{client_disconnected}") == 40
+    assert rise(before, after, "sse_push_connections_closed_total{client_disconnected}") == 40
     assert after["sse_push_merchants_live"] == 0
     assert after["sse_push_open_fds"] <= now["sse_push_open_fds"] - 40
 
@@ -163,9 +163,9 @@ async def test_a_worker_that_is_killed_leaves_its_counts_and_no_gauge(
         before = await told_when(
             own,
             lambda told: (
-                told["sse_push_streams_opened_total"] == 40
+                told["sse_push_connections_opened_total"] == 40
                 and told["sse_push_notifications_total{stored}"] == 5
-                and told["sse_push_streams_open"] == 40
+                and told["sse_push_connections_open"] == 40
             ),
         )
 
@@ -173,7 +173,7 @@ async def test_a_worker_that_is_killed_leaves_its_counts_and_no_gauge(
         alone = await told_when(own, lambda told: told["sse_push_workers_alive"] == 1)
         left = [stream for stream in streams if not stream._task.done()]  # type: ignore[union-attr]
         assert 0 < len(left) < 40
-        assert alone["sse_push_streams_open"] == len(left)
+        assert alone["sse_push_connections_open"] == len(left)
 
         now = await told_when(
             own,
@@ -183,7 +183,7 @@ async def test_a_worker_that_is_killed_leaves_its_counts_and_no_gauge(
             ),
             20 * SECOND,
         )
-        assert now["sse_push_streams_open"] == len(left)
+        assert now["sse_push_connections_open"] == len(left)
         assert now["sse_push_merchants_live"] == 1
     await publisher.close()
 
@@ -279,5 +279,5 @@ async def test_a_stream_that_ends_as_the_service_stops_is_logged_with_the_rest(
     assert len(lines) == 2
     assert '"message": "draining", "streams": 3}' in lines[0]
     assert '"message": "drained", "took_s": ' in lines[1]
-    assert lines[1].endswith('"streams_left": 0}')
+    assert lines[1].endswith('"connections_left": 0}')
     service.assert_no_errors()

@@ -123,7 +123,7 @@ def test_every_value_of_a_label_is_explained(value: str) -> None:
 
 def test_the_log_lines_that_an_operator_may_act_on_are_logged() -> None:
     named = re.findall(r"`([a-z ,]+)`", section("Logs").rpartition("```")[2])
-    lines = {name for name in named if name not in {"debug", "streams"}}
+    lines = {name for name in named if name not in {"debug", "connections"}}
 
     source = "".join(path.read_text() for path in (ROOT / "sse_push").rglob("*.py"))
     assert len(lines) >= 6

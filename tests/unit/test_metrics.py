@@ -109,7 +109,7 @@ async def worker(tmp_path: Path) -> Worker:
         appender=appender,
         streaming=streaming,
         errors=errors,
-        streams_limit=15_000,
+        connections_limit=15_000,
     )
     return Worker(hub, follower, appender, streaming, board, errors, told)
 
@@ -171,11 +171,11 @@ async def test_what_was_counted_is_copied_once_however_often_it_is_looked_at(
 
     told = worker.told()
     assert {key: value for key, value in told.items() if value and "age" not in key} == {
-        "sse_push_streams_open": 2,
-        "sse_push_streams_limit": 15_000,
+        "sse_push_connections_open": 2,
+        "sse_push_connections_limit": 15_000,
         "sse_push_merchants_live": 2,
-        "sse_push_streams_opened_total": 3,
-        "sse_push_streams_closed_total{stalled}": 1,
+        "sse_push_connections_opened_total": 3,
+        "sse_push_connections_closed_total{stalled}": 1,
         "sse_push_refreshes_written_total": 5,
         "sse_push_refreshes_merged_total": 6,
         "sse_push_refreshes_skipped_total": 7,

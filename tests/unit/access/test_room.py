@@ -187,8 +187,8 @@ def test_an_operator_is_told_of_each_limit_at_most_once_a_minute(
         return [record.getMessage() for record in caplog.records]
 
     lines = [
-        "no room for a stream reason=merchant_full streams=1",
-        "no room for a stream reason=full streams=1",
+        "no room for a connection reason=merchant_full connections=1",
+        "no room for a connection reason=full connections=1",
     ]
     assert told() == lines
     clock.advance(59)

@@ -95,11 +95,11 @@ def test_a_line_of_logfmt() -> None:
 
 
 def test_a_line_of_json() -> None:
-    made = record("draining streams=%d took_s=%.1f cause=%s", 7, 2.0, "a b")
+    made = record("draining connections=%d took_s=%.1f cause=%s", 7, 2.0, "a b")
 
     assert formatted("json", made) == (
         '{"time": "2026-11-23T20:00:00.123Z", "level": "warning", "logger": "sse_push.hub", '
-        '"message": "draining", "streams": 7, "took_s": 2.0, "cause": "a b"}'
+        '"message": "draining", "connections": 7, "took_s": 2.0, "cause": "a b"}'
     )
 
 
