@@ -7,7 +7,9 @@ from collections.abc import AsyncGenerator, Generator
 
 import pytest
 
-from tests.harness.service import Publisher, Redis, Service
+from tests.harness.redis import Redis
+from tests.harness.service import Service
+from tests.harness.stream import Publisher
 
 _numbers = itertools.count(1)
 

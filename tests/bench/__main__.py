@@ -28,7 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.plot import Line, draw
-from tests.harness.service import Redis, clean_environ, free_port, program, wait_for
+from tests.harness.redis import Redis
+from tests.harness.service import clean_environ
+from tests.harness.waiting import free_port, program, wait_for
 
 Result = dict[str, Any]
 SERVER_CORE, LOAD_CORE = 0, 1

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-from tests.harness.service import program
+from tests.harness.waiting import program
 
 _FLAGS = [
     "--no-sandbox",

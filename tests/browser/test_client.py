@@ -11,7 +11,9 @@ import pytest
 from playwright.async_api import Browser, Page, Request, Route
 
 from tests.harness.browsers import Demo, open_blank_page, open_window
-from tests.harness.service import SECOND, Publisher, Redis, until
+from tests.harness.redis import Redis
+from tests.harness.stream import Publisher
+from tests.harness.waiting import SECOND, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

@@ -15,7 +15,7 @@ from playwright.async_api import Browser, Locator, Page, Request, Route, Viewpor
 
 from tests.harness.browsers import Demo, open_window
 from tests.harness.nginx import Nginx
-from tests.harness.service import SECOND, until
+from tests.harness.waiting import SECOND, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

@@ -15,7 +15,10 @@ from playwright.async_api import Browser
 
 from tests.harness.browsers import open_blank_page, open_window
 from tests.harness.nginx import Nginx, replacing
-from tests.harness.service import SECOND, START_S, Publisher, Redis, Service, until
+from tests.harness.redis import Redis
+from tests.harness.service import Service
+from tests.harness.stream import Publisher
+from tests.harness.waiting import SECOND, START_S, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.nginx, pytest.mark.asyncio(loop_scope="session")]
 

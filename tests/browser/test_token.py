@@ -24,7 +24,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from tests.harness.browsers import open_blank_page, open_window
-from tests.harness.service import SECOND, until
+from tests.harness.waiting import SECOND, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 

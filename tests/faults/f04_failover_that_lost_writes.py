@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from sse_push.stream.contract import stream_key
 from tests.faults.far_redis import FarRedis
 from tests.faults.world import Fault, World, read_stream
-from tests.harness.service import Redis
+from tests.harness.redis import Redis
 
 FAULT = Fault(
     number="F-4",

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 
 from tests.faults.namespaces import Host, another_host
 from tests.faults.world import Fault, World
-from tests.harness.service import Redis
+from tests.harness.redis import Redis
 
 FAULT = Fault(
     number="F-5",

@@ -9,7 +9,7 @@ from functools import partial
 from tests.faults.browsers import Browser
 from tests.faults.far_redis import FarRedis
 from tests.faults.world import Fault, World
-from tests.harness.service import until
+from tests.harness.waiting import until
 
 ROUNDS = {"short": 2_000, "full": 10_000, "long": 10_000}
 

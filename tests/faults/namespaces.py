@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.harness.service import program
+from tests.harness.waiting import program
 
 _numbers = itertools.count()
 

@@ -26,7 +26,9 @@ from tests.faults.backends import Backend
 from tests.faults.browsers import Address, Browser, Record
 from tests.harness.nginx import Nginx, replace_once
 from tests.harness.processes import open_fds, workers_of
-from tests.harness.service import SECOND, Redis, Service
+from tests.harness.redis import Redis
+from tests.harness.service import Service
+from tests.harness.waiting import SECOND
 
 SLACK_S = 3 * SECOND
 """What a busy machine may add to any promised time; never scaled down."""

@@ -16,14 +16,8 @@ from typing import Any, Self
 import httpx
 from playwright.async_api import Browser, ConsoleMessage, Error, Page
 
-from tests.harness.service import (
-    START_S,
-    STOP_S,
-    assert_no_errors,
-    clean_environ,
-    free_port,
-    wait_for,
-)
+from tests.harness.service import assert_no_errors, clean_environ
+from tests.harness.waiting import START_S, STOP_S, free_port, wait_for
 
 BLANK_PAGE = '<!doctype html><html lang="en"><title>A page</title><link rel="icon" href="data:,">'
 

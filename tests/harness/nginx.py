@@ -16,7 +16,7 @@ from typing import Self
 
 import httpx
 
-from tests.harness.service import STOP_S, accepts, free_port, program, wait_for
+from tests.harness.waiting import STOP_S, accepts, free_port, program, wait_for
 
 SHIPPED = Path(__file__).parents[2] / "nginx"
 SITE = "conf.d/sse-push.conf"

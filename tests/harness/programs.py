@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.harness.service import STOP_S, clean_environ, program
+from tests.harness.service import clean_environ
+from tests.harness.waiting import STOP_S, program
 
 COMMAND = (sys.executable, "-m", "sse_push")
 

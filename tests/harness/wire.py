@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from sse_push.sse_client import Event, Parser
-from tests.harness.service import SECOND
+from tests.harness.waiting import SECOND
 
 ANSWER_S = 2 * SECOND
 """Whatever comes in is answered within this."""

@@ -12,7 +12,10 @@ import pytest
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import Change, EntryId, Notification
 from sse_push.stream import Appender, Follower
-from tests.harness.service import SECOND, Publisher, Redis, Service, open_stream, until
+from tests.harness.redis import Redis
+from tests.harness.service import Service
+from tests.harness.stream import Publisher, open_stream
+from tests.harness.waiting import SECOND, until
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 LINE = next(line for line in README.splitlines() if line.startswith("ACL SETUSER "))

@@ -19,16 +19,10 @@ from sse_push.notification import EntryId
 from sse_push.server import listening_socket
 from sse_push.settings import Settings
 from tests.harness.programs import paused
-from tests.harness.service import (
-    KEY,
-    SECOND,
-    Publisher,
-    Redis,
-    Service,
-    open_stream,
-    until,
-    wait_for,
-)
+from tests.harness.redis import Redis
+from tests.harness.service import KEY, Service
+from tests.harness.stream import Publisher, open_stream
+from tests.harness.waiting import SECOND, until, wait_for
 
 NAME = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
 MERCHANT_ID = f"merchant_id: expected {NAME}, or an integer; got"

@@ -17,16 +17,9 @@ import pytest
 
 from tests.harness.nginx import Nginx
 from tests.harness.processes import workers_of
-from tests.harness.service import (
-    KEY,
-    SECOND,
-    Publisher,
-    Redis,
-    Service,
-    open_stream,
-    until,
-    wait_for,
-)
+from tests.harness.redis import Redis
+from tests.harness.service import KEY, Service
+from tests.harness.stream import Publisher, open_stream
 from tests.harness.tokens import (
     AUDIENCE,
     ISSUER,
@@ -43,6 +36,7 @@ from tests.harness.tokens import (
     raw_token,
     token_of,
 )
+from tests.harness.waiting import SECOND, until, wait_for
 from tests.integration.test_app import serving_here
 from tests.integration.test_nginx_hardened import recording, yes
 

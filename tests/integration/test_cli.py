@@ -13,8 +13,11 @@ import pytest
 
 from sse_push import __version__
 from tests.harness.programs import Running, run
-from tests.harness.service import KEY, STOP_S, Redis, Service, open_stream, until, wait_for
+from tests.harness.redis import Redis
+from tests.harness.service import KEY, Service
+from tests.harness.stream import open_stream
 from tests.harness.tokens import SECRET, jwk_set, public_jwk
+from tests.harness.waiting import STOP_S, until, wait_for
 
 
 def test_serve_refuses_to_start_while_it_is_not_said_who_may_do_what(redis: Redis) -> None:

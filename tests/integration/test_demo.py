@@ -12,7 +12,8 @@ import pytest
 
 from sse_push.demo.crowd import CinemaTokens
 from tests.harness.programs import Running, descendants, is_running
-from tests.harness.service import START_S, STOP_S, free_port, open_stream, until, wait_for
+from tests.harness.stream import open_stream
+from tests.harness.waiting import START_S, STOP_S, free_port, until, wait_for
 
 
 @pytest.fixture(scope="module")

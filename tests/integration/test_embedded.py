@@ -15,7 +15,9 @@ import pytest
 from sse_push.errors import ConfigError
 from sse_push.runtime.embedded import embedded_server
 from tests.harness.programs import descendants, is_running, run
-from tests.harness.service import KEY, STOP_S, clean_environ, free_port, open_stream, wait_for
+from tests.harness.service import KEY, clean_environ
+from tests.harness.stream import open_stream
+from tests.harness.waiting import STOP_S, free_port, wait_for
 
 
 def servers_of(guardian_parent: int) -> list[int]:

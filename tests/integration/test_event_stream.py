@@ -8,7 +8,10 @@ import re
 import pytest
 
 from sse_push.notification import EntryId
-from tests.harness.service import Publisher, Redis, Service, open_stream, until
+from tests.harness.redis import Redis
+from tests.harness.service import Service
+from tests.harness.stream import Publisher, open_stream
+from tests.harness.waiting import until
 
 READY = re.compile(
     rb"retry: [0-9]+\n"

@@ -27,8 +27,10 @@ from schemathesis.specs.openapi import checks as openapi_checks
 from sse_push.http import app
 from sse_push.runtime.uvicorn_protocol import REFUSALS
 from tests.harness.processes import open_fds, resident_kib
-from tests.harness.service import KEY, Redis, Service, wait_for
+from tests.harness.redis import Redis
+from tests.harness.service import KEY, Service
 from tests.harness.tokens import SECRET, claims_of, raw_token, token_of
+from tests.harness.waiting import wait_for
 from tests.harness.wire import ANSWER_S, Answer, Wire
 
 FUZZ_S = float(os.environ.get("SSE_PUSH_TEST_FUZZ_S", "2"))

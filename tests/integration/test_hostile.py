@@ -23,17 +23,10 @@ import pytest
 
 from tests.harness.nginx import Nginx, replacing
 from tests.harness.processes import cpu_s, open_fds, resident_kib
-from tests.harness.service import (
-    KEY,
-    SECOND,
-    Publisher,
-    Redis,
-    Service,
-    open_stream,
-    program,
-    until,
-    wait_for,
-)
+from tests.harness.redis import Redis
+from tests.harness.service import KEY, Service
+from tests.harness.stream import Publisher, open_stream
+from tests.harness.waiting import SECOND, program, until, wait_for
 from tests.harness.wire import ANSWER_S, Answer, Wire
 
 JSON = "application/json"

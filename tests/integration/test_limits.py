@@ -18,19 +18,10 @@ import httpx
 import pytest
 
 from tests.harness.processes import open_fds
-from tests.harness.service import (
-    KEY,
-    SECOND,
-    Publisher,
-    Redis,
-    Service,
-    Stream,
-    clean_environ,
-    free_port,
-    open_stream,
-    until,
-    wait_for,
-)
+from tests.harness.redis import Redis
+from tests.harness.service import KEY, Service, clean_environ
+from tests.harness.stream import Publisher, Stream, open_stream
+from tests.harness.waiting import SECOND, free_port, until, wait_for
 from tests.integration.test_metrics import scrape
 
 MAX = 12

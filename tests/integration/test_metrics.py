@@ -18,7 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sse_push.metrics import SERIES
 from tests.harness.processes import frozen, workers_of
 from tests.harness.programs import paused
-from tests.harness.service import SECOND, Publisher, Redis, Service, Stream, open_stream, wait_for
+from tests.harness.redis import Redis
+from tests.harness.service import Service
+from tests.harness.stream import Publisher, Stream, open_stream
+from tests.harness.waiting import SECOND, wait_for
 from tests.integration.test_server import processes_of
 
 Told = dict[str, float]

@@ -25,17 +25,10 @@ from sse_push.event_stream.wire import encode_goodbye
 from sse_push.notification import EntryId
 from sse_push.settings import Settings
 from tests.harness.nginx import SHIPPED, SITE, Nginx, Recorder, copy_shipped, make_certificate
-from tests.harness.service import (
-    KEY,
-    SECOND,
-    Publisher,
-    Redis,
-    Service,
-    Stream,
-    open_stream,
-    program,
-    until,
-)
+from tests.harness.redis import Redis
+from tests.harness.service import KEY, Service
+from tests.harness.stream import Publisher, Stream, open_stream
+from tests.harness.waiting import SECOND, program, until
 
 pytestmark = pytest.mark.nginx
 

@@ -32,16 +32,10 @@ from tests.harness.nginx import (
     replace_once,
     replacing,
 )
-from tests.harness.service import (
-    SECOND,
-    Publisher,
-    Redis,
-    Service,
-    free_port,
-    open_stream,
-    until,
-    wait_for,
-)
+from tests.harness.redis import Redis
+from tests.harness.service import Service
+from tests.harness.stream import Publisher, open_stream
+from tests.harness.waiting import SECOND, free_port, until, wait_for
 
 pytestmark = pytest.mark.nginx
 

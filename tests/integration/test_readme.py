@@ -13,7 +13,10 @@ import pytest
 
 from sse_push.access.gate import Gate
 from sse_push.settings import Settings
-from tests.harness.service import KEY, Redis, Service, clean_environ, open_stream, program, until
+from tests.harness.redis import Redis
+from tests.harness.service import KEY, Service, clean_environ
+from tests.harness.stream import open_stream
+from tests.harness.waiting import program, until
 from tests.unit.access.test_gate import request_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text()

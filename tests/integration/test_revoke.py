@@ -16,8 +16,11 @@ import httpx
 import pytest
 
 from tests.harness.programs import paused, run
-from tests.harness.service import KEY, SECOND, Publisher, Redis, Service, Stream, open_stream, until
+from tests.harness.redis import Redis
+from tests.harness.service import KEY, Service
+from tests.harness.stream import Publisher, Stream, open_stream
 from tests.harness.tokens import SECRET, token_of
+from tests.harness.waiting import SECOND, until
 
 REVOCATIONS_KEY = "sse_push:revocations"
 LIMITED_KEY = "a-key-for-some-0123456789"

@@ -23,17 +23,10 @@ from sse_push.server import listening_socket
 from sse_push.settings import Settings
 from tests.harness.processes import command_of, workers_of
 from tests.harness.programs import Running, run
-from tests.harness.service import (
-    KEY,
-    STOP_S,
-    Publisher,
-    Redis,
-    Service,
-    Stream,
-    open_stream,
-    until,
-    wait_for,
-)
+from tests.harness.redis import Redis
+from tests.harness.service import KEY, Service
+from tests.harness.stream import Publisher, Stream, open_stream
+from tests.harness.waiting import STOP_S, until, wait_for
 
 
 @asynccontextmanager

@@ -43,7 +43,8 @@ from sse_push.stream.follow import Deaf
 from sse_push.stream.revocations import PAGE_ENTRIES
 from sse_push.stream.tail import NEW_ENTRIES
 from tests.harness.programs import paused
-from tests.harness.service import SECOND, Redis, program, until
+from tests.harness.redis import Redis
+from tests.harness.waiting import SECOND, program, until
 
 LIFETIME_S = 3600.0
 

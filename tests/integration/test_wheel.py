@@ -9,7 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.harness.service import START_S, STOP_S, clean_environ, free_port, wait_for
+from tests.harness.service import clean_environ
+from tests.harness.waiting import START_S, STOP_S, free_port, wait_for
 
 ROOT = Path(__file__).parents[2]
 

@@ -27,7 +27,8 @@ from sse_push.stream.connection import (
 )
 from sse_push.stream.contract import merchant_of, parse_entries, read_command, stream_key
 from sse_push.stream.tail import NEW_ENTRIES, Read
-from tests.harness.service import SECOND, Redis
+from tests.harness.redis import Redis
+from tests.harness.waiting import SECOND
 from tests.simulation.simulation import ModelRedis
 
 SEQUENCES = 300

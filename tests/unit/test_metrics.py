@@ -25,7 +25,7 @@ from sse_push.metrics import SERIES, Metrics, _Files, shared_by_workers
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import Board
 from sse_push.stream import Appender, Follower
-from tests.harness.service import SECOND
+from tests.harness.waiting import SECOND
 from tests.simulation.simulation import ManualClock
 from tests.unit.hub.test_hub import PACE, WatchList
 

@@ -40,7 +40,7 @@ from sse_push.hub.hub import EndReason, Hub, Pace, Subscription
 from sse_push.hub.refresh import Reason, Refresh
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.runtime.timer_wheel import Clock
-from tests.harness.service import SECOND, until
+from tests.harness.waiting import SECOND, until
 from tests.simulation.simulation import Dechunker, ManualClock, ModelCycle
 
 PACE = Pace(

@@ -18,7 +18,7 @@ from sse_push.runtime.process import (
     stop_if_it_dies,
     stop_with_parent,
 )
-from tests.harness.service import SECOND
+from tests.harness.waiting import SECOND
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 

@@ -1,0 +1,76 @@
+"""Waits, deadlines, programs and ports.
+
+Every wait is for a thing, with a deadline. All deadlines are multiples of ``SECOND``, which
+``SSE_PUSH_TEST_SECOND`` scales on a slow machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import socket
+import time
+from collections.abc import Callable
+
+import pytest
+
+SECOND = float(os.environ.get("SSE_PUSH_TEST_SECOND", "1"))
+
+
+START_S = 20 * SECOND
+
+
+STOP_S = 20 * SECOND
+
+
+def program(*names: str) -> str:
+    """Return the path of a program; skip without it on a laptop, fail where CI is set."""
+    for name in names:
+        path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+        if path is not None:
+            return path
+    text = f"{' or '.join(names)} is not installed"
+    if os.environ.get("CI"):
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, and that no outgoing connection is given either.
+
+    A server that is restarted finds it free again only if it lies outside the system's own range.
+    """
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as sock:
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+def wait_for(is_there: Callable[[], bool], what: str, seconds: float = START_S) -> None:
+    """Ask again and again, until it is there or the deadline has passed."""
+    deadline = time.monotonic() + seconds
+    while not is_there():
+        assert time.monotonic() < deadline, f"expected {what} within {seconds} s"
+        time.sleep(0.01)
+
+
+async def until(is_there: Callable[[], bool], what: str, seconds: float = 5 * SECOND) -> None:
+    """As ``wait_for``, and let the loop run meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not is_there():
+        assert time.monotonic() < deadline, f"expected {what} within {seconds} s"
+        await asyncio.sleep(0.005)
+
+
+def accepts(address: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(address, timeout=1):
+            return True
+    except OSError:
+        return False
