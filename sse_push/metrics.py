@@ -33,7 +33,7 @@ from prometheus_client.values import MutexValue, ValueClass
 
 from sse_push.event_stream.transport import Streaming
 from sse_push.event_stream.wire import Frame
-from sse_push.hub.hub import EndReason, Hub
+from sse_push.hub.hub import Hub
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import Board
 from sse_push.stream import Appender, Follower
@@ -194,10 +194,10 @@ class Metrics:
     def _counts(self) -> Iterator[tuple[str, str, int]]:
         hub, tail = self._hub.tally, self._follower.tally
         yield "sse_push_connections_opened_total", "", hub.opened
-        for end in EndReason:
+        for end in hub.closed:
             yield "sse_push_connections_closed_total", end.value, hub.closed[end]
         for reason, count in self._streaming.soft_answers.items():
-            yield "sse_push_soft_answers_total", reason, count
+            yield "sse_push_soft_answers_total", reason.value, count
         for outcome, count in self._appender.tally.outcomes.items():
             yield "sse_push_notifications_total", outcome, count
         for error, count in self._errors.items():

@@ -18,7 +18,6 @@ from sse_push.access.proxies import Proxies
 from sse_push.access.tokens import TokenKey, Tokens, load_keys
 from sse_push.errors import (
     AmbiguousCredentials,
-    Forbidden,
     InvalidMerchantId,
     Unauthorized,
 )
@@ -58,16 +57,6 @@ def authorize_notify(
     if not matching:
         raise Unauthorized("expected a key of notify_keys, got another one")
     return matching[0]
-
-
-def require_covered(key: NotifyKey | None, merchant_id: str) -> None:
-    """Refuse a key that may not notify this merchant, whether or not anyone listens to it.
-
-    Raises:
-        Forbidden: it is for other merchants; which ones is not said.
-    """
-    if key is not None and not key.covers(merchant_id):
-        raise Forbidden(f"expected a key that may notify {merchant_id!r}, got another one")
 
 
 def _bearer(authorization: Sequence[str], what: str) -> str:

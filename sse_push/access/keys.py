@@ -12,6 +12,8 @@ from typing import Self
 
 from pydantic import SecretStr
 
+from sse_push.errors import Forbidden
+
 KEY_CHARACTERS_MIN = 16
 SECRET_BYTES_MIN = 32
 """As many as the hash of HS256 has: https://www.rfc-editor.org/rfc/rfc7518#section-3.2"""
@@ -52,12 +54,17 @@ class NotifyKey:
             )
         return cls(SecretStr(key), named)
 
-    def covers(self, merchant_id: str) -> bool:
-        """Return whether it may notify this merchant."""
-        return not self.merchants or any(
+    def require(self, merchant_id: str) -> None:
+        """Refuse a merchant that this key may not notify.
+
+        Raises:
+            Forbidden: the key is for other merchants; which ones is not disclosed.
+        """
+        if self.merchants and not any(
             merchant_id.startswith(each[:-1]) if each.endswith("*") else merchant_id == each
             for each in self.merchants
-        )
+        ):
+            raise Forbidden(f"expected a key that may notify {merchant_id!r}, got another one")
 
 
 @dataclass(frozen=True, slots=True)

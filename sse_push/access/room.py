@@ -10,12 +10,11 @@ import logging
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
+
+from sse_push.errors import EndReason, NotNow
 
 logger = logging.getLogger(__name__)
-
-Refusal = Literal["full", "merchant_full", "too_many_connections"]
-"""Which limit is reached: the process's, the merchant's, or the address's."""
 
 _WARNING_INTERVAL_S = 60.0
 
@@ -42,7 +41,7 @@ class Room:
         self._taken = 0
         self._of_merchant: dict[str, int] = {}
         self._of_address: dict[str, int] = {}
-        self._warn_after: dict[Refusal, float] = {}
+        self._warn_after: dict[EndReason, float] = {}
 
     def __len__(self) -> int:
         """Return the number of places that are taken."""
@@ -52,25 +51,24 @@ class Room:
         """Return a place that is not taken yet, to be left at the end of ``with``."""
         return Place(self)
 
-    def _take(self, merchant_id: str, address: str | None) -> Refusal | None:
-        refusal = self._refusal(merchant_id, address)
-        if refusal is not None:
-            self._warn(refusal)
-            return refusal
+    def _take(self, merchant_id: str, address: str | None) -> None:
+        reason = self._limit_reached(merchant_id, address)
+        if reason is not None:
+            self._warn(reason)
+            raise NotNow(reason)
         self._taken += 1
         if self._limit_of_merchant:
             self._of_merchant[merchant_id] = self._of_merchant.get(merchant_id, 0) + 1
         if self._limit_of_address and address is not None:
             self._of_address[address] = self._of_address.get(address, 0) + 1
-        return None
 
-    def _refusal(self, merchant_id: str, address: str | None) -> Refusal | None:
+    def _limit_reached(self, merchant_id: str, address: str | None) -> EndReason | None:
         # What the client can do something about comes first.
         if address is not None and 0 < self._limit_of_address <= self._of_address.get(address, 0):
-            return "too_many_connections"
+            return EndReason.TOO_MANY_CONNECTIONS
         if 0 < self._limit_of_merchant <= self._of_merchant.get(merchant_id, 0):
-            return "merchant_full"
-        return "full" if self._taken >= self._limit else None
+            return EndReason.MERCHANT_FULL
+        return EndReason.FULL if self._taken >= self._limit else None
 
     def _leave(self, merchant_id: str, address: str | None) -> None:
         self._taken -= 1
@@ -79,12 +77,12 @@ class Room:
         if self._limit_of_address and address is not None:
             _count_down(self._of_address, address)
 
-    def _warn(self, refusal: Refusal) -> None:
+    def _warn(self, reason: EndReason) -> None:
         now = self._clock()
-        if now >= self._warn_after.get(refusal, now):
-            self._warn_after[refusal] = now + _WARNING_INTERVAL_S
+        if now >= self._warn_after.get(reason, now):
+            self._warn_after[reason] = now + _WARNING_INTERVAL_S
             logger.warning(
-                "no room for a connection reason=%s connections=%d", refusal, self._taken
+                "no room for a connection reason=%s connections=%d", reason.value, self._taken
             )
 
 
@@ -98,13 +96,15 @@ class Place:
         self._merchant_id: str | None = None
         self._address: str | None = None
 
-    def take(self, merchant_id: str, address: str | None) -> Refusal | None:
-        """Take it, or return why there is no room; ``address``: None if it is not known."""
+    def take(self, merchant_id: str, address: str | None) -> None:
+        """Take the place; ``address``: None if the client's address is not counted.
+
+        Raises:
+            NotNow: a limit is reached.
+        """
         assert self._merchant_id is None, "taken once"
-        refusal = self._room._take(merchant_id, address)  # noqa: SLF001 (the two are one)
-        if refusal is None:
-            self._merchant_id, self._address = merchant_id, address
-        return refusal
+        self._room._take(merchant_id, address)  # noqa: SLF001 (the two are one)
+        self._merchant_id, self._address = merchant_id, address
 
     def __enter__(self) -> Self:
         return self

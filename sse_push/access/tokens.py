@@ -238,7 +238,9 @@ class Tokens:
                 signature was right; until then it is the same for every cause but the form.
         """
         if len(text) > TOKEN_BYTES:
-            raise _refusal(f"expected a token of at most {TOKEN_BYTES} bytes, got more")
+            raise Unauthorized.invalid_token(
+                f"expected a token of at most {TOKEN_BYTES} bytes, got more"
+            )
         claims = self._verified(text)
         issued_at, expires_at = self._times(claims)
         return Claims(
@@ -253,7 +255,9 @@ class Tokens:
         try:
             header = jwt.get_unverified_header(text)
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as exc:
-            raise _refusal("expected a token, as in RFC 7519, got another text") from exc
+            raise Unauthorized.invalid_token(
+                "expected a token, as in RFC 7519, got another text"
+            ) from exc
         keys = [key for key in self._keys if key.algorithm == header.get("alg")]
         named = [key for key in keys if key.kid is not None and key.kid == header.get("kid")]
         for key in named or keys:
@@ -261,7 +265,7 @@ class Tokens:
                 return self._decode(text, key)
             except jwt.InvalidSignatureError:
                 continue  # the next key may be the one
-        raise _refusal(_NOT_OURS)
+        raise Unauthorized.invalid_token(_NOT_OURS)
 
     def _decode(self, text: str, key: TokenKey) -> dict[str, Any]:
         try:
@@ -277,10 +281,10 @@ class Tokens:
         except jwt.InvalidSignatureError:
             raise
         except jwt.MissingRequiredClaimError as exc:
-            raise _refusal(f"expected the claim {exc.claim}, got none") from exc
+            raise Unauthorized.invalid_token(f"expected the claim {exc.claim}, got none") from exc
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as exc:
             expected = (said for kind, said in _EXPECTED if isinstance(exc, kind))
-            raise _refusal(next(expected, _NOT_OURS)) from exc
+            raise Unauthorized.invalid_token(next(expected, _NOT_OURS)) from exc
 
     def _times(self, claims: Mapping[str, object]) -> tuple[float | None, float]:
         """Return ``iat`` and ``exp``; the leeway is for a clock ahead of ours, and not for ``exp``.
@@ -292,24 +296,22 @@ class Tokens:
         expires_at, issued_at = _seconds(claims, "exp"), _seconds(claims, "iat")
         not_before = _seconds(claims, "nbf")
         if expires_at is None:
-            raise _refusal("expected the claim exp, got none")
+            raise Unauthorized.invalid_token("expected the claim exp, got none")
         for name, since in (("nbf", not_before), ("iat", issued_at)):
             if since is not None and since > now + self._leeway_s:
-                raise _refusal(f"expected a token that is valid already, got a later {name}")
+                raise Unauthorized.invalid_token(
+                    f"expected a token that is valid already, got a later {name}"
+                )
         if expires_at <= now:
-            raise _refusal("expected a token that has not expired")
+            raise Unauthorized.invalid_token("expected a token that has not expired")
         is_too_long = expires_at - now > self._max_lifetime_s + self._leeway_s or (
             issued_at is not None and expires_at - issued_at > self._max_lifetime_s
         )
         if is_too_long:
-            raise _refusal(
+            raise Unauthorized.invalid_token(
                 f"expected a token that lives {self._max_lifetime_s:g} s at most, got a longer one"
             )
         return issued_at, expires_at
-
-
-def _refusal(text: str) -> Unauthorized:
-    return Unauthorized(text, 'Bearer error="invalid_token"')
 
 
 def _seconds(claims: Mapping[str, object], name: str) -> float | None:
@@ -318,7 +320,9 @@ def _seconds(claims: Mapping[str, object], name: str) -> float | None:
         return None
     # The comparison is exact for an integer of any size, and false for NaN.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
-        raise _refusal(f"expected the claim {name} as a number of seconds since 1970")
+        raise Unauthorized.invalid_token(
+            f"expected the claim {name} as a number of seconds since 1970"
+        )
     return float(value)
 
 
@@ -327,9 +331,13 @@ def _merchants(value: object) -> tuple[str, ...]:
     try:
         merchants = tuple(dict.fromkeys(parse_merchant_id(each) for each in values))
     except InvalidMerchantId as exc:
-        raise _refusal("expected the claim merchant_id: a merchant, or a list of them") from exc
+        raise Unauthorized.invalid_token(
+            "expected the claim merchant_id: a merchant, or a list of them"
+        ) from exc
     if not merchants:
-        raise _refusal("expected the claim merchant_id: a merchant, or a list of them")
+        raise Unauthorized.invalid_token(
+            "expected the claim merchant_id: a merchant, or a list of them"
+        )
     return merchants
 
 

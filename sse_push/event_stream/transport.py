@@ -26,9 +26,9 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sse_push.access.grant import Grant
-from sse_push.errors import InvalidEntryId
+from sse_push.errors import EndReason, InvalidEntryId, Occasion
 from sse_push.event_stream.wire import MEDIA_TYPE, Frame, encode_goodbye, encode_ready
-from sse_push.hub.hub import EndReason, Hub, Subscription
+from sse_push.hub.hub import Hub, Subscription
 from sse_push.hub.refresh import Refresh
 from sse_push.notification import Entry, EntryId
 
@@ -43,15 +43,6 @@ HEADERS = {
 
 SOFT_ANSWER_HEADER = "X-Sse-Push-Soft-Answer"
 """Marks a 200 that serves nothing, for monitoring; nginx sets it on its own as well."""
-
-SOFT_ANSWER_REASONS = (
-    "server_stopping",
-    "not_ready",
-    "full",
-    "merchant_full",
-    "too_many_connections",
-)
-"""Why the service itself gives one."""
 
 SEND_SCOPE_KEY = "sse_push.send"
 """Where ``app`` leaves the server's own ``send`` in the ASGI scope."""
@@ -123,8 +114,8 @@ class Streaming:
     send_timeout_s: float
     send_buffer_bytes: int
     arm_timeout_s: float = 0.5
-    soft_answers: Counter[str] = field(
-        default_factory=lambda: Counter(dict.fromkeys(SOFT_ANSWER_REASONS, 0))
+    soft_answers: Counter[EndReason] = field(
+        default_factory=lambda: Counter(dict.fromkeys(EndReason.on(Occasion.SOFT_ANSWER), 0))
     )
     """How many were given so far, by reason."""
 
@@ -132,16 +123,16 @@ class Streaming:
         """Return a reconnection time, half to one and a half of ``retry_ms``."""
         return round(self.retry_ms * random.uniform(0.5, 1.5))  # noqa: S311 (spreads load)
 
-    def soft_answer(self, reason: str) -> Response:
+    def soft_answer(self, reason: EndReason) -> Response:
         """Answer a client that cannot be served now, so that an EventSource comes back later.
 
         It keeps its last event ID; after any status but 200 it would never come back.
         """
         self.soft_answers[reason] += 1
-        logger.debug("not served reason=%s", reason)
+        logger.debug("not served reason=%s", reason.value)
         retry_ms = random.randint(self.soft_retry_min_ms, self.soft_retry_max_ms)  # noqa: S311
         return Response(
-            encode_goodbye(reason, retry_ms),
+            encode_goodbye(reason.value, retry_ms),
             headers={**HEADERS, SOFT_ANSWER_HEADER: "1"},
             media_type=MEDIA_TYPE,
         )

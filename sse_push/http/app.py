@@ -24,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sse_push.access.gate import Gate, authorize_notify, require_covered
+from sse_push.access.gate import Gate, authorize_notify
 from sse_push.access.keys import NotifyKey
 from sse_push.access.origin import PREFLIGHT_HEADERS, Origins, refuse_pages
 from sse_push.access.rate import Rates
@@ -32,10 +32,12 @@ from sse_push.access.revocation import Revocation, Revocations
 from sse_push.access.room import Place, Room
 from sse_push.errors import (
     AmbiguousCredentials,
+    EndReason,
     Forbidden,
     InvalidMerchantId,
     InvalidNotification,
     InvalidRevocation,
+    NotNow,
     OriginNotAllowed,
     PushError,
     StreamUnavailable,
@@ -110,13 +112,11 @@ async def events(request: Request[State]) -> Response:
         return Response(headers=event_stream.HEADERS, media_type=wire.MEDIA_TYPE)
     is_decided = state["hub"].is_draining or await _decide(state)
     if state["hub"].is_draining:
-        return _soft_answer(request, "server_stopping")
+        raise NotNow(EndReason.SERVER_STOPPING)
     if not is_decided:
-        return _soft_answer(request, "not_ready")
+        raise NotNow(EndReason.NOT_READY)
     place: Place = request.scope[_PLACE_KEY]
-    refusal = place.take(grant.merchant_id, _address(request))
-    if refusal is not None:
-        return _soft_answer(request, refusal)
+    place.take(grant.merchant_id, _address(request))
     return state["streaming"].open(request.scope, grant, last_event_id)
 
 
@@ -140,7 +140,8 @@ async def notify(request: Request[State]) -> Response:
     if isinstance(value, list):
         return await _notify_all(request.state, value, key)
     notification = Notification.from_value(value, data_limit_bytes=settings.data_limit_bytes)
-    require_covered(key, notification.merchant_id)
+    if key is not None:
+        key.require(notification.merchant_id)
     entry_id = await request.state["appender"].append(notification)
     return JSONResponse({"id": str(entry_id)})
 
@@ -151,7 +152,8 @@ async def revoke(request: Request[State]) -> Response:
     key = _authorize_backend(request)
     _require_type(request, _JSON)
     revocation = Revocation.from_value(parse_json(await _body(request, settings.body_limit_bytes)))
-    require_covered(key, revocation.merchant_id)
+    if key is not None:
+        key.require(revocation.merchant_id)
     if not _has_tokens(request.state) and {revocation.token_id, revocation.subject} != {None}:
         raise InvalidRevocation(
             "expected merchant_id only: jti and sub are of tokens, and no stream here has one "
@@ -249,15 +251,6 @@ def _only(request: Request[State], name: str) -> str | None:
     return values[0] if values else None
 
 
-def _soft_answer(request: Request[State], reason: str) -> Response:
-    # As nginx decides it for its own soft answer.
-    accepts = (request.headers.get("accept") or "*/*").lower()
-    if wire.MEDIA_TYPE in accepts or "*/*" in accepts:
-        return request.state["streaming"].soft_answer(reason)
-    request.state["errors"]["unavailable"] += 1
-    return _error(503, "unavailable", reason, headers={"Retry-After": str(_RETRY_AFTER_S)})
-
-
 async def _body(request: Request[State], limit_bytes: int) -> bytes:
     """Read a body, but no more of it than is allowed, whatever its headers say."""
     body = bytearray()
@@ -334,7 +327,8 @@ async def _notify_all(state: State, values: list[object], key: NotifyKey | None)
 def _check(value: object, data_limit_bytes: int, key: NotifyKey | None) -> Notification | PushError:
     try:
         notification = Notification.from_value(value, data_limit_bytes=data_limit_bytes)
-        require_covered(key, notification.merchant_id)
+        if key is not None:
+            key.require(notification.merchant_id)
     except (InvalidNotification, TooLarge, Forbidden) as exc:
         return exc
     return notification
@@ -394,6 +388,19 @@ async def _on_push_error(request: Request, exc: Exception) -> Response:
     if isinstance(exc, Unauthorized):
         headers["WWW-Authenticate"] = exc.challenge
     return _error(status, code, str(exc), headers=headers, **more)
+
+
+async def _on_not_now(request: Request, exc: Exception) -> Response:
+    """Ask an EventSource to come back, by the soft answer; any other client by 503."""
+    assert isinstance(exc, NotNow), "registered for it only"
+    # As nginx decides it for its own soft answer.
+    accepts = (request.headers.get("accept") or "*/*").lower()
+    if wire.MEDIA_TYPE in accepts or "*/*" in accepts:
+        streaming: Streaming = request.state.streaming
+        return streaming.soft_answer(exc.reason)
+    _count_error(request, "unavailable")
+    headers = {"Retry-After": str(_RETRY_AFTER_S)}
+    return _error(503, "unavailable", exc.reason.value, headers=headers)
 
 
 async def _on_client_disconnect(request: Request, _exc: Exception) -> Response:
@@ -489,6 +496,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         ],
         exception_handlers={
             PushError: _on_push_error,
+            NotNow: _on_not_now,
             HTTPException: _on_http_exception,
             ClientDisconnect: _on_client_disconnect,
         },

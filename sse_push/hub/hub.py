@@ -7,7 +7,6 @@ sockets (it is handed a ``Sink`` per connection), nor Redis (it is handed a ``So
 
 from __future__ import annotations
 
-import enum
 import math
 import random
 import time
@@ -18,25 +17,11 @@ from typing import Generic, Protocol, TypeVar
 
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocation, Revocations
-from sse_push.errors import Unauthorized
+from sse_push.errors import EndReason, Occasion, Unauthorized
 from sse_push.hub.expiry import Expiries, Expiry
 from sse_push.hub.refresh import Pending, Reason, Refresh, in_order, keep
 from sse_push.notification import Change, EntryId
 from sse_push.runtime.timer_wheel import Clock, Timer, TimerWheel
-
-
-class EndReason(enum.Enum):
-    """Why a connection ended; the value is what logs, metrics and the goodbye say."""
-
-    CLIENT_DISCONNECTED = "client_disconnected"
-    STALLED = "stalled"
-    CONNECTION_AGE = "connection_age"
-    SERVER_STOPPING = "server_stopping"
-    TOKEN_EXPIRED = "token_expired"  # noqa: S105 (no password)
-    REVOKED = "revoked"
-    FAILED = "failed"
-    """An error of ours, which the log has; the browser comes back."""
-
 
 FrameT = TypeVar("FrameT")
 FrameT_contra = TypeVar("FrameT_contra", contravariant=True)
@@ -73,7 +58,9 @@ class HubTally:
     """
 
     opened: int = 0
-    closed: dict[EndReason, int] = field(default_factory=lambda: dict.fromkeys(EndReason, 0))
+    closed: dict[EndReason, int] = field(
+        default_factory=lambda: dict.fromkeys(EndReason.on(Occasion.END), 0)
+    )
     written: int = 0
     """Refreshes that were handed to connections."""
     merged: int = 0
@@ -458,9 +445,7 @@ class Hub(Generic[FrameT]):
             Unauthorized: it is revoked.
         """
         if grant.expires_at is not None and self._revocations.covers(grant):
-            raise Unauthorized(
-                "expected a token that was not revoked", 'Bearer error="invalid_token"'
-            )
+            raise Unauthorized.invalid_token("expected a token that was not revoked")
 
     def _end_revoked(self, waiting: list[Subscription[FrameT]]) -> None:
         """End them for one slice, and go on after the next."""

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sse_push.access.grant import Grant
+from sse_push.errors import EndReason
 from sse_push.event_stream import wire
 from sse_push.event_stream.transport import Streaming, TransportStream
 from sse_push.event_stream.wire import Frame
-from sse_push.hub.hub import EndReason, Hub, Pace
+from sse_push.hub.hub import Hub, Pace
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.sse_client import Event, Parser
 from sse_push.stream.tail import NEW_ENTRIES, Read, Tail, Watch, entries_between

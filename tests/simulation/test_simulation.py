@@ -14,11 +14,12 @@ from typing import Any, cast
 
 import pytest
 
+from sse_push.errors import EndReason
 from sse_push.event_stream import transport as event_stream
 from sse_push.event_stream.transport import TransportStream, _Beginning
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import hub
-from sse_push.hub.hub import EndReason, FanOut, Hub, Merchant, Subscription
+from sse_push.hub.hub import FanOut, Hub, Merchant, Subscription
 from sse_push.hub.refresh import Pending, Refresh
 from sse_push.notification import Entry, EntryId
 from sse_push.stream.tail import Read, Tail, Watch

@@ -11,11 +11,9 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from sse_push import __version__
-from sse_push.access.room import Refusal
 from sse_push.cli import _OPTIONS_OF_SERVE, main
-from sse_push.event_stream.transport import SOFT_ANSWER_REASONS
+from sse_push.errors import EndReason, Occasion
 from sse_push.http.app import _CODES, _STATUSES, create_app
-from sse_push.hub.hub import EndReason
 from sse_push.metrics import SERIES
 from sse_push.runtime.uvicorn_protocol import REFUSALS
 from sse_push.settings import Settings
@@ -87,11 +85,6 @@ def test_every_reason_of_a_goodbye_is_named() -> None:
 
     silent = {EndReason.CLIENT_DISCONNECTED, EndReason.STALLED}  # nobody is there to read it
     assert all(f"`{reason.value}`" in said for reason in EndReason if reason not in silent)
-    assert all(f"`{reason}`" in said for reason in SOFT_ANSWER_REASONS)
-
-
-def test_a_refusal_is_a_reason_of_a_soft_answer() -> None:
-    assert set(get_args(Refusal)) < set(SOFT_ANSWER_REASONS)
 
 
 def test_the_metrics_table_is_the_series() -> None:
@@ -111,8 +104,7 @@ def test_the_metrics_table_is_the_series() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *(reason.value for reason in EndReason),
-        *SOFT_ANSWER_REASONS,
+        *(reason.value for reason in EndReason if reason.occasions != Occasion.NGINX),
         *get_args(ResyncReason),
         *("stored", "not_published", "unknown"),
     ],

@@ -17,10 +17,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sse_push import metrics
 from sse_push.access.grant import Grant
+from sse_push.errors import EndReason
 from sse_push.event_stream import wire
 from sse_push.event_stream.transport import Streaming
 from sse_push.event_stream.wire import Frame
-from sse_push.hub.hub import EndReason, Hub
+from sse_push.hub.hub import Hub
 from sse_push.metrics import SERIES, Metrics, _Files, shared_by_workers
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import Board
@@ -163,7 +164,7 @@ async def test_what_was_counted_is_copied_once_however_often_it_is_looked_at(
     worker.follower.tally.reconnects = 8
     worker.follower.tally.tail.resyncs["stream_gone"] = 9
     worker.appender.tally.outcomes["unknown"] = 10
-    worker.streaming.soft_answers["server_stopping"] = 11
+    worker.streaming.soft_answers[EndReason.SERVER_STOPPING] = 11
     worker.errors["malformed"] = 12
 
     for _ in range(times):

@@ -8,13 +8,12 @@ import pytest
 from pydantic import SecretStr
 from starlette.requests import Request
 
-from sse_push.access.gate import Gate, authorize_notify, require_covered
+from sse_push.access.gate import Gate, authorize_notify
 from sse_push.access.grant import Grant
 from sse_push.access.keys import NotifyKey
 from sse_push.errors import (
     AmbiguousCredentials,
     ConfigError,
-    Forbidden,
     InvalidMerchantId,
     Unauthorized,
 )
@@ -116,14 +115,6 @@ def test_every_key_is_compared_even_after_one_has_matched(got: str) -> None:
 def test_a_header_that_comes_twice_is_none(second: str) -> None:
     with pytest.raises(AmbiguousCredentials):
         authorize_notify([f"Bearer {KEY}", second], KEYS)
-
-
-def test_a_key_is_for_its_merchants_and_one_without_for_all() -> None:
-    for key, merchant_id in ((None, "43"), (KEYS[0], "43"), (KEYS[1], "42"), (KEYS[1], "shop-1")):
-        require_covered(key, merchant_id)
-
-    with pytest.raises(Forbidden, match=r"^expected a key that may notify '43', got another one$"):
-        require_covered(KEYS[1], "43")
 
 
 # -- who may listen

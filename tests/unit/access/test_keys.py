@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from sse_push.access.keys import SECRET_BYTES_MIN, NotifyKey, TokenSecret, require_strong
+from sse_push.errors import Forbidden
 
 KEY = "k1-0123456789abcdef"
 SECRET = "0123456789abcdef" * 2
@@ -64,10 +67,17 @@ def test_a_weak_key_is_refused_and_not_shown(text: str) -> None:
         ("a.b*", "axb", False),
     ],
 )
-def test_a_key_covers_exact_merchants_and_prefixes(
+def test_a_key_is_for_exact_merchants_and_prefixes(
     merchants: str, merchant_id: str, *, is_covered: bool
 ) -> None:
-    assert NotifyKey.parse(f"{KEY} {merchants}").covers(merchant_id) is is_covered
+    key = NotifyKey.parse(f"{KEY} {merchants}")
+
+    with nullcontext() if is_covered else pytest.raises(Forbidden) as caught:
+        key.require(merchant_id)
+
+    if caught is not None:
+        text = f"expected a key that may notify {merchant_id!r}, got another one"
+        assert str(caught.value) == text
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from sse_push.access.room import Place, Room
+from sse_push.errors import EndReason, NotNow
 from tests.simulation.simulation import ManualClock
 
 
@@ -26,6 +27,15 @@ def room_of(
     )
 
 
+def refusal(place: Place, merchant_id: str, address: str | None) -> EndReason | None:
+    """Take a place, and return why there is none."""
+    try:
+        place.take(merchant_id, address)
+    except NotNow as exc:
+        return exc.reason
+    return None
+
+
 def counts(room: Room) -> tuple[int, dict[str, int], dict[str, int]]:
     return len(room), room._of_merchant, room._of_address
 
@@ -33,11 +43,11 @@ def counts(room: Room) -> tuple[int, dict[str, int], dict[str, int]]:
 def test_a_process_has_so_many_places_and_each_that_is_left_can_be_taken_again() -> None:
     room = room_of(2)
     with room.place() as first, room.place() as second, room.place() as third:
-        assert first.take("42", "192.0.2.1") is None
+        assert refusal(first, "42", "192.0.2.1") is None
         with second:
-            assert second.take("43", None) is None
-            assert third.take("44", None) == "full"
-        assert third.take("44", None) is None
+            assert refusal(second, "43", None) is None
+            assert refusal(third, "44", None) is EndReason.FULL
+        assert refusal(third, "44", None) is None
         assert len(room) == 2
 
     assert len(room) == 0
@@ -48,10 +58,10 @@ def test_a_merchant_has_so_many_and_others_are_not_concerned() -> None:
     with ExitStack() as stack:
         places = [stack.enter_context(room.place()) for _ in range(3)]
 
-        assert places[0].take("42", None) is None
-        assert places[1].take("42", None) == "merchant_full"
-        assert places[1].take("43", None) is None
-        assert places[2].take("42", None) == "merchant_full"
+        assert refusal(places[0], "42", None) is None
+        assert refusal(places[1], "42", None) is EndReason.MERCHANT_FULL
+        assert refusal(places[1], "43", None) is None
+        assert refusal(places[2], "42", None) is EndReason.MERCHANT_FULL
 
 
 def test_an_address_has_so_many_of_all_merchants_and_who_has_none_is_not_concerned() -> None:
@@ -59,11 +69,11 @@ def test_an_address_has_so_many_of_all_merchants_and_who_has_none_is_not_concern
     with ExitStack() as stack:
         places = [stack.enter_context(room.place()) for _ in range(4)]
 
-        assert places[0].take("42", "192.0.2.1") is None
-        assert places[1].take("43", "192.0.2.1") == "too_many_connections"
-        assert places[1].take("43", "192.0.2.2") is None
-        assert places[2].take("42", None) is None
-        assert places[3].take("42", None) is None
+        assert refusal(places[0], "42", "192.0.2.1") is None
+        assert refusal(places[1], "43", "192.0.2.1") is EndReason.TOO_MANY_CONNECTIONS
+        assert refusal(places[1], "43", "192.0.2.2") is None
+        assert refusal(places[2], "42", None) is None
+        assert refusal(places[3], "42", None) is None
 
 
 def test_of_several_limits_the_client_hears_the_one_that_is_most_its_own() -> None:
@@ -71,9 +81,9 @@ def test_of_several_limits_the_client_hears_the_one_that_is_most_its_own() -> No
     with room.place() as first, room.place() as second:
         first.take("42", "192.0.2.1")
 
-        assert second.take("42", "192.0.2.1") == "too_many_connections"
-        assert second.take("42", "192.0.2.2") == "merchant_full"
-        assert second.take("43", "192.0.2.2") == "full"
+        assert refusal(second, "42", "192.0.2.1") is EndReason.TOO_MANY_CONNECTIONS
+        assert refusal(second, "42", "192.0.2.2") is EndReason.MERCHANT_FULL
+        assert refusal(second, "43", "192.0.2.2") is EndReason.FULL
 
 
 def test_a_refusal_takes_nothing() -> None:
@@ -81,7 +91,7 @@ def test_a_refusal_takes_nothing() -> None:
     with room.place() as first:
         first.take("42", "192.0.2.1")
         with room.place() as second:
-            second.take("43", "192.0.2.2")
+            assert refusal(second, "43", "192.0.2.2") is EndReason.FULL
 
         assert counts(room) == (1, {"42": 1}, {"192.0.2.1": 1})
 
@@ -156,13 +166,13 @@ def test_at_random_no_limit_is_passed_nobody_is_refused_without_one_and_nothing_
         of_merchant = Counter(merchant for merchant, _ in inside.values())
         of_address = Counter(address for _, address in inside.values() if address is not None)
         reached = (
-            ("too_many_connections", limits[2], of_address[address] if address else -1),
-            ("merchant_full", limits[1], of_merchant[merchant]),
-            ("full", limits[0], len(inside)),
+            (EndReason.TOO_MANY_CONNECTIONS, limits[2], of_address[address] if address else -1),
+            (EndReason.MERCHANT_FULL, limits[1], of_merchant[merchant]),
+            (EndReason.FULL, limits[0], len(inside)),
         )
         expected = next((why for why, limit, count in reached if limit and count >= limit), None)
         place = room.place()
-        assert place.take(merchant, address) == expected
+        assert refusal(place, merchant, address) is expected
         if expected is None:
             inside[place] = (merchant, address)
     for place in inside:
@@ -182,8 +192,8 @@ def test_an_operator_is_told_of_each_limit_at_most_once_a_minute(
     def told() -> list[str]:
         caplog.clear()
         with caplog.at_level(logging.WARNING):
-            room.place().take("42", None)
-            room.place().take("43", None)
+            refusal(room.place(), "42", None)
+            refusal(room.place(), "43", None)
         return [record.getMessage() for record in caplog.records]
 
     lines = [

@@ -23,7 +23,7 @@ from uvicorn.server import ServerState
 
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocation
-from sse_push.errors import Unauthorized
+from sse_push.errors import EndReason, Unauthorized
 from sse_push.event_stream.transport import (
     HEADERS,
     SEND_SCOPE_KEY,
@@ -36,7 +36,7 @@ from sse_push.event_stream.transport import (
     owed,
 )
 from sse_push.event_stream.wire import HEARTBEAT, Frame, encode_expiring, encode_refreshes
-from sse_push.hub.hub import EndReason, Hub, Pace, Subscription
+from sse_push.hub.hub import Hub, Pace, Subscription
 from sse_push.hub.refresh import Reason, Refresh
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.runtime.timer_wheel import Clock
@@ -366,7 +366,7 @@ async def test_a_late_redis_is_waited_for_half_a_second() -> None:
 
 
 async def test_whoever_cannot_be_served_is_told_to_come_back_later(service: Service) -> None:
-    answers = [service.streaming.soft_answer("server_stopping") for _ in range(200)]
+    answers = [service.streaming.soft_answer(EndReason.SERVER_STOPPING) for _ in range(200)]
 
     retries = {bytes(answer.body).partition(b"\n")[0] for answer in answers}
     assert retries == {b"retry: 5000", b"retry: 5001", b"retry: 5002", b"retry: 5003"}
@@ -378,7 +378,7 @@ async def test_whoever_cannot_be_served_is_told_to_come_back_later(service: Serv
     assert answers[0].headers["cache-control"] == "no-store, no-transform"
     assert answers[0].headers["x-accel-buffering"] == "no"
     assert answers[0].headers[SOFT_ANSWER_HEADER] == "1"
-    assert +service.streaming.soft_answers == {"server_stopping": 200}
+    assert +service.streaming.soft_answers == {EndReason.SERVER_STOPPING: 200}
 
 
 # -- the way is chosen by the scope

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import pytest
 
 from sse_push.access.grant import Grant
-from sse_push.hub.hub import EndReason, Hub
+from sse_push.errors import EndReason
+from sse_push.hub.hub import Hub
 from sse_push.hub.refresh import Refresh
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.stream.tail import NEW_ENTRIES, Read, Tail, Watch, entries_between
