@@ -295,7 +295,6 @@ def test_every_module_has_its_tests(module: str) -> None:
         ("import sse_push.hub as h, os", {"hub"}),
         ("from sse_push import hub, __version__", {"hub", "__init__"}),
         ("from sse_push.hub import hub", {"hub.hub"}),
-        ("from sse_push.hub import hub", {"hub.hub"}),
         ("from sse_push.stream import Follower", {"stream"}),
         ("from sse_push.stream import tail", {"stream.tail"}),
         ("from sse_push.stream import examine", {"stream"}),  # the function of that name
