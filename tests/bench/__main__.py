@@ -3,10 +3,14 @@
     python -m tests.bench                 every case once, with a table
     python -m tests.bench --runs 3        three times, and the median of each figure
     python -m tests.bench --only burst idle
+    python -m tests.bench --baseline DIR  each case also with the service of another checkout
     python -m tests.bench --growth        draw how cost grows (tests/bench/growth.svg)
 
 The server has one core, Redis and the load generator another. Needs redis-server, and
 libnginx-mod-nchan (Debian) for the comparison.
+
+With ``--baseline`` the two services take turns, case by case, and change places from run to run: a
+machine that gets slower meanwhile does so for both. The load generator is this checkout's.
 """
 
 from __future__ import annotations
@@ -211,7 +215,8 @@ class Server:
 
 
 @contextmanager
-def ours(folder: Path) -> Generator[Server]:
+def ours(folder: Path, checkout: Path | None = None) -> Generator[Server]:
+    """Run the service of this checkout, or of another one."""
     redis = Redis.start(folder)
     os.sched_setaffinity(redis.process.pid, {LOAD_CORE})
     port = free_port()
@@ -223,7 +228,7 @@ def ours(folder: Path) -> Generator[Server]:
         command += ["--redis-url", redis.url, "--subscribe-auth", "none", "--notify-keys", "none"]
         with (folder / "service.log").open("ab") as log:
             process = subprocess.Popen(
-                [*pinned(SERVER_CORE), *command], env=clean_environ(), stderr=log
+                [*pinned(SERVER_CORE), *command], env=clean_environ(), stderr=log, cwd=checkout
             )
         wait_for(lambda: "tail connected" in (folder / "service.log").read_text(), "the service")
         (folder / "service.log").write_text("")
@@ -264,7 +269,15 @@ def nchan(folder: Path) -> Generator[Server]:
         process.wait()
 
 
-SERVERS = {"ours": ours, "nchan": nchan}
+@contextmanager
+def started(name: str, folder: Path, baseline: Path | None) -> Generator[Server]:
+    """Run one of the servers under test by its name."""
+    if name == "nchan":
+        server = nchan(folder)
+    else:
+        server = ours(folder, baseline if name == "baseline" else None)
+    with server as running:
+        yield running
 
 
 def pinned(core: int) -> list[str]:
@@ -272,11 +285,11 @@ def pinned(core: int) -> list[str]:
     return [program("taskset"), "--cpu-list", str(core)]
 
 
-def measure(case: Case, name: str) -> Result:
+def measure(case: Case, name: str, baseline: Path | None = None) -> Result:
     """Run one case against one server, both new."""
     with tempfile.TemporaryDirectory(prefix="sse_push-bench-") as folder:
         Path(folder).chmod(0o777)  # nginx's worker is another user
-        with SERVERS[name](Path(folder)) as server:
+        with started(name, Path(folder), baseline) as server:
             options = {**case.options, "pid": server.pid}
             if case.load == "many_merchants":
                 options["redis_pid"] = server.redis.process.pid if server.redis else 0
@@ -292,7 +305,8 @@ def measure(case: Case, name: str) -> Result:
 
 
 def load(case: str, dialect: str, server: Server, options: Result) -> Result:
-    given = {"case": case, "port": server.port, "dialect": dialect, "options": options}
+    spoken = "nchan" if dialect == "nchan" else "ours"
+    given = {"case": case, "port": server.port, "dialect": spoken, "options": options}
     done = subprocess.run(
         [*pinned(LOAD_CORE), sys.executable, "-m", "tests.bench.load"],
         input=json.dumps(given),
@@ -323,10 +337,10 @@ def shown(value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def table(results: dict[str, dict[str, list[Result]]]) -> str:
+def table(results: dict[str, dict[str, list[Result]]], other_name: str) -> str:
     """Return the figures as a Markdown table: the median of all runs, and the ratios."""
     lines = [
-        "| case | figure | sse-push | Nchan | ratio | bar |",
+        f"| case | figure | sse-push | {other_name} | ratio | bar |",
         "|---|---|---|---|---|---|",
     ]
     for case in CASES:
@@ -339,7 +353,7 @@ def table(results: dict[str, dict[str, list[Result]]]) -> str:
                 for name, runs in found.items()
                 if figure.name in runs[0]
             }
-            own, other = values.get("ours"), values.get("nchan")
+            own, other = values.get("ours"), values.get(other_name.lower())
             ratio = shown(own / other) if own and other else "–"
             lines.append(
                 f"| {case.title} | {figure.unit} | {shown(own)} | {shown(other)} | {ratio} "
@@ -419,6 +433,11 @@ def main() -> None:
         "--only", nargs="*", default=[], help="cases by the beginning of their name"
     )
     parser.add_argument("--json", type=Path, help="write every figure of every run here")
+    parser.add_argument(
+        "--baseline",
+        type=Path,
+        help="a checkout of another version, whose service is measured instead of Nchan",
+    )
     parser.add_argument("--growth", action="store_true", help="draw how cost grows, nothing else")
     given = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -433,22 +452,28 @@ def main() -> None:
         for case in CASES
         if not given.only or any(case.title.startswith(name) for name in given.only)
     ]
-    has_nchan = NCHAN_MODULE.exists()
+    baseline: Path | None = given.baseline
+    if baseline is not None and not (baseline / "sse_push" / "__main__.py").exists():
+        parser.error(f"--baseline: expected a checkout of this repository, got {baseline}")
+    has_nchan = baseline is None and NCHAN_MODULE.exists()
     results: dict[str, dict[str, list[Result]]] = {}
     began = time.monotonic()
     for number in range(given.runs):
         for case in chosen:
-            for name in ["ours", "nchan"] if case.has_nchan and has_nchan else ["ours"]:
+            names = ["ours", "nchan"] if case.has_nchan and has_nchan else ["ours"]
+            if baseline is not None:
+                names = ["ours", "baseline"] if number % 2 == 0 else ["baseline", "ours"]
+            for name in names:
                 progress(
                     f"run {number + 1} of {given.runs}: {case.title}, {name} "
                     f"({time.monotonic() - began:.0f} s)"
                 )
                 found = results.setdefault(case.title, {}).setdefault(name, [])
-                found.append(measure(case, name))
+                found.append(measure(case, name, baseline))
     progress("")
     print(f"{machine()}; {given.runs} run(s), medians\n")
-    print(table(results))
-    if not has_nchan:
+    print(table(results, "Nchan" if baseline is None else "baseline"))
+    if baseline is None and not has_nchan:
         print("\nNchan is not installed (Debian: libnginx-mod-nchan): nothing to compare with.")
     if given.json is not None:
         given.json.write_text(json.dumps({"machine": machine(), "results": results}, indent=1))
