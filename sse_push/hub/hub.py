@@ -195,7 +195,7 @@ class Pace:
     send_timeout_s: float
     max_connection_age_s: float
     drain_s: float
-    token_expiring_s: float = 30.0
+    token_expiring_s: float
 
 
 _WRITES_PER_LOOK = 32

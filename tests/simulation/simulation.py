@@ -9,10 +9,10 @@ what happens next; a seed makes it the same again.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import random
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -21,72 +21,14 @@ from sse_push.errors import EndReason
 from sse_push.event_stream import wire
 from sse_push.event_stream.transport import Streaming, TransportStream
 from sse_push.event_stream.wire import Frame
-from sse_push.hub.hub import Hub, Pace
+from sse_push.hub.hub import Hub
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.sse_client import Event, Parser
 from sse_push.stream.tail import NEW_ENTRIES, Read, Tail, Watch, entries_between
+from tests.harness.clock import PACE, ManualClock
 
-PACE = Pace(
-    heartbeat_s=15,
-    refresh_interval_s=0.1,
-    send_timeout_s=1000,
-    max_connection_age_s=100_000,
-    drain_s=1,
-)
-
-
-@dataclass
-class Timer:
-    due: float
-    callback: Callable[[], object]
-    is_canceled: bool = False
-
-    def when(self) -> float:
-        return self.due
-
-    def cancel(self) -> None:
-        self.is_canceled = True
-
-
-class ManualClock:
-    """An event loop's clock and callbacks, moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.soon: deque[Callable[[], object]] = deque()
-        self.timers: list[Timer] = []
-        self.cost_s = 0.0
-        """Passes at each look at the clock: how long writing takes."""
-
-    def time(self) -> float:
-        self.now += self.cost_s
-        return self.now
-
-    def call_soon(self, callback: Callable[[], object], /) -> None:
-        self.soon.append(callback)
-
-    def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
-        timer = Timer(self.now + delay, callback)
-        self.timers.append(timer)
-        return timer
-
-    def run_soon(self) -> None:
-        for _ in range(len(self.soon)):
-            self.soon.popleft()()
-
-    def advance(self, seconds: float) -> None:
-        until = self.now + seconds
-        while True:
-            self.timers = [timer for timer in self.timers if not timer.is_canceled]
-            due = [timer for timer in self.timers if timer.due <= until]
-            if not due:
-                break
-            timer = min(due, key=lambda each: each.due)
-            self.timers.remove(timer)
-            self.now = max(self.now, timer.due)
-            timer.callback()
-            self.run_soon()
-        self.now = max(self.now, until)
+CALM = dataclasses.replace(PACE, send_timeout_s=1000, max_connection_age_s=100_000, drain_s=1)
+"""No connection ends by itself while a history runs."""
 
 
 # -- a model of Redis
@@ -464,7 +406,7 @@ class Simulation:
             self.follower,
             wire.encode_refreshes,
             wire.HEARTBEAT,
-            PACE,
+            CALM,
             self.clock,
             chance=self.chance,
         )

@@ -26,9 +26,8 @@ from sse_push.metrics import SERIES, Metrics, _Files, shared_by_workers
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import Board
 from sse_push.stream import Appender, Follower
+from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.waiting import SECOND
-from tests.simulation.simulation import ManualClock
-from tests.unit.hub.test_hub import PACE, WatchList
 
 NOWHERE = "redis://127.0.0.1:1/0"
 PLAIN = ""

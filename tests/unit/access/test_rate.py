@@ -8,7 +8,7 @@ from pydantic import SecretStr
 
 from sse_push.access.keys import NotifyKey
 from sse_push.access.rate import Bucket, Rates
-from tests.simulation.simulation import ManualClock
+from tests.harness.clock import ManualClock
 
 KEYS = (NotifyKey(SecretStr("k1-0123456789abcdef")), NotifyKey(SecretStr("k2-0123456789abcdef")))
 

@@ -10,7 +10,7 @@ import pytest
 
 from sse_push.access.room import Place, Room
 from sse_push.errors import EndReason, NotNow
-from tests.simulation.simulation import ManualClock
+from tests.harness.clock import ManualClock
 
 
 def room_of(

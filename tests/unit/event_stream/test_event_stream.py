@@ -36,20 +36,13 @@ from sse_push.event_stream.transport import (
     owed,
 )
 from sse_push.event_stream.wire import HEARTBEAT, Frame, encode_expiring, encode_refreshes
-from sse_push.hub.hub import Hub, Pace, Subscription
+from sse_push.hub.hub import Hub, Subscription
 from sse_push.hub.refresh import Reason, Refresh
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.runtime.timer_wheel import Clock
+from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.waiting import SECOND, until
-from tests.simulation.simulation import Dechunker, ManualClock, ModelCycle
-
-PACE = Pace(
-    heartbeat_s=15,
-    refresh_interval_s=0.1,
-    send_timeout_s=15,
-    max_connection_age_s=900,
-    drain_s=20,
-)
+from tests.simulation.simulation import Dechunker, ModelCycle
 
 READY = (
     b'retry: 0\nevent: ready\ndata: {"merchant_id":"42","heartbeat_s":15,"connection_id":"?"}\n\n'
@@ -83,19 +76,6 @@ async def turns(count: int = 20) -> None:
 
 
 # -- a service without Redis and sockets
-
-
-class WatchList:
-    """A source that only notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, str]] = []
-
-    def watch(self, merchant_id: str) -> None:
-        self.told.append(("watch", merchant_id))
-
-    def unwatch(self, merchant_id: str) -> None:
-        self.told.append(("unwatch", merchant_id))
 
 
 class Shelf:
@@ -853,7 +833,7 @@ async def test_a_client_that_leaves_while_redis_is_late_leaves_nothing_behind(
     await browser.done()
 
     assert len(service.hub) == 0
-    assert service.source.told == [("watch", "42"), ("unwatch", "42")]
+    assert service.source.calls == [("watch", "42"), ("unwatch", "42")]
     assert asyncio.all_tasks() == before
 
 

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from sse_push.hub.expiry import Expiries, Expiry
-from tests.simulation.simulation import ManualClock
+from tests.harness.clock import ManualClock
 
 WALL = 1_800_000_000.0
 """What the wall clock says when the other one says 1000."""

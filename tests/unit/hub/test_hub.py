@@ -16,40 +16,20 @@ from sse_push.errors import EndReason, Occasion, Unauthorized
 from sse_push.hub.hub import Hub, Pace, Subscription
 from sse_push.hub.refresh import Refresh
 from sse_push.notification import Change, Entry, EntryId, Notification
-from tests.simulation.simulation import ManualClock
+from tests.harness.clock import PACE, ManualClock, WatchList
 
 Frame = tuple[Refresh, ...]
 
 HEARTBEAT: Frame = ()
-HEARTBEAT_S = 15.0
-INTERVAL_S = 0.1
-SEND_TIMEOUT_S = 15.0
-AGE_S = 900.0
-DRAIN_S = 20.0
-PACE = Pace(
-    heartbeat_s=HEARTBEAT_S,
-    refresh_interval_s=INTERVAL_S,
-    send_timeout_s=SEND_TIMEOUT_S,
-    max_connection_age_s=AGE_S,
-    drain_s=DRAIN_S,
-)
+HEARTBEAT_S = PACE.heartbeat_s
+INTERVAL_S = PACE.refresh_interval_s
+SEND_TIMEOUT_S = PACE.send_timeout_s
+AGE_S = PACE.max_connection_age_s
+DRAIN_S = PACE.drain_s
 PATIENT = dataclasses.replace(PACE, send_timeout_s=300, max_connection_age_s=200)
 TICK_S = HEARTBEAT_S / 60
 AFTER_INTERVAL_S = INTERVAL_S + 0.001
 KEEP_S = 500.0
-
-
-class WatchList:
-    """A source that only notes what it is told."""
-
-    def __init__(self) -> None:
-        self.told: list[tuple[str, str]] = []
-
-    def watch(self, merchant_id: str) -> None:
-        self.told.append(("watch", merchant_id))
-
-    def unwatch(self, merchant_id: str) -> None:
-        self.told.append(("unwatch", merchant_id))
 
 
 class Client:
@@ -190,14 +170,14 @@ def test_the_first_client_of_a_merchant_has_it_watched_and_the_last_one_dropped(
     second = service.join()
     other = service.join("43")
 
-    assert service.source.told == [("watch", "42"), ("watch", "43")]
+    assert service.source.calls == [("watch", "42"), ("watch", "43")]
     assert (len(service.hub), service.hub.merchants) == (3, 2)
 
     service.hub.unsubscribe(first.subscription)
     service.hub.unsubscribe(other.subscription)
     service.hub.unsubscribe(second.subscription)
 
-    assert service.source.told[2:] == [("unwatch", "43"), ("unwatch", "42")]
+    assert service.source.calls[2:] == [("unwatch", "43"), ("unwatch", "42")]
     assert (len(service.hub), service.hub.merchants) == (0, 0)
 
 
@@ -207,7 +187,7 @@ def test_a_place_is_given_up_once(service: Service) -> None:
     assert service.hub.unsubscribe(client.subscription) is True
     assert service.hub.unsubscribe(client.subscription) is False
     assert len(service.hub) == 0
-    assert service.source.told == [("watch", "42"), ("unwatch", "42")]
+    assert service.source.calls == [("watch", "42"), ("unwatch", "42")]
 
 
 def test_a_merchant_that_was_dropped_is_watched_again_from_the_beginning(
@@ -217,7 +197,7 @@ def test_a_merchant_that_was_dropped_is_watched_again_from_the_beginning(
 
     again = service.join()
 
-    assert service.source.told == [("watch", "42"), ("unwatch", "42"), ("watch", "42")]
+    assert service.source.calls == [("watch", "42"), ("unwatch", "42"), ("watch", "42")]
     with pytest.raises(AssertionError, match="compared only with a stream that was read"):
         service.hub.position(again.subscription)
     service.hub.armed("42", EntryId(9, 0))
@@ -235,7 +215,7 @@ def test_a_merchant_is_kept_for_a_client_that_is_still_joining(service: Service)
     service.change("b")
     service.clock.advance(AFTER_INTERVAL_S)
 
-    assert service.source.told == [("watch", "42")]
+    assert service.source.calls == [("watch", "42")]
     assert told(joining.refreshes) == [(2, "b")]
 
 
@@ -1551,7 +1531,7 @@ def test_who_comes_after_its_revocation_is_refused_and_leaves_no_trace(service: 
         come(service, by_token())
 
     assert refusal.value.challenge == 'Bearer error="invalid_token"'
-    assert (len(service.hub), service.hub.merchants, service.source.told) == (0, 0, [])
+    assert (len(service.hub), service.hub.merchants, service.source.calls) == (0, 0, [])
     come(service, by_token(jti="another"))
 
 

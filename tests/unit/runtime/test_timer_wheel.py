@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from sse_push.runtime.timer_wheel import TimerWheel
-from tests.simulation.simulation import ManualClock
+from tests.harness.clock import ManualClock
 
 TICK_S = 0.25
 

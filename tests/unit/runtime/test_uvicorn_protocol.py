@@ -23,7 +23,7 @@ from sse_push.runtime.uvicorn_protocol import (
     BoundedProtocol,
     Requests,
 )
-from tests.simulation.simulation import ManualClock
+from tests.harness.clock import ManualClock
 
 LIMIT_BYTES = 1024
 TIMEOUT_S = 10

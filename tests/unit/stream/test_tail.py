@@ -11,7 +11,8 @@ from sse_push.hub.hub import Hub
 from sse_push.hub.refresh import Refresh
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.stream.tail import NEW_ENTRIES, Read, Tail, Watch, entries_between
-from tests.simulation.simulation import PACE, ManualClock, ModelFollower, ModelRedis
+from tests.harness.clock import PACE, ManualClock
+from tests.simulation.simulation import ModelFollower, ModelRedis
 
 MOST = 1000
 
