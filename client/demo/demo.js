@@ -12,7 +12,8 @@ import { onRefresh } from '/client/index.js'
  */
 
 // One name per page load, not per browser: a duplicated tab must not take our refreshes for its own.
-const me = 'tab-' + (crypto.randomUUID?.() ?? Math.random().toString(36).slice(2) + Date.now().toString(36))
+const me =
+  'tab-' + (crypto.randomUUID?.() ?? Math.random().toString(36).slice(2) + Date.now().toString(36))
 
 const ANSWER_WITHIN_MS = 8000
 const RETRY_MS = [1000, 2000, 4000, 8000]
@@ -20,14 +21,20 @@ const MEASURES = 20
 const NEWS = 6
 
 // `sse-push demo --tokens`: the box office hands out what the service asks for then; 204 if it doesn't.
-const getToken = (/** @type {string} */ id) => fetch(`/token?merchant_id=${encodeURIComponent(id)}`, {
-  cache: 'no-store', signal: AbortSignal.timeout(ANSWER_WITHIN_MS) })
+const getToken = (/** @type {string} */ id) =>
+  fetch(`/token?merchant_id=${encodeURIComponent(id)}`, {
+    cache: 'no-store',
+    signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
+  })
 const newToken = async (/** @type {string} */ id) => {
   const response = await getToken(id)
   if (!response.ok) throw new Error(`GET /token answered ${response.status}`)
   return response.text()
 }
-const hasTokens = await getToken('roxy').then(({ status }) => status === 200, () => false)
+const hasTokens = await getToken('roxy').then(
+  ({ status }) => status === 200,
+  () => false,
+)
 
 const $ = (/** @type {string} */ id) => /** @type {HTMLElement} */ (document.getElementById(id))
 const map = $('map')
@@ -51,10 +58,20 @@ let cursor = '' // the seat that Tab reaches
 function enter(/** @type {string} */ id) {
   house?.stop()
   clearTimeout(house?.retry)
-  const name = links.find((link) => link.dataset.cinema === id)?.textContent ?? id
+  const name = links.find(link => link.dataset.cinema === id)?.textContent ?? id
   /** @type {House} */
-  const entered = { id, name, seats: new Map(), pending: new Set(), loaded: false,
-    applied: 0, wasOpen: false, heardAt: 0, retry: 0, stop() {} }
+  const entered = {
+    id,
+    name,
+    seats: new Map(),
+    pending: new Set(),
+    loaded: false,
+    applied: 0,
+    wasOpen: false,
+    heardAt: 0,
+    retry: 0,
+    stop() {},
+  }
   house = entered
 
   for (const link of links) {
@@ -71,12 +88,12 @@ function enter(/** @type {string} */ id) {
       // If the fetch fails, so does this callback, and onRefresh calls it again.
       const sales = await load(entered)
       if (reason === undefined) measure(entered, sales, data)
-      else sales.forEach((sale) => tell(`${sale.seat} sold in another window`))
+      else sales.forEach(sale => tell(`${sale.seat} sold in another window`))
     },
     {
       by: me,
       onState: (/** @type {string} */ state) => showState(entered, state),
-      ...hasTokens && { token: () => newToken(id) },
+      ...(hasTokens && { token: () => newToken(id) }),
     },
   )
   // Don't wait for the stream: the house can be sold without it.
@@ -105,8 +122,13 @@ function showState(/** @type {House} */ of, /** @type {string} */ state) {
 function showAge() {
   const seconds = Math.floor((Date.now() - house.heardAt) / 1000)
   $('age').hidden = $('state').dataset.state !== 'open'
-  $('age').textContent = 'last heard ' + (seconds < 2 ? 'just now'
-    : seconds < 120 ? `${seconds} s ago` : `${Math.floor(seconds / 60)} min ago`)
+  $('age').textContent =
+    'last heard ' +
+    (seconds < 2
+      ? 'just now'
+      : seconds < 120
+        ? `${seconds} s ago`
+        : `${Math.floor(seconds / 60)} min ago`)
 }
 
 // ---------------------------------------------------------------- the box office
@@ -124,7 +146,9 @@ async function load(of) {
   const began = ++clock
   try {
     const response = await fetch(`/seats?merchant_id=${encodeURIComponent(of.id)}`, {
-      cache: 'no-store', signal: AbortSignal.timeout(ANSWER_WITHIN_MS) })
+      cache: 'no-store',
+      signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
+    })
     if (!response.ok) throw new Error(`GET /seats answered ${response.status}`)
     const answer = /** @type {Answer} */ (await response.json())
     if (of !== house || began < of.applied) return []
@@ -158,17 +182,19 @@ function apply(/** @type {House} */ of, /** @type {Answer} */ answer, /** @type 
   /** @type {Seat[]} */
   const sales = []
   let given = 0
-  of.seats = new Map(answer.seats.map((seat) => {
-    const known = before.get(seat.seat)
-    if (known?.changed !== undefined && known.changed > began) return [seat.seat, known]
-    if (of.loaded && known?.sold && !seat.sold) given++
-    // A pending seat's news is what its own POST will answer.
-    if (of.loaded && seat.sold && !known?.sold && !of.pending.has(seat.seat)) {
-      if (seat.by === me) tell(`${seat.seat} is yours: the sale had gone through`, 'mine')
-      else sales.push(seat)
-    }
-    return [seat.seat, seat]
-  }))
+  of.seats = new Map(
+    answer.seats.map(seat => {
+      const known = before.get(seat.seat)
+      if (known?.changed !== undefined && known.changed > began) return [seat.seat, known]
+      if (of.loaded && known?.sold && !seat.sold) given++
+      // A pending seat's news is what its own POST will answer.
+      if (of.loaded && seat.sold && !known?.sold && !of.pending.has(seat.seat)) {
+        if (seat.by === me) tell(`${seat.seat} is yours: the sale had gone through`, 'mine')
+        else sales.push(seat)
+      }
+      return [seat.seat, seat]
+    }),
+  )
   of.loaded = true
 
   $('film').textContent = answer.film
@@ -176,10 +202,13 @@ function apply(/** @type {House} */ of, /** @type {Answer} */ answer, /** @type 
   document.title = `${answer.film} · ${of.name}`
   build(answer.seats_per_row)
   draw()
-  sales.forEach((sale) => mark(sale.seat, 'just'))
+  sales.forEach(sale => mark(sale.seat, 'just'))
   if (given > 0) {
-    tell(soldCount() === 0 ? 'Another window emptied the house'
-      : `${given} ${given === 1 ? 'seat is' : 'seats are'} free again`)
+    tell(
+      soldCount() === 0
+        ? 'Another window emptied the house'
+        : `${given} ${given === 1 ? 'seat is' : 'seats are'} free again`,
+    )
   }
   return sales
 }
@@ -192,7 +221,11 @@ async function post(/** @type {string} */ url, /** @type {House} */ of) {
     body: JSON.stringify({ merchant_id: of.id, by: me }),
     signal: AbortSignal.timeout(ANSWER_WITHIN_MS),
   })
-  return { ok: response.ok, status: response.status, answer: await response.json().catch(() => ({})) }
+  return {
+    ok: response.ok,
+    status: response.status,
+    answer: await response.json().catch(() => ({})),
+  }
 }
 
 /** Buy a seat. It is pending, and nothing more, until the box office has answered. */
@@ -205,7 +238,13 @@ async function buy(/** @type {string} */ name) {
   if (of !== house) return
 
   if (result?.ok) {
-    of.seats.set(name, { seat: name, sold: true, by: me, sold_at_ms: result.answer.sold_at_ms, changed: ++clock })
+    of.seats.set(name, {
+      seat: name,
+      sold: true,
+      by: me,
+      sold_at_ms: result.answer.sold_at_ms,
+      changed: ++clock,
+    })
     tell(`You bought ${name}`, 'mine')
   } else if (result?.status === 409) {
     of.seats.set(name, { ...of.seats.get(name), seat: name, sold: true, changed: ++clock })
@@ -216,9 +255,12 @@ async function buy(/** @type {string} */ name) {
     if (earlier) add(line, ', ', earlier)
   } else {
     say(name, 'Not sold')
-    tell(result
-      ? `${name} was not sold: the box office answered ${result.status}`
-      : `No answer about ${name}: asking again`, 'alarm')
+    tell(
+      result
+        ? `${name} was not sold: the box office answered ${result.status}`
+        : `No answer about ${name}: asking again`,
+      'alarm',
+    )
   }
   draw()
   if (!result?.ok) void loadUntilAnswered(of)
@@ -237,7 +279,11 @@ async function empty() {
     tell('You emptied the house', 'mine')
     draw()
   } else {
-    tell('The house was not emptied: ' + (result ? `the box office answered ${result.status}` : 'no answer'), 'alarm')
+    tell(
+      'The house was not emptied: ' +
+        (result ? `the box office answered ${result.status}` : 'no answer'),
+      'alarm',
+    )
   }
   void loadUntilAnswered(of)
 }
@@ -246,9 +292,15 @@ async function empty() {
 
 const stateOf = (/** @type {string} */ name) => {
   const seat = house.seats.get(name)
-  return house.pending.has(name) ? 'pending' : !seat?.sold ? 'free' : seat.by === me ? 'mine' : 'sold'
+  return house.pending.has(name)
+    ? 'pending'
+    : !seat?.sold
+      ? 'free'
+      : seat.by === me
+        ? 'mine'
+        : 'sold'
 }
-const soldCount = () => [...house.seats.values()].filter((seat) => seat.sold).length
+const soldCount = () => [...house.seats.values()].filter(seat => seat.sold).length
 
 /** Make the map have exactly the house's rows and seats; those that stay keep their element and focus. */
 function build(/** @type {number} */ seatsPerRow) {
@@ -311,7 +363,11 @@ function newRow(/** @type {string} */ letter) {
   return row
 }
 
-function newSeat(/** @type {string} */ name, /** @type {string} */ letter, /** @type {number} */ number) {
+function newSeat(
+  /** @type {string} */ name,
+  /** @type {string} */ letter,
+  /** @type {number} */ number,
+) {
   const button = document.createElement('button')
   button.type = 'button'
   button.className = 'seat'
@@ -328,7 +384,7 @@ function draw() {
   for (const name of buttons.keys()) drawSeat(name)
   const seats = [...house.seats.values()]
   const sold = soldCount()
-  const mine = seats.filter((seat) => seat.sold && seat.by === me).length
+  const mine = seats.filter(seat => seat.sold && seat.by === me).length
   $('free').textContent = String(seats.length - sold)
   $('sold').textContent = String(sold - mine)
   $('mine').textContent = String(mine)
@@ -374,7 +430,10 @@ function say(/** @type {string} */ name, /** @type {string} */ text) {
   frame.append(bubble)
   const around = frame.getBoundingClientRect()
   const middle = seat.left + seat.width / 2 - around.left
-  const left = Math.max(6, Math.min(middle - bubble.offsetWidth / 2, around.width - bubble.offsetWidth - 6))
+  const left = Math.max(
+    6,
+    Math.min(middle - bubble.offsetWidth / 2, around.width - bubble.offsetWidth - 6),
+  )
   bubble.style.left = `${left}px`
   bubble.style.top = `${seat.top - around.top - bubble.offsetHeight - 3}px`
   bubble.style.setProperty('--tip', `${middle - left}px`)
@@ -397,7 +456,11 @@ function tell(/** @type {string} */ text, kind = 'other') {
 }
 
 /** End a line with a time, at its right edge; `link` is read, not seen. */
-function add(/** @type {HTMLElement} */ line, /** @type {string} */ link, /** @type {string} */ time) {
+function add(
+  /** @type {HTMLElement} */ line,
+  /** @type {string} */ link,
+  /** @type {string} */ time,
+) {
   const read = document.createElement('span')
   const seen = document.createElement('span')
   read.className = 'unseen'
@@ -420,36 +483,48 @@ function add(/** @type {HTMLElement} */ line, /** @type {string} */ link, /** @t
  */
 function measure(of, sales, data) {
   if (sales.length === 0) return
-  const newest = sales.find((sale) => sale.seat === data?.seat)
-    ?? sales.reduce((one, other) => ((other.sold_at_ms ?? 0) > (one.sold_at_ms ?? 0) ? other : one))
+  const newest =
+    sales.find(sale => sale.seat === data?.seat) ??
+    sales.reduce((one, other) => ((other.sold_at_ms ?? 0) > (one.sold_at_ms ?? 0) ? other : one))
   const soldAt = (newest.seat === data?.seat && data?.sold_at_ms) || newest.sold_at_ms
-  const line = tell(sales.length === 1 ? `${newest.seat} sold in another window`
-    : `${sales.length} seats sold in other windows, ${newest.seat} last`)
+  const line = tell(
+    sales.length === 1
+      ? `${newest.seat} sold in another window`
+      : `${sales.length} seats sold in other windows, ${newest.seat} last`,
+  )
   if (soldAt === undefined || document.hidden) return
 
   const seen = new AbortController()
-  document.addEventListener('visibilitychange', () => seen.abort(), { once: true, signal: seen.signal })
+  document.addEventListener('visibilitychange', () => seen.abort(), {
+    once: true,
+    signal: seen.signal,
+  })
   // The second frame's callback runs when the first, with the redrawn seat, has been painted.
-  requestAnimationFrame(() => requestAnimationFrame(() => {
-    const ms = Date.now() - soldAt
-    if (seen.signal.aborted || of !== house || ms < 0) return
-    seen.abort()
-    add(line, ', on this screen ', `${ms} ms later`)
-    measures.push(ms)
-    if (measures.length > MEASURES) measures.shift()
-    showMeasures()
-  }))
+  requestAnimationFrame(() =>
+    requestAnimationFrame(() => {
+      const ms = Date.now() - soldAt
+      if (seen.signal.aborted || of !== house || ms < 0) return
+      seen.abort()
+      add(line, ', on this screen ', `${ms} ms later`)
+      measures.push(ms)
+      if (measures.length > MEASURES) measures.shift()
+      showMeasures()
+    }),
+  )
 }
 
 function showMeasures() {
   const sorted = [...measures].sort((one, other) => one - other)
   const middle = sorted.length >> 1
-  const median = sorted.length % 2 ? sorted[middle] : Math.round((sorted[middle - 1] + sorted[middle]) / 2)
+  const median =
+    sorted.length % 2 ? sorted[middle] : Math.round((sorted[middle - 1] + sorted[middle]) / 2)
   const highest = Math.max(20, ...measures)
   $('latency').textContent = String(measures.at(-1))
   $('latency').parentElement?.removeAttribute('data-none')
-  $('median').textContent = sorted.length === 1 ? 'The first one. Sell another.'
-    : `Median of the last ${sorted.length}: ${median} ms`
+  $('median').textContent =
+    sorted.length === 1
+      ? 'The first one. Sell another.'
+      : `Median of the last ${sorted.length}: ${median} ms`
   ;[...$('spark').children].forEach((bar, index) => {
     const at = index - (MEASURES - measures.length)
     const height = at < 0 ? 1.5 : Math.max(3, (measures[at] / highest) * 40)
@@ -462,7 +537,12 @@ function showMeasures() {
 function drawSpark() {
   for (let index = 0; index < MEASURES; index++) {
     const bar = document.createElementNS('http://www.w3.org/2000/svg', 'rect')
-    for (const [name, value] of Object.entries({ x: index * 10 + 1.5, y: 38.5, width: 7, height: 1.5 })) {
+    for (const [name, value] of Object.entries({
+      x: index * 10 + 1.5,
+      y: 38.5,
+      width: 7,
+      height: 1.5,
+    })) {
       bar.setAttribute(name, String(value))
     }
     $('spark').append(bar)
@@ -471,7 +551,7 @@ function drawSpark() {
 
 // ---------------------------------------------------------------- hands
 
-map.addEventListener('click', (event) => {
+map.addEventListener('click', event => {
   const name = /** @type {Element} */ (event.target).closest('button')?.dataset.seat
   if (!name) return
   const state = stateOf(name)
@@ -487,19 +567,24 @@ function moveCursor(/** @type {string} */ name) {
   cursor = name
 }
 
-map.addEventListener('focusin', (event) => {
+map.addEventListener('focusin', event => {
   moveCursor(/** @type {HTMLElement} */ (event.target).dataset.seat ?? cursor)
 })
 
-map.addEventListener('keydown', (event) => {
+map.addEventListener('keydown', event => {
   const button = /** @type {HTMLElement} */ (event.target).closest('button')
   const row = button?.parentElement
   if (!button || !row || event.ctrlKey || event.altKey || event.metaKey) return
   const inRow = (/** @type {Element | null} */ of) =>
     /** @type {HTMLButtonElement[]} */ ([...(of?.querySelectorAll('button') ?? [])])
   const nearest = (/** @type {HTMLButtonElement[]} */ seats) => {
-    const away = (/** @type {HTMLButtonElement} */ seat) => Math.abs(Number(seat.dataset.number) - Number(button.dataset.number))
-    return seats.reduce((/** @type {HTMLButtonElement | undefined} */ best, seat) => (best && away(best) <= away(seat) ? best : seat), undefined)
+    const away = (/** @type {HTMLButtonElement} */ seat) =>
+      Math.abs(Number(seat.dataset.number) - Number(button.dataset.number))
+    return seats.reduce(
+      (/** @type {HTMLButtonElement | undefined} */ best, seat) =>
+        best && away(best) <= away(seat) ? best : seat,
+      undefined,
+    )
   }
   const seats = inRow(row)
   const at = seats.indexOf(button)
@@ -524,24 +609,31 @@ $('reset').addEventListener('click', () => {
 $('second').addEventListener('click', () => {
   // On the side of the screen where this window is not.
   const { availWidth, availHeight } = screen
-  const from = /** @type {{availLeft?: number, availTop?: number}} */ (/** @type {unknown} */ (screen))
+  const from = /** @type {{availLeft?: number, availTop?: number}} */ (
+    /** @type {unknown} */ (screen)
+  )
   const width = Math.min(720, Math.floor(availWidth / 2))
   const height = Math.min(920, availHeight)
   const start = from.availLeft ?? 0
   const isRight = screenX + outerWidth / 2 - start > availWidth / 2
   const left = isRight ? start : start + availWidth - width
-  const opened = open(location.href, '_blank', `popup,width=${width},height=${height},left=${left},top=${from.availTop ?? 0}`)
+  const opened = open(
+    location.href,
+    '_blank',
+    `popup,width=${width},height=${height},left=${left},top=${from.availTop ?? 0}`,
+  )
   if (!opened) tell('The browser kept the window back: open this address in another one', 'alarm')
 })
 
 function cinemaOf(/** @type {Location | URL} */ { search }) {
   const id = new URLSearchParams(search).get('cinema') ?? ''
-  return links.some((link) => link.dataset.cinema === id) ? id : 'roxy'
+  return links.some(link => link.dataset.cinema === id) ? id : 'roxy'
 }
 
 for (const link of links) {
-  link.addEventListener('click', (event) => {
-    if (event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return
+  link.addEventListener('click', event => {
+    if (event.button !== 0 || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey)
+      return
     event.preventDefault()
     const to = cinemaOf(new URL(link.href))
     if (to === house.id) return

@@ -378,7 +378,10 @@ describe('one call at a time', () => {
   })
 
   test('a refresh without topic makes the merged call one without topics', async () => {
-    for (const order of [[{}, { topic: 'seats' }], [{ topic: 'seats' }, {}]]) {
+    for (const order of [
+      [{}, { topic: 'seats' }],
+      [{ topic: 'seats' }, {}],
+    ]) {
       const callback = handCallback()
       onRefresh(URL_42, callback)
       last().ready()
@@ -403,7 +406,10 @@ describe('one call at a time', () => {
     callback.calls[1].resolve()
     await settle()
 
-    assert.deepEqual(callback.refreshes().map(({ data }) => data), [1, 2, undefined])
+    assert.deepEqual(
+      callback.refreshes().map(({ data }) => data),
+      [1, 2, undefined],
+    )
   })
 
   for (const [reasons, strongest] of [
@@ -434,7 +440,10 @@ describe('one call at a time', () => {
     last().refresh({ topic: 'orders' })
     await settle()
 
-    assert.deepEqual(calls.map(({ topics }) => topics), [['seats'], ['orders']])
+    assert.deepEqual(
+      calls.map(({ topics }) => topics),
+      [['seats'], ['orders']],
+    )
   })
 
   test('a call outlives the connection that asked for it', async () => {
@@ -538,7 +547,11 @@ describe('a call that failed', () => {
   })
 
   test('waits with full jitter, within the limits that the options set', async () => {
-    for (const [say, ms] of [[0, 1], [0.25, 50], [0.999, 200]]) {
+    for (const [say, ms] of [
+      [0, 1],
+      [0.25, 50],
+      [0.999, 200],
+    ]) {
       random = say
       const callback = handCallback()
       onRefresh(URL_42, callback, { waitBaseMs: 200, waitCapMs: 200 })
@@ -580,7 +593,7 @@ describe('a call that failed', () => {
   })
 })
 
-describe('the page\'s own refreshes', () => {
+describe("the page's own refreshes", () => {
   test('are not passed on, and those of others are', async () => {
     onRefresh(URL_42, callback, { by: 'tab-7' })
     last().ready()
@@ -590,7 +603,10 @@ describe('the page\'s own refreshes', () => {
     last().refresh({ topic: 'films' })
     await settle()
 
-    assert.deepEqual(calls.map(({ topics }) => topics), [['orders'], ['films']])
+    assert.deepEqual(
+      calls.map(({ topics }) => topics),
+      [['orders'], ['films']],
+    )
   })
 
   for (const reason of ['connected', 'missed', 'resync', 'moved']) {
@@ -645,18 +661,20 @@ describe('opening', () => {
     onRefresh(new URL('https://example.org/events?merchant_id=42'), callback)
     onRefresh('/events?last_event_id=5-0#top', callback)
 
-    assert.deepEqual(sources.map(({ url }) => url), [
-      'events',
-      'https://example.org/events?merchant_id=42',
-      '/events?last_event_id=5-0#top',
-    ])
+    assert.deepEqual(
+      sources.map(({ url }) => url),
+      ['events', 'https://example.org/events?merchant_id=42', '/events?last_event_id=5-0#top'],
+    )
   })
 
   test('sends cookies to other origins only if asked to', () => {
     onRefresh(URL_42, callback)
     onRefresh(URL_42, callback, { withCredentials: true })
 
-    assert.deepEqual(sources.map(({ withCredentials }) => withCredentials), [false, true])
+    assert.deepEqual(
+      sources.map(({ withCredentials }) => withCredentials),
+      [false, true],
+    )
   })
 
   test('uses the class that the options name', () => {
@@ -751,7 +769,11 @@ describe('coming back', () => {
   })
 
   test('waits with full jitter, within the limits that the options set', async () => {
-    for (const [say, ms] of [[0, 1], [0.25, 50], [0.999, 200]]) {
+    for (const [say, ms] of [
+      [0, 1],
+      [0.25, 50],
+      [0.999, 200],
+    ]) {
       random = say
       const stop = onRefresh(URL_42, callback, { waitBaseMs: 200, waitCapMs: 200 })
       const before = sources.length
@@ -867,7 +889,7 @@ describe('a dead stream', () => {
   for (const [sign, make] of Object.entries({
     ready: source => source.ready(),
     'a refresh': source => source.refresh(),
-    'a refresh of one\'s own': source => source.refresh({ by: 'tab-7' }),
+    "a refresh of one's own": source => source.refresh({ by: 'tab-7' }),
     'a heartbeat': source => source.heartbeat(),
     goodbye: source => source.goodbye(),
   })) {
@@ -994,7 +1016,8 @@ describe('a dead stream', () => {
     last().ready()
     await clock.advance(46_000)
     const [old, current] = sources
-    const late = type => old.dispatchEvent(new MessageEvent(type, { data: '{}', lastEventId: '9-9' }))
+    const late = type =>
+      old.dispatchEvent(new MessageEvent(type, { data: '{}', lastEventId: '9-9' }))
     for (const type of ['ready', 'refresh', 'error']) late(type)
     await settle()
 
@@ -1142,7 +1165,10 @@ describe('a token', () => {
       last().ready()
       last().refresh({ topic: 'seats' })
       assert.deepEqual(states, ['connecting', 'open'])
-      assert.deepEqual(calls.map(({ topics }) => topics), [['seats']])
+      assert.deepEqual(
+        calls.map(({ topics }) => topics),
+        [['seats']],
+      )
     })
 
     for (const [given, opened] of [
@@ -1233,7 +1259,10 @@ describe('a token', () => {
       current.ready()
       current.refresh({ topic: 'orders', reason: 'missed' }, '3-0')
       await clock.advance(44_000)
-      assert.deepEqual(calls.map(({ topics }) => topics), [['seats'], ['orders']])
+      assert.deepEqual(
+        calls.map(({ topics }) => topics),
+        [['seats'], ['orders']],
+      )
       assert.deepEqual(states, ['connecting', 'open', 'connecting', 'open'])
       assert.equal(sources.length, 2)
     })
@@ -1530,7 +1559,10 @@ describe('a token', () => {
 
   describe('whose status is asked for', () => {
     test('is sent as it was to the EventSource', async () => {
-      for (const [options, credentials] of [[{}, undefined], [{ withCredentials: true }, 'include']]) {
+      for (const [options, credentials] of [
+        [{}, undefined],
+        [{ withCredentials: true }, 'include'],
+      ]) {
         onRefresh(URL_42, callback, { token: countingToken(), ...options })
         await settle()
         last().giveUp()
@@ -1980,9 +2012,10 @@ describe('the module', () => {
     await clock.advance(1_000)
 
     assert.deepEqual(seen, { a: [['seats']], b: [['orders']] })
-    assert.deepEqual(sources.slice(2).map(({ url }) => url), [
-      '/events?merchant_id=b&last_event_id=2-0',
-    ])
+    assert.deepEqual(
+      sources.slice(2).map(({ url }) => url),
+      ['/events?merchant_id=b&last_event_id=2-0'],
+    )
     assert.equal(page.listeners + tab.listeners, 3)
   })
 

@@ -1,5 +1,11 @@
 // Compiled by tsc, never run: right use compiles, wrong use is an expected error.
-import { onRefresh, type EventSourceLike, type Options, type Refresh, type State } from '../index.js'
+import {
+  onRefresh,
+  type EventSourceLike,
+  type Options,
+  type Refresh,
+  type State,
+} from '../index.js'
 
 export function rightUse() {
   const stop: () => void = onRefresh('/events?merchant_id=42', () => {})
