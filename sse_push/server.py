@@ -26,7 +26,7 @@ from sse_push.http.app import create_app
 from sse_push.metrics import shared_by_workers
 from sse_push.runtime.logs import configure_logging
 from sse_push.runtime.process import broken
-from sse_push.runtime.uvicorn_protocol import BoundedProtocol
+from sse_push.runtime.uvicorn import BoundedProtocol
 from sse_push.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -60,7 +60,7 @@ from sse_push.runtime.process import (
     stop_with_parent,
 )
 from sse_push.runtime.readiness import Board
-from sse_push.runtime.uvicorn_protocol import REFUSALS, REFUSED_KEY, Requests
+from sse_push.runtime.uvicorn import REFUSALS, REFUSED_KEY, Requests
 from sse_push.settings import Settings
 from sse_push.stream import Appender, Follower
 

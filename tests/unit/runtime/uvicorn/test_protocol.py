@@ -14,7 +14,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from sse_push.runtime.uvicorn_protocol import (
+from sse_push.runtime.uvicorn.protocol import (
     _FIRST_REQUEST_S,
     _LINGER_S,
     _PIPELINE_LIMIT,
