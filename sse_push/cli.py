@@ -20,10 +20,10 @@ import click
 import httpx
 
 from sse_push import __version__
-from sse_push.access.gate import Gate
 from sse_push.access.tokens import sign
 from sse_push.demo import run_demo
 from sse_push.errors import ConfigError, InvalidEntryId, PushError
+from sse_push.http.app import token_rules
 from sse_push.notification import EntryId, parse_merchant_id
 from sse_push.runtime.embedded import embedded_server
 from sse_push.runtime.logs import configure_logging
@@ -72,7 +72,7 @@ def serve(*, embedded: bool, **flags: str | None) -> int:
     settings = Settings.load(**flags)
     configure_logging(settings.log_level, settings.log_format)
     _refuse_open_doors(settings)
-    Gate(settings)  # a key file that is wrong is said here, and not by each worker
+    token_rules(settings)  # a broken key file is reported here, once, and not by each worker
     if embedded and settings.redis_url is not None:
         raise ConfigError("--embedded stands instead of a redis_url: give one or the other")
     if not embedded and settings.redis_url is None:
@@ -327,7 +327,8 @@ def _with_redis(settings: Settings, url: str) -> Settings:
 
 
 def _check_keys(settings: Settings) -> None:
-    keys = Gate(settings).token_keys
+    rules = token_rules(settings)
+    keys = () if rules is None else rules.keys
     for algorithm in dict.fromkeys(key.algorithm for key in keys):
         several = [key for key in keys if key.algorithm == algorithm]
         kids = ", ".join(key.kid for key in several if key.kid is not None)

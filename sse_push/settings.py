@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from sse_push.access.keys import NotifyKey, TokenSecret
+from sse_push.access.keys import ALGORITHMS, Algorithm, NotifyKey, TokenSecret
 from sse_push.errors import ConfigError
 
 PREFIX = "SSE_PUSH_"
@@ -73,9 +73,7 @@ NotifyKeys = Annotated[
     tuple[NotifyKey, ...] | Literal["none"], NoDecode, _list_of(NotifyKey.parse, "none")
 ]
 TokenSecrets = Annotated[tuple[TokenSecret, ...], NoDecode, _list_of(TokenSecret.parse)]
-Algorithms = Annotated[
-    tuple[Literal["HS256", "RS256", "ES256", "EdDSA"], ...], NoDecode, _list_of(str)
-]
+Algorithms = Annotated[tuple[Algorithm, ...], NoDecode, _list_of(str)]
 Networks = Annotated[
     tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...],
     NoDecode,
@@ -122,7 +120,7 @@ class Settings(BaseSettings):
     token_algorithms: Algorithms = Field(
         ("HS256",),
         min_length=1,
-        description="algorithms of tokens, comma-separated: HS256, RS256, ES256, EdDSA",
+        description=f"algorithms of tokens, comma-separated: {', '.join(ALGORITHMS)}",
     )
     token_audience: str | None = Field(
         None, min_length=1, description="what a token's `aud` has to name; unset: it has none"

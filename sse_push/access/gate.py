@@ -1,7 +1,7 @@
-"""Who may notify, and who may listen: what a request shows, and what that is worth.
+"""Who may notify, and who may listen: credentials are read from a request and checked.
 
-Knows the headers, the cookie and the query that credentials come in. Does not know how a token is
-checked (``tokens``), nor what follows from a yes.
+Knows the headers, the cookie and the query parameter that carry credentials. Does not know how a
+token is checked (``tokens``), nor what an authorized request goes on to do.
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ from typing import Any, Literal
 
 from starlette.requests import Request
 
-from sse_push.access.grant import Grant, choose
+from sse_push.access.grant import Grant, choose_merchant
 from sse_push.access.keys import NotifyKey
 from sse_push.access.proxies import Proxies
-from sse_push.access.tokens import TokenKey, Tokens, load_keys
+from sse_push.access.tokens import TokenRules, Tokens
 from sse_push.errors import (
     AmbiguousCredentials,
     InvalidMerchantId,
     Unauthorized,
 )
 from sse_push.notification import parse_merchant_id
-from sse_push.settings import Settings
 
 MERCHANT_HEADER = "X-Merchant-Id"
-"""Set by nginx, from what the merchant's own backend has answered; nginx drops one from outside."""
+"""Set by nginx from the answer of the merchant's own backend; nginx drops a client's own header."""
 
 _SCHEME = "bearer"
+
+ListenMode = Literal["none", "token", "header"]
+"""Who may listen: anyone; the owner of a token; a client whose merchant a proxy names."""
 
 
 # -- who may notify
@@ -36,13 +38,13 @@ _SCHEME = "bearer"
 def authorize_notify(
     authorization: Sequence[str], keys: Sequence[NotifyKey] | Literal["none"]
 ) -> NotifyKey | None:
-    """Return the key that came as ``Authorization: Bearer <key>``; None where none is needed.
+    """Return the key of ``Authorization: Bearer <key>``, or None if no key is needed.
 
-    Every key is compared, each in constant time, so that the time tells nothing.
+    Every key is compared, each in constant time, so that the time discloses nothing.
 
     Raises:
-        AmbiguousCredentials: the header came twice.
-        Unauthorized: no header, another scheme, or a key that is none of ours.
+        AmbiguousCredentials: the request has several ``Authorization`` headers.
+        Unauthorized: the header is missing, has another scheme, or another key.
 
     https://www.rfc-editor.org/rfc/rfc6750#section-2.1
     """
@@ -59,65 +61,60 @@ def authorize_notify(
     return matching[0]
 
 
-def _bearer(authorization: Sequence[str], what: str) -> str:
+def _bearer(authorization: Sequence[str], credential: str) -> str:
     if len(authorization) > 1:
         raise AmbiguousCredentials("expected the header Authorization once, got several")
-    scheme, _, got = (authorization[0] if authorization else "").partition(" ")
-    if scheme.lower() != _SCHEME or not got:
-        raise Unauthorized(f"expected the header Authorization: Bearer <{what}>")
-    return got.strip()
+    scheme, _, value = (authorization[0] if authorization else "").partition(" ")
+    if scheme.lower() != _SCHEME or not value:
+        raise Unauthorized(f"expected the header Authorization: Bearer <{credential}>")
+    return value.strip()
 
 
 # -- who may listen
 
 
 class Gate:
-    """Who may listen to whom: decided for each request, in the way that the settings say.
+    """Decides for each request to ``/events`` which merchant its client may listen to."""
 
-    Raises:
-        ConfigError: the keys of tokens can't be used.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self._cookie = settings.token_cookie
-        self.proxies = Proxies(settings.trusted_proxies, is_unix_socket=settings.uds is not None)
-        self.token_keys: tuple[TokenKey, ...] = ()
+    def __init__(
+        self,
+        mode: ListenMode,
+        *,
+        proxies: Proxies,
+        token_rules: TokenRules | None = None,
+        token_cookie: str | None = None,
+    ) -> None:
+        """Build the gate; ``token_rules`` are needed in the mode ``"token"``, and only there."""
+        self.proxies = proxies
+        self._cookie = token_cookie
         self.authorize_subscribe: Callable[[Request[Any], str | None], Grant] = self._anyone
-        if settings.subscribe_auth == "header":
+        if mode == "header":
             self.authorize_subscribe = self._by_header
-        elif settings.subscribe_auth == "token":
+        elif mode == "token":
+            assert token_rules is not None, "a gate of tokens has its rules"
+            self._tokens = Tokens(token_rules)
             self.authorize_subscribe = self._by_token
-            self.token_keys = load_keys(
-                settings.token_keys, settings.token_keys_file, settings.token_algorithms
-            )
-        self._tokens = Tokens(
-            self.token_keys,
-            audience=settings.token_audience,
-            issuer=settings.token_issuer,
-            leeway_s=settings.token_leeway_s,
-            max_lifetime_s=settings.token_max_lifetime_s,
-        )
 
-    def _anyone(self, _request: Request[Any], asked: str | None) -> Grant:
-        """Let a client listen to the merchant that it names.
+    def _anyone(self, _request: Request[Any], merchant_id: str | None) -> Grant:
+        """Let the client listen to the merchant that the query names.
 
         Raises:
-            InvalidMerchantId: it names none.
+            InvalidMerchantId: the query has no ``merchant_id``, or a malformed one.
         """
-        return Grant(parse_merchant_id(asked))
+        return Grant(parse_merchant_id(merchant_id))
 
-    def _by_token(self, request: Request[Any], asked: str | None) -> Grant:
-        """Let a client listen to a merchant of its token.
+    def _by_token(self, request: Request[Any], merchant_id: str | None) -> Grant:
+        """Let the client listen to a merchant of its token.
 
         Raises:
-            AmbiguousCredentials: it shows several tokens, or one twice.
-            Unauthorized: it shows none, or one that lets nobody in.
-            InvalidMerchantId: it names no merchant, and its token several.
-            Forbidden: it names a merchant that its token does not.
+            AmbiguousCredentials: the request carries several tokens, or one place carries two.
+            Unauthorized: the token is missing or invalid.
+            InvalidMerchantId: the token has several merchants, and the query names none.
+            Forbidden: the token is not for the merchant in the query.
         """
         claims = self._tokens.check(self._token(request))
         return Grant(
-            choose(claims.merchants, asked),
+            choose_merchant(claims.merchants, merchant_id),
             claims.expires_at,
             claims.subject,
             claims.token_id,
@@ -125,48 +122,49 @@ class Gate:
         )
 
     def _token(self, request: Request[Any]) -> str:
-        got = []
+        tokens = []
         authorization = request.headers.getlist("authorization")
         if authorization:
-            got.append(_bearer(authorization, "token"))
+            tokens.append(_bearer(authorization, "token"))
         if self._cookie is not None:
-            got += _once(_cookies(request, self._cookie), "the token's cookie")
-        got += _once(request.query_params.getlist("token"), "token in the query")
-        if not got:
+            tokens += _at_most_one(_cookies(request, self._cookie), "the token's cookie")
+        tokens += _at_most_one(request.query_params.getlist("token"), "token in the query")
+        if not tokens:
             raise Unauthorized("expected a token: Authorization: Bearer <token>, or ?token=<token>")
-        if got.count(got[0]) != len(got):
-            raise AmbiguousCredentials("expected one token, got different ones")
-        return got[0]
+        if tokens.count(tokens[0]) != len(tokens):
+            raise AmbiguousCredentials("expected one token, got several that differ")
+        return tokens[0]
 
-    def _by_header(self, request: Request[Any], asked: str | None) -> Grant:
-        """Let a client listen to a merchant that a proxy of ours has found to be its own.
+    def _by_header(self, request: Request[Any], merchant_id: str | None) -> Grant:
+        """Let the client listen to a merchant that a trusted proxy has named in its header.
 
         Raises:
-            AmbiguousCredentials: the header came twice.
-            Unauthorized: no header came, or not from a proxy of ours.
-            InvalidMerchantId: the header, or the query, is not of its form.
-            Forbidden: the query names a merchant that the header does not.
+            AmbiguousCredentials: the request has the header several times.
+            Unauthorized: the header is missing, or the request is not from a trusted proxy.
+            InvalidMerchantId: the header, or the query, is malformed.
+            Forbidden: the header does not name the merchant in the query.
         """
         if not self.proxies.trust(request.scope.get("client")):
             raise Unauthorized("expected a request by way of a trusted proxy, got a direct one")
-        got = _once(request.headers.getlist(MERCHANT_HEADER), f"the header {MERCHANT_HEADER}")
-        if not got:
+        values = request.headers.getlist(MERCHANT_HEADER)
+        header = _at_most_one(values, f"the header {MERCHANT_HEADER}")
+        if not header:
             raise Unauthorized(f"expected the proxy to set {MERCHANT_HEADER}, got none")
         try:
-            merchants = [parse_merchant_id(each.strip()) for each in got[0].split(",")]
+            merchants = [parse_merchant_id(each.strip()) for each in header[0].split(",")]
         except InvalidMerchantId as exc:
             raise InvalidMerchantId(f"{MERCHANT_HEADER}: {exc}") from exc
-        return Grant(choose(merchants, asked))
+        return Grant(choose_merchant(merchants, merchant_id))
 
 
-def _once(got: list[str], what: str) -> list[str]:
-    if len(got) > 1:
-        raise AmbiguousCredentials(f"expected {what} once, got {len(got)} times")
-    return got
+def _at_most_one(values: list[str], place: str) -> list[str]:
+    if len(values) > 1:
+        raise AmbiguousCredentials(f"expected {place} once, got {len(values)} times")
+    return values
 
 
 def _cookies(request: Request[Any], name: str) -> list[str]:
-    """Return every cookie of this name: another one may have been slipped in for a parent domain.
+    """Return every cookie of this name: a second one may have been set for a parent domain.
 
     https://www.rfc-editor.org/rfc/rfc6265#section-8.6
     """

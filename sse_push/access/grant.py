@@ -1,6 +1,6 @@
-"""What a client may listen to, and until when.
+"""The right to listen: to which merchant, and until when.
 
-Knows merchants and the values that a token's owner gave. Does not know how they were proved.
+Knows merchants, and the claims of a token that identify it. Does not know how the right was proved.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from sse_push.notification import parse_merchant_id
 
 
 class Grant(NamedTuple):
-    """The right to listen to one merchant; ``None`` is what was not said.
+    """The right to listen to one merchant; a field is ``None`` if there is no such claim.
 
     Times are seconds since 1970 by the wall clock. ``subject`` and ``token_id`` are the token's
-    ``sub`` and ``jti``: whom to cut off, should it be revoked.
+    ``sub`` and ``jti``, by which a revocation names it.
     """
 
     merchant_id: str
@@ -26,16 +26,16 @@ class Grant(NamedTuple):
     issued_at: float | None = None
 
 
-def choose(merchants: Sequence[str], asked: str | None) -> str:
-    """Return the merchant that is asked for, if it is one of these; the only one if none is.
+def choose_merchant(permitted: Sequence[str], merchant_id: str | None) -> str:
+    """Return the requested merchant if it is permitted; without a request, the only permitted one.
 
     Raises:
-        InvalidMerchantId: the text names none, or is needed and absent.
-        Forbidden: it names another one; which ones there are is not said.
+        InvalidMerchantId: the requested ID is malformed, or missing though several are permitted.
+        Forbidden: the merchant is not permitted; which ones are is not disclosed.
     """
-    if asked is None and len(merchants) == 1:
-        return merchants[0]
-    merchant_id = parse_merchant_id(asked)
-    if merchant_id not in merchants:
-        raise Forbidden(f"expected a merchant that you may listen to, got {merchant_id!r}")
-    return merchant_id
+    if merchant_id is None and len(permitted) == 1:
+        return permitted[0]
+    parsed = parse_merchant_id(merchant_id)
+    if parsed not in permitted:
+        raise Forbidden(f"expected a merchant that you may listen to, got {parsed!r}")
+    return parsed

@@ -1,25 +1,29 @@
-"""The keys that stand in settings: what their text means, and how good they have to be.
+"""The keys and secrets in the settings: the form of their text, and how strong they must be.
 
-Knows the form of an entry. Does not know what a key opens (``auth``, ``token``), nor where
-settings come from.
+Knows the form of one entry, and the algorithms of tokens. Does not know which request a key
+authorizes (``gate``, ``tokens``), nor where settings come from.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self, get_args
 
 from pydantic import SecretStr
 
 from sse_push.errors import Forbidden
 
+Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
+"""What may sign a token. https://www.rfc-editor.org/rfc/rfc7518#section-3.1"""
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+
 KEY_CHARACTERS_MIN = 16
 SECRET_BYTES_MIN = 32
-"""As many as the hash of HS256 has: https://www.rfc-editor.org/rfc/rfc7518#section-3.2"""
+"""The length of HS256's hash: https://www.rfc-editor.org/rfc/rfc7518#section-3.2"""
 
 _MERCHANTS = re.compile(r"[A-Za-z0-9._:-]{1,64}\*?")
-# What follows is no padding: a secret in base64 has its = at the end, and then is one as a whole.
+# The secret must not start with `=`: base64 padding would look like `kid=`.
 _WITH_KID = re.compile(r"([A-Za-z0-9._:-]{1,64})=([^=].*)", re.DOTALL)
 
 
@@ -27,7 +31,7 @@ _WITH_KID = re.compile(r"([A-Za-z0-9._:-]{1,64})=([^=].*)", re.DOTALL)
 class NotifyKey:
     """A bearer key, and the merchants that it may notify: IDs, or prefixes that end in ``*``.
 
-    No merchants: any.
+    A key without merchants may notify all of them.
     """
 
     secret: SecretStr
@@ -38,7 +42,7 @@ class NotifyKey:
         """Parse ``KEY`` or ``KEY 42 43 shop-*``; an error never repeats the key.
 
         Raises:
-            ValueError: the key is short, or not of printable ASCII; what follows is no merchant.
+            ValueError: the key is short or not printable ASCII, or a merchant is malformed.
         """
         key, *merchants = text.split(" ") if text else [""]
         if len(key) < KEY_CHARACTERS_MIN or not key.isascii() or not key.isprintable():
@@ -48,7 +52,7 @@ class NotifyKey:
             )
         named = tuple(merchant for merchant in merchants if merchant)
         if not all(_MERCHANTS.fullmatch(merchant) for merchant in named):
-            # Not shown: it may be a key after a comma that was forgotten.
+            # Not shown: the text may be another key whose comma was forgotten.
             raise ValueError(
                 "expected merchants after a key, as in `KEY 42 shop-*`, got something else"
             )
@@ -69,7 +73,7 @@ class NotifyKey:
 
 @dataclass(frozen=True, slots=True)
 class TokenSecret:
-    """An HMAC secret, which signs tokens and checks them; the text itself is the secret."""
+    """An HMAC secret, which signs and checks tokens; the text itself is the secret."""
 
     secret: SecretStr
     kid: str | None = None
@@ -88,10 +92,10 @@ class TokenSecret:
 
 
 def require_strong(secret_bytes: int) -> None:
-    """Refuse an HMAC secret that is easier to guess than a token is to forge.
+    """Refuse an HMAC secret that is easier to guess than a signature.
 
     Raises:
-        ValueError: it is shorter than its hash.
+        ValueError: the secret is shorter than its hash.
     """
     if secret_bytes < SECRET_BYTES_MIN:
         raise ValueError(

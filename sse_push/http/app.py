@@ -27,9 +27,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sse_push.access.gate import Gate, authorize_notify
 from sse_push.access.keys import NotifyKey
 from sse_push.access.origin import PREFLIGHT_HEADERS, Origins, refuse_pages
+from sse_push.access.proxies import Proxies
 from sse_push.access.rate import Rates
 from sse_push.access.revocation import Revocation, Revocations
 from sse_push.access.room import Place, Room
+from sse_push.access.token_keys import load_keys
+from sse_push.access.tokens import TokenRules
 from sse_push.errors import (
     AmbiguousCredentials,
     EndReason,
@@ -525,6 +528,33 @@ def _wrap_events(app: ASGIApp, origins: Origins, room: Room) -> ASGIApp:
     return wrapped
 
 
+def token_rules(settings: Settings) -> TokenRules | None:
+    """Return what a valid token is, or None where tokens don't decide who may listen.
+
+    Raises:
+        ConfigError: the keys of tokens can't be used.
+    """
+    if settings.subscribe_auth != "token":
+        return None
+    return TokenRules(
+        keys=load_keys(settings.token_keys, settings.token_keys_file, settings.token_algorithms),
+        audience=settings.token_audience,
+        issuer=settings.token_issuer,
+        leeway_s=settings.token_leeway_s,
+        max_lifetime_s=settings.token_max_lifetime_s,
+    )
+
+
+def _gate(settings: Settings) -> Gate:
+    assert settings.subscribe_auth is not None, "refused at the start"
+    return Gate(
+        settings.subscribe_auth,
+        proxies=Proxies(settings.trusted_proxies, is_unix_socket=settings.uds is not None),
+        token_rules=token_rules(settings),
+        token_cookie=settings.token_cookie,
+    )
+
+
 def _build(settings: Settings, origins: Origins, folder: Path) -> State:
     assert settings.redis_url is not None, "the embedded server's, or refused at the start"
     url = settings.redis_url.get_secret_value()
@@ -617,7 +647,7 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
     )
     return State(
         settings=settings,
-        gate=Gate(settings),
+        gate=_gate(settings),
         origins=origins,
         appender=appender,
         follower=follower,

@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,10 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+
+from sse_push.access.keys import ALGORITHMS, TokenSecret
+from sse_push.access.token_keys import TokenKey, load_keys
+from sse_push.access.tokens import TokenRules, Tokens
 
 SECRET = "a-secret-of-the-tests-0123456789-abcdef"
 NEXT_SECRET = "another-secret-of-the-tests-9876543210-f"
@@ -102,6 +106,26 @@ def token_of(
     **claims: Any,
 ) -> str:
     return jwt.encode(claims_of(merchant_id, **claims), key, algorithm, headers=headers)
+
+
+def checker_of(
+    *secrets: str,
+    keys: Sequence[TokenKey] = (),
+    audience: str | None = None,
+    issuer: str | None = None,
+    leeway_s: float = 5,
+    wall_clock: Callable[[], float] = time.time,
+) -> Tokens:
+    """Return what checks tokens by these secrets, in the form of the setting, and these keys."""
+    parsed = [TokenSecret.parse(text) for text in secrets]
+    rules = TokenRules(
+        keys=(*(load_keys(parsed, None, ALGORITHMS) if secrets else ()), *keys),
+        audience=audience,
+        issuer=issuer,
+        leeway_s=leeway_s,
+        max_lifetime_s=3600,
+    )
+    return Tokens(rules, wall_clock=wall_clock)
 
 
 def part(value: object) -> str:

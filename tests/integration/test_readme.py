@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from sse_push.access.gate import Gate
 from sse_push.settings import Settings
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service, clean_environ
 from tests.harness.stream import open_stream
+from tests.harness.tokens import checker_of
 from tests.harness.waiting import program, until
-from tests.unit.access.test_gate import request_of
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 TELL = README.partition("## Tell it")[2].partition("## Listen")[0]
@@ -109,7 +108,6 @@ def test_the_examples_for_tokens_let_in(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TOKEN_KEY", secret)
     example: dict[str, Any] = {}
     exec(block("python", 0, ACCESS), example)
-    gate = Gate(Settings.load(subscribe_auth="token", token_keys=secret))
 
     for token in (from_command, example["token_for"]("42")):
-        assert gate.authorize_subscribe(request_of(f"token={token}"), None).merchant_id == "42"
+        assert checker_of(secret).check(token).merchants == ("42",)

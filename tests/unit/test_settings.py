@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from sse_push.access.keys import KEY_CHARACTERS_MIN, NotifyKey
-from sse_push.access.tokens import ALGORITHMS
+from sse_push.access.keys import ALGORITHMS, KEY_CHARACTERS_MIN, NotifyKey
 from sse_push.errors import ConfigError
 from sse_push.settings import Settings, mask_password
 

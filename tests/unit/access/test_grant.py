@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sse_push.access.grant import Grant, choose
+from sse_push.access.grant import Grant, choose_merchant
 from sse_push.errors import Forbidden, InvalidMerchantId
 
 
@@ -11,7 +11,7 @@ def test_a_grant_of_a_merchant_alone_never_expires() -> None:
 
 
 @pytest.mark.parametrize(
-    ("merchants", "asked", "chosen"),
+    ("permitted", "requested", "chosen"),
     [
         (["42"], None, "42"),
         (["42"], "42", "42"),
@@ -19,23 +19,27 @@ def test_a_grant_of_a_merchant_alone_never_expires() -> None:
         (["42", "43"], "43", "43"),
     ],
 )
-def test_one_of_the_merchants_is_chosen(
-    merchants: list[str], asked: str | None, chosen: str
+def test_the_requested_merchant_or_the_only_one_is_chosen(
+    permitted: list[str], requested: str | None, chosen: str
 ) -> None:
-    assert choose(merchants, asked) == chosen
+    assert choose_merchant(permitted, requested) == chosen
 
 
-@pytest.mark.parametrize("merchants", [["42"], ["42", "43"], ["4", "440"]])
-def test_another_merchant_is_forbidden_and_the_others_are_not_told(merchants: list[str]) -> None:
+@pytest.mark.parametrize("permitted", [["42"], ["42", "43"], ["4", "440"]])
+def test_another_merchant_is_forbidden_and_the_permitted_ones_are_not_disclosed(
+    permitted: list[str],
+) -> None:
     with pytest.raises(Forbidden) as caught:
-        choose(merchants, "44")
+        choose_merchant(permitted, "44")
 
     assert str(caught.value) == "expected a merchant that you may listen to, got '44'"
 
 
 @pytest.mark.parametrize(
-    ("merchants", "asked"), [(["42"], ""), (["42"], "4 2"), (["42", "43"], None), ([], None)]
+    ("permitted", "requested"), [(["42"], ""), (["42"], "4 2"), (["42", "43"], None), ([], None)]
 )
-def test_no_merchant_is_malformed(merchants: list[str], asked: str | None) -> None:
+def test_a_missing_or_malformed_merchant_is_refused(
+    permitted: list[str], requested: str | None
+) -> None:
     with pytest.raises(InvalidMerchantId):
-        choose(merchants, asked)
+        choose_merchant(permitted, requested)
