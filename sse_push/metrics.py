@@ -60,52 +60,52 @@ class Series(NamedTuple):
 
 
 SERIES: dict[str, Series] = {
-    "sse_push_connections_open": Series("gauge", "connections that are open"),
-    "sse_push_connections_limit": Series("gauge", "connections for which there is room"),
-    "sse_push_connections_opened_total": Series("counter", "connections that were opened"),
-    "sse_push_connections_closed_total": Series("counter", "connections that have ended", "reason"),
-    "sse_push_soft_answers_total": Series(
-        "counter", "browsers that were asked to come back later", "reason"
-    ),
+    "sse_push_connections_open": Series("gauge", "open connections"),
+    "sse_push_connections_limit": Series("gauge", "maximum number of connections"),
+    "sse_push_connections_opened_total": Series("counter", "connections opened"),
+    "sse_push_connections_closed_total": Series("counter", "connections ended", "reason"),
+    "sse_push_soft_answers_total": Series("counter", "clients asked to come back later", "reason"),
     "sse_push_merchants_live": Series(
-        "gauge", "merchants that somebody listens to; once for each worker"
+        "gauge", "merchants with a connection, counted once per worker"
     ),
     "sse_push_notifications_total": Series(
-        "counter", "notifications by what became of them in Redis", "outcome"
+        "counter", "notifications, by their outcome in Redis", "outcome"
     ),
     "sse_push_errors_total": Series(
-        "counter",
-        "requests answered with this error, and items of an array refused with it",
-        "error",
+        "counter", "error answers, and refused items of an array, by code", "error"
     ),
     "sse_push_refreshes_written_total": Series("counter", "refreshes handed to connections"),
     "sse_push_refreshes_merged_total": Series(
-        "counter", "refreshes that became part of another one before they were written"
+        "counter", "refreshes merged into another refresh before they were written"
     ),
     "sse_push_refreshes_skipped_total": Series(
-        "counter", "refreshes left in the slot of a connection that could not take them then"
+        "counter", "refreshes left in the slot of a connection that accepted no bytes at that time"
     ),
     "sse_push_delivery_age_seconds": Series(
         "histogram", "age of the newest entry when its fan-out begins, by the clock of Redis"
     ),
     "sse_push_probe_age_seconds": Series(
         "gauge",
-        "time since Redis announced a write of ours and it was known which tokens are revoked, "
-        "in the worst worker; +Inf: never",
+        "time since the worst worker saw Redis announce a probe, and knew which tokens are "
+        "revoked; +Inf: never",
     ),
-    "sse_push_tail_reconnects_total": Series("counter", "tracked connections that were made anew"),
+    "sse_push_tail_reconnects_total": Series(
+        "counter", "replaced connections to Redis on which changes are announced"
+    ),
     "sse_push_resyncs_total": Series(
-        "counter", "streams of merchants that were taken up anew", "reason"
+        "counter",
+        "merchants' streams that could not be continued, so that every client had to refetch",
+        "reason",
     ),
     "sse_push_loop_lag_seconds": Series(
-        "gauge", "how late the event loop was in the last second, in the worst worker"
+        "gauge", "delay of the event loop in the last second, in the worst worker"
     ),
     "sse_push_event_loop_tasks": Series("gauge", "tasks in the event loops"),
-    "sse_push_workers_alive": Series("gauge", "workers that are alive"),
+    "sse_push_workers_alive": Series("gauge", "live workers"),
     "sse_push_resident_memory_bytes": Series("gauge", "resident memory of the workers; Linux only"),
     "sse_push_open_fds": Series("gauge", "open file descriptors of the workers; Linux only"),
 }
-"""Every series that is told, in README's order."""
+"""Every series, in the order of the documentation."""
 
 
 @contextmanager

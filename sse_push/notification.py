@@ -7,20 +7,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn, Self
 
-from sse_push.errors import InvalidEntryId, InvalidMerchantId, InvalidNotification, TooLarge
+from sse_push.errors import (
+    InvalidEntryId,
+    InvalidMerchantId,
+    InvalidNotification,
+    PushError,
+    TooLarge,
+)
 
 NAME_CHARACTERS = 64
 BY_CHARACTERS = 128
 
-_NAME = re.compile(rf"[A-Za-z0-9._:-]{{1,{NAME_CHARACTERS}}}")
+NAME_PATTERN = rf"[A-Za-z0-9._:-]{{1,{NAME_CHARACTERS}}}"
+"""The form of a name: of a merchant, a topic, or a key that verifies tokens (``kid``)."""
+
+FIELDS = ("merchant_id", "topic", "data", "by")
+"""The fields of a notification, in JSON, in a form and in a stream entry."""
+
+_NAME = re.compile(NAME_PATTERN)
 _NAME_TEXT = f"1 to {NAME_CHARACTERS} characters of A-Z a-z 0-9 . _ : -"
 _ENTRY_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
 _GREATEST = 10**NAME_CHARACTERS
-_FIELDS = ("merchant_id", "topic", "data", "by")
 # No control, no line or paragraph separator, no bidirectional override, no half of a pair.
 _BY = re.compile(
     r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
@@ -72,6 +83,31 @@ def parse_merchant_id(value: object) -> str:
     )
 
 
+def read_object(
+    value: object, fields: Collection[str], error: type[PushError]
+) -> tuple[str, dict[str, object]]:
+    """Return the merchant of a decoded JSON object, and its other fields that are not ``null``.
+
+    ``fields`` are all that may stand in the object. A field that is ``null`` counts as absent.
+
+    Raises:
+        PushError: as ``error``: not an object, ``merchant_id`` is missing or of a wrong form, or a
+            field is unknown.
+    """
+    if not isinstance(value, dict):
+        raise error(f"expected a JSON object with merchant_id, got {_show(value)}")
+    unknown = next((name for name in value if name not in fields), None)
+    if unknown is not None:
+        raise error(f"unknown field {_show(unknown)}, expected {', '.join(fields)}")
+    given = {name: each for name, each in value.items() if each is not None}
+    if "merchant_id" not in given:
+        raise error(f"merchant_id is missing, expected {_NAME_TEXT}")
+    try:
+        return parse_merchant_id(given.pop("merchant_id")), given
+    except InvalidMerchantId as exc:
+        raise error(str(exc)) from exc
+
+
 @dataclass(frozen=True, slots=True)
 class Notification:
     """What a backend tells: the data of ``merchant_id`` has changed.
@@ -89,28 +125,12 @@ class Notification:
     def from_value(cls, value: object, *, data_limit_bytes: int) -> Self:
         """Check a decoded JSON object ``{"merchant_id", "topic"?, "data"?, "by"?}``.
 
-        ``null`` for an optional field is as good as leaving it out.
-
         Raises:
             InvalidNotification: not an object, a field is missing, unknown, or of a wrong form.
             TooLarge: ``data`` is longer than ``data_limit_bytes`` as compact UTF-8 JSON.
         """
-        if not isinstance(value, dict):
-            raise InvalidNotification(
-                f"expected a JSON object with merchant_id, got {_show(value)}"
-            )
-        unknown = next((name for name in value if name not in _FIELDS), None)
-        if unknown is not None:
-            raise InvalidNotification(
-                f"unknown field {_show(unknown)}, expected {', '.join(_FIELDS)}"
-            )
-        if "merchant_id" not in value:
-            raise InvalidNotification(f"merchant_id is missing, expected {_NAME_TEXT}")
-        try:
-            merchant_id = parse_merchant_id(value["merchant_id"])
-        except InvalidMerchantId as exc:
-            raise InvalidNotification(str(exc)) from exc
-        topic, data, by = value.get("topic"), value.get("data"), value.get("by")
+        merchant_id, given = read_object(value, FIELDS, InvalidNotification)
+        topic, data, by = given.get("topic"), given.get("data"), given.get("by")
         if topic is not None and not (isinstance(topic, str) and _NAME.fullmatch(topic)):
             raise InvalidNotification(f"topic: expected {_NAME_TEXT}, got {_show(topic)}")
         if by is not None and not (isinstance(by, str) and _BY.fullmatch(by)):

@@ -92,72 +92,81 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
-    host: str = Field("127.0.0.1", description="address to listen on; nginx stands before it")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free one")
-    uds: str | None = Field(None, description="Unix socket to listen on, instead of host and port")
+    host: str = Field(
+        "127.0.0.1", description="address to listen on; nginx is meant to stand in front"
+    )
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free port")
+    uds: str | None = Field(
+        None, description="Unix socket to listen on, instead of `host` and `port`"
+    )
     redis_url: SecretStr | None = Field(
         None, description="`redis://`, `rediss://` or `unix://` URL of Redis or Valkey"
     )
     workers: int = Field(1, ge=1, le=256, description="processes that share the listening socket")
     subscribe_auth: Literal["none", "token", "header"] | None = Field(
         None,
-        description="who may listen: `token`, whoever has one; `header`, whom a proxy names; "
-        "`none`, anyone. Must be said",
+        description="who may open an event stream: `token`, clients with a token; `header`, "
+        "clients whose merchant a trusted proxy names; `none`, anyone. Required",
     )
     notify_keys: NotifyKeys | None = Field(
         None,
-        description="bearer keys that may notify and revoke, comma-separated, each with the "
-        "merchants that it is for, if not all: `KEY 42 shop-*`; `none`: anyone. Must be said",
+        description="bearer keys for `POST /notify` and `/revoke`, comma-separated, each with the "
+        "merchants that it is limited to, if any: `KEY 42 shop-*`; `none`: no key is "
+        "needed. Required",
     )
     token_keys: TokenSecrets = Field(
         (),
-        description="HMAC secrets that check tokens, comma-separated, each `SECRET` or "
+        description="HMAC secrets that verify tokens, comma-separated, each `SECRET` or "
         "`kid=SECRET`",
     )
     token_keys_file: Path | None = Field(
-        None, description="file of keys that check tokens: a JWK Set, or public keys in PEM"
+        None, description="file of keys that verify tokens: a JWK Set, or public keys in PEM"
     )
     token_algorithms: Algorithms = Field(
         ("HS256",),
         min_length=1,
-        description=f"algorithms of tokens, comma-separated: {', '.join(ALGORITHMS)}",
+        description="accepted signature algorithms of tokens, comma-separated: "
+        + ", ".join(ALGORITHMS),
     )
     token_audience: str | None = Field(
-        None, min_length=1, description="what a token's `aud` has to name; unset: it has none"
+        None,
+        min_length=1,
+        description="value that a token's `aud` must contain; unset: a token must have no `aud`",
     )
     token_issuer: str | None = Field(
-        None, min_length=1, description="what a token's `iss` has to be; unset: anything"
+        None, min_length=1, description="value that a token's `iss` must have; unset: any"
     )
     token_leeway_s: float = Field(
         5.0,
         ge=0,
         le=60,
-        description="a token's `iat` and `nbf` may be ahead of our clock by this; "
-        "`exp` is never forgiven",
+        description="how far a token's `iat` and `nbf` may be ahead of this clock; `exp` has no "
+        "leeway",
     )
     token_max_lifetime_s: float = Field(
-        3600.0, ge=1, le=86_400, description="a token that lives longer than this is refused"
+        3600.0, ge=1, le=86_400, description="longest lifetime of a token; longer ones are refused"
     )
     token_expiring_s: float = Field(
         30.0,
         ge=0.1,
         le=3600,
-        description="an `expiring` event comes this long before a token's `exp`, or at half of its "
-        "time if that is later",
+        description="how long before a token's `exp` an `expiring` event is sent; at half of the "
+        "remaining time if that is later",
     )
     token_cookie: str | None = Field(
         None,
         pattern=_COOKIE_NAME,
-        description="cookie in which a token may come, as in `__Host-push`; unset: none is read",
+        description="cookie from which a token is read, such as `__Host-push`; unset: no cookie is "
+        "read",
     )
     trusted_proxies: Networks = Field(
         (),
-        description="proxies that may name a client's merchant and address, comma-separated IPs "
-        "and CIDRs; whoever reaches `uds` is one",
+        description="proxies whose headers name a client's merchant and address, comma-separated "
+        "IPs and CIDRs; every peer on `uds` is trusted",
     )
     allowed_origins: OriginList = Field(
         (),
-        description="other origins whose pages may listen, comma-separated, as in "
+        description="other origins whose pages may open an event stream, comma-separated, such as "
         "`https://app.example`; `*`: any",
     )
 
@@ -165,34 +174,36 @@ class Settings(BaseSettings):
         15_000,
         ge=1,
         le=1_000_000,
-        description="connections in one process; each takes 17 KiB, so these 250 MiB, and a file",
+        description="maximum number of connections per process; each takes 17 KiB (the default 250 "
+        "MiB) and a file descriptor",
     )
     max_connections_per_merchant: int = Field(
         10_000,
         ge=0,
         le=1_000_000,
-        description="connections of one merchant in one process, two thirds of all, so that it "
-        "leaves room for others; 0: any number",
+        description="maximum number of connections of one merchant per process; two thirds of "
+        "`max_connections` leave room for other merchants; 0: no limit",
     )
     max_connections_per_address: int = Field(
         0,
         ge=0,
         le=1_000_000,
-        description="connections from one client's address in one process; 0: any number, since "
-        "an office has one address, and so have all clients of a proxy that is not trusted",
+        description="maximum number of connections from one client address per process; 0: no "
+        "limit, since everyone in an office, and every client of a proxy that is not "
+        "trusted, shares one address",
     )
     header_limit_bytes: int = Field(
         16_384,
         ge=1024,
         le=1_048_576,
-        description="request line and headers of one request; twice what nginx takes on by "
-        "default for one header",
+        description="maximum size of the request line and headers of a request; twice what nginx "
+        "accepts by default for one header",
     )
     request_timeout_s: float = Field(
         10.0,
         ge=0.1,
         le=600,
-        description="a request, body included, has to come within this of its first byte",
+        description="longest time from the first byte of a request to its last, body included",
     )
 
     heartbeat_s: float = Field(
@@ -202,103 +213,138 @@ class Settings(BaseSettings):
         100,
         ge=1,
         le=60_000,
-        description="a busy merchant's browsers are written to this often at most",
+        description="shortest time between two writes to the connections of one merchant",
     )
     retry_ms: int = Field(
-        2000, ge=100, le=20_000, description="reconnection time told to browsers, ± 50 % each"
+        2000,
+        ge=100,
+        le=20_000,
+        description="reconnection time sent to browsers, ± 50 % per connection",
     )
     soft_retry_min_ms: int = Field(
-        5000, ge=100, le=30_000, description="shortest reconnection time when not served now"
+        5000,
+        ge=100,
+        le=30_000,
+        description="shortest reconnection time sent to a client that is asked to come back later",
     )
     soft_retry_max_ms: int = Field(
-        30_000, ge=100, le=30_000, description="longest reconnection time when not served now"
+        30_000,
+        ge=100,
+        le=30_000,
+        description="longest reconnection time sent to a client that is asked to come back later",
     )
     max_connection_age_s: float = Field(
-        900.0, ge=1, le=86_400, description="a connection is moved on after this, ± 20 % each"
+        900.0,
+        ge=1,
+        le=86_400,
+        description="age at which a connection is ended and its client reconnects, ± 20 % per "
+        "connection",
     )
     send_timeout_s: float = Field(
-        15.0, ge=0.2, le=300, description="a client that takes no bytes for so long is ended"
+        15.0,
+        ge=0.2,
+        le=300,
+        description="a client that accepts no bytes for this long is disconnected",
     )
     send_buffer_bytes: int = Field(
         16_384,
         ge=4096,
         le=4_194_304,
-        description="kernel's buffer per connection: what a sleeping client finds waiting",
+        description="size of the kernel's send buffer per connection, which bounds what a sleeping "
+        "client finds waiting",
     )
     tcp_user_timeout_ms: int = Field(
         30_000,
         ge=1000,
         le=600_000,
-        description="a peer that acknowledges nothing is dropped after this",
+        description="a peer that acknowledges no bytes for this long is disconnected",
     )
     listen_backlog: int = Field(
-        4096, ge=16, le=65_535, description="connections that may wait to be accepted"
+        4096, ge=16, le=65_535, description="maximum number of connections that wait to be accepted"
     )
     drain_s: float = Field(
-        20.0, ge=0, le=3600, description="at SIGTERM, streams are ended over this time at most"
+        20.0,
+        ge=0,
+        le=3600,
+        description="longest time over which connections are ended after SIGTERM",
     )
 
     notify_timeout_s: float = Field(
-        3.0, ge=0.1, le=60, description="`POST /notify` and `/revoke` are answered within this"
+        3.0,
+        ge=0.1,
+        le=60,
+        description="longest time until `POST /notify` and `/revoke` are answered",
     )
     notify_max_items: int = Field(
-        1000, ge=1, le=10_000, description="notifications in one JSON array"
+        1000, ge=1, le=10_000, description="maximum number of notifications in one JSON array"
     )
     notify_rate_per_s: float = Field(
         0.0,
         ge=0,
         le=1_000_000,
-        description="notifications per second that one key may send, of all workers together; "
-        "0: any number, since they merge",
+        description="notifications per second that one key may send, over all workers; 0: no "
+        "limit, since notifications merge",
     )
     notify_burst: int = Field(
         1000,
         ge=1,
         le=1_000_000,
-        description="notifications that a key may send at once after a rest, as many as one array",
+        description="notifications that one key may send at once after a pause; the default is one "
+        "full array",
     )
     body_limit_bytes: int = Field(
         1_048_576,
         ge=1024,
         le=67_108_864,
-        description="body of `POST /notify` and `/revoke`; nginx must agree",
+        description="maximum size of a body of `POST /notify` and `/revoke`; nginx must agree",
     )
     data_limit_bytes: int = Field(
-        8192, ge=0, le=1_048_576, description="`data` of one notification, as compact JSON"
+        8192,
+        ge=0,
+        le=1_048_576,
+        description="maximum size of the `data` of one notification, as compact JSON",
     )
     stream_max_entries: int = Field(
-        100, ge=1, le=1_000_000, description="entries kept per merchant, approximately"
+        100, ge=1, le=1_000_000, description="approximate number of entries kept per merchant"
     )
     stream_ttl_s: float = Field(
-        604_800.0, ge=1, le=31_536_000, description="a quiet merchant's stream expires after this"
+        604_800.0,
+        ge=1,
+        le=31_536_000,
+        description="how long a merchant's stream is kept after its last entry",
     )
     probe_interval_s: float = Field(
-        3.0, ge=0.05, le=60, description="how often Redis is asked to announce a write of ours"
+        3.0,
+        ge=0.05,
+        le=60,
+        description="time between two probes; a probe is a write that Redis must announce to its "
+        "writer",
     )
     probe_deadline_s: float = Field(
         6.0,
         ge=0.1,
         le=120,
-        description="not ready, and reconnecting, when no write came back in this",
+        description="longest time until a probe is announced; then the worker is not ready, and "
+        "reconnects",
     )
     deaf_limit_s: float = Field(
         20.0,
         ge=0.2,
         le=3600,
-        description="a worker that hears no write announced for so long, though Redis takes them, "
-        "ends itself",
+        description="a worker ends itself if no probe is announced for this long although Redis "
+        "accepts writes",
     )
     loop_stall_limit_s: float = Field(
         5.0,
         ge=0.5,
         le=300,
-        description="a worker whose event loop does nothing for so long ends itself",
+        description="a worker ends itself if its event loop is blocked for this long",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe level that is logged"
     )
     log_format: Literal["logfmt", "json"] = Field(
-        "logfmt", description="form of a log line: `logfmt` or `json`"
+        "logfmt", description="format of log lines: `logfmt` or `json`"
     )
 
     @field_validator("notify_keys")

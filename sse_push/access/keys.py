@@ -13,6 +13,7 @@ from typing import Literal, Self, get_args
 from pydantic import SecretStr
 
 from sse_push.errors import Forbidden
+from sse_push.notification import NAME_PATTERN
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 """What may sign a token. https://www.rfc-editor.org/rfc/rfc7518#section-3.1"""
@@ -22,9 +23,9 @@ KEY_CHARACTERS_MIN = 16
 SECRET_BYTES_MIN = 32
 """The length of HS256's hash: https://www.rfc-editor.org/rfc/rfc7518#section-3.2"""
 
-_MERCHANTS = re.compile(r"[A-Za-z0-9._:-]{1,64}\*?")
+_MERCHANTS = re.compile(rf"{NAME_PATTERN}\*?")
 # The secret must not start with `=`: base64 padding would look like `kid=`.
-_WITH_KID = re.compile(r"([A-Za-z0-9._:-]{1,64})=([^=].*)", re.DOTALL)
+_WITH_KID = re.compile(rf"({NAME_PATTERN})=([^=].*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Self
 
 from sse_push.access.grant import Grant
-from sse_push.errors import InvalidMerchantId, InvalidRevocation
-from sse_push.notification import parse_merchant_id
+from sse_push.errors import InvalidRevocation
+from sse_push.notification import read_object
 
 CLAIM_BYTES = 4096
 """As long as a token may be; what it carries is shorter."""
 
-_FIELDS = ("merchant_id", "jti", "sub")
+FIELDS = ("merchant_id", "jti", "sub")
+"""The fields of a revocation, in JSON and in a stream entry."""
 
 _Mark = tuple[str, str, str]
 """One thing that is revoked: a merchant, the name of a claim, its value."""
@@ -45,27 +46,11 @@ class Revocation:
     def from_value(cls, value: object) -> Self:
         """Check a decoded JSON object ``{"merchant_id", "jti"?, "sub"?}``.
 
-        ``null`` for an optional field is as good as leaving it out.
-
         Raises:
             InvalidRevocation: not an object, a field is missing, unknown, or of a wrong form.
         """
-        if not isinstance(value, dict):
-            raise InvalidRevocation(
-                f"expected a JSON object with merchant_id, got {type(value).__name__}"
-            )
-        unknown = next((name for name in value if name not in _FIELDS), None)
-        if unknown is not None:
-            raise InvalidRevocation(
-                f"unknown field {ascii(unknown)[:80]}, expected {', '.join(_FIELDS)}"
-            )
-        if value.get("merchant_id") is None:
-            raise InvalidRevocation("merchant_id is missing, expected whose streams are to end")
-        try:
-            merchant_id = parse_merchant_id(value["merchant_id"])
-        except InvalidMerchantId as exc:
-            raise InvalidRevocation(str(exc)) from exc
-        return cls(merchant_id, _claim(value, "jti"), _claim(value, "sub"))
+        merchant_id, claims = read_object(value, FIELDS, InvalidRevocation)
+        return cls(merchant_id, _claim(claims, "jti"), _claim(claims, "sub"))
 
     @classmethod
     def from_fields(cls, fields: Mapping[bytes, bytes]) -> Self:
@@ -75,7 +60,7 @@ class Revocation:
             InvalidRevocation: one is missing, or of a wrong form. It counts as no revocation: one
                 that says less than was meant would cut off others.
         """
-        raw = {name: fields.get(name.encode()) for name in _FIELDS}
+        raw = {name: fields.get(name.encode()) for name in FIELDS}
         try:
             return cls.from_value(
                 {name: None if text is None else text.decode() for name, text in raw.items()}

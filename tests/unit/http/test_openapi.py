@@ -14,7 +14,7 @@ from starlette.routing import Route
 from sse_push import __version__
 from sse_push.access import revocation
 from sse_push.http import app
-from sse_push.notification import _BY, _ENTRY_ID, _FIELDS, _NAME, BY_CHARACTERS
+from sse_push.notification import _BY, _ENTRY_ID, _NAME, BY_CHARACTERS, FIELDS
 from sse_push.runtime.uvicorn import REFUSALS
 from sse_push.settings import Settings
 
@@ -102,12 +102,12 @@ def test_its_version_is_this_one() -> None:
 
 
 def test_its_notification_has_the_fields_of_one() -> None:
-    assert tuple(SCHEMAS["Notification"]["properties"]) == _FIELDS
-    assert tuple(SCHEMAS["Form"]["properties"]) == _FIELDS
+    assert tuple(SCHEMAS["Notification"]["properties"]) == FIELDS
+    assert tuple(SCHEMAS["Form"]["properties"]) == FIELDS
 
 
 def test_its_revocation_has_the_fields_of_one() -> None:
-    assert tuple(SCHEMAS["Revocation"]["properties"]) == revocation._FIELDS
+    assert tuple(SCHEMAS["Revocation"]["properties"]) == revocation.FIELDS
     for name in ("jti", "sub"):
         assert SCHEMAS["Revocation"]["properties"][name]["maxLength"] == revocation.CLAIM_BYTES
 

@@ -189,7 +189,7 @@ def test_a_reply_is_the_revocations_in_it_and_what_is_none_is_logged(
     ]
     assert [record.getMessage() for record in caplog.records] == [
         "a revocation that is none is ignored "
-        "cause=merchant_id is missing, expected whose streams are to end"
+        "cause=merchant_id is missing, expected 1 to 64 characters of A-Z a-z 0-9 . _ : -"
     ]
     assert parse_revocations([]) == []
     assert parse_revocations(ResponseError("WRONGTYPE")) is None
