@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Generator
 import pytest
 
 from tests.harness.redis import Redis
-from tests.harness.service import Service
+from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher
 
 _numbers = itertools.count(1)
@@ -24,23 +24,21 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Generator[Redis]:
 @pytest.fixture(scope="session")
 def service(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
     """One worker, and times that tests can wait for."""
-    started = Service.start(
+    with serving(
         tmp_path_factory.mktemp("service"),
         redis.url,
         heartbeat_s=1,
         probe_interval_s=0.2,
         probe_deadline_s=2,
         drain_s=1,
-    )
-    yield started
-    assert started.stop() == 0, started.log
-    started.assert_no_errors()
+    ) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
 def workers(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
     """Two workers behind one port."""
-    started = Service.start(
+    with serving(
         tmp_path_factory.mktemp("workers"),
         redis.url,
         "--workers",
@@ -48,10 +46,8 @@ def workers(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         probe_interval_s=0.2,
         probe_deadline_s=2,
         drain_s=1,
-    )
-    yield started
-    assert started.stop() == 0, started.log
-    started.assert_no_errors()
+    ) as started:
+        yield started
 
 
 @pytest.fixture

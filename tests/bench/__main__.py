@@ -33,7 +33,7 @@ from typing import Any
 
 from tests.bench.plot import Line, draw
 from tests.harness.redis import Redis
-from tests.harness.service import clean_environ
+from tests.harness.service import Service
 from tests.harness.waiting import free_port, program, wait_for
 
 Result = dict[str, Any]
@@ -219,32 +219,30 @@ def ours(folder: Path, checkout: Path | None = None) -> Generator[Server]:
     """Run the service of this checkout, or of another one."""
     redis = Redis.start(folder)
     os.sched_setaffinity(redis.process.pid, {LOAD_CORE})
-    port = free_port()
-    process: subprocess.Popen[bytes] | None = None
 
-    def start() -> int:
-        nonlocal process
-        command = [sys.executable, "-m", "sse_push", "serve", "--port", str(port)]
-        command += ["--redis-url", redis.url, "--subscribe-auth", "none", "--notify-keys", "none"]
-        with (folder / "service.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*pinned(SERVER_CORE), *command], env=clean_environ(), stderr=log, cwd=checkout
-            )
-        wait_for(lambda: "tail connected" in (folder / "service.log").read_text(), "the service")
-        (folder / "service.log").write_text("")
-        return process.pid
+    def start(port: int | None = None) -> Service:
+        return Service.start(
+            folder,
+            redis.url,
+            *("--notify-keys", "none"),
+            through=pinned(SERVER_CORE),
+            cwd=checkout,
+            port=port,
+        )
+
+    service = start()
 
     def stop() -> None:
-        assert process is not None
-        process.kill()
-        process.wait()
+        service.kill()
 
     def restart() -> int:
+        nonlocal service
         stop()
-        return start()
+        service = start(service.port)
+        return service.process.pid
 
     try:
-        yield Server(port, start(), redis, stop, restart)
+        yield Server(service.port, service.process.pid, redis, stop, restart)
     finally:
         stop()
         redis.stop()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, Request, Route
 
-from tests.harness.browsers import Demo, open_blank_page, open_window
+from tests.harness.browsers import open_blank_page, open_window
+from tests.harness.demo import Demo
 from tests.harness.redis import Redis
 from tests.harness.stream import Publisher
 from tests.harness.waiting import SECOND, until

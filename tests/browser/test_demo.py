@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Locator, Page, Request, Route, ViewportSize, expect
 
-from tests.harness.browsers import Demo, open_window
+from tests.harness.browsers import open_window
+from tests.harness.demo import Demo
 from tests.harness.nginx import Nginx
 from tests.harness.waiting import SECOND, until
 

@@ -20,11 +20,9 @@ from typing import Any
 
 from sse_push.notification import EntryId
 from sse_push.sse_client import Event, Parser
-from tests.simulation.simulation import Dechunker
+from tests.harness.chunks import Dechunker
 
 Address = tuple[str, int]
-
-_LAST_CHUNK = b"0\r\n\r\n"
 
 CHROMIUM_RETRY_S = 3.0
 """Until a stream has told another one."""
@@ -221,7 +219,6 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._dechunker: Dechunker | None = None
         self._rest_bytes = 0
-        self._tail = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the request."""
@@ -253,8 +250,7 @@ class Connection(asyncio.Protocol):
         body = data
         if self._dechunker is not None:
             body = self._dechunker.feed(data)
-            self._tail = (self._tail + data)[-len(_LAST_CHUNK) :]
-            self.is_complete = self._tail == _LAST_CHUNK
+            self.is_complete = self._dechunker.is_complete
         else:
             self._rest_bytes -= len(data)
             self.is_complete = self._rest_bytes <= 0

@@ -27,7 +27,7 @@ from tests.faults.browsers import Address, Browser, Record
 from tests.harness.nginx import Nginx, replace_once
 from tests.harness.processes import open_fds, workers_of
 from tests.harness.redis import Redis
-from tests.harness.service import Service
+from tests.harness.service import Service, alarms
 from tests.harness.waiting import SECOND
 
 SLACK_S = 3 * SECOND
@@ -491,9 +491,8 @@ class World:
             "no connection to Redis left",
             5,
         )
-        for line in self.service.log.splitlines():
-            is_bad = re.search(r"Traceback| (ERROR|CRITICAL) |level=(error|critical)", line)
-            if is_bad and not any(re.search(pattern, line) for pattern in self.fault.log):
+        for line in alarms(self.service.log):
+            if not any(re.search(pattern, line) for pattern in self.fault.log):
                 self.wrong(f"the log says: {line[:300]}")
                 break
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.harness.waiting import program
 
 
 def workers_of(pid: int) -> list[int]:
@@ -49,9 +52,32 @@ def resident_kib(pid: int) -> int:
 
 @contextmanager
 def frozen(pid: int) -> Generator[None]:
-    """Freeze a process, and let it go on after."""
+    """Freeze a process within the context: the process exists, and does not answer."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Return the processes below one, at any depth: names of programs by process ID."""
+    listed = subprocess.run(
+        [program("ps"), "-A", "-o", "pid=,ppid=,comm="], capture_output=True, text=True, check=True
+    )
+    rows = [line.split(None, 2) for line in listed.stdout.splitlines()]
+    found: dict[int, str] = {}
+    parents = {pid}
+    while parents:
+        children = {int(row[0]): row[2] for row in rows if int(row[1]) in parents and len(row) > 2}
+        found |= children
+        parents = set(children)
+    return found
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process runs; a zombie does not."""
+    state = subprocess.run(
+        [program("ps"), "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return bool(state) and not state.startswith("Z")

@@ -1,35 +1,35 @@
-"""``sse-push serve`` as a process of its own."""
+"""``sse-push serve`` and what serves like it, ready before a test gets it."""
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
+from typing import Any
 
 import httpx
 
-from tests.harness.waiting import STOP_S, free_port, wait_for
+from tests.harness.programs import NOTHING, Running, spawn, variables
+from tests.harness.waiting import free_port, wait_for
 
 KEY = "a-key-of-the-tests-0123456789"
 
+_ALARM = re.compile(
+    r'\blevel=(error|critical)\b|"level": ?"(error|critical)"| (ERROR|CRITICAL) |Traceback'
+)
+
 
 @dataclass
-class Service:
-    """``sse-push serve`` as a process of its own."""
+class Service(Running):
+    """``sse-push serve``, without tokens and with one key unless a test says otherwise."""
 
-    url: str
-    process: subprocess.Popen[bytes]
-    log_path: Path
+    port: int
     key: str = KEY
 
     @classmethod
-    def start(
+    def start(  # type: ignore[override]  # a service is ready, and takes settings by their names
         cls,
         folder: Path,
         redis_url: str | None,
@@ -37,34 +37,46 @@ class Service:
         uds: Path | None = None,
         module: Sequence[str] = ("sse_push", "serve"),
         port: int | None = None,
-        settings: Mapping[str, object] = MappingProxyType({}),
+        through: Sequence[str] = (),
+        cwd: Path | None = None,
+        settings: Mapping[str, object] = NOTHING,
         **more_settings: object,
     ) -> Service:
+        """Start a service and wait until it is ready; with a socket, until the socket is there.
+
+        A later argument wins over the defaults here. Without a Redis, the service embeds one.
+        """
         port = port or free_port()
-        command = [sys.executable, "-m", *module, "--subscribe-auth", "none"]
-        command += ["--notify-keys", KEY, *arguments]
+        command = [*module[1:], "--subscribe-auth", "none", "--notify-keys", KEY, *arguments]
         command += ["--uds", str(uds)] if uds is not None else ["--port", str(port)]
         command += ["--redis-url", redis_url] if redis_url is not None else ["--embedded"]
-        environ, given = clean_environ(), {**settings, **more_settings}
-        environ |= {f"SSE_PUSH_{name.upper()}": str(value) for name, value in given.items()}
-        log_path = folder / f"service-{port}.log"
-        with log_path.open("ab") as log:
-            process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
-        service = cls(f"http://127.0.0.1:{port}", process, log_path)
-        if uds is not None:
-            wait_for(uds.exists, "the service's socket")
-            return service
-        wait_for(lambda: service.is_ready() or process.poll() is not None, "the service")
-        assert process.poll() is None, log_path.read_text()
+        environ = variables({**settings, **more_settings})
+        started = spawn(
+            folder,
+            f"service-{port}",
+            command,
+            module=module[0],
+            through=through,
+            environ=environ,
+            cwd=cwd,
+        )
+        service = cls(*started, port)
+        try:
+            service.wait_ready(uds)
+        except BaseException:
+            service.kill()
+            raise
         return service
 
-    @property
-    def port(self) -> int:
-        return int(self.url.rpartition(":")[2])
+    def wait_ready(self, uds: Path | None = None) -> None:
+        """Wait until the service answers that it is ready, or until its socket is there."""
+        is_there = self.is_ready if uds is None else uds.exists
+        wait_for(lambda: is_there() or self.process.poll() is not None, "the service")
+        assert self.process.poll() is None, self.log
 
     @property
-    def log(self) -> str:
-        return self.log_path.read_text()
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def is_ready(self) -> bool:
         try:
@@ -72,24 +84,30 @@ class Service:
         except httpx.TransportError:
             return False
 
-    def stop(self) -> int:
-        """End it as an operator does, and return its exit status."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(STOP_S)
-
     def assert_no_errors(self) -> None:
         assert_no_errors(self.log)
 
 
+@contextmanager
+def serving(
+    folder: Path, redis_url: str | None, *arguments: str, **options: Any
+) -> Generator[Service]:
+    """Serve as ``Service.start`` does; the end must be a clean one, and the log without errors."""
+    service = Service.start(folder, redis_url, *arguments, **options)
+    try:
+        yield service
+    except BaseException:
+        service.kill()
+        raise
+    assert service.stop() == 0, service.log
+    service.assert_no_errors()
+
+
+def alarms(log: str) -> list[str]:
+    """Return the lines that alarm an operator, in any form of log, and from any process."""
+    return [line for line in log.splitlines() if _ALARM.search(line)]
+
+
 def assert_no_errors(log: str) -> None:
-    """Find what an operator would be alarmed by, in any form of log, and from any process."""
-    found = [line for line in log.splitlines() if _ALARM.search(line)]
+    found = alarms(log)
     assert not found, "\n".join([*found, "-- in", log])
-
-
-_ALARM = re.compile(r'\blevel=(error|critical)\b|"level": ?"(error|critical)"|Traceback')
-
-
-def clean_environ() -> dict[str, str]:
-    return {name: text for name, text in os.environ.items() if not name.startswith("SSE_PUSH_")}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
 
 from sse_push.sse_client import Event, Parser
+from tests.harness.chunks import Dechunker
 from tests.harness.service import KEY
 from tests.harness.waiting import SECOND, until
 
@@ -60,14 +61,13 @@ class Stream:
 
     async def pump(self) -> None:
         """Read chunks until the last one, or until the connection is cut."""
-        try:
-            while size := int(await self.reader.readuntil(b"\r\n"), 16):
-                body = (await self.reader.readexactly(size + 2))[:-2]
+        chunks = Dechunker()
+        with suppress(ConnectionResetError):
+            while not chunks.is_complete and (data := await self.reader.read(1 << 16)):
+                body = chunks.feed(data)
                 self.body += body
                 self.events += self.parser.feed(body)
-            self.is_complete = True
-        except (asyncio.IncompleteReadError, ConnectionResetError):
-            return
+        self.is_complete = chunks.is_complete
 
     async def close(self) -> None:
         if self._task is not None:

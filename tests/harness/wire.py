@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from sse_push.sse_client import Event, Parser
+from tests.harness.chunks import Dechunker
 from tests.harness.waiting import SECOND
 
 ANSWER_S = 2 * SECOND
@@ -54,6 +55,7 @@ class Wire:
     def __init__(self, port: int, request: bytes = b"") -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_S)
         self.body = b""
+        self._chunks = Dechunker()
         self._buffer = b""
         if request:
             self.send(request)
@@ -115,14 +117,10 @@ class Wire:
             if is_enough(found):
                 return found
             assert time.monotonic() < deadline, f"expected more of {kind}, got {self.body!r}"
-            assert self._has(b"\r\n"), "a stream goes on"
-            size, _, self._buffer = self._buffer.partition(b"\r\n")
-            length = int(size, 16)
-            assert length, "a stream goes on"
-            while len(self._buffer) < length + 2:
-                assert self._more(), "a chunk is complete"
-            self.body += self._buffer[:length]
-            self._buffer = self._buffer[length + 2 :]
+            assert not self._chunks.is_complete, "a stream goes on"
+            assert self._buffer or self._more(), "a stream goes on"
+            self.body += self._chunks.feed(self._buffer)
+            self._buffer = b""
 
     def is_closed(self) -> bool:
         """Wait for the other end to close, and return whether it has, saying nothing more."""

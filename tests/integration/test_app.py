@@ -18,7 +18,7 @@ from sse_push.http.app import create_app
 from sse_push.notification import EntryId
 from sse_push.server import listening_socket
 from sse_push.settings import Settings
-from tests.harness.programs import paused
+from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
 from tests.harness.stream import Publisher, open_stream
@@ -635,7 +635,7 @@ async def test_a_redis_that_hangs_is_answered_for_in_time_with_what_is_known(
     frail: Redis, caller: Publisher, merchant: str
 ) -> None:
     await caller.notify(merchant)  # so that there is a connection to send by
-    with paused(frail.process):
+    with frozen(frail.process.pid):
         sent = await caller.post(json={"merchant_id": merchant})
         waited = await caller.post(json={"merchant_id": merchant})
 
@@ -650,7 +650,7 @@ async def test_a_redis_that_hangs_is_answered_for_in_time_with_what_is_known(
 async def test_readiness_is_red_while_redis_hangs_and_green_again_after(
     frail: Redis, hardened: Service, caller: Publisher
 ) -> None:
-    with paused(frail.process):
+    with frozen(frail.process.pid):
         await until(lambda: not hardened.is_ready(), "not ready", 4 * SECOND)
         red = await caller.client.get("/readyz")
         alive = await caller.client.get("/healthz")
@@ -711,7 +711,7 @@ async def test_callers_that_go_away_leave_no_connection_behind(
     await caller.notify(merchant)
     before = descriptors()
 
-    with paused(frail.process):
+    with frozen(frail.process.pid):
         writers = [await begin_request(hardened, *request) for _ in range(50)]
         await until(lambda: descriptors() >= before + 50, "50 callers")
         for writer in writers:

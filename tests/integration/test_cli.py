@@ -300,8 +300,8 @@ async def test_tail_listens_with_a_token(guarded: Service, tmp_path: Path) -> No
         for tail in (flag, variable):
             await until(lambda tail=tail: "ready" in tail.out, "the stream")  # type: ignore[misc]  # mypy knows no default of a lambda
     finally:
-        flag.end()
-        variable.end()
+        flag.kill()
+        variable.kill()
 
     assert without.returncode == 1
     assert "got 401 application/json" in without.stderr

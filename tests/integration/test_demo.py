@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from sse_push.demo.crowd import CinemaTokens
-from tests.harness.programs import Running, descendants, is_running
+from tests.harness.processes import descendants, is_running
+from tests.harness.programs import Running
 from tests.harness.stream import open_stream
 from tests.harness.waiting import START_S, STOP_S, free_port, until, wait_for
 
@@ -143,13 +144,13 @@ async def test_a_crowd_buys_and_leaves_with_the_demo(
         others = descendants(running.process.pid)
         status = await asyncio.to_thread(running.press_ctrl_c)
     finally:
-        running.end()
+        running.kill()
 
     assert status == 0
     assert "valkey-server" in others.values()
     await until(lambda: not any(map(is_running, others)), "the end of all", STOP_S)
     assert "5 simulated buyers" in running.out
-    assert "Traceback" not in running.error_path.read_text()
+    assert "Traceback" not in running.log
 
 
 # -- with tokens

@@ -14,8 +14,9 @@ import pytest
 
 from sse_push.errors import ConfigError
 from sse_push.runtime.embedded import embedded_server
-from tests.harness.programs import descendants, is_running, run
-from tests.harness.service import KEY, clean_environ
+from tests.harness.processes import descendants, is_running
+from tests.harness.programs import clean_environ, run
+from tests.harness.service import KEY
 from tests.harness.stream import open_stream
 from tests.harness.waiting import STOP_S, free_port, wait_for
 

@@ -6,8 +6,6 @@ import asyncio
 import json
 import random
 import re
-import subprocess
-import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -19,9 +17,9 @@ import pytest
 
 from tests.harness.processes import open_fds
 from tests.harness.redis import Redis
-from tests.harness.service import KEY, Service, clean_environ
+from tests.harness.service import KEY, Service, serving
 from tests.harness.stream import Publisher, Stream, open_stream
-from tests.harness.waiting import SECOND, free_port, until, wait_for
+from tests.harness.waiting import SECOND, until
 from tests.integration.test_metrics import scrape
 
 MAX = 12
@@ -358,19 +356,10 @@ async def test_a_stream_that_takes_no_bytes_gives_its_place_back(
 def test_a_service_with_few_files_says_so_and_serves_what_it_can(
     redis: Redis, tmp_path: Path
 ) -> None:
-    port = free_port()
-    log = tmp_path / "log"
-    command = f"ulimit -n 300 && exec {sys.executable} -m sse_push serve --port {port}"
-    command += f" --redis-url {redis.url} --subscribe-auth none --notify-keys none"
-    with log.open("wb") as file:
-        process = subprocess.Popen(["sh", "-c", command], env=clean_environ(), stderr=file)
-    service = Service(f"http://127.0.0.1:{port}", process, log)
+    few_files = ("sh", "-c", 'ulimit -n 300 && exec "$@"', "sh")
 
-    try:
-        wait_for(service.is_ready, "the service")
+    with serving(tmp_path, redis.url, through=few_files) as service:
         told = asyncio.run(scrape(service))
-    finally:
-        assert service.stop() == 0
 
     assert told["sse_push_connections_limit"] == 300 - 256
     assert "too few open files" in service.log

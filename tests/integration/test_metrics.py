@@ -17,7 +17,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sse_push.metrics import SERIES
 from tests.harness.processes import frozen, workers_of
-from tests.harness.programs import paused
 from tests.harness.redis import Redis
 from tests.harness.service import Service
 from tests.harness.stream import Publisher, Stream, open_stream
@@ -247,7 +246,7 @@ async def test_a_redis_that_is_lost_shows_in_the_reconnects_and_the_resyncs(
     publisher = Publisher(service.url)
     try:
         async with open_streams(service, merchant, 3) as streams:
-            with paused(redis.process):
+            with frozen(redis.process.pid):
                 refused = await publisher.post(json={"merchant_id": merchant})
             redis.kill()
             redis = Redis.start(tmp_path, port=redis.port)

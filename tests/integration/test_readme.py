@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from sse_push.settings import Settings
+from tests.harness.programs import clean_environ
 from tests.harness.redis import Redis
-from tests.harness.service import KEY, Service, clean_environ
+from tests.harness.service import KEY, Service
 from tests.harness.stream import open_stream
 from tests.harness.tokens import checker_of
 from tests.harness.waiting import program, until

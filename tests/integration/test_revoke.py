@@ -15,7 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.harness.programs import paused, run
+from tests.harness.processes import frozen
+from tests.harness.programs import run
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
 from tests.harness.stream import Publisher, Stream, open_stream
@@ -352,7 +353,7 @@ async def test_while_revocations_can_t_be_read_new_streams_are_put_off_and_old_o
         refused = token("43")
         await backend.revoke("43")
         await until_refused(backend, refused)
-        with paused(mortal.process):
+        with frozen(mortal.process.pid):
             soft = await until_put_off(backend, token("42"))
             plain = await backend.browser.get(
                 "/events", params={"token": token("42")}, headers={"Accept": "application/json"}
@@ -452,7 +453,7 @@ async def test_a_redis_that_takes_no_writes_takes_no_revocation_and_nothing_else
 
 async def test_a_redis_that_does_not_answer_is_503_in_time(mortal: Redis, alone: Service) -> None:
     async with backend_of(alone) as backend:
-        with paused(mortal.process):
+        with frozen(mortal.process.pid):
             began_at = time.monotonic()
             answer = await backend.ask(json={"merchant_id": "42"})
             took_s = time.monotonic() - began_at

@@ -172,7 +172,7 @@ def test_a_unix_socket_that_is_served_is_not_taken_away(redis: Redis, tmp_path: 
             alive = client.get("http://unix/healthz")
         status = first.press_ctrl_c()
     finally:
-        first.end()
+        first.kill()
 
     assert second.returncode == 2
     assert second.stderr == f"sse-push: expected to listen on {path}: Address already in use\n"

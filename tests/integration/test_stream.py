@@ -42,7 +42,7 @@ from sse_push.stream.contract import REVOCATIONS_KEY, revoke_commands, stream_ke
 from sse_push.stream.follow import Deaf
 from sse_push.stream.revocations import PAGE_ENTRIES
 from sse_push.stream.tail import NEW_ENTRIES
-from tests.harness.programs import paused
+from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, program, until
 
@@ -634,7 +634,7 @@ async def test_nobody_gives_up_who_hears_or_whose_redis_takes_no_writes(
         watchdog = asyncio.create_task(followed.follower.give_up_if_deaf())
         if state == "full":
             mortal.cli("CONFIG", "SET", "maxmemory", "1")
-        with paused(mortal.process) if state == "paused" else nullcontext():
+        with frozen(mortal.process.pid) if state == "paused" else nullcontext():
             began_at = time.monotonic()
             await until(lambda: time.monotonic() - began_at > 2 * SECOND, "five times its limit")
             gave_up = watchdog.done()
@@ -764,7 +764,7 @@ async def test_a_question_whose_answer_was_lost_is_answered_with_none(
     first, last = server.add(merchant), server.add(merchant)
     async with following(mortal.url) as followed:
         await followed.watch(merchant)
-        with paused(mortal.process):
+        with frozen(mortal.process.pid):
             asked = asyncio.create_task(followed.follower.between(merchant, first, last))
             await until(lambda: bool(followed.follower._in_flight), "the question to be sent")
             mortal.kill()
@@ -783,7 +783,7 @@ async def test_a_connection_without_a_word_is_given_up_and_made_anew(
         await followed.watch(merchant)
         await until(lambda: followed.follower.probe_age_s < SECOND, "a probe to come back")
         before = server.clients("tail")
-        with paused(mortal.process):
+        with frozen(mortal.process.pid):
             await until(lambda: followed.follower.probe_age_s > SECOND, "an old probe")
         added = server.add(merchant)
         (change,) = await followed.next()
@@ -974,7 +974,7 @@ async def test_what_is_revoked_while_we_are_away_is_told_when_we_are_back(
 async def test_while_redis_does_not_answer_nothing_is_known(mortal: Redis) -> None:
     async with following(mortal.url, probe_deadline_s=0.5 * SECOND) as followed:
         await followed.until_known()
-        with paused(mortal.process):
+        with frozen(mortal.process.pid):
             await until(lambda: not followed.follower.knows_revocations, "the silence")
         await followed.until_known()
 
@@ -1278,7 +1278,7 @@ async def test_a_revocation_that_waits_for_the_time_was_not_published(mortal: Re
     async with appending(mortal.url, timeout_s=0.3 * SECOND) as appender:
         await appender.append(Revocation("a"))
         with (
-            paused(mortal.process),
+            frozen(mortal.process.pid),
             pytest.raises(StreamUnavailable, match="expected an answer of Redis") as failure,
         ):
             await appender.append(Revocation("b"))
@@ -1396,7 +1396,7 @@ async def test_a_redis_that_hangs_leaves_what_was_sent_unknown_and_the_rest_unpu
 ) -> None:
     async with appending(mortal.url, timeout_s=0.3 * SECOND) as appender:
         await appender.append(Notification(merchant))
-        with paused(mortal.process):
+        with frozen(mortal.process.pid):
             sent = asyncio.create_task(appender.append_all([Notification(merchant)]))
             await until(lambda: appender.is_on_its_way, "the batch to be sent")
             waiting = asyncio.create_task(appender.append_all([Notification(merchant)] * 2))
@@ -1414,7 +1414,7 @@ async def test_what_was_said_to_be_unpublished_is_never_stored(
     server, given_up = Server(mortal.url), f"{merchant}-given-up"
     async with appending(mortal.url, timeout_s=0.3 * SECOND) as appender:
         await appender.append(Notification(merchant))
-        with paused(mortal.process):
+        with frozen(mortal.process.pid):
             sent = asyncio.create_task(appender.append_all([Notification(merchant)]))
             await until(lambda: appender.is_on_its_way, "the batch to be sent")
             # It waits for the first to fail, and then, no longer, for a new connection.
@@ -1516,7 +1516,7 @@ async def test_a_server_that_is_too_old_will_not_do(own_redis: Server) -> None:
 
 async def test_a_server_that_does_not_answer_cannot_be_examined(mortal: Redis) -> None:
     with (
-        paused(mortal.process),
+        frozen(mortal.process.pid),
         pytest.raises(StreamUnavailable, match="expected a Redis that answers, got: "),
     ):
         await examine(mortal.url, timeout_s=0.2 * SECOND)

@@ -25,6 +25,7 @@ from sse_push.hub.hub import Hub
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.sse_client import Event, Parser
 from sse_push.stream.tail import NEW_ENTRIES, Read, Tail, Watch, entries_between
+from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock
 
 CALM = dataclasses.replace(PACE, send_timeout_s=1000, max_connection_age_s=100_000, drain_s=1)
@@ -295,37 +296,6 @@ class ModelCycle:
             self.flow.write_paused = False
             self.flow.is_writable.set()
         return data
-
-
-class Dechunker:
-    """HTTP/1.1 chunks to the bytes in them, as they come."""
-
-    def __init__(self) -> None:
-        self._buffer = b""
-        self._rest = 0
-        """Bytes that are still to come of a chunk, with the line end after it."""
-
-    def feed(self, data: bytes) -> bytes:
-        self._buffer += data
-        body = b""
-        while self._buffer:
-            if self._rest > 2:
-                part = self._buffer[: self._rest - 2]
-                body += part
-                self._rest -= len(part)
-                self._buffer = self._buffer[len(part) :]
-            elif self._rest > 0:
-                part = self._buffer[: self._rest]
-                assert part in b"\r\n", "chunks do not mix"
-                self._rest -= len(part)
-                self._buffer = self._buffer[len(part) :]
-            else:
-                size, line_end, rest = self._buffer.partition(b"\r\n")
-                if not line_end:
-                    break
-                self._rest = int(size, 16) + 2
-                self._buffer = rest
-        return body
 
 
 # -- pages

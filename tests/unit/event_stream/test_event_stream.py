@@ -40,9 +40,10 @@ from sse_push.hub.hub import Hub, Subscription
 from sse_push.hub.refresh import Reason, Refresh
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.runtime.timer_wheel import Clock
+from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.waiting import SECOND, until
-from tests.simulation.simulation import Dechunker, ModelCycle
+from tests.simulation.simulation import ModelCycle
 
 READY = (
     b'retry: 0\nevent: ready\ndata: {"merchant_id":"42","heartbeat_s":15,"connection_id":"?"}\n\n'
