@@ -144,7 +144,7 @@ class Gate:
             InvalidMerchantId: the header, or the query, is malformed.
             Forbidden: the header does not name the merchant in the query.
         """
-        if not self.proxies.trust(request.scope.get("client")):
+        if not self.proxies.trusts(request.scope.get("client")):
             raise Unauthorized("expected a request by way of a trusted proxy, got a direct one")
         values = request.headers.getlist(MERCHANT_HEADER)
         header = _at_most_one(values, f"the header {MERCHANT_HEADER}")

@@ -1,6 +1,6 @@
-"""Pages of other origins: which of them may listen, and what their browsers are told.
+"""Pages of other origins: which of them may listen, and the CORS headers of each answer.
 
-Knows the headers of the Fetch standard. Does not know who may listen to whom.
+Knows the headers of the Fetch standard. Does not know which merchant a client may listen to.
 
 https://fetch.spec.whatwg.org/#http-cors-protocol
 """
@@ -19,25 +19,26 @@ ANY = "*"
 _PREFLIGHT_AGE_S = 600
 PREFLIGHT_HEADERS = {
     "Access-Control-Allow-Methods": "GET",
-    # What a client of ours may send besides what any page may.
+    # What the browser module and an EventSource polyfill may send, besides the safelisted ones.
     "Access-Control-Allow-Headers": "Authorization, Last-Event-ID, Cache-Control",
     "Access-Control-Max-Age": str(_PREFLIGHT_AGE_S),
 }
 
 
 class Origins:
-    """The origins whose pages may listen, besides our own: exact ones, or any."""
+    """The other origins whose pages may listen: exact ones, or any (``*``)."""
 
     def __init__(self, allowed: Sequence[str]) -> None:
         self._allowed = frozenset(allowed)
 
     def check(self, headers: Headers) -> None:
-        """Refuse a request that a page of another origin makes, unless it is allowed.
+        """Refuse a request by a page of another origin, unless that origin is allowed.
 
-        No ``Origin`` and no other sign of a foreign page is fine: a page of our own sends none.
+        A request without ``Origin`` passes, unless ``Sec-Fetch-Site`` says that it comes from
+        another site: a page of our own origin sends no ``Origin`` with a GET.
 
         Raises:
-            OriginNotAllowed: the page is of another origin, or of a site that hides its name.
+            OriginNotAllowed: the page is of another origin, or of a site that hides its origin.
         """
         origin = site = None
         for name, value in headers.raw:
@@ -55,29 +56,29 @@ class Origins:
         if origin is not None and not _is_same(origin.decode("latin-1"), headers.get("host", "")):
             raise OriginNotAllowed("expected an origin of allowed_origins, got another one")
 
-    def mark(self, scope: Scope, send: Send) -> Send:
-        """Return a ``send`` that tells browsers who may read the answer, whatever it is."""
+    def with_cors_headers(self, scope: Scope, send: Send) -> Send:
+        """Return a ``send`` that adds the CORS headers to each answer, errors too."""
         if not self._allowed:
             return send
         added = self._headers(Headers(scope=scope).getlist("origin"))
 
-        async def marked(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message["headers"], *added]}
             await send(message)
 
-        return marked
+        return send_with_headers
 
-    def _headers(self, got: list[str]) -> list[tuple[bytes, bytes]]:
-        # Also where no Origin came: a cache must not give that answer to a page of another one.
+    def _headers(self, origins: list[str]) -> list[tuple[bytes, bytes]]:
+        # Vary without Origin too: a cache must not give that answer to a page of another origin.
         added = [(b"vary", b"Origin")]
-        if len(got) != 1 or not self._allows(got[0]):
+        if len(origins) != 1 or not self._allows(origins[0]):
             return added
         if ANY in self._allowed:
             return [*added, (b"access-control-allow-origin", b"*")]
         return [
             *added,
-            (b"access-control-allow-origin", got[0].encode("latin-1")),
+            (b"access-control-allow-origin", origins[0].encode("latin-1")),
             (b"access-control-allow-credentials", b"true"),
         ]
 
@@ -85,16 +86,16 @@ class Origins:
         return origin in self._allowed or ANY in self._allowed
 
 
-def refuse_pages(headers: Headers) -> None:
-    """Refuse whatever a page sends to what is for backends only.
+def require_backend(headers: Headers) -> None:
+    """Refuse a request by a page, of any origin, to an endpoint for backends.
 
     Raises:
-        OriginNotAllowed: there is an ``Origin``, which only browsers send.
+        OriginNotAllowed: the request has the header ``Origin``, which only browsers send.
     """
     if "origin" in headers:
         raise OriginNotAllowed("expected a request of a backend, got one of a page, with Origin")
 
 
 def _is_same(origin: str, host: str) -> bool:
-    """Compare host and port only: behind a proxy we don't know the scheme."""
+    """Compare host and port only: behind a proxy the scheme is unknown."""
     return bool(host) and origin.partition("://")[2] == host.lower()

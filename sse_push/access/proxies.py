@@ -1,6 +1,6 @@
-"""The proxies before us: whose word about a client counts, and which address it has.
+"""The trusted proxies in front of the service, and the address of a client behind them.
 
-Knows addresses and ``X-Forwarded-For``. Does not know what else a proxy says.
+Knows addresses and ``X-Forwarded-For``. Does not know which other headers a proxy sets.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ from collections.abc import Sequence
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+_WITH_PORT = re.compile(r"\[(?P<v6>[^\]]*)\](?::[0-9]+)?|(?P<v4>[0-9.]+):[0-9]+")
+"""``[2001:db8::1]``, ``[2001:db8::1]:4711`` and ``192.0.2.1:4711``, as some proxies write."""
+
+
 class Proxies:
-    """Who may speak for their clients: some networks, and whoever reaches our Unix socket."""
+    """The peers whose headers are trusted: some networks, and every peer of our Unix socket."""
 
     def __init__(self, networks: Sequence[Network], *, is_unix_socket: bool) -> None:
         self._networks = networks
         self._is_unix_socket = is_unix_socket
 
-    def trust(self, peer: tuple[str, int] | None) -> bool:
-        """Return whether the other end of a connection, ASGI's ``client``, is one of them.
+    def trusts(self, peer: tuple[str, int] | None) -> bool:
+        """Return whether a peer, ASGI's ``client``, is a trusted proxy.
 
-        A peer without an address is one only where we listen on a Unix socket: over TCP it is a
-        connection that broke before it was looked at.
+        A peer without an address is trusted only if the service listens on a Unix socket: over TCP
+        the connection broke before its address was read.
 
         https://asgi.readthedocs.io/en/latest/specs/www.html#http-connection-scope
         """
@@ -35,27 +39,23 @@ class Proxies:
     def client_address(
         self, peer: tuple[str, int] | None, forwarded_for: Sequence[str]
     ) -> str | None:
-        """Return what to know a client again by: its IPv4 address, or the /64 of its IPv6 address.
+        """Return what identifies a client: its IPv4 address, or the /64 of its IPv6 address.
 
-        ``forwarded_for``: each value of the header. If the peer is one of these proxies, its own
-        word is the last, whatever a client has put before it. None: it has not said, or not an
-        address.
+        ``forwarded_for`` has each value of the header. Of a trusted proxy the last address counts,
+        which the proxy itself has added; a client may have sent those before it. Of any other peer
+        the header does not count. None: the address is missing or malformed.
 
         https://developer.mozilla.org/en-US/docs/Web/HTTP/Reference/Headers/X-Forwarded-For
         """
         text = None if peer is None else peer[0]
-        if self.trust(peer):
+        if self.trusts(peer):
             text = forwarded_for[-1].rpartition(",")[2] if forwarded_for else None
         address = None if text is None else _parse(text.strip())
         if isinstance(address, ipaddress.IPv6Address):
-            # A client has a whole /64, and could come from another address each time.
+            # A client has a whole /64, and could use another address for each connection.
             # https://www.rfc-editor.org/rfc/rfc6177#section-2
             return str(ipaddress.IPv6Network((address, 64), strict=False))
         return None if address is None else str(address)
-
-
-_WITH_PORT = re.compile(r"\[(?P<v6>[^\]]*)\](?::[0-9]+)?|(?P<v4>[0-9.]+):[0-9]+")
-"""As some proxies write it."""
 
 
 def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -66,7 +66,7 @@ def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
-    # A socket on :: names its IPv4 peers so.
+    # A socket that listens on :: sees IPv4 peers as ::ffff:192.0.2.1.
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address

@@ -1,6 +1,6 @@
 """How often a key may notify: a token bucket for each.
 
-Knows keys and time. Does not know what is notified, nor what whoever is too fast is told.
+Knows keys and time. Does not know what is notified, nor how a caller over its rate is answered.
 """
 
 from __future__ import annotations
@@ -12,30 +12,33 @@ from typing import Literal
 
 from sse_push.access.keys import NotifyKey
 
+_ROUNDING = 1e-6
+"""Tolerance for rounding errors in a bucket's sums."""
+
 
 class Bucket:
-    """So many at once, and so many per second after that.
+    """A token bucket: ``burst`` tokens at first, refilled at ``rate_per_s``.
 
-    More than ``burst`` at once are taken if the bucket is full, and paid off after: otherwise they
-    could never be taken.
+    A full bucket also allows more than ``burst``, and is in debt until that much is refilled:
+    otherwise a larger count could never be allowed.
 
     https://en.wikipedia.org/wiki/Token_bucket
     """
 
-    __slots__ = ("_burst", "_clock", "_left", "_rate_per_s", "_seen_at")
+    __slots__ = ("_burst", "_clock", "_left", "_rate_per_s", "_refilled_at")
 
     def __init__(self, rate_per_s: float, burst: float, clock: Callable[[], float]) -> None:
         self._rate_per_s = rate_per_s
         self._burst = burst
         self._clock = clock
         self._left = burst
-        self._seen_at = clock()
+        self._refilled_at = clock()
 
-    def take(self, count: int) -> float:
-        """Take so many and return 0; or none, and return after how many seconds to come back."""
+    def spend(self, count: int) -> float:
+        """Spend ``count`` tokens and return 0; or spend none and return the seconds to wait."""
         now = self._clock()
-        self._left = min(self._burst, self._left + (now - self._seen_at) * self._rate_per_s)
-        self._seen_at = now
+        self._left = min(self._burst, self._left + (now - self._refilled_at) * self._rate_per_s)
+        self._refilled_at = now
         lacking = min(count, self._burst) - self._left
         if lacking > _ROUNDING:
             return lacking / self._rate_per_s
@@ -43,14 +46,11 @@ class Bucket:
         return 0.0
 
 
-_ROUNDING = 1e-6
-"""Of the sums above; so much of a notification is given away."""
-
-
 class Rates:
-    """A bucket for each key, or one for all where none is needed; a rate of 0 is no limit.
+    """A bucket for each key, or one for all callers if no key is needed; a rate of 0: no limit.
 
-    Each worker has its share of the rate and of the burst, so that all together keep to them.
+    Each worker has its share of the rate and of the burst, so that all workers together keep the
+    limits.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Rates:
         workers: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        every: tuple[NotifyKey | None, ...] = (None,) if keys == "none" else tuple(keys)
+        callers: tuple[NotifyKey | None, ...] = (None,) if keys == "none" else tuple(keys)
         share, burst_share = rate_per_s / workers, burst / workers
         self._buckets = (
-            {key: Bucket(share, burst_share, clock) for key in every} if rate_per_s > 0 else {}
+            {key: Bucket(share, burst_share, clock) for key in callers} if rate_per_s > 0 else {}
         )
 
-    def take(self, key: NotifyKey | None, count: int) -> int:
-        """Let a key notify so often and return 0; or return for how many seconds it may not."""
+    def spend(self, key: NotifyKey | None, count: int) -> int:
+        """Spend ``count`` notifications of a key and return 0, or return the seconds to wait."""
         if not self._buckets:
             return 0
-        return math.ceil(self._buckets[key].take(count))
+        return math.ceil(self._buckets[key].spend(count))

@@ -1,7 +1,7 @@
-"""Whether there is room for one more event stream: in all, of its merchant, from its address.
+"""How many connections one process serves: in all, per merchant, and per client address.
 
-Counts. Does not know what a stream is, how an address was found (``proxies``), nor what whoever
-finds no room is told.
+Counts. Does not know what a connection is, how an address was found (``proxies``), nor how a
+client without a place is answered.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _WARNING_INTERVAL_S = 60.0
 
 
 class Room:
-    """The places of one process; a limit of 0 for a merchant or an address is none.
+    """The places of one process, and who has them; 0 per merchant or per address: no limit.
 
-    Nothing grows: a merchant or an address without a place is forgotten, and what has no limit is
-    not counted.
+    Memory is bounded by the open connections: a merchant or an address without a place is
+    forgotten, and without its limit never counted.
     """
 
     def __init__(
@@ -35,59 +35,63 @@ class Room:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = max_connections
-        self._limit_of_merchant = max_connections_per_merchant
-        self._limit_of_address = max_connections_per_address
+        self._merchant_limit = max_connections_per_merchant
+        self._address_limit = max_connections_per_address
         self._clock = clock
-        self._taken = 0
-        self._of_merchant: dict[str, int] = {}
-        self._of_address: dict[str, int] = {}
+        self._reserved = 0
+        self._by_merchant: dict[str, int] = {}
+        self._by_address: dict[str, int] = {}
         self._warn_after: dict[EndReason, float] = {}
 
     def __len__(self) -> int:
-        """Return the number of places that are taken."""
-        return self._taken
+        """Return the number of reserved places."""
+        return self._reserved
 
     def place(self) -> Place:
-        """Return a place that is not taken yet, to be left at the end of ``with``."""
+        """Return a place to reserve later; its ``with`` block releases it."""
         return Place(self)
 
-    def _take(self, merchant_id: str, address: str | None) -> None:
+    def _reserve(self, merchant_id: str, address: str | None) -> None:
         reason = self._limit_reached(merchant_id, address)
         if reason is not None:
             self._warn(reason)
             raise NotNow(reason)
-        self._taken += 1
-        if self._limit_of_merchant:
-            self._of_merchant[merchant_id] = self._of_merchant.get(merchant_id, 0) + 1
-        if self._limit_of_address and address is not None:
-            self._of_address[address] = self._of_address.get(address, 0) + 1
+        self._reserved += 1
+        if self._merchant_limit:
+            self._by_merchant[merchant_id] = self._by_merchant.get(merchant_id, 0) + 1
+        if self._address_limit and address is not None:
+            self._by_address[address] = self._by_address.get(address, 0) + 1
 
     def _limit_reached(self, merchant_id: str, address: str | None) -> EndReason | None:
-        # What the client can do something about comes first.
-        if address is not None and 0 < self._limit_of_address <= self._of_address.get(address, 0):
+        # The limit that the client itself can do most about comes first.
+        if address is not None and 0 < self._address_limit <= self._by_address.get(address, 0):
             return EndReason.TOO_MANY_CONNECTIONS
-        if 0 < self._limit_of_merchant <= self._of_merchant.get(merchant_id, 0):
+        if 0 < self._merchant_limit <= self._by_merchant.get(merchant_id, 0):
             return EndReason.MERCHANT_FULL
-        return EndReason.FULL if self._taken >= self._limit else None
+        return EndReason.FULL if self._reserved >= self._limit else None
 
-    def _leave(self, merchant_id: str, address: str | None) -> None:
-        self._taken -= 1
-        if self._limit_of_merchant:
-            _count_down(self._of_merchant, merchant_id)
-        if self._limit_of_address and address is not None:
-            _count_down(self._of_address, address)
+    def _release(self, merchant_id: str, address: str | None) -> None:
+        self._reserved -= 1
+        if self._merchant_limit:
+            _count_down(self._by_merchant, merchant_id)
+        if self._address_limit and address is not None:
+            _count_down(self._by_address, address)
 
     def _warn(self, reason: EndReason) -> None:
         now = self._clock()
         if now >= self._warn_after.get(reason, now):
             self._warn_after[reason] = now + _WARNING_INTERVAL_S
             logger.warning(
-                "no room for a connection reason=%s connections=%d", reason.value, self._taken
+                "no room for a connection reason=%s connections=%d", reason.value, self._reserved
             )
 
 
 class Place:
-    """One stream's place: left exactly once, however the stream ends, and if it never began."""
+    """One connection's place in the room, as a context manager.
+
+    The end of the ``with`` block releases the place exactly once, however the connection ended,
+    and does nothing if the place was never reserved.
+    """
 
     __slots__ = ("_address", "_merchant_id", "_room")
 
@@ -96,14 +100,14 @@ class Place:
         self._merchant_id: str | None = None
         self._address: str | None = None
 
-    def take(self, merchant_id: str, address: str | None) -> None:
-        """Take the place; ``address``: None if the client's address is not counted.
+    def reserve(self, merchant_id: str, address: str | None) -> None:
+        """Reserve the place; without an ``address`` the connection counts for no address.
 
         Raises:
             NotNow: a limit is reached.
         """
-        assert self._merchant_id is None, "taken once"
-        self._room._take(merchant_id, address)  # noqa: SLF001 (the two are one)
+        assert self._merchant_id is None, "reserved once"
+        self._room._reserve(merchant_id, address)  # noqa: SLF001 (the two are one)
         self._merchant_id, self._address = merchant_id, address
 
     def __enter__(self) -> Self:
@@ -116,7 +120,7 @@ class Place:
         traceback: TracebackType | None,
     ) -> None:
         if self._merchant_id is not None:
-            self._room._leave(self._merchant_id, self._address)  # noqa: SLF001
+            self._room._release(self._merchant_id, self._address)  # noqa: SLF001 (as above)
             self._merchant_id = None
 
 

@@ -26,7 +26,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sse_push.access.gate import Gate, authorize_notify
 from sse_push.access.keys import NotifyKey
-from sse_push.access.origin import PREFLIGHT_HEADERS, Origins, refuse_pages
+from sse_push.access.origin import PREFLIGHT_HEADERS, Origins, require_backend
 from sse_push.access.proxies import Proxies
 from sse_push.access.rate import Rates
 from sse_push.access.revocation import Revocation, Revocations
@@ -119,7 +119,7 @@ async def events(request: Request[State]) -> Response:
     if not is_decided:
         raise NotNow(EndReason.NOT_READY)
     place: Place = request.scope[_PLACE_KEY]
-    place.take(grant.merchant_id, _address(request))
+    place.reserve(grant.merchant_id, _address(request))
     return state["streaming"].open(request.scope, grant, last_event_id)
 
 
@@ -208,7 +208,7 @@ async def openapi(_request: Request[State]) -> Response:
 
 def _authorize_backend(request: Request[State]) -> NotifyKey | None:
     """Let a backend in by its key, and no page, whatever it knows."""
-    refuse_pages(request.headers)
+    require_backend(request.headers)
     keys = request.state["settings"].notify_keys
     assert keys is not None, "refused at the start"
     return authorize_notify(request.headers.getlist("authorization"), keys)
@@ -228,7 +228,7 @@ def _has_tokens(state: State) -> bool:
 
 
 def _keep_to_rate(state: State, key: NotifyKey | None, count: int) -> None:
-    retry_after_s = state["rates"].take(key, count)
+    retry_after_s = state["rates"].spend(key, count)
     if retry_after_s:
         settings = state["settings"]
         raise TooManyNotifications(
@@ -519,7 +519,7 @@ def _wrap_events(app: ASGIApp, origins: Origins, room: Room) -> ASGIApp:
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] == "/events":
             scope[SEND_SCOPE_KEY] = send  # taken out again by event_stream
-            send = origins.mark(scope, send)
+            send = origins.with_cors_headers(scope, send)
             with room.place() as scope[_PLACE_KEY]:
                 await app(scope, receive, send)
         else:

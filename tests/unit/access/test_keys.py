@@ -30,7 +30,7 @@ def test_a_key_may_be_followed_by_its_merchants(text: str, merchants: tuple[str,
 @pytest.mark.parametrize(
     "merchants", ["*", "4*2", "**", "shop-**", "a,b", "{42}", "x" * 65, "shop/*", "\u0664", "4\n"]
 )
-def test_what_follows_a_key_and_is_no_merchant_is_refused_and_not_shown(merchants: str) -> None:
+def test_a_malformed_merchant_after_a_key_is_refused_and_not_shown(merchants: str) -> None:
     with pytest.raises(ValueError, match=r"^expected merchants after a key") as caught:
         NotifyKey.parse(f"{KEY} {merchants}")
 
@@ -116,6 +116,6 @@ def test_a_secret_is_as_long_as_its_hash() -> None:
     require_strong(SECRET_BYTES_MIN)
 
 
-def test_nothing_secret_is_in_what_a_key_prints() -> None:
+def test_the_repr_of_a_key_hides_the_secret() -> None:
     assert KEY not in repr(NotifyKey.parse(f"{KEY} 42"))
     assert SECRET not in repr(TokenSecret.parse(f"old={SECRET}"))

@@ -6,7 +6,7 @@ import pytest
 from starlette.datastructures import Headers
 from starlette.types import Message
 
-from sse_push.access.origin import ANY, Origins, refuse_pages
+from sse_push.access.origin import ANY, Origins, require_backend
 from sse_push.errors import OriginNotAllowed
 
 APP = "https://app.test"
@@ -16,8 +16,8 @@ def headers_of(*pairs: tuple[str, str]) -> Headers:
     return Headers(raw=[(name.lower().encode(), value.encode("latin-1")) for name, value in pairs])
 
 
-async def marks(origins: Origins, *pairs: tuple[str, str]) -> list[tuple[bytes, bytes]]:
-    """Return what is added to the headers of an answer, which has one already."""
+async def added_headers(origins: Origins, *pairs: tuple[str, str]) -> list[tuple[bytes, bytes]]:
+    """Return the headers that are added to an answer, which already has one."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -26,9 +26,9 @@ async def marks(origins: Origins, *pairs: tuple[str, str]) -> list[tuple[bytes, 
     own = [(b"cache-control", b"no-store")]
     start = {"type": "http.response.start", "status": 200, "headers": own}
     body: dict[str, Any] = {"type": "http.response.body", "body": b"x"}
-    marked = origins.mark({"type": "http", "headers": headers_of(*pairs).raw}, send)
-    await marked(start)
-    await marked(body)
+    sending = origins.with_cors_headers({"type": "http", "headers": headers_of(*pairs).raw}, send)
+    await sending(start)
+    await sending(body)
 
     assert sent[1] is body
     assert own == [(b"cache-control", b"no-store")]  # others send the same list
@@ -37,7 +37,7 @@ async def marks(origins: Origins, *pairs: tuple[str, str]) -> list[tuple[bytes, 
     return headers[1:]
 
 
-def test_whatever_sends_no_origin_may_come() -> None:
+def test_a_request_without_origin_passes() -> None:
     for origins in (Origins(()), Origins((APP,)), Origins((ANY,))):
         origins.check(headers_of())
         origins.check(headers_of(("Host", "push.test")))
@@ -45,11 +45,11 @@ def test_whatever_sends_no_origin_may_come() -> None:
 
 
 @pytest.mark.parametrize("origin", [APP, "https://other.test", "null", "\xe9"])
-def test_any_is_any(origin: str) -> None:
+def test_every_origin_passes_if_any_is_allowed(origin: str) -> None:
     Origins((ANY,)).check(headers_of(("Origin", origin), ("Sec-Fetch-Site", "cross-site")))
 
 
-def test_a_site_that_hides_its_name_is_refused_even_where_any_is_allowed() -> None:
+def test_a_site_that_hides_its_origin_is_refused_even_if_any_is_allowed() -> None:
     with pytest.raises(OriginNotAllowed, match="got one of another site"):
         Origins((ANY,)).check(headers_of(("Sec-Fetch-Site", "cross-site")))
 
@@ -64,27 +64,27 @@ def test_another_origin_is_refused_and_not_repeated(origin: str) -> None:
 
 
 @pytest.mark.parametrize("pairs", [[("Origin", "https://")], [("Origin", ""), ("Host", "")]])
-def test_an_empty_host_is_nobodys(pairs: list[tuple[str, str]]) -> None:
+def test_an_empty_host_matches_no_origin(pairs: list[tuple[str, str]]) -> None:
     with pytest.raises(OriginNotAllowed):
         Origins(()).check(headers_of(*pairs))
 
 
-async def test_without_allowed_origins_an_answer_is_sent_as_it_is() -> None:
+async def test_an_answer_is_unchanged_if_no_other_origin_is_allowed() -> None:
     async def send(_message: Message) -> None:
-        """Take it."""
+        """Accept any message."""
 
-    assert Origins(()).mark({"type": "http", "headers": []}, send) is send
+    assert Origins(()).with_cors_headers({"type": "http", "headers": []}, send) is send
 
 
-async def test_any_origin_is_marked_without_credentials() -> None:
-    assert await marks(Origins((ANY,)), ("Origin", APP)) == [
+async def test_an_answer_to_any_origin_allows_no_credentials() -> None:
+    assert await added_headers(Origins((ANY,)), ("Origin", APP)) == [
         (b"vary", b"Origin"),
         (b"access-control-allow-origin", b"*"),
     ]
 
 
-async def test_an_allowed_origin_is_marked_with_credentials() -> None:
-    assert await marks(Origins((APP, "https://b.test")), ("Origin", APP)) == [
+async def test_an_answer_to_an_allowed_origin_allows_credentials() -> None:
+    assert await added_headers(Origins((APP, "https://b.test")), ("Origin", APP)) == [
         (b"vary", b"Origin"),
         (b"access-control-allow-origin", APP.encode()),
         (b"access-control-allow-credentials", b"true"),
@@ -94,12 +94,12 @@ async def test_an_allowed_origin_is_marked_with_credentials() -> None:
 @pytest.mark.parametrize(
     "pairs", [[], [("Origin", "https://b.test")], [("Origin", APP), ("Origin", APP)]]
 )
-async def test_whoever_else_gets_no_more_than_vary(pairs: list[tuple[str, str]]) -> None:
-    assert await marks(Origins((APP,)), *pairs) == [(b"vary", b"Origin")]
+async def test_an_answer_to_another_origin_has_vary_only(pairs: list[tuple[str, str]]) -> None:
+    assert await added_headers(Origins((APP,)), *pairs) == [(b"vary", b"Origin")]
 
 
 @pytest.mark.parametrize("origin", ["", APP, "null"])
-def test_a_page_is_told_by_its_origin(origin: str) -> None:
+def test_a_page_is_recognized_by_its_origin_header(origin: str) -> None:
     with pytest.raises(OriginNotAllowed):
-        refuse_pages(headers_of(("Origin", origin)))
-    refuse_pages(headers_of(("Host", "push.test")))
+        require_backend(headers_of(("Origin", origin)))
+    require_backend(headers_of(("Host", "push.test")))

@@ -35,16 +35,18 @@ def test_an_address_is_trusted_if_it_is_in_a_network(
 ) -> None:
     proxies = Proxies(NETWORKS, is_unix_socket=is_unix_socket)
 
-    assert proxies.trust((host, 1)) is is_trusted
+    assert proxies.trusts((host, 1)) is is_trusted
 
 
-def test_without_networks_no_address_is_trusted() -> None:
-    assert not Proxies([], is_unix_socket=False).trust(("127.0.0.1", 1))
+def test_no_address_is_trusted_without_networks() -> None:
+    assert not Proxies([], is_unix_socket=False).trusts(("127.0.0.1", 1))
 
 
 @pytest.mark.parametrize("is_unix_socket", [False, True])
-def test_without_an_address_the_kind_of_our_own_socket_decides(*, is_unix_socket: bool) -> None:
-    assert Proxies(NETWORKS, is_unix_socket=is_unix_socket).trust(None) is is_unix_socket
+def test_a_peer_without_an_address_is_trusted_on_a_unix_socket_only(
+    *, is_unix_socket: bool
+) -> None:
+    assert Proxies(NETWORKS, is_unix_socket=is_unix_socket).trusts(None) is is_unix_socket
 
 
 # -- which address a client has
@@ -74,7 +76,7 @@ PROXY = ("10.0.0.1", 1)
         (["192.0.2.999"], None),
     ],
 )
-def test_a_proxy_says_a_client_s_address_in_the_last_value(
+def test_the_last_forwarded_address_is_the_one_that_a_trusted_proxy_added(
     forwarded_for: list[str], address: str | None
 ) -> None:
     over_tcp = Proxies(NETWORKS, is_unix_socket=False)
@@ -93,14 +95,12 @@ def test_a_proxy_says_a_client_s_address_in_the_last_value(
         ("testclient", None),
     ],
 )
-def test_of_anybody_else_the_socket_says_it_whatever_the_header_does(
-    host: str, address: str | None
-) -> None:
+def test_the_header_of_another_peer_is_ignored(host: str, address: str | None) -> None:
     proxies = Proxies(NETWORKS, is_unix_socket=False)
 
     assert proxies.client_address((host, 1), ["203.0.113.5"]) == address
     assert proxies.client_address((host, 1), []) == address
 
 
-def test_a_connection_that_broke_has_none() -> None:
+def test_a_broken_connection_has_no_address() -> None:
     assert Proxies(NETWORKS, is_unix_socket=False).client_address(None, ["203.0.113.5"]) is None

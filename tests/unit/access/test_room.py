@@ -28,19 +28,19 @@ def room_of(
 
 
 def refusal(place: Place, merchant_id: str, address: str | None) -> EndReason | None:
-    """Take a place, and return why there is none."""
+    """Reserve the place, or return the reason why it could not be reserved."""
     try:
-        place.take(merchant_id, address)
+        place.reserve(merchant_id, address)
     except NotNow as exc:
         return exc.reason
     return None
 
 
 def counts(room: Room) -> tuple[int, dict[str, int], dict[str, int]]:
-    return len(room), room._of_merchant, room._of_address
+    return len(room), room._by_merchant, room._by_address
 
 
-def test_a_process_has_so_many_places_and_each_that_is_left_can_be_taken_again() -> None:
+def test_a_released_place_can_be_reserved_again() -> None:
     room = room_of(2)
     with room.place() as first, room.place() as second, room.place() as third:
         assert refusal(first, "42", "192.0.2.1") is None
@@ -53,7 +53,7 @@ def test_a_process_has_so_many_places_and_each_that_is_left_can_be_taken_again()
     assert len(room) == 0
 
 
-def test_a_merchant_has_so_many_and_others_are_not_concerned() -> None:
+def test_the_limit_of_a_merchant_does_not_concern_other_merchants() -> None:
     room = room_of(merchant=1)
     with ExitStack() as stack:
         places = [stack.enter_context(room.place()) for _ in range(3)]
@@ -64,7 +64,7 @@ def test_a_merchant_has_so_many_and_others_are_not_concerned() -> None:
         assert refusal(places[2], "42", None) is EndReason.MERCHANT_FULL
 
 
-def test_an_address_has_so_many_of_all_merchants_and_who_has_none_is_not_concerned() -> None:
+def test_the_limit_of_an_address_counts_all_merchants_and_skips_unknown_addresses() -> None:
     room = room_of(address=1)
     with ExitStack() as stack:
         places = [stack.enter_context(room.place()) for _ in range(4)]
@@ -76,32 +76,32 @@ def test_an_address_has_so_many_of_all_merchants_and_who_has_none_is_not_concern
         assert refusal(places[3], "42", None) is None
 
 
-def test_of_several_limits_the_client_hears_the_one_that_is_most_its_own() -> None:
+def test_the_reason_names_the_limit_that_the_client_can_do_most_about() -> None:
     room = room_of(1, merchant=1, address=1)
     with room.place() as first, room.place() as second:
-        first.take("42", "192.0.2.1")
+        first.reserve("42", "192.0.2.1")
 
         assert refusal(second, "42", "192.0.2.1") is EndReason.TOO_MANY_CONNECTIONS
         assert refusal(second, "42", "192.0.2.2") is EndReason.MERCHANT_FULL
         assert refusal(second, "43", "192.0.2.2") is EndReason.FULL
 
 
-def test_a_refusal_takes_nothing() -> None:
+def test_a_refusal_reserves_nothing() -> None:
     room = room_of(1, merchant=1, address=1)
     with room.place() as first:
-        first.take("42", "192.0.2.1")
+        first.reserve("42", "192.0.2.1")
         with room.place() as second:
             assert refusal(second, "43", "192.0.2.2") is EndReason.FULL
 
         assert counts(room) == (1, {"42": 1}, {"192.0.2.1": 1})
 
 
-def test_a_place_is_left_however_its_stream_ends_and_once_only() -> None:
+def test_a_place_is_released_once_however_its_connection_ends() -> None:
     room = room_of(merchant=5, address=5)
     other = room.place()
-    other.take("42", "192.0.2.1")
+    other.reserve("42", "192.0.2.1")
     place = room.place()
-    place.take("42", "192.0.2.1")
+    place.reserve("42", "192.0.2.1")
 
     with pytest.raises(ConnectionResetError), place:
         raise ConnectionResetError
@@ -111,7 +111,7 @@ def test_a_place_is_left_however_its_stream_ends_and_once_only() -> None:
     assert counts(room) == (1, {"42": 1}, {"192.0.2.1": 1})
 
 
-def test_a_place_that_was_never_taken_is_not_given_back() -> None:
+def test_a_place_that_was_never_reserved_is_not_released() -> None:
     room = room_of()
     with room.place():
         pass
@@ -119,15 +119,15 @@ def test_a_place_that_was_never_taken_is_not_given_back() -> None:
     assert len(room) == 0
 
 
-async def test_a_stream_that_is_canceled_before_or_after_it_begins_leaves_its_place() -> None:
+async def test_a_connection_that_is_canceled_early_or_late_releases_its_place() -> None:
     room = room_of()
 
-    async def stream() -> None:
+    async def connection() -> None:
         with room.place() as place:
-            place.take("42", None)
+            place.reserve("42", None)
             await asyncio.Event().wait()
 
-    tasks = [asyncio.create_task(stream()) for _ in range(2)]
+    tasks = [asyncio.create_task(connection()) for _ in range(2)]
     tasks[0].cancel()
     await asyncio.sleep(0)
     begun = len(room)
@@ -138,16 +138,16 @@ async def test_a_stream_that_is_canceled_before_or_after_it_begins_leaves_its_pl
     assert len(room) == 0
 
 
-def test_what_has_no_limit_is_not_counted() -> None:
+def test_a_merchant_or_address_without_a_limit_is_not_counted() -> None:
     room = room_of()
     with room.place() as place:
-        place.take("42", "192.0.2.1")
+        place.reserve("42", "192.0.2.1")
 
         assert counts(room) == (1, {}, {})
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_at_random_no_limit_is_passed_nobody_is_refused_without_one_and_nothing_stays(
+def test_a_room_at_random_keeps_its_limits_refuses_only_at_a_limit_and_empties(
     seed: int,
 ) -> None:
     chance = random.Random(seed)
@@ -182,14 +182,14 @@ def test_at_random_no_limit_is_passed_nobody_is_refused_without_one_and_nothing_
     assert counts(room) == (0, {}, {})
 
 
-def test_an_operator_is_told_of_each_limit_at_most_once_a_minute(
+def test_each_limit_is_logged_at_most_once_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = ManualClock()
     room = room_of(1, merchant=1, clock=clock)
-    room.place().take("42", None)
+    room.place().reserve("42", None)
 
-    def told() -> list[str]:
+    def logged() -> list[str]:
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             refusal(room.place(), "42", None)
@@ -200,8 +200,8 @@ def test_an_operator_is_told_of_each_limit_at_most_once_a_minute(
         "no room for a connection reason=merchant_full connections=1",
         "no room for a connection reason=full connections=1",
     ]
-    assert told() == lines
+    assert logged() == lines
     clock.advance(59)
-    assert told() == []
+    assert logged() == []
     clock.advance(1)
-    assert told() == lines
+    assert logged() == lines
