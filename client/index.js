@@ -1,207 +1,186 @@
 // @ts-check
 /**
- * Tells a page when what it shows is out of date. The reference is index.d.ts.
- * Knows the event stream; not what the page shows or how it fetches. WHATWG is
- * https://html.spec.whatwg.org/multipage/server-sent-events.html
+ * Calls a page back when the data that it shows may be out of date. The reference is index.d.ts.
+ *
+ * Knows the event stream of the service, and when the browser reconnects by itself. Does not know
+ * what the page shows or how it is fetched.
+ *
+ * WHATWG: https://html.spec.whatwg.org/multipage/server-sent-events.html
  */
 
-/** @import { EventSourceLike, Refresh, State } from './index.js' */
+/** @import { EventSourceLike, Options, Refresh, State } from './index.js' */
 
-const HEARTBEAT_MS = 15_000 // assumed until `ready` tells
-const RETRY_MS = 30_000 // longest `retry` of a `goodbye`
+/** The longest pause between two events, until `ready` announces the service's own. */
+const HEARTBEAT_MS = 15_000
+/** How long a token may take, and then how long the headers of a new EventSource. */
+const OPENING_MS = 45_000
+/** How long a browser may take to reconnect: a `goodbye` asks it to wait up to half of this. */
+const RECONNECTING_MS = 60_000
+
+const EVENT_TYPES = ['open', 'ready', 'refresh', 'heartbeat', 'expiring', 'goodbye', 'error']
+/** `readyState` of an EventSource that has given up. WHATWG #dom-eventsource-closed */
+const CLOSED = 2
+
 /** @type {Refresh['reason'][]} weakest first */
 const REASONS = ['connected', 'missed', 'resync']
 
+/**
+ * The states that `onState` reports, and the states that can follow each of them.
+ *
+ *     from        to          when
+ *     connecting  open        `ready` has arrived
+ *     open        connecting  the stream has ended, has been silent for too long, or is replaced
+ *     connecting  refused     the service has refused two tokens without a `ready` between them
+ *     any         closed      the page has called the undo
+ *
+ * While the state is `connecting`, this module waits for one of these: a token, an EventSource that
+ * connects, the status of one that has given up, or a timer before the next opening.
+ *
+ * @type {Record<State, State[]>}
+ */
+const NEXT_STATES = {
+  connecting: ['open', 'refused', 'closed'],
+  open: ['connecting', 'closed'],
+  refused: ['closed'],
+  closed: [],
+}
+
 /** @type {typeof import('./index.js').onRefresh} */
 export function onRefresh(url, callback, options = {}) {
-  const { by, onState, waitBaseMs = 1_000, waitCapMs = 30_000, withCredentials } = options
-  const { token, EventSource = globalThis.EventSource, fetch = globalThis.fetch } = options
-  const address = String(url)
+  const { by, onState, token, withCredentials, fetch = globalThis.fetch } = options
+  const { waitBaseMs = 1_000, waitCapMs = 30_000 } = options
 
-  /** @type {EventSourceLike | undefined} */
-  let source
-  let sourceUrl = ''
-  let readyAt = 0
-  let question = new AbortController() // for a token or a status
-  let refusals = 0
   /** @type {State | undefined} */
   let state
-  /** @type {Refresh | undefined} */
-  let pending
-  let timer = 0 // to watch, or to open anew
-  let callTimer = 0
-  let lastEventId = ''
-  let heartbeatMs = HEARTBEAT_MS
-  let heardAt = 0
-  let patienceMs = 0
+  let request = new AbortController() // for a token, or for the status of a refused EventSource
+  let reopenTimer = 0
   let failures = 0 // in a row
-  let calling = false
+  let refusals = 0 // of tokens since the last `ready`
+  let readyAt = 0
+  let heartbeatMs = HEARTBEAT_MS
+
+  const calls = oneCallAtATime(callback, waitMs)
+  const stream = oneSourceAtATime(String(url), options, handleEvent)
+  const silence = watchSilence(() => {
+    if (!stream.source()) report(new Error('token() has not settled'))
+    openLater()
+  })
 
   function open() {
     close()
     if (token) {
-      expect(3 * HEARTBEAT_MS)
-      renew()
+      silence.allow(OPENING_MS)
+      renewToken()
     } else listen()
-    tell('connecting') // last: onState may stop us
+    enter('connecting') // last, as onState may call the undo
   }
 
   function listen(text = '') {
-    sourceUrl = put(put(address, 'token', text), 'last_event_id', lastEventId)
-    const mine = new EventSource(sourceUrl, { withCredentials })
-    source?.close()
-    source = mine
+    stream.open(text)
     readyAt = Infinity
-    for (const type of ['open', 'ready', 'refresh', 'heartbeat', 'expiring', 'goodbye', 'error']) {
-      mine.addEventListener(type, event => mine === source && hear(event))
-    }
-    expect(3 * HEARTBEAT_MS) // if headers never come, no event tells
+    silence.allow(OPENING_MS) // if no headers arrive, the browser fires no event
   }
 
-  // What is open stays so meanwhile.
-  async function renew() {
-    const signal = ask()
+  // An open stream stays open while its new token is awaited.
+  async function renewToken() {
+    const signal = newRequest()
     try {
       const text = await token?.()
       if (signal.aborted) return
       if (typeof text !== 'string') throw new TypeError(`token() gave ${typeof text}`)
       listen(text)
-      tell('connecting')
+      enter('connecting')
     } catch (error) {
       if (signal.aborted) return
       report(error)
-      if (!source) openLater() // else its end asks again
+      // An open stream needs no token yet: its end requests one again.
+      if (!stream.source()) openLater()
     }
   }
 
-  // An EventSource hides the status, HEAD shows it.
+  // An EventSource hides the status of the response; HEAD shows it.
   async function askStatus() {
-    const signal = ask()
+    const signal = newRequest()
     const credentials = withCredentials ? 'include' : undefined
     let status
     try {
-      status = (await fetch(sourceUrl, { method: 'HEAD', credentials, signal })).status
-    } catch {} // not a refusal
+      status = (await fetch(stream.url(), { method: 'HEAD', credentials, signal })).status
+    } catch {} // a network error is no refusal
     if (signal.aborted) return
     if (status !== 401 && status !== 403) return openLater()
+    // The first refused token may only have expired while the browser was away.
     if (refusals++ < 1) return open()
     report(new Error(`token refused: ${status}`))
     end('refused')
   }
 
-  // A late answer to an older question is dropped.
-  function ask() {
-    question.abort()
-    return (question = new AbortController()).signal
+  // Only the newest request counts; a late answer to an older one is dropped.
+  function newRequest() {
+    request.abort()
+    return (request = new AbortController()).signal
   }
 
   function close() {
-    clearTimeout(timer)
-    question.abort()
-    source?.close()
-    source = undefined
+    silence.stop()
+    clearTimeout(reopenTimer)
+    request.abort()
+    stream.close()
   }
 
   function openLater() {
     close()
-    timer = setTimeout(open, waitMs(failures++))
-    tell('connecting')
+    reopenTimer = setTimeout(open, waitMs(failures++))
+    enter('connecting')
   }
 
   /** @param {MessageEvent} event */
-  function hear({ type, data, lastEventId: id }) {
-    if (type === 'error') {
-      // CLOSED, WHATWG #fail-the-connection: gave up, as for any status but 200.
-      const gaveUp = source?.readyState === 2
-      if (gaveUp && !token) return openLater()
-      // CONNECTING, WHATWG #reestablish-the-connection: it comes back after `retry`.
-      expect(2 * RETRY_MS)
-      if (gaveUp) askStatus()
-      return tell('connecting')
-    }
-    if (id) lastEventId = id // a new source has none until it is sent one
-    const said = parse(data)
-    if (said.heartbeat_s > 0) heartbeatMs = said.heartbeat_s * 1_000
-    expect(3 * heartbeatMs)
-    if (type === 'refresh') refresh(said)
-    // A token may be old when it comes: no loop.
-    const lasted = Date.now() - readyAt > 5 * waitBaseMs
-    if (lasted) failures = 0
-    if (token && lasted && type === 'expiring') renew()
-    if (token && said.reason === 'token_expired') return lasted ? open() : openLater()
-    if (type !== 'ready') return
+  function handleEvent({ type, data }) {
+    if (type === 'error') return handleError()
+    const fields = parse(data)
+    if (fields.heartbeat_s > 0) heartbeatMs = fields.heartbeat_s * 1_000
+    silence.allow(3 * heartbeatMs)
+    if (type === 'refresh') handleRefresh(fields)
+    // A token may be old when it arrives. The end of a stream that has not lasted counts as a
+    // failure, so that such tokens are not renewed in a loop.
+    const hasLasted = Date.now() - readyAt > 5 * waitBaseMs
+    if (hasLasted) failures = 0
+    if (type === 'ready') handleReady()
+    if (!token) return
+    if (type === 'expiring' && hasLasted) renewToken()
+    if (type === 'goodbye' && fields.reason === 'token_expired') hasLasted ? open() : openLater()
+  }
+
+  function handleReady() {
     readyAt = Date.now()
     refusals = 0
     if (!token) failures = 0
-    tell('open')
+    enter('open')
   }
 
-  /** @param {number} ms normal silence from now on */
-  function expect(ms) {
-    heardAt = Date.now()
-    patienceMs = ms
-    watch()
+  function handleError() {
+    // CLOSED, WHATWG #fail-the-connection: the browser has given up, as for any status but 200.
+    const hasGivenUp = stream.source()?.readyState === CLOSED
+    if (hasGivenUp && !token) return openLater()
+    // CONNECTING, WHATWG #reestablish-the-connection: the browser reconnects after `retry`.
+    silence.allow(RECONNECTING_MS)
+    if (hasGivenUp) askStatus()
+    enter('connecting')
   }
 
-  // Timers stand still while a laptop sleeps: look often, ask the clock.
-  function watch() {
-    clearTimeout(timer)
-    const leftMs = patienceMs - silenceMs()
-    if (leftMs > 0) timer = setTimeout(watch, Math.min(leftMs, HEARTBEAT_MS))
-    else {
-      if (!source) report(new Error('token() has not settled'))
-      openLater()
-    }
-  }
-
-  // A clock that was set back would hide a silence: it counts as one.
-  const silenceMs = () => Math.abs(Date.now() - heardAt)
-
-  // Half the patience: 1.5 heartbeats, or RETRY_MS.
-  // Persisted (back/forward cache): perhaps cut, though it looks open.
-  /** @param {Event & { persisted?: boolean }} event */
-  function wake({ type, persisted }) {
-    if (type === 'visibilitychange' && document.hidden) return
-    if (persisted || silenceMs() > patienceMs / 2) open()
-  }
-
-  /** @param {any} said */
-  function refresh({ topic, data, by: sender, reason }) {
+  /** @param {any} fields of a `refresh` */
+  function handleRefresh({ topic, data, by: sender, reason }) {
+    // With a reason, a refresh stands for other changes than the page's own as well.
     if (by !== undefined && sender === by && reason === undefined) return
-    pending = merge(pending, {
+    calls.add({
       topics: typeof topic === 'string' ? [topic] : undefined,
       data,
       reason: REASONS.find(known => known === reason),
     })
-    if (!calling) call()
   }
-
-  async function call() {
-    calling = true
-    let failed = 0
-    while (pending) {
-      const current = pending
-      pending = undefined
-      try {
-        await callback(current)
-        failed = 0
-      } catch (error) {
-        if (state === 'closed' || state === 'refused') return
-        report(error)
-        // The last event ID has moved on: nothing else corrects the page.
-        pending = merge(current, pending)
-        await new Promise(resolve => (callTimer = setTimeout(resolve, waitMs(failed++))))
-      }
-    }
-    calling = false
-  }
-
-  /** @param {number} failed */
-  const waitMs = failed => Math.random() * Math.min(waitCapMs, waitBaseMs * 2 ** failed)
 
   /** @param {State} next */
-  async function tell(next) {
-    if (state === next || state === 'closed') return
+  async function enter(next) {
+    if (state && !NEXT_STATES[state].includes(next)) return
     state = next
     try {
       await onState?.(next)
@@ -210,25 +189,73 @@ export function onRefresh(url, callback, options = {}) {
     }
   }
 
-  /** @param {'addEventListener' | 'removeEventListener'} method not in Node */
-  function wakers(method) {
-    globalThis.document?.[method]('visibilitychange', wake)
-    globalThis[method]?.('pageshow', wake)
-    globalThis[method]?.('online', wake)
-  }
-
   /** @param {State} last */
   function end(last) {
     close()
-    clearTimeout(callTimer)
-    pending = undefined
-    wakers('removeEventListener')
-    tell(last)
+    calls.stop()
+    ignoreWakeUps()
+    enter(last)
+  }
+
+  // Full jitter: clients of a service that went away must not return all at once.
+  /** @param {number} failed the number of failures before this one */
+  function waitMs(failed) {
+    return Math.random() * Math.min(waitCapMs, waitBaseMs * 2 ** failed)
   }
 
   open()
-  wakers('addEventListener')
+  const ignoreWakeUps = onWakeUp(isFromCache => {
+    // A stream out of the back/forward cache may be cut, although it looks open.
+    if (isFromCache || silence.isSuspicious()) open()
+  })
   return () => end('closed')
+}
+
+/**
+ * Calls the page, one call at a time. Refreshes that arrive during a call become one more call.
+ *
+ * @param {(refresh: Refresh) => unknown} callback
+ * @param {(failed: number) => number} waitMs before a failed call is repeated
+ */
+function oneCallAtATime(callback, waitMs) {
+  /** @type {Refresh | undefined} */
+  let pending
+  let isRunning = false
+  let isStopped = false
+  let timer = 0
+
+  async function run() {
+    isRunning = true
+    let failed = 0
+    while (pending) {
+      const current = pending
+      pending = undefined
+      try {
+        await callback(current)
+        failed = 0
+      } catch (error) {
+        if (isStopped) return
+        report(error)
+        // The last event ID has moved past this refresh: the service does not send it again.
+        pending = merge(current, pending)
+        await new Promise(resolve => (timer = setTimeout(resolve, waitMs(failed++))))
+      }
+    }
+    isRunning = false
+  }
+
+  return {
+    /** @param {Refresh} refresh */
+    add(refresh) {
+      pending = merge(pending, refresh)
+      if (!isRunning) run()
+    },
+    stop() {
+      isStopped = true
+      clearTimeout(timer)
+      pending = undefined
+    },
+  }
 }
 
 /** @param {Refresh} [a] @param {Refresh} [b] */
@@ -241,13 +268,108 @@ function merge(a, b) {
   }
 }
 
-// A new EventSource has no last event ID, and no headers: its URL tells.
+/**
+ * Keeps at most one EventSource, and the last event ID from each to the next. Events of one that
+ * was replaced or closed are dropped.
+ *
+ * @param {string} address
+ * @param {Options} options
+ * @param {(event: MessageEvent) => void} handle
+ */
+function oneSourceAtATime(address, options, handle) {
+  const { EventSource = globalThis.EventSource, withCredentials } = options
+  /** @type {EventSourceLike | undefined} */
+  let source
+  let url = ''
+  let lastEventId = ''
+
+  return {
+    source: () => source,
+    url: () => url,
+    /** @param {string} token */
+    open(token) {
+      // A new EventSource has no last event ID and sends no headers of ours: its URL carries both.
+      url = setParameter(setParameter(address, 'token', token), 'last_event_id', lastEventId)
+      const opened = new EventSource(url, { withCredentials })
+      source?.close() // after the constructor, which may throw
+      source = opened
+      for (const type of EVENT_TYPES) {
+        opened.addEventListener(type, event => {
+          if (opened !== source) return
+          if (event.lastEventId) lastEventId = event.lastEventId
+          handle(event)
+        })
+      }
+    },
+    close() {
+      source?.close()
+      source = undefined
+    },
+  }
+}
+
 /** @param {string} url @param {string} name @param {string} value */
-function put(url, name, value) {
+function setParameter(url, name, value) {
   if (!value) return url
   const [path, query = ''] = url.split('#')[0].split(/\?(.*)/s)
   const pairs = query.split('&').filter(pair => pair && pair.split('=')[0] !== name)
   return `${path}?${[...pairs, `${name}=${encodeURIComponent(value)}`].join('&')}`
+}
+
+/**
+ * Calls `onSilence` when the allowed silence is over. Timers stand still while a laptop sleeps, so
+ * the clock is read every 15 s at least.
+ *
+ * @param {() => void} onSilence
+ */
+function watchSilence(onSilence) {
+  let timer = 0
+  let startedAt = 0
+  let allowedMs = 0
+
+  // A clock that was set back would hide a silence: the jump counts as silence.
+  const silentMs = () => Math.abs(Date.now() - startedAt)
+
+  function check() {
+    clearTimeout(timer)
+    const leftMs = allowedMs - silentMs()
+    if (leftMs > 0) timer = setTimeout(check, Math.min(leftMs, HEARTBEAT_MS))
+    else onSilence()
+  }
+
+  return {
+    /** @param {number} ms from now on */
+    allow(ms) {
+      startedAt = Date.now()
+      allowedMs = ms
+      check()
+    },
+    /** Whether half of the allowed silence is over: 1.5 heartbeats, or 30 s of a reconnection. */
+    isSuspicious: () => silentMs() > allowedMs / 2,
+    stop: () => clearTimeout(timer),
+  }
+}
+
+/**
+ * Calls `callback` when the page becomes visible, is shown, or is online again. Returns the undo.
+ *
+ * @param {(isFromCache: boolean) => void} callback
+ */
+function onWakeUp(callback) {
+  /** @param {Event & { persisted?: boolean }} event */
+  function listener({ type, persisted = false }) {
+    if (type !== 'visibilitychange' || !document.hidden) callback(persisted)
+  }
+
+  /** @param {'addEventListener' | 'removeEventListener'} method missing in Node */
+  function forEachEvent(method) {
+    globalThis.document?.[method]('visibilitychange', listener)
+    globalThis[method]?.('pageshow', listener)
+    globalThis[method]?.('online', listener)
+  }
+
+  forEachEvent('addEventListener')
+  return () => forEachEvent('removeEventListener')
 }
 
 /** @param {string} text */

@@ -1,0 +1,50 @@
+/** The module as a file: its export, its independence and its size. */
+
+import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
+import { describe, test } from 'node:test'
+import { gzipSync } from 'node:zlib'
+import { onRefresh } from '../index.js'
+import { clock, page, sources, tab, useFakes } from './fakes.js'
+
+useFakes()
+
+describe('the module', () => {
+  test('several instances do not share state', async () => {
+    const seen = { a: [], b: [] }
+    const stopA = onRefresh('/events?merchant_id=a', ({ topics }) => seen.a.push(topics))
+    onRefresh('/events?merchant_id=b', ({ topics }) => seen.b.push(topics))
+    const [a, b] = sources
+    a.ready({ id: '1-0', heartbeat_s: 1 })
+    b.ready({ id: '2-0' })
+    a.refresh({ topic: 'seats' })
+    b.refresh({ topic: 'orders' })
+    stopA()
+    b.giveUp()
+    await clock.advance(1_000)
+
+    assert.deepEqual(seen, { a: [['seats']], b: [['orders']] })
+    assert.deepEqual(
+      sources.slice(2).map(({ url }) => url),
+      ['/events?merchant_id=b&last_event_id=2-0'],
+    )
+    assert.equal(page.listeners + tab.listeners, 3)
+  })
+
+  test('the module has one export and does nothing when it is imported', async () => {
+    const module = await import('../index.js?imported-again')
+
+    assert.deepEqual(Object.keys(module), ['onRefresh'])
+    assert.equal(sources.length + clock.timers.size + page.listeners + tab.listeners, 0)
+  })
+
+  test('the module imports nothing and is at most 2.75 KiB by gzip, without its comments', async () => {
+    const text = await readFile(new URL('../index.js', import.meta.url), 'utf8')
+    const code = text.replace(/\/\*[^]*?\*\//g, '').replace(/(^|\s)\/\/.*/gm, '')
+    const bytes = gzipSync(code.replace(/\n+/g, '\n')).length
+
+    assert.doesNotMatch(code, /^import|import\(/m)
+    assert.ok(bytes <= 2.75 * 1024, `expected at most 2816 bytes, got ${bytes}`)
+    assert.ok(bytes > 1024, 'comments only are removed')
+  })
+})
