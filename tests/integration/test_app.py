@@ -20,7 +20,7 @@ from sse_push.server import listening_socket
 from sse_push.settings import Settings
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
-from tests.harness.service import KEY, Service
+from tests.harness.service import KEY, Service, serving
 from tests.harness.stream import Publisher, open_stream
 from tests.harness.waiting import SECOND, until, wait_for
 
@@ -545,7 +545,7 @@ def frail(tmp_path_factory: pytest.TempPathFactory) -> Generator[Redis]:
 @pytest.fixture(scope="module")
 def hardened(frail: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
     """A service on it, with two keys, and times that tests can wait for."""
-    started = Service.start(
+    with serving(
         tmp_path_factory.mktemp("hardened"),
         frail.url,
         "--notify-keys",
@@ -554,9 +554,8 @@ def hardened(frail: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generato
         probe_interval_s=0.1 * SECOND,
         probe_deadline_s=2 * SECOND,
         drain_s=1,
-    )
-    yield started
-    assert started.stop() == 0, started.log
+    ) as started:
+        yield started
 
 
 @pytest.fixture

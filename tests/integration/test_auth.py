@@ -18,7 +18,7 @@ import pytest
 from tests.harness.nginx import Nginx
 from tests.harness.processes import workers_of
 from tests.harness.redis import Redis
-from tests.harness.service import KEY, Service
+from tests.harness.service import KEY, Service, serving
 from tests.harness.stream import Publisher, open_stream
 from tests.harness.tokens import (
     AUDIENCE,
@@ -65,7 +65,7 @@ def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         public_jwk("ES256"),
         public_jwk("EdDSA"),
     )
-    started = Service.start(
+    with serving(
         folder,
         redis.url,
         *("--subscribe-auth", "token"),
@@ -81,10 +81,8 @@ def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         token_cookie=COOKIE,
         token_expiring_s=1,
         allowed_origins="https://app.test, http://localhost:5173",
-    )
-    yield started
-    assert started.stop() == 0, started.log
-    started.assert_no_errors()
+    ) as started:
+        yield started
     assert not re.search(r"eyJ|secret", started.log)
 
 
@@ -876,16 +874,14 @@ async def test_without_allowed_origins_no_page_of_another_one_listens(service: S
 @pytest.fixture(scope="module")
 def behind(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
     """A service that believes a proxy on this machine."""
-    started = Service.start(
+    with serving(
         tmp_path_factory.mktemp("behind"),
         redis.url,
         *("--subscribe-auth", "header"),
         trusted_proxies="10.0.0.0/8, 127.0.0.1",
         drain_s=1,
-    )
-    yield started
-    assert started.stop() == 0, started.log
-    started.assert_no_errors()
+    ) as started:
+        yield started
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from sse_push import __version__
 from tests.harness.programs import Running, run
 from tests.harness.redis import Redis
-from tests.harness.service import KEY, Service
+from tests.harness.service import KEY, Service, serving
 from tests.harness.stream import open_stream
 from tests.harness.tokens import SECRET, jwk_set, public_jwk
 from tests.harness.waiting import STOP_S, until, wait_for
@@ -217,7 +217,7 @@ def test_demo_on_a_port_that_is_taken_says_so_in_one_line(service: Service) -> N
 
 @pytest.fixture(scope="module")
 def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
-    started = Service.start(
+    with serving(
         tmp_path_factory.mktemp("guarded"),
         redis.url,
         *("--subscribe-auth", "token"),
@@ -225,9 +225,8 @@ def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         token_audience="push",
         token_issuer="shop",
         drain_s=0,
-    )
-    yield started
-    assert started.stop() == 0, started.log
+    ) as started:
+        yield started
 
 
 def test_a_token_is_signed_with_the_first_key_and_says_what_the_service_expects() -> None:

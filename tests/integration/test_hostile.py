@@ -24,7 +24,7 @@ import pytest
 from tests.harness.nginx import Nginx, replacing
 from tests.harness.processes import cpu_s, open_fds, resident_kib
 from tests.harness.redis import Redis
-from tests.harness.service import KEY, Service
+from tests.harness.service import KEY, Service, serving
 from tests.harness.stream import Publisher, open_stream
 from tests.harness.waiting import SECOND, program, until, wait_for
 from tests.harness.wire import ANSWER_S, Answer, Wire
@@ -50,17 +50,15 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Generator[Redis]:
 @pytest.fixture(scope="module")
 def target(watched: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
     """A service that logs all that it ever logs."""
-    started = Service.start(
+    with serving(
         tmp_path_factory.mktemp("target"),
         watched.url,
         log_level="debug",
         drain_s=1,
         probe_interval_s=0.2,
         probe_deadline_s=2,
-    )
-    yield started
-    assert started.stop() == 0, started.log
-    started.assert_no_errors()
+    ) as started:
+        yield started
 
 
 def request_of(*lines: str | bytes, body: bytes = b"") -> bytes:

@@ -34,7 +34,7 @@ REQUEST_TIMEOUT_S = SECOND
 @pytest.fixture(scope="module")
 def small(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
     """A service with little room, and one proxy that it trusts."""
-    started = Service.start(
+    with serving(
         tmp_path_factory.mktemp("small"),
         redis.url,
         *("--notify-keys", ",".join([KEY, *KEYS])),
@@ -47,10 +47,8 @@ def small(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[S
         notify_burst=4,
         heartbeat_s=1,
         drain_s=0.5,
-    )
-    yield started
-    assert started.stop() == 0, started.log
-    started.assert_no_errors()
+    ) as started:
+        yield started
 
 
 @pytest.fixture

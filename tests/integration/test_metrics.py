@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sse_push.metrics import SERIES
 from tests.harness.processes import frozen, workers_of
 from tests.harness.redis import Redis
-from tests.harness.service import Service
+from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher, Stream, open_stream
 from tests.harness.waiting import SECOND, wait_for
 from tests.integration.test_server import processes_of
@@ -71,7 +71,7 @@ async def open_streams(service: Service, merchant: str, count: int) -> AsyncGene
 @pytest.fixture
 def own(redis: Redis, tmp_path: Path) -> Generator[Service]:
     """Two workers for one test, which may kill them."""
-    started = Service.start(
+    with serving(
         tmp_path,
         redis.url,
         "--workers",
@@ -79,9 +79,8 @@ def own(redis: Redis, tmp_path: Path) -> Generator[Service]:
         probe_interval_s=SECOND,
         probe_deadline_s=2 * SECOND,
         drain_s=0.5,
-    )
-    yield started
-    assert started.stop() == 0, started.log
+    ) as started:
+        yield started
 
 
 async def test_a_scrape_of_several_workers_has_every_series_and_no_other(workers: Service) -> None:

@@ -33,7 +33,7 @@ from tests.harness.nginx import (
     replacing,
 )
 from tests.harness.redis import Redis
-from tests.harness.service import Service
+from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher, open_stream
 from tests.harness.waiting import SECOND, free_port, until, wait_for
 
@@ -89,15 +89,13 @@ async def tls(
 @pytest.fixture(scope="module")
 def real(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
     """The service itself, with the default heartbeat divided by 25."""
-    started = Service.start(
+    with serving(
         tmp_path_factory.mktemp("service"),
         redis.url,
         heartbeat_s=Settings.model_fields["heartbeat_s"].default / 25,
         drain_s=1,
-    )
-    yield started
-    assert started.stop() == 0, started.log
-    started.assert_no_errors()
+    ) as started:
+        yield started
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ import pytest
 from tests.harness.processes import frozen
 from tests.harness.programs import run
 from tests.harness.redis import Redis
-from tests.harness.service import KEY, Service
+from tests.harness.service import KEY, Service, serving
 from tests.harness.stream import Publisher, Stream, open_stream
 from tests.harness.tokens import SECRET, token_of
 from tests.harness.waiting import SECOND, until
@@ -41,10 +41,8 @@ WITHIN_S = 1.0 * max(SECOND, 1)
 def pair(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
     """Two workers that ask for tokens."""
     folder = tmp_path_factory.mktemp("pair")
-    started = Service.start(folder, redis.url, *TOKENS, "--workers", "2", settings=TIMES)
-    yield started
-    assert started.stop() == 0, started.log
-    started.assert_no_errors()
+    with serving(folder, redis.url, *TOKENS, "--workers", "2", settings=TIMES) as started:
+        yield started
 
 
 @pytest.fixture
@@ -58,10 +56,8 @@ def mortal(tmp_path: Path) -> Generator[Redis]:
 @pytest.fixture
 def alone(mortal: Redis, tmp_path: Path) -> Generator[Service]:
     """One worker that asks for tokens, on a Redis of its own."""
-    started = Service.start(tmp_path, mortal.url, *TOKENS, settings=TIMES, notify_timeout_s=0.5)
-    yield started
-    assert started.stop() == 0, started.log
-    started.assert_no_errors()
+    with serving(tmp_path, mortal.url, *TOKENS, settings=TIMES, notify_timeout_s=0.5) as started:
+        yield started
 
 
 def token(merchant: str, ago_s: float = 10, /, **claims: Any) -> str:
