@@ -1,4 +1,4 @@
-"""The rights at Redis that README gives the service: enough, and none too many."""
+"""The rights at Redis that the documentation gives the service: enough, and none too many."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ import pytest
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import Change, EntryId, Notification
 from sse_push.stream import Appender, Follower
+from tests.harness.documents import text
 from tests.harness.redis import Redis
 from tests.harness.service import Service
 from tests.harness.stream import Publisher, open_stream
 from tests.harness.waiting import SECOND, until
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-LINE = next(line for line in README.splitlines() if line.startswith("ACL SETUSER "))
+OPERATIONS = text("sse_push/docs/operations.md")
+LINE = next(line for line in OPERATIONS.splitlines() if line.startswith("ACL SETUSER "))
 RIGHTS = re.findall(r"\+\S+", LINE)
 NEEDED_NOT_TO_WORK_BUT = {
     "+time": "to know the age of an entry when the two clocks differ, and which revocation is old",

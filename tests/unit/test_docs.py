@@ -16,22 +16,16 @@ from sse_push.errors import EndReason, Occasion
 from sse_push.http.app import _CODES, _STATUSES, create_app
 from sse_push.metrics import SERIES
 from sse_push.runtime.uvicorn import REFUSALS
-from sse_push.settings import Settings
+from sse_push.settings import KEY_VARIABLE, TOKEN_VARIABLE, Settings
 from sse_push.stream.tail import ResyncReason
+from tests.harness.documents import NAMES, ROOT, anchors, links, prose, rows, section, text
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-
-
-def section(title: str) -> str:
-    _, _, rest = README.partition(f" {title}\n")
-    assert rest, f"README has a section {title!r}"
-    return re.split(r"^#{2,3} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
-
-
-def rows(text: str) -> list[list[str]]:
-    lines = [line for line in text.splitlines() if line.startswith("| ")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+REFERENCE = "sse_push/docs/reference.md"
+OCCASIONS = {
+    Occasion.END: "end of a connection",
+    Occasion.SOFT_ANSWER: "soft answer",
+    Occasion.NGINX: "soft answer from nginx",
+}
 
 
 def shown(default: object) -> str:
@@ -42,8 +36,11 @@ def shown(default: object) -> str:
     return f"{default:.6f}".rstrip("0").rstrip(".") if isinstance(default, float) else str(default)
 
 
+# -- the reference
+
+
 def test_the_settings_table_is_the_settings() -> None:
-    table = [row for row in rows(section("Settings")) if row[0].startswith("`")]
+    table = [row for row in rows(section(REFERENCE, "Settings")) if row[0].startswith("`")]
 
     assert table == [
         [f"`{name}`", shown(field.default), field.description]
@@ -51,16 +48,16 @@ def test_the_settings_table_is_the_settings() -> None:
     ]
 
 
-def test_the_settings_that_are_flags_are_named() -> None:
-    named = section("Settings").partition("An")[0].partition("|")[0]
+def test_the_settings_that_are_flags_and_the_other_variables_are_named() -> None:
+    introduction = section(REFERENCE, "Settings").partition("|")[0]
+    others, _, flags = introduction.partition("The settings ")
 
-    flags = re.findall(r"`([a-z_]+)`(?=,| and| are)", named.partition("error.")[2])
-
-    assert flags == list(_OPTIONS_OF_SERVE)
+    assert re.findall(r"`([a-z_]+)`", flags)[:-1] == list(_OPTIONS_OF_SERVE)
+    assert {KEY_VARIABLE, TOKEN_VARIABLE} <= set(re.findall(r"`([A-Z_]+)`", others))
 
 
 def test_the_endpoints_table_is_the_routes(tmp_path: Path) -> None:
-    table = [row[0] for row in rows(section("Endpoints"))]
+    table = [row[0] for row in rows(section(REFERENCE, "Endpoints"))]
     named = {match[1] for cell in table if (match := re.match(r"`(?:GET|POST) (/[a-z.]+)", cell))}
 
     wrapped = create_app(Settings(), tmp_path)
@@ -71,7 +68,7 @@ def test_the_endpoints_table_is_the_routes(tmp_path: Path) -> None:
 
 
 def test_the_errors_table_has_every_code() -> None:
-    table = rows(section("Endpoints"))
+    table = rows(section(REFERENCE, "Errors"))
     named = {
         code for row in table if row[0][:3].isdigit() for code in re.findall(r"`(\w+)`", row[1])
     }
@@ -80,17 +77,23 @@ def test_the_errors_table_has_every_code() -> None:
     assert named == codes | set(REFUSALS.values())
 
 
-def test_every_reason_of_a_goodbye_is_named() -> None:
-    said = section("What comes over the wire")
+def test_the_reasons_table_is_the_reasons() -> None:
+    table = [row for row in rows(section(REFERENCE, "Reasons")) if row[0].startswith("`")]
 
-    silent = {EndReason.CLIENT_DISCONNECTED, EndReason.STALLED}  # nobody is there to read it
-    assert all(f"`{reason.value}`" in said for reason in EndReason if reason not in silent)
+    assert [[row[0], row[1], row[3]] for row in table] == [
+        [
+            f"`{reason.value}`",
+            ", ".join(OCCASIONS[occasion] for occasion in Occasion if occasion in reason.occasions),
+            reason.reaction,
+        ]
+        for reason in EndReason
+    ]
 
 
 def test_the_metrics_table_is_the_series() -> None:
-    table = [row for row in rows(section("Metrics")) if row[0].startswith("`")]
+    table = [row for row in rows(section(REFERENCE, "Metrics")) if row[0].startswith("`sse_push")]
 
-    assert table == [
+    assert [row for row in table if len(row) == 4] == [
         [
             f"`{name}`",
             series.kind,
@@ -102,30 +105,103 @@ def test_the_metrics_table_is_the_series() -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
-    [
-        *(reason.value for reason in EndReason if reason.occasions != Occasion.NGINX),
-        *get_args(ResyncReason),
-        *("stored", "not_published", "unknown"),
-    ],
+    "value", [*get_args(ResyncReason), *("stored", "not_published", "unknown")]
 )
 def test_every_value_of_a_label_is_explained(value: str) -> None:
-    assert f"`{value}`" in section("Metrics").rpartition("|\n")[2]
+    assert f"`{value}`" in section(REFERENCE, "Metrics").partition("\n- ")[2]
+
+
+def test_an_alert_is_on_a_series_that_is_there() -> None:
+    alerts = section(REFERENCE, "Metrics").partition("Worth an alert")[2]
+
+    named = re.findall(r"sse_push_\w+", alerts)
+    assert len(named) >= 6
+    assert set(named) <= set(SERIES)
 
 
 def test_the_log_lines_that_an_operator_may_act_on_are_logged() -> None:
-    named = re.findall(r"`([a-z ,]+)`", section("Logs").rpartition("```")[2])
-    lines = {name for name in named if name not in {"debug", "connections"}}
+    lines = [row[0].strip("`") for row in rows(section(REFERENCE, "Logs")) if row[0][0] == "`"]
 
     source = "".join(path.read_text() for path in (ROOT / "sse_push").rglob("*.py"))
-    assert len(lines) >= 6
-    assert [line for line in lines if not re.search(rf'logger\.\w+\(\s*"{line}[" ]', source)] == []
+    assert len(lines) >= 10
+    assert [
+        line for line in lines if not re.search(rf'logger\.\w+\(\s*"(%s )?{line}[" ]', source)
+    ] == []
+
+
+# -- reasons elsewhere
+
+
+def test_the_reasons_of_nginx_are_those_of_the_list() -> None:
+    files = "".join(path.read_text() for path in sorted((ROOT / "nginx").rglob("*.conf")))
+    (answer,) = re.findall(r'event: goodbye\\ndata: \{"reason":"(\S+?)"\}', files)
+    (values,) = re.findall(rf"map \S+ \{answer} \{{\n(.*?)\}}", files, re.DOTALL)
+
+    given = set(re.findall(r"^ *\S+ +(\w+);", values, re.MULTILINE))
+    assert given == {reason.value for reason in EndReason.on(Occasion.NGINX)}
+
+
+def test_the_reasons_that_the_browser_module_names_are_in_the_list() -> None:
+    code = (ROOT / "client/index.js").read_text()
+
+    named = re.findall(r"reason === '(\w+)'", code)
+    assert "token_expired" in named
+    assert {*named} <= {reason.value for reason in EndReason.on(Occasion.END)}
+
+
+# -- the documents themselves
+
+
+def test_the_readme_is_a_landing_page() -> None:
+    readme = text("README.md")
+
+    assert len(readme.splitlines()) <= 200
+    assert len(readme.split()) <= 1500
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_of_a_document_leads_somewhere(name: str) -> None:
+    for target in links(name):
+        path, _, anchor = target.partition("#")
+        linked = (ROOT / name).parent / path if path else ROOT / name
+
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(str(linked.resolve().relative_to(ROOT))), target
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_file_that_a_document_names_is_there(name: str) -> None:
+    named = re.findall(r"`((?:client|nginx|tests|sse_push)/[\w./-]+)`", text(name))
+    if name == "nginx/README.md":
+        named += [f"nginx/{row[0].strip('`')}" for row in rows(section(name, "The files"))[1:]]
+
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_table_of_nginx_has_every_file() -> None:
+    named = {row[0].strip("`") for row in rows(section("nginx/README.md", "The files"))[1:]}
+
+    shipped = [*(ROOT / "nginx").rglob("*.conf"), ROOT / "nginx/make-certificate"]
+    assert named == {str(path.relative_to(ROOT / "nginx")) for path in shipped}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_line_of_prose_has_100_columns_at_most(name: str) -> None:
+    lines = [line for line in prose(name).splitlines() if not line.startswith(("|", "    "))]
+
+    assert [line for line in lines if len(line) > 100] == []
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "README.md"])
+def test_every_document_is_linked_from_the_readme(name: str) -> None:
+    assert f"]({name})" in text("README.md")
 
 
 def test_the_changelog_begins_with_this_version() -> None:
-    changelog = (ROOT / "CHANGELOG.md").read_text()
+    versions = re.findall(r"^## (\S+)", text("CHANGELOG.md"), re.MULTILINE)
 
-    assert re.findall(r"^## (\S+)", changelog, re.MULTILINE)[0] == __version__
+    assert versions[versions[0] == "Unreleased"] == __version__
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
@@ -134,10 +210,3 @@ def test_every_command_helps_with_an_example(name: str) -> None:
 
     assert command.help is not None
     assert f"sse-push {name}" in command.help.partition("Example:")[2]
-
-
-def test_every_file_that_the_readme_names_is_there() -> None:
-    named = re.findall(r"`((?:client|nginx|tests|sse_push)/[\w./]+)`", README)
-
-    assert named
-    assert [name for name in named if not (ROOT / name).exists()] == []
