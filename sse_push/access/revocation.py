@@ -1,7 +1,7 @@
-"""Revocations: which grants are taken back before they expire, and how long that is remembered.
+"""Revocations: which grants end before they expire, and how long a revocation is remembered.
 
-Knows merchants, the values that a token's owner gave, and time. Does not know how a revocation
-reaches this process, nor what becomes of the streams that it covers.
+Knows merchants, the claims of tokens, and time. Does not know how a revocation reaches this
+process, nor how a connection is ended.
 """
 
 from __future__ import annotations
@@ -11,31 +11,33 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, NamedTuple, Self
 
 from sse_push.access.grant import Grant
 from sse_push.errors import InvalidRevocation
 from sse_push.notification import read_object
 
 CLAIM_BYTES = 4096
-"""As long as a token may be; what it carries is shorter."""
+"""The greatest length of a token, so that any claim of a token can be named."""
 
 FIELDS = ("merchant_id", "jti", "sub")
 """The fields of a revocation, in JSON and in a stream entry."""
 
-_Mark = tuple[str, str, str]
-"""One thing that is revoked: a merchant, the name of a claim, its value."""
 
-_ANY = ("", "")
-"""Instead of a claim: all that the merchant has given."""
+class Mark(NamedTuple):
+    """One thing that is revoked: the tokens of a merchant with this claim, or all its grants."""
+
+    merchant_id: str
+    claim: Literal["", "jti", "sub"] = ""
+    value: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """Whose grants are taken back: all of a merchant's that were given until now.
+    """What a backend revokes: every grant of a merchant that was issued until now.
 
-    Or with ``token_id`` only those by this token, with ``subject`` only those that were given to
-    it until now; with both, the ones and the others.
+    With ``token_id`` only the grant of that token is revoked, with ``subject`` only the grants
+    that were issued to that subject until now; with both, either match is enough.
     """
 
     merchant_id: str
@@ -47,18 +49,18 @@ class Revocation:
         """Check a decoded JSON object ``{"merchant_id", "jti"?, "sub"?}``.
 
         Raises:
-            InvalidRevocation: not an object, a field is missing, unknown, or of a wrong form.
+            InvalidRevocation: not an object, or a field is missing, unknown or malformed.
         """
         merchant_id, claims = read_object(value, FIELDS, InvalidRevocation)
         return cls(merchant_id, _claim(claims, "jti"), _claim(claims, "sub"))
 
     @classmethod
     def from_fields(cls, fields: Mapping[bytes, bytes]) -> Self:
-        """Read the fields of a stream entry; those that are unknown are ignored.
+        """Read the fields of a stream entry; unknown fields are ignored.
 
         Raises:
-            InvalidRevocation: one is missing, or of a wrong form. It counts as no revocation: one
-                that says less than was meant would cut off others.
+            InvalidRevocation: a field is missing or malformed. The entry must be ignored as a
+                whole: without its malformed claim it would revoke the grants of others.
         """
         raw = {name: fields.get(name.encode()) for name in FIELDS}
         try:
@@ -74,75 +76,79 @@ class Revocation:
         return {name: text for name, text in fields.items() if text is not None}
 
     @property
-    def marks(self) -> list[_Mark]:
-        """What it says, one by one, as ``Revocations`` keeps it."""
-        claims = [("jti", self.token_id), ("sub", self.subject)]
-        named = [(name, value) for name, value in claims if value is not None]
-        return [(self.merchant_id, name, value) for name, value in named or [_ANY]]
+    def marks(self) -> list[Mark]:
+        """What is revoked, each by itself, as ``Revocations`` stores it."""
+        marks = []
+        if self.token_id is not None:
+            marks.append(Mark(self.merchant_id, "jti", self.token_id))
+        if self.subject is not None:
+            marks.append(Mark(self.merchant_id, "sub", self.subject))
+        return marks or [Mark(self.merchant_id)]
 
 
 class Revocations:
-    """What is revoked, for as long as a token could live that it covers.
+    """The revocations that still matter: one is forgotten when every grant of its has expired.
 
-    Times are seconds since 1970, of whichever clock they were taken by: ``clocks_apart_s`` is how
-    far those of Redis, of a token's maker and ours may differ. It grows with what is said in
-    ``token_max_lifetime_s``, and with nothing else.
+    Times are seconds since 1970. They are read from three clocks: Redis's (the time of a
+    revocation), the token issuer's (``iat``) and ours; ``clocks_apart_s`` is how far these may
+    differ. Memory is bounded by the revocations of the last ``keep_s``, the longest lifetime of a
+    token.
     """
 
     def __init__(
         self,
-        keep_s: float = 3600.0,
-        clocks_apart_s: float = 5.0,
+        keep_s: float,
+        clocks_apart_s: float,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._keep_s = keep_s
         self._clocks_apart_s = clocks_apart_s
         self._wall_clock = wall_clock
-        self._since: dict[_Mark, float] = {}
-        """When each was said last."""
-        self._order: list[tuple[float, _Mark]] = []
-        """A heap, since what is read from Redis again may be older than what we have."""
+        self._latest: dict[Mark, float] = {}
+        """The latest time at which each mark was revoked."""
+        self._order: list[tuple[float, Mark]] = []
+        """A heap, since a read that is repeated may bring times that are older than the last."""
 
     def __len__(self) -> int:
-        return len(self._since)
+        return len(self._latest)
 
     def add(self, revocation: Revocation, at: float) -> bool:
-        """Remember what was said then; False if that says nothing new, or nothing any more.
+        """Remember a revocation; return False if it is known already, or too old to matter.
 
-        A time that lies ahead of our clock counts as now: Redis's clock was wrong, and what it
-        would refuse has not been given yet.
+        A time ahead of our clock counts as now: Redis's clock was wrong, and no grant has been
+        issued since.
         """
         now = self._wall_clock()
         at = min(at, now + self._clocks_apart_s)
         if at <= now - self._keep_s:
             return False
-        news = [mark for mark in revocation.marks if self._since.get(mark, -math.inf) < at]
+        news = [mark for mark in revocation.marks if self._latest.get(mark, -math.inf) < at]
         for mark in news:
-            self._since[mark] = at
+            self._latest[mark] = at
             heapq.heappush(self._order, (at, mark))
         return bool(news)
 
-    def covers(self, grant: Grant) -> bool:
-        """Return whether a grant was taken back.
+    def revokes(self, grant: Grant) -> bool:
+        """Return whether a grant is revoked.
 
-        By its token's ID, whenever it was given; by its merchant or its subject, if it was given
-        before that was said, or if it is not known when it was given.
+        A revoked token ID matches whenever the token was issued. A revoked merchant or subject
+        matches if the grant was issued until then, or if its time of issue is unknown.
         """
-        since, merchant_id = self._since, grant.merchant_id
-        if grant.token_id is not None and (merchant_id, "jti", grant.token_id) in since:
+        latest, merchant_id = self._latest, grant.merchant_id
+        if grant.token_id is not None and Mark(merchant_id, "jti", grant.token_id) in latest:
             return True
-        at = since.get((merchant_id, *_ANY), -math.inf)
+        at = latest.get(Mark(merchant_id), -math.inf)
         if grant.subject is not None:
-            at = max(at, since.get((merchant_id, "sub", grant.subject), -math.inf))
+            at = max(at, latest.get(Mark(merchant_id, "sub", grant.subject), -math.inf))
         return at > -math.inf and (grant.issued_at is None or at >= grant.issued_at)
 
     def forget(self) -> None:
-        """Let go of what covers no token any more that has not expired."""
+        """Drop the revocations whose grants have all expired."""
         expired_at = self._wall_clock() - self._keep_s
         while self._order and self._order[0][0] <= expired_at:
             at, mark = heapq.heappop(self._order)
-            if self._since[mark] == at:  # not said again since
-                del self._since[mark]
+            if self._latest[mark] == at:  # otherwise it was revoked again later
+                del self._latest[mark]
 
 
 def _claim(value: Mapping[str, object], name: str) -> str | None:

@@ -268,7 +268,7 @@ class Hub(Generic[FrameT]):
             clock,
             wall_clock,
         )
-        self._revocations = Revocations() if revocations is None else revocations
+        self._revocations = Revocations(0, 0) if revocations is None else revocations
         self._forgetting: Timer | None = None
         self._count = 0
         self.tally = HubTally()
@@ -435,8 +435,8 @@ class Hub(Generic[FrameT]):
             self._forget_later()
         merchant = self._merchants.get(revocation.merchant_id)
         if merchant is not None:
-            covers = self._revocations.covers
-            self._end_revoked([each for each in merchant.subscriptions if covers(each.grant)])
+            revokes = self._revocations.revokes
+            self._end_revoked([each for each in merchant.subscriptions if revokes(each.grant)])
 
     def refuse_revoked(self, grant: Grant) -> None:
         """Refuse a grant by a token that was revoked; one without a token is decided each time.
@@ -444,7 +444,7 @@ class Hub(Generic[FrameT]):
         Raises:
             Unauthorized: it is revoked.
         """
-        if grant.expires_at is not None and self._revocations.covers(grant):
+        if grant.expires_at is not None and self._revocations.revokes(grant):
             raise Unauthorized.invalid_token("expected a token that was not revoked")
 
     def _end_revoked(self, waiting: list[Subscription[FrameT]]) -> None:

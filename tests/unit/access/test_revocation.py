@@ -13,7 +13,7 @@ APART_S = 5.0
 
 
 class Memory(Revocations):
-    """What is revoked, by a clock that is moved by hand."""
+    """Revocations with a clock that the test moves."""
 
     def __init__(self) -> None:
         self.now = 10_000.0
@@ -38,7 +38,7 @@ def grant(
     return Grant(merchant_id, 20_000.0, sub, jti, iat)
 
 
-# -- what a backend says
+# -- the JSON and the fields of a revocation
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ OF_A_CLAIM = f"expected text of 1 to {CLAIM_BYTES} bytes, got "
         ({"merchant_id": "42", "jti": "\ud800"}, "jti: expected text, got half a surrogate pair"),
     ],
 )
-def test_what_is_none_is_refused_with_what_was_expected(value: object, text: str) -> None:
+def test_a_malformed_revocation_is_refused_with_what_was_expected(value: object, text: str) -> None:
     with pytest.raises(InvalidRevocation) as refusal:
         Revocation.from_value(value)
 
@@ -109,7 +109,7 @@ def test_what_is_none_is_refused_with_what_was_expected(value: object, text: str
         Revocation("Shop.7_b:c-d", "ü€\0\n", "x" * CLAIM_BYTES),
     ],
 )
-def test_its_fields_in_a_stream_say_the_same(revocation: Revocation) -> None:
+def test_a_revocation_survives_its_stream_fields(revocation: Revocation) -> None:
     fields = {name.encode(): text.encode() for name, text in revocation.to_fields().items()}
 
     assert Revocation.from_fields({**fields, b"other": b"\xff"}) == revocation
@@ -127,79 +127,79 @@ def test_its_fields_in_a_stream_say_the_same(revocation: Revocation) -> None:
         {b"merchant_id": b"42", b"sub": b""},
     ],
 )
-def test_fields_that_are_no_revocation_are_none_and_never_a_wider_one(
+def test_malformed_fields_are_refused_and_never_read_as_a_wider_revocation(
     fields: dict[bytes, bytes],
 ) -> None:
     with pytest.raises(InvalidRevocation):
         Revocation.from_fields(fields)
 
 
-# -- what is covered
+# -- which grants are revoked
 
 
 @pytest.mark.parametrize(
-    ("iat", "is_covered"), [(None, True), (1.0, True), (9_999.0, True), (9_999.001, False)]
+    ("iat", "is_revoked"), [(None, True), (1.0, True), (9_999.0, True), (9_999.001, False)]
 )
-def test_a_merchant_s_covers_what_it_had_given_until_then(
-    memory: Memory, iat: float | None, *, is_covered: bool
+def test_a_revoked_merchant_matches_grants_issued_until_then(
+    memory: Memory, iat: float | None, *, is_revoked: bool
 ) -> None:
     assert memory.add(Revocation("42"), 9_999.0)
 
-    assert memory.covers(grant(iat=iat)) is is_covered
-    assert memory.covers(grant(iat=iat, sub="u", jti="t")) is is_covered
-    assert not memory.covers(grant("43", iat=iat))
+    assert memory.revokes(grant(iat=iat)) is is_revoked
+    assert memory.revokes(grant(iat=iat, sub="u", jti="t")) is is_revoked
+    assert not memory.revokes(grant("43", iat=iat))
 
 
-@pytest.mark.parametrize(("iat", "is_covered"), [(None, True), (9_999.0, True), (9_999.001, False)])
-def test_a_subject_s_covers_what_it_was_given_until_then(
-    memory: Memory, iat: float | None, *, is_covered: bool
+@pytest.mark.parametrize(("iat", "is_revoked"), [(None, True), (9_999.0, True), (9_999.001, False)])
+def test_a_revoked_subject_matches_grants_issued_to_it_until_then(
+    memory: Memory, iat: float | None, *, is_revoked: bool
 ) -> None:
     memory.add(Revocation("42", None, "u"), 9_999.0)
 
-    assert memory.covers(grant(iat=iat, sub="u", jti="t")) is is_covered
-    assert not memory.covers(grant(iat=iat, sub="v", jti="u"))
-    assert not memory.covers(grant(iat=iat))
-    assert not memory.covers(grant("43", iat=iat, sub="u"))
+    assert memory.revokes(grant(iat=iat, sub="u", jti="t")) is is_revoked
+    assert not memory.revokes(grant(iat=iat, sub="v", jti="u"))
+    assert not memory.revokes(grant(iat=iat))
+    assert not memory.revokes(grant("43", iat=iat, sub="u"))
 
 
 @pytest.mark.parametrize("iat", [None, 1.0, 9_999.0, 10_001.0])
-def test_a_token_s_covers_it_whenever_it_was_made(memory: Memory, iat: float | None) -> None:
+def test_a_revoked_token_matches_whenever_it_was_issued(memory: Memory, iat: float | None) -> None:
     memory.add(Revocation("42", "t"), 9_999.0)
 
-    assert memory.covers(grant(iat=iat, sub="u", jti="t"))
-    assert not memory.covers(grant(iat=iat, sub="t", jti="u"))
-    assert not memory.covers(grant(iat=iat))
-    assert not memory.covers(grant("43", iat=iat, jti="t"))
+    assert memory.revokes(grant(iat=iat, sub="u", jti="t"))
+    assert not memory.revokes(grant(iat=iat, sub="t", jti="u"))
+    assert not memory.revokes(grant(iat=iat))
+    assert not memory.revokes(grant("43", iat=iat, jti="t"))
 
 
-def test_with_both_it_covers_the_ones_and_the_others(memory: Memory) -> None:
+def test_a_revocation_with_token_and_subject_needs_either_match(memory: Memory) -> None:
     memory.add(Revocation("42", "t", "u"), 9_999.0)
 
-    assert memory.covers(grant(jti="t", sub="v"))
-    assert memory.covers(grant(jti="s", sub="u"))
-    assert not memory.covers(grant(jti="s", sub="v"))
-    assert not memory.covers(grant())
+    assert memory.revokes(grant(jti="t", sub="v"))
+    assert memory.revokes(grant(jti="s", sub="u"))
+    assert not memory.revokes(grant(jti="s", sub="v"))
+    assert not memory.revokes(grant())
 
 
-def test_nothing_is_covered_by_nothing(memory: Memory) -> None:
-    assert not memory.covers(grant())
-    assert not memory.covers(grant(iat=1.0, sub="u", jti="t"))
+def test_a_grant_is_not_revoked_without_a_revocation(memory: Memory) -> None:
+    assert not memory.revokes(grant())
+    assert not memory.revokes(grant(iat=1.0, sub="u", jti="t"))
 
 
-# -- what is remembered
+# -- how long a revocation is remembered
 
 
-def test_what_is_said_again_later_covers_what_was_given_between(memory: Memory) -> None:
+def test_a_later_revocation_matches_grants_issued_in_between(memory: Memory) -> None:
     assert memory.add(Revocation("42"), 9_000.0)
     between = grant(iat=9_500.0)
-    assert not memory.covers(between)
+    assert not memory.revokes(between)
 
     assert memory.add(Revocation("42"), 9_999.0)
 
-    assert memory.covers(between)
+    assert memory.revokes(between)
 
 
-def test_what_is_told_again_says_nothing_new(memory: Memory) -> None:
+def test_a_repeated_revocation_is_not_new(memory: Memory) -> None:
     both = Revocation("42", "t", "u")
     assert memory.add(both, 9_000.0)
 
@@ -210,59 +210,59 @@ def test_what_is_told_again_says_nothing_new(memory: Memory) -> None:
     assert memory.remembered_marks() == 3
 
 
-def test_it_is_forgotten_when_no_token_is_left_that_it_covers(memory: Memory) -> None:
+def test_a_revocation_is_forgotten_when_its_grants_have_expired(memory: Memory) -> None:
     memory.add(Revocation("42", "t"), 9_999.0)
 
     memory.now = 9_999.0 + KEEP_S - 0.001
     memory.forget()
-    assert memory.covers(grant(jti="t"))
+    assert memory.revokes(grant(jti="t"))
 
     memory.now = 9_999.0 + KEEP_S
     memory.forget()
-    assert not memory.covers(grant(jti="t"))
+    assert not memory.revokes(grant(jti="t"))
     assert (len(memory), memory.remembered_marks()) == (0, 0)
 
 
-def test_what_was_said_again_is_remembered_from_then(memory: Memory) -> None:
+def test_a_revocation_that_was_repeated_is_remembered_from_the_later_time(memory: Memory) -> None:
     memory.add(Revocation("42"), 9_000.0)
     memory.add(Revocation("42"), 9_999.0)
 
     memory.now = 9_000.0 + KEEP_S
     memory.forget()
 
-    assert memory.covers(grant(iat=9_999.0))
+    assert memory.revokes(grant(iat=9_999.0))
     assert (len(memory), memory.remembered_marks()) == (1, 1)
 
 
-def test_what_is_told_after_its_time_is_not_remembered(memory: Memory) -> None:
+def test_an_old_revocation_is_not_remembered(memory: Memory) -> None:
     assert not memory.add(Revocation("42"), memory.now - KEEP_S)
 
     assert len(memory) == 0
 
 
-def test_a_time_that_lies_ahead_counts_as_now(memory: Memory) -> None:
-    """A server whose clock was wrong for a while locks nobody out for longer than a token lives."""
+def test_a_time_ahead_of_our_clock_counts_as_now(memory: Memory) -> None:
+    """A wrong clock of Redis refuses nobody for longer than the lifetime of a token."""
     memory.add(Revocation("42"), 1e9)
 
-    assert memory.covers(grant(iat=memory.now))
-    assert not memory.covers(grant(iat=memory.now + APART_S + 1))
+    assert memory.revokes(grant(iat=memory.now))
+    assert not memory.revokes(grant(iat=memory.now + APART_S + 1))
     memory.now += KEEP_S + APART_S
     memory.forget()
-    assert not memory.covers(grant())
+    assert not memory.revokes(grant())
 
 
-def test_a_clock_that_is_a_little_ahead_is_believed(memory: Memory) -> None:
+def test_a_clock_that_is_a_little_ahead_is_accepted(memory: Memory) -> None:
     memory.add(Revocation("42"), memory.now + APART_S)
 
-    assert memory.covers(grant(iat=memory.now + APART_S))
+    assert memory.revokes(grant(iat=memory.now + APART_S))
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_it_remembers_what_a_list_of_all_would(seed: int) -> None:
-    """Against the rules as they are told, over every revocation that was ever added."""
+def test_revocations_at_random_agree_with_a_list_of_all(seed: int) -> None:
+    """The list has every revocation that was ever added, and the rules are written out again."""
     chance = random.Random(seed)
     memory = Memory()
-    said: list[tuple[Revocation, float]] = []
+    added: list[tuple[Revocation, float]] = []
 
     def some(*values: str) -> str | None:
         return chance.choice([None, *values])
@@ -272,7 +272,7 @@ def test_it_remembers_what_a_list_of_all_would(seed: int) -> None:
         revocation = Revocation(chance.choice("ab"), some("t", "s"), some("u", "v"))
         at = memory.now - chance.choice([0, 1, 500, KEEP_S + 1])
         memory.add(revocation, at)
-        said.append((revocation, at))
+        added.append((revocation, at))
         memory.forget()
         asked = grant(
             chance.choice("ab"),
@@ -280,13 +280,13 @@ def test_it_remembers_what_a_list_of_all_would(seed: int) -> None:
             jti=some("t", "s"),
             sub=some("u", "v"),
         )
-        known = [(each, at) for each, at in said if at > memory.now - KEEP_S]
+        known = [(each, at) for each, at in added if at > memory.now - KEEP_S]
 
-        assert memory.covers(asked) is any(is_covered(asked, each, at) for each, at in known)
+        assert memory.revokes(asked) is any(is_revoked(asked, each, at) for each, at in known)
     assert len(memory) <= 10
 
 
-def is_covered(asked: Grant, revocation: Revocation, at: float) -> bool:
+def is_revoked(asked: Grant, revocation: Revocation, at: float) -> bool:
     if asked.merchant_id != revocation.merchant_id:
         return False
     if revocation.token_id is not None and asked.token_id == revocation.token_id:

@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from sse_push.access.grant import Grant
-from sse_push.access.revocation import Revocation
+from sse_push.access.revocation import Revocation, Revocations
 from sse_push.errors import EndReason, Unauthorized
 from sse_push.event_stream.transport import (
     HEADERS,
@@ -121,6 +121,7 @@ class Service:
             PACE,
             clock or self.clock,
             encode_expiring=encode_expiring,
+            revocations=Revocations(3600, 5),
         )
         self.streaming = Streaming(
             hub=self.hub,

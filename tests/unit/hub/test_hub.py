@@ -1678,7 +1678,7 @@ def test_no_one_who_is_revoked_is_ever_live(seed: int) -> None:
     def enter() -> None:
         if asked:
             grant = asked.pop(chance.randrange(len(asked)))
-            is_revoked = service.revocations.covers(grant)
+            is_revoked = service.revocations.revokes(grant)
             try:
                 live.append((grant, come(service, grant)))
                 assert not is_revoked
@@ -1696,4 +1696,4 @@ def test_no_one_who_is_revoked_is_ever_live(seed: int) -> None:
         service.clock.now += 0.1
         if not service.clock.soon:
             for grant, client in live:
-                assert service.revocations.covers(grant) is (ends(client) == [REVOKED])
+                assert service.revocations.revokes(grant) is (ends(client) == [REVOKED])
