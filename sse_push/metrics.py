@@ -52,7 +52,7 @@ _PROC = Path("/proc")
 
 
 class Series(NamedTuple):
-    """One series as README documents it."""
+    """One series as the documentation has it."""
 
     kind: Literal["counter", "gauge", "histogram"]
     meaning: str

@@ -205,7 +205,7 @@ def verdict(outcome: Outcome) -> str:
 
 
 def print_table(outcomes: list[Outcome], size: str, took_s: float) -> None:
-    """Print the matrix, as README has it."""
+    """Print the matrix, as tests/README.md has it."""
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
     print(f"\n{machine}, {size} form, {took_s:.0f} s\n")
     print("| fault | | browsers | notifications | lost | back after | |")

@@ -149,8 +149,8 @@ class Wire:
 def well_formed(body: bytes, merchant_id: str) -> list[Event]:
     """Return the events of a stream, whose every line is one that the service writes.
 
-    Exactly: the blocks of README's "What comes over the wire", their data compact JSON of the keys
-    that such an event has, and no character at which any reader of lines would end one.
+    Exactly: the blocks of "The events on the wire" in client/README.md, their data compact JSON of
+    the keys that such an event has, and no character at which any reader of lines would end one.
     """
     text = body.decode("utf-8")
     assert text.splitlines() == text.split("\n")[:-1], "only LF ends a line, and the last has one"

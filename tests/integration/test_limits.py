@@ -1,4 +1,4 @@
-"""Each limit over real sockets: reached, refused as README says, and given back."""
+"""Each limit over real sockets: reached, refused as documented, and given back."""
 
 from __future__ import annotations
 

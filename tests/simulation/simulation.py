@@ -449,7 +449,7 @@ class Simulation:
         held = {str(entry.id) for entry in stream.entries} if stream is not None else set()
         if page.last_event_id in held:
             # Redis was rolled back, but not past what this page knows: of what was lost after
-            # that, while it was away, there is no trace. README says so.
+            # that, while it was away, there is no trace: promise 4 in operations.md.
             page.missing = [each for each in page.missing if not each.is_lost]
         page.cycle = ModelCycle(self.chance.choice([50, 400, 10**6]))
         page.parser.reset()
