@@ -12,8 +12,7 @@ from typing import cast
 from sse_push.access.revocation import Revocation
 from sse_push.errors import InvalidRevocation
 from sse_push.notification import Entry, EntryId, Notification
-from sse_push.stream.revocations import PAGE_ENTRIES, RevocationEntry
-from sse_push.stream.tail import NEW_ENTRIES, Read
+from sse_push.stream.reads import NEW_ENTRIES, PAGE_ENTRIES, Read, ReadFrom, RevocationEntry
 
 logger = logging.getLogger(__name__)
 
@@ -79,12 +78,12 @@ def revoke_commands(
     )
 
 
-def read_revocations_command(start: EntryId | None) -> Command:
-    """Return the command that reads revocations from an entry, inclusive; None: from the first.
+def read_revocations_command(read: ReadFrom) -> Command:
+    """Return the command of one read of revocations.
 
     https://redis.io/docs/latest/commands/xrange/
     """
-    first = "-" if start is None else str(start)
+    first = "-" if read.start is None else str(read.start)
     return ("XRANGE", REVOCATIONS_KEY, first, "+", "COUNT", PAGE_ENTRIES)
 
 
@@ -125,5 +124,5 @@ def _parse_revocation(fields: list[bytes]) -> Revocation | None:
     try:
         return Revocation.from_fields(dict(zip(fields[::2], fields[1::2], strict=True)))
     except InvalidRevocation as exc:
-        logger.warning("a revocation that is none is ignored cause=%s", exc)
+        logger.warning("malformed revocation ignored cause=%s", exc)
         return None

@@ -43,8 +43,9 @@ from sse_push.stream.contract import (
     read_command,
     read_revocations_command,
 )
-from sse_push.stream.revocations import RevocationTail
-from sse_push.stream.tail import Read, Tail, TailTally, Watch, entries_between
+from sse_push.stream.reads import Read, entries_between
+from sse_push.stream.revocations import Knowledge, RevocationTail
+from sse_push.stream.tail import Tail, TailTally, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -297,9 +298,9 @@ class Follower:
 
     def _take(self) -> list[tuple[Command, OnReply]]:
         batch = [self._requests.popleft() for _ in range(min(len(self._requests), _READS_AT_ONCE))]
-        begin = self._revocations.begin_read()
-        if begin is not None:
-            batch.append((read_revocations_command(*begin), self._take_revocations))
+        revocations_read = self._revocations.next_read()
+        if revocations_read is not None:
+            batch.append((read_revocations_command(revocations_read), self._take_revocations))
         for watch, read in self._tail.reads(_READS_AT_ONCE):
             batch.append((read_command(read), self._taker(watch)))
         return batch
@@ -310,10 +311,10 @@ class Follower:
                 return  # the next connection reads it again
             entries = self._entries(watch.merchant_id, reply)
             if entries is None:
-                self._tail.refused(watch)
+                self._tail.failed(watch)
             else:
                 self._tail.answered(watch, entries)
-            if watch.is_queued:
+            if self._tail.has_reads:
                 self._wanted.set()
 
         return on_reply
@@ -323,13 +324,13 @@ class Follower:
             return  # the next connection reads them again
         entries = parse_revocations(reply)
         if entries is None:
-            if not self._revocations.is_refused:
+            if self._revocations.knowledge is not Knowledge.UNREADABLE:
                 logger.warning("revocations can't be read cause=%s", reply)
-            self._revocations.refused()
+            self._revocations.failed()
         else:
             self._revocations.answered(entries)
             self._revocations_read_at = time.monotonic()
-        if self._revocations.is_complete:
+        if self._revocations.knowledge is Knowledge.COMPLETE:
             self._has_revocations.set()
         else:
             self._has_revocations.clear()
@@ -412,7 +413,7 @@ class Follower:
             for steps_left in reversed(range(_SWEEP_STEPS)):
                 await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
                 self._tail.sweep(1 / _SWEEP_STEPS)
-                if steps_left == 0 or not self._revocations.is_complete:
+                if steps_left == 0 or self._revocations.knowledge is not Knowledge.COMPLETE:
                     self._revocations.mark()
                 self._wanted.set()
 

@@ -1,93 +1,115 @@
-"""What to read next of the stream of revocations, and what an answer means: a state machine.
+"""Follow the stream of revocations: which read comes next, and what an answer means.
 
-Knows entry IDs and the rules under which no revocation is overlooked. Does no I/O, does not know
-Redis, and remembers no revocation: whoever is told of one keeps it, whatever becomes of the stream.
+A state machine. Knows entry IDs and the rules under which no revocation is overlooked. Does no
+I/O, does not know Redis, and remembers no revocation: the callback that receives one keeps it,
+whatever becomes of the stream.
+
+The rules are those of ``tail``, simplified by what a revocation is: reading one twice does no harm.
+So when history is lost there is nothing to guess; the stream is read again from its beginning. And
+since a single overlooked revocation matters, a full answer is read on, page by page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from enum import Enum
 
 from sse_push.access.revocation import Revocation
 from sse_push.notification import EntryId
-
-PAGE_ENTRIES = 256
-"""Entries in one answer at most; at least two, since the first is one that we hold."""
-
-
-class RevocationEntry(NamedTuple):
-    """An entry of the stream; None: it is there, and says nothing that can be understood."""
-
-    id: EntryId
-    revocation: Revocation | None
+from sse_push.stream.reads import PAGE_ENTRIES, ReadFrom, RevocationEntry
+from sse_push.stream.schedule import Schedule, Scheduled
 
 
-class RevocationTail:
+class Knowledge(Enum):
+    """How much of the stream of revocations is known.
+
+    ==========  ==========  ===============================================================
+    from        to          when
+    ==========  ==========  ===============================================================
+    UNREAD      COMPLETE    an answer reaches the end of the stream
+    UNREADABLE  COMPLETE    the same
+    COMPLETE    UNREAD      the connection is new; or the entry held is gone, and the stream
+                            is read again from its beginning
+    UNREADABLE  UNREAD      an answer that is no error does not reach the end of the stream
+    UNREAD      UNREADABLE  the reply is an error
+    COMPLETE    UNREADABLE  the same
+    ==========  ==========  ===============================================================
+    """
+
+    UNREAD = "unread"
+    """The stream has not been read to its end on this connection."""
+    COMPLETE = "complete"
+    """It has been: the next revocation will be announced."""
+    UNREADABLE = "unreadable"
+    """The last reply was an error: the key is of another type, or may not be read."""
+
+
+TRANSITIONS: Mapping[Knowledge, frozenset[Knowledge]] = {
+    Knowledge.UNREAD: frozenset({Knowledge.COMPLETE, Knowledge.UNREADABLE}),
+    Knowledge.COMPLETE: frozenset({Knowledge.UNREAD, Knowledge.UNREADABLE}),
+    Knowledge.UNREADABLE: frozenset({Knowledge.UNREAD, Knowledge.COMPLETE}),
+}
+
+
+class RevocationTail(Scheduled):
     """Follow the one stream of revocations, from its beginning.
 
     ``on_revoked(revocation, at)`` is called for each entry, in their order, from within
-    ``answered``; again for those that are read again. ``at`` is when Redis took it, in seconds
-    since 1970.
+    ``answered``; again for entries that are read again. ``at`` is the time in the entry's ID, which
+    Redis gave: seconds since 1970.
     """
 
+    __slots__ = ("_held", "_on_revoked", "knowledge")
+
     def __init__(self, on_revoked: Callable[[Revocation, float], None]) -> None:
+        super().__init__()
         self._on_revoked = on_revoked
         self._held: EntryId | None = None
-        """The newest entry that we have read; None: none, or our history has ended."""
-        self._is_dirty = False
-        """It may have changed since the last read was sent."""
-        self._is_reading = False
-        self.is_complete = False
-        """On this connection it was read to its end: what is said from now on is announced."""
-
-        self.is_refused = False
-        """The last answer was an error."""
+        """The newest entry that was read; None: none was, or it is gone from the stream."""
+        self.knowledge = Knowledge.UNREAD
 
     def connected(self) -> None:
-        """Begin again on a new connection: nothing is armed there, and we were blind till now."""
-        self._is_reading = False
-        self.is_complete = False
-        self._is_dirty = True
+        """Begin again on a new connection, on which nothing is armed."""
+        if self.knowledge is Knowledge.COMPLETE:
+            self._learn(Knowledge.UNREAD)
+        self.restart()
 
-    def mark(self) -> None:
-        """Have it read: it was announced to have changed, or may have changed unannounced."""
-        self._is_dirty = True
-
-    def begin_read(self) -> tuple[EntryId | None] | None:
-        """Return where a read begins that is to be sent now; None: there is nothing to send.
-
-        At an entry, inclusive, or, None, at the beginning of the stream; for ``PAGE_ENTRIES`` at
-        most. The mark is cleared here, before the read is sent: an announcement that comes while
-        it is under way sets it again.
-        """
-        if self._is_reading or not self._is_dirty:
+    def next_read(self) -> ReadFrom | None:
+        """Return the read that is to be sent now; None: there is none, or one is under way."""
+        if self.schedule is not Schedule.QUEUED:
             return None
-        self._is_reading = True
-        self._is_dirty = False
-        return (self._held,)
+        self.begin_read()
+        return ReadFrom(self._held)
 
     def answered(self, entries: list[RevocationEntry]) -> None:
-        """Take the answer to the read, oldest entry first."""
-        self._is_reading = self.is_refused = False
+        """Process the answer to the read, oldest entry first."""
         if self._held is not None and (not entries or entries[0].id != self._held):
-            # Trimmed past us, deleted, or another history altogether.
+            # Trimmed past the entry held, deleted, or another history: read from the beginning.
             self._held = None
-            self.is_complete = False
-            self._is_dirty = True
+            self._learn(Knowledge.UNREAD)
+            self.finish_read(is_whole=False)
             return
         for entry in entries if self._held is None else entries[1:]:
             if entry.revocation is not None:
                 self._on_revoked(entry.revocation, entry.id.ms / 1000)
         if entries:
             self._held = entries[-1].id
-        if len(entries) >= PAGE_ENTRIES:
-            self._is_dirty = True  # there may be more, and nothing would announce it
-        else:
-            self.is_complete = True
+        is_whole = len(entries) < PAGE_ENTRIES
+        if is_whole:
+            self._learn(Knowledge.COMPLETE)
+        elif self.knowledge is Knowledge.UNREADABLE:
+            self._learn(Knowledge.UNREAD)
+        # A full answer may have left entries behind, and nothing would announce those: read on.
+        self.finish_read(is_whole=is_whole)
 
-    def refused(self) -> None:
-        """Take an error reply: the key holds something else, or may not be read."""
-        self._is_reading = False
-        self.is_refused = True
-        self.is_complete = False
+    def failed(self) -> None:
+        """Process an error reply: the key is of another type, or may not be read."""
+        self._learn(Knowledge.UNREADABLE)
+        # Not again at once, but when a change is announced, or by the sweep.
+        self.finish_read(is_whole=True)
+
+    def _learn(self, knowledge: Knowledge) -> None:
+        if knowledge is self.knowledge:
+            return
+        assert knowledge in TRANSITIONS[self.knowledge], f"{self.knowledge} to {knowledge}"
+        self.knowledge = knowledge

@@ -1,98 +1,171 @@
-"""What to read next, and what an answer means: the tail of many streams as a state machine.
+"""Follow many streams: which read comes next, and what an answer means; a state machine.
 
 Knows entry IDs and the rules under which no change is overlooked. Does no I/O and does not know
-Redis: ``stream`` sends the reads, and brings the answers and the announcements.
+Redis: ``follow`` sends the reads, and brings the answers and the announcements.
 
-A stream is *announced* when the server says that it has changed since it was last read. Each
-announcement is given once, until the next read asks for it again (the read *arms* the key), so
-that a rule broken here is not a delay: it is a browser that stays silent.
+Theory of operation
+-------------------
+
+Redis *announces* a change of a key that a tracked connection has read, once. The next change is
+announced only after the key has been read again: a read *arms* the key. A read answers and arms in
+one step, so an entry is either in the answer or announced after it. Whatever is overlooked here is
+overlooked until the next sweep, while a browser shows old data. Each rule below closes one gap.
+``tests/simulation`` takes each of them out, and finds a browser that is never told.
+
+**Continuity.** A stream holds every entry since a certain one only if that one is still there. So
+each read starts *at* the ID that we hold, not after it, and the first entry of the answer must be
+that ID. Then the answer is all that has happened since. Anything else means that history was
+trimmed past us, deleted, or replaced by another one (DEL, FLUSHALL, a failover to a server that has
+less). What was missed is unknown then: the tail reads the newest entry, holds its ID from now on,
+*even if it is lower* than the one before, and publishes a resync.
+
+**The dirty mark.** An announcement that arrives while a read is under way causes another read,
+whatever the answer says (``schedule``).
+
+**An answer is bounded, and must be complete.** An answer with as many entries as one may hold has
+probably left some behind, and nothing announces those: they were in the stream when the read armed
+the key. The tail then reads the newest entry alone, and publishes its ID without entries; a browser
+that has missed so many changes had better fetch everything. The newest entry cannot be older than
+the last one of the full answer. If it is, history was replaced meanwhile: a resync.
+
+**A read with a cause is not satisfied by nothing.** A read has a cause if an announcement, or a new
+connection, led to it; a sweep's read has none. A stream that held no entries, was announced, and
+still holds none, had one that is gone again: a resync. Where there is an ID to hold on to, the same
+finding is harmless: the answer begins with that ID and ends with it, so nothing was added, and the
+announcement was about something else (EXPIRE, XTRIM).
+
+**The first entries of an empty stream say nothing of what came before them.** With no ID to hold on
+to, an answer can't show that it is whole. The tail publishes the newest ID without any entries.
+
+**Another server has another history.** After a restart or a failover the server may have lost
+entries that no read of ours had seen. A stream that still ends with the ID that we hold proves
+nothing then: every stream is a resync.
+
+**One bad stream harms one merchant.** Each read is of one key and has its own answer. An error
+reply (the key holds no stream) concerns that merchant alone, and arms the key like any other reply.
+
+**A sweep** reads all streams again without a cause, slowly, all the time. It is the last resort
+against what Redis does not announce, and against what nobody has thought of.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Literal, NamedTuple, get_args
 
 from sse_push.notification import Change, Entry, EntryId
-
-NEW_ENTRIES = 32
-"""Fewer new entries than this are told one by one; of more, only that there are."""
-
+from sse_push.stream.reads import NEW_ENTRIES, Read
+from sse_push.stream.schedule import Scheduled
 
 ResyncReason = Literal["server_changed", "history_lost", "stream_gone", "not_a_stream"]
-"""Why what we held of a stream no longer holds: another server, or another run of it; what we held
-is not in the stream; the stream is not there; its key is of another type."""
+"""Why the ID that we held of a stream holds no longer: the server was restarted, or is another one;
+the stream does not contain that ID; the stream does not exist; its key is of another type."""
 
 
 @dataclass(slots=True)
 class TailTally:
-    """How often a stream had to be taken up anew, by reason; the numbers only rise."""
+    """How often a stream was resynchronized, by reason; the numbers only rise."""
 
     resyncs: dict[ResyncReason, int] = field(
         default_factory=lambda: dict.fromkeys(get_args(ResyncReason), 0)
     )
 
 
-class Read(NamedTuple):
-    """One read of one stream, from ``start`` to ``end``, both inclusive; None: its newest entry.
+class Position(Enum):
+    """What the tail knows of a stream.
 
-    The answer has at most ``NEW_ENTRIES + 1`` entries, oldest first.
+    ========  ======  ==========================================================================
+    from      to      when
+    ========  ======  ==========================================================================
+    UNREAD    HOLDS   the first read is answered, with an entry, with none, or with an error
+    HOLDS     BEHIND  an answer does not begin with the ID held, or is full; or the server is
+                      another one
+    BEHIND    HOLDS   the read of the newest entry is answered
+    (each)    CLOSED  nobody listens any more
+    ========  ======  ==========================================================================
     """
 
-    merchant_id: str
-    start: EntryId | None = None
-    end: EntryId | None = None
+    UNREAD = "unread"
+    """No read has been answered yet."""
+    HOLDS = "holds"
+    """``held`` is the newest entry that was read, or None if there was no entry."""
+    BEHIND = "behind"
+    """``held`` leads nowhere; the next read asks for the newest entry (see ``Gap``)."""
+    CLOSED = "closed"
+    """An answer, or an announcement, that is still on its way means nothing."""
 
 
-class Watch:
-    """One merchant's stream: what we hold of it, and what we owe it."""
+TRANSITIONS: Mapping[Position, frozenset[Position]] = {
+    Position.UNREAD: frozenset({Position.HOLDS, Position.CLOSED}),
+    Position.HOLDS: frozenset({Position.BEHIND, Position.CLOSED}),
+    Position.BEHIND: frozenset({Position.HOLDS, Position.CLOSED}),
+    Position.CLOSED: frozenset(),
+}
 
-    __slots__ = (
-        "dirty",
-        "floor",
-        "held",
-        "is_armed",
-        "is_behind",
-        "is_closed",
-        "is_doubted",
-        "is_queued",
-        "is_reading",
-        "loss",
-        "merchant_id",
-        "read_is_doubted",
-    )
+
+class Gap(NamedTuple):
+    """What is known of the entries between the ID held and the newest one."""
+
+    floor: EntryId | None
+    """The newest entry cannot be older, unless it is a resync; None: it is a resync anyway."""
+    loss: ResyncReason
+    """Why it is a resync, if it is one."""
+
+
+class Watch(Scheduled):
+    """One merchant's stream: its position, its schedule, and whether the next read has a cause."""
+
+    __slots__ = ("gap", "held", "merchant_id", "next_has_cause", "position", "read_has_cause")
 
     def __init__(self, merchant_id: str) -> None:
+        super().__init__()
         self.merchant_id = merchant_id
+        self.position = Position.UNREAD
         self.held: EntryId | None = None
         """The newest entry that we know of; None if the stream had none."""
-        self.is_armed = False
-        """The first read has been answered."""
-        self.dirty = False
-        """It may have changed since the last read was sent."""
-        self.is_doubted = False
-        """It *has* changed, or we were blind: a read that finds nothing is not to be believed."""
-        self.is_queued = False
-        self.is_reading = False
-        self.read_is_doubted = False
-        """What ``is_doubted`` was when the read under way was sent."""
-        self.is_behind = False
-        """What we hold leads nowhere; the next read asks for the newest entry."""
-        self.floor: EntryId | None = None
-        """If behind: the newest entry must not be lower; None: our history has ended."""
-        self.loss: ResyncReason = "history_lost"
-        """If behind: what it will have been if it is a resync."""
-        self.is_closed = False
+        self.gap = Gap(None, "history_lost")
+        """What the next answer closes; of meaning while the position is BEHIND."""
+        self.next_has_cause = False
+        """A change was announced, or a connection lost, since the last read was sent."""
+        self.read_has_cause = False
+        """The value of ``next_has_cause`` when the last read was sent."""
+
+    def begin_read(self) -> None:
+        """Note that the read is sent, and takes the cause with it."""
+        super().begin_read()
+        self.read_has_cause = self.next_has_cause
+        self.next_has_cause = False
+
+    def hold(self, newest: EntryId | None) -> None:
+        """Continue from this entry; None: the stream has none."""
+        self.held = newest
+        if self.position is not Position.HOLDS:
+            self._move(Position.HOLDS)
+
+    def fall_behind(self, floor: EntryId | None, loss: ResyncReason) -> None:
+        """Give up the ID held; the next read asks for the newest entry."""
+        self.gap = Gap(floor, loss)
+        if self.position is not Position.BEHIND:
+            self._move(Position.BEHIND)
+
+    def close(self) -> None:
+        """Follow the stream no longer."""
+        self._move(Position.CLOSED)
+
+    def _move(self, position: Position) -> None:
+        assert position in TRANSITIONS[self.position], f"{self.position} never becomes {position}"
+        self.position = position
 
 
 class Tail:
     """Follow the streams of all merchants that somebody listens to.
 
     ``on_armed(merchant_id, newest)`` is called once per watched merchant, when its stream has been
-    read for the first time; ``on_change`` for whatever is new after that. Both at once, from
-    within ``answered`` or ``refused``.
+    read for the first time; ``on_change`` for each change after that. Both are called from within
+    ``answered`` or ``failed``, and may call ``watch`` and ``unwatch``.
     """
 
     def __init__(
@@ -108,133 +181,136 @@ class Tail:
         self.tally = TailTally()
 
     def __len__(self) -> int:
+        """Return the number of streams that are followed."""
         return len(self._watches)
 
+    @property
+    def has_reads(self) -> bool:
+        """Whether ``reads`` would return any."""
+        return bool(self._queue)
+
     def watch(self, merchant_id: str) -> None:
-        """Begin to follow a stream: it will be read, and from then on announced."""
+        """Begin to follow a stream: it will be read, and its changes announced after that."""
         assert merchant_id not in self._watches, "a merchant is watched once"
         watch = self._watches[merchant_id] = Watch(merchant_id)
         self._mark(watch)
 
     def unwatch(self, merchant_id: str) -> None:
         """Stop following; an answer or announcement that is still on its way means nothing."""
-        self._watches.pop(merchant_id).is_closed = True
+        self._watches.pop(merchant_id).close()
 
     def announced(self, merchant_id: str | None) -> None:
-        """Take the server's word that a stream has changed; None: all may have."""
-        if merchant_id is not None:
-            watch = self._watches.get(merchant_id)
-            if watch is not None:
-                self._doubt(watch)
-            return
-        for watch in self._watches.values():
-            self._doubt(watch)
+        """Note that the server has announced a change of a stream; None: of any stream."""
+        if merchant_id is None:
+            for watch in self._watches.values():
+                self._mark_with_cause(watch)
+        else:
+            known = self._watches.get(merchant_id)
+            if known is not None:  # else its last browser has left meanwhile
+                self._mark_with_cause(known)
 
     def connected(self, *, has_history: bool) -> None:
-        """Begin again on a new connection: nothing is armed there, and we were blind till now.
+        """Begin again on a new connection, on which nothing is armed.
 
-        Without ``has_history`` the server is not the one that we knew: it was restarted, or
-        another was promoted. It may have lost entries that we never saw, and then even a stream
-        that still ends with what we hold is a resync.
+        Changes since the connection before were not announced, so every read has a cause. Without
+        ``has_history`` the server was restarted, or another one was promoted. It may have lost
+        entries that were never read here, and then even a stream that still ends with the ID that
+        we hold is a resync.
         """
         self._queue.clear()
         for watch in self._watches.values():
-            watch.is_reading = watch.is_queued = False
-            if watch.is_armed and not has_history:
-                watch.is_behind, watch.floor, watch.loss = True, None, "server_changed"
-            self._doubt(watch)
+            if watch.position is not Position.UNREAD and not has_history:
+                watch.fall_behind(None, "server_changed")
+            watch.next_has_cause = True
+            watch.restart()
+            self._queue.append(watch)
 
     def sweep(self, share: float) -> None:
-        """Read a share (0 to 1) of all streams again without a cause, in turn."""
+        """Have a share (0 to 1) of all streams read again without a cause, in turn."""
         for _ in range(-int(-len(self._watches) * share // 1)):
             watch = next(self._sweep, None)
             if watch is None:
                 self._sweep = iter(list(self._watches.values()))
                 watch = next(self._sweep, None)
-            if watch is not None and not watch.is_closed:
+            if watch is not None and watch.position is not Position.CLOSED:
                 self._mark(watch)
 
     def reads(self, most: int) -> list[tuple[Watch, Read]]:
-        """Return at most so many reads, to be sent now, in this order.
-
-        A stream's mark is cleared here, before its read is sent: an announcement that comes
-        while the read is under way sets it again, and the stream is read once more.
-        """
+        """Return at most ``most`` reads, to be sent now, in this order."""
         batch: list[tuple[Watch, Read]] = []
         while self._queue and len(batch) < most:
             watch = self._queue.popleft()
-            watch.is_queued = False
-            if watch.is_closed:
+            if watch.position is Position.CLOSED:
                 continue
-            self._begin(watch)
+            watch.begin_read()
             batch.append((watch, Read(watch.merchant_id, self._start(watch))))
         return batch
 
     def answered(self, watch: Watch, entries: list[Entry]) -> None:
-        """Take the answer to a watch's read."""
-        watch.is_reading = False
-        if watch.is_closed:
+        """Process the answer to a watch's read."""
+        if watch.position is Position.CLOSED:
             return
-        if not watch.is_armed:
-            watch.is_armed = True
-            watch.held = entries[-1].id if entries else None
-            self._on_armed(watch.merchant_id, watch.held)
-        elif watch.is_behind:
+        if watch.position is Position.UNREAD:
+            self._armed(watch, entries[-1].id if entries else None)
+        elif watch.position is Position.BEHIND:
             self._caught_up(watch, entries)
         elif watch.held is None:
             self._appeared(watch, entries)
         else:
             self._continued(watch, watch.held, entries)
-        self._again(watch)
+        self._finish(watch)
 
-    def refused(self, watch: Watch) -> None:
-        """Take an error reply to a watch's read: its key holds something that is no stream."""
-        watch.is_reading = False
-        if watch.is_closed:
+    def failed(self, watch: Watch) -> None:
+        """Process an error reply to a watch's read: its key holds something that is no stream."""
+        if watch.position is Position.CLOSED:
             return
-        if not watch.is_armed:
-            watch.is_armed = True
-            self._on_armed(watch.merchant_id, None)
-        elif watch.held is not None or watch.is_behind or watch.read_is_doubted:
-            self._adopt(watch, None, "not_a_stream")
-        self._again(watch)
+        if watch.position is Position.UNREAD:
+            # For a browser this is a stream without entries: it may become one later.
+            self._armed(watch, None)
+        elif watch.position is Position.BEHIND or watch.held is not None or watch.read_has_cause:
+            # What we held is gone; or the key was announced, and an entry may have been there
+            # and gone before we looked.
+            self._resync(watch, None, "not_a_stream")
+        # Else a sweep has found what was there before.
+        self._finish(watch)
 
     def _start(self, watch: Watch) -> EntryId | None:
-        # At the ID we hold, not after it: only the answer itself can show that nothing is missing
-        # between what we hold and what it brings.
-        return None if watch.is_behind else watch.held
-
-    def _begin(self, watch: Watch) -> None:
-        watch.is_reading = True
-        watch.dirty = False
-        watch.read_is_doubted = watch.is_doubted
-        watch.is_doubted = False
+        # At the ID that we hold, not after it: only the answer itself can show that nothing is
+        # missing between that ID and what the answer brings.
+        return None if watch.position is Position.BEHIND else watch.held
 
     def _mark(self, watch: Watch) -> None:
-        watch.dirty = True
-        if not watch.is_reading and not watch.is_queued:
-            watch.is_queued = True
+        if watch.mark():
             self._queue.append(watch)
 
-    def _doubt(self, watch: Watch) -> None:
-        watch.is_doubted = True
+    def _mark_with_cause(self, watch: Watch) -> None:
+        watch.next_has_cause = True
         self._mark(watch)
 
-    def _again(self, watch: Watch) -> None:
-        if watch.dirty:
-            self._mark(watch)
+    def _finish(self, watch: Watch) -> None:
+        if watch.position is Position.CLOSED:
+            return  # by a callback
+        # An answer that has left us behind asks for the newest entry; nothing announces that.
+        if watch.finish_read(is_whole=watch.position is not Position.BEHIND):
+            self._queue.append(watch)
+
+    def _armed(self, watch: Watch, newest: EntryId | None) -> None:
+        watch.hold(newest)
+        self._on_armed(watch.merchant_id, newest)
 
     def _continued(self, watch: Watch, held: EntryId, entries: list[Entry]) -> None:
         if not self._is_continuous(held, entries):
-            # Trimmed past us, deleted, or another history altogether.
-            watch.is_behind, watch.floor, watch.dirty = True, None, True
-            watch.loss = "history_lost"
+            # Trimmed past the ID held, deleted, or another history: a resync, whatever the newest
+            # entry is.
+            watch.fall_behind(None, "history_lost")
         elif self._is_cut_short(entries):
-            watch.is_behind, watch.floor, watch.dirty = True, entries[-1].id, True
-            watch.loss = "history_lost"
+            # History is whole, but more is left than an answer holds: only the newest ID counts.
+            watch.fall_behind(entries[-1].id, "history_lost")
         elif len(entries) > 1:
-            watch.held = entries[-1].id
+            # All that has happened since the ID held, entry by entry.
+            watch.hold(entries[-1].id)
             self._on_change(Change(watch.merchant_id, watch.held, tuple(entries[1:])))
+        # Else the ID held is still the newest one: the announcement was about something else.
 
     def _is_continuous(self, held: EntryId, entries: list[Entry]) -> bool:
         return bool(entries) and entries[0].id == held
@@ -244,38 +320,31 @@ class Tail:
 
     def _caught_up(self, watch: Watch, entries: list[Entry]) -> None:
         newest = entries[-1].id if entries else None
-        if newest is None or watch.floor is None or newest < watch.floor:
-            is_gone = newest is None and watch.loss != "server_changed"
-            self._adopt(watch, newest, "stream_gone" if is_gone else watch.loss)
+        floor, loss = watch.gap
+        if newest is None:
+            # No entry is left. After a change of server that is the reason, whatever was lost.
+            self._resync(watch, None, loss if loss == "server_changed" else "stream_gone")
+        elif floor is None or newest < floor:
+            # History had ended before, or was replaced after the full answer by a shorter one.
+            self._resync(watch, newest, loss)
         else:
-            watch.is_behind = False
-            watch.held = newest
+            # Nothing was lost; there is only too much of it to publish each entry.
+            watch.hold(newest)
             self._on_change(Change(watch.merchant_id, newest))
 
     def _appeared(self, watch: Watch, entries: list[Entry]) -> None:
         if entries:
-            # There was nothing that could show whether this is all that came, so it says
-            # nothing of what has changed.
-            watch.held = entries[-1].id
+            # Without an ID to begin with, the answer can't show whether it is whole: the newest
+            # ID is published without entries.
+            watch.hold(entries[-1].id)
             self._on_change(Change(watch.merchant_id, watch.held))
-        elif watch.read_is_doubted:
-            self._adopt(watch, None, "stream_gone")  # came and went before we looked
+        elif watch.read_has_cause:
+            # Something was announced and nothing is there: an entry was added and deleted.
+            self._resync(watch, None, "stream_gone")
+        # Else a sweep has found the stream as empty as it was.
 
-    def _adopt(self, watch: Watch, newest: EntryId | None, reason: ResyncReason) -> None:
+    def _resync(self, watch: Watch, newest: EntryId | None, reason: ResyncReason) -> None:
+        """Continue from the newest entry, even if it is older than the one before."""
         self.tally.resyncs[reason] += 1
-        watch.is_behind = False
-        watch.held = newest
+        watch.hold(newest)
         self._on_change(Change(watch.merchant_id, newest, is_resync=True))
-
-
-def entries_between(start: EntryId, end: EntryId, entries: list[Entry]) -> tuple[Entry, ...] | None:
-    """Return what came after ``start``, up to ``end``, or None if it is not all known.
-
-    ``entries`` is the answer to ``Read(merchant_id, start, end)``: it is whole only if it begins
-    with ``start`` itself, ends with ``end``, and was not cut short.
-    """
-    if len(entries) > NEW_ENTRIES or not entries:
-        return None
-    if entries[0].id != start or entries[-1].id != end:
-        return None
-    return tuple(entries[1:])

@@ -40,8 +40,9 @@ from sse_push.stream.connection import (
 )
 from sse_push.stream.contract import REVOCATIONS_KEY, revoke_commands, stream_key
 from sse_push.stream.follow import Deaf
-from sse_push.stream.revocations import PAGE_ENTRIES
-from sse_push.stream.tail import NEW_ENTRIES
+from sse_push.stream.reads import NEW_ENTRIES, PAGE_ENTRIES
+from sse_push.stream.revocations import Knowledge
+from sse_push.stream.schedule import Schedule
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, program, until
@@ -936,7 +937,7 @@ async def test_an_entry_that_is_no_revocation_is_passed_over(
         await followed.until_known("a")
 
     assert followed.revoked_names == ["a"]
-    assert "a revocation that is none is ignored" in caplog.text
+    assert "malformed revocation ignored" in caplog.text
 
 
 @pytest.mark.parametrize("script", ["DEL {key}", "FLUSHALL", "XTRIM {key} MAXLEN 0"])
@@ -1033,11 +1034,15 @@ async def test_a_key_that_is_no_stream_is_unknown_and_said_once_and_read_when_it
 ) -> None:
     clear.cli("SET", REVOCATIONS_KEY, "1")
     async with following(clear.url) as followed:
-        await until(lambda: followed.follower._revocations.is_refused, "an error")
+        await until(
+            lambda: followed.follower._revocations.knowledge is Knowledge.UNREADABLE, "an error"
+        )
         await until(lambda: followed.follower.probe_age_s < SECOND, "a probe to come back")
         is_known = followed.follower.knows_revocations
         clear.cli("SET", REVOCATIONS_KEY, "2")
-        await until(lambda: not followed.follower._revocations._is_dirty, "another read")
+        await until(
+            lambda: followed.follower._revocations.schedule is Schedule.IDLE, "another read"
+        )
         clear.cli("DEL", REVOCATIONS_KEY)
         revoke(clear, "a")
         await followed.until_known("a")
@@ -1051,14 +1056,16 @@ async def test_an_announcement_of_another_key_means_nothing(clear: Server) -> No
         await followed.until_known()
         followed.follower._announced(Announcement([b"sse_push:another"]))
 
-        assert not followed.follower._revocations._is_dirty
+        assert followed.follower._revocations.schedule is Schedule.IDLE
         assert followed.follower.knows_revocations
 
 
 async def test_what_may_not_be_read_is_tried_again_until_it_may(mortal: Redis) -> None:
     mortal.cli("ACL", "SETUSER", "default", "-xrange")
     async with following(mortal.url) as followed:
-        await until(lambda: followed.follower._revocations.is_refused, "an error")
+        await until(
+            lambda: followed.follower._revocations.knowledge is Knowledge.UNREADABLE, "an error"
+        )
         mortal.cli("ACL", "SETUSER", "default", "+xrange")  # which nothing announces
         await followed.until_known()
 

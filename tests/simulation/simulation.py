@@ -24,7 +24,8 @@ from sse_push.event_stream.wire import Frame
 from sse_push.hub.hub import Hub
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.sse_client import Event, Parser
-from sse_push.stream.tail import NEW_ENTRIES, Read, Tail, Watch, entries_between
+from sse_push.stream.reads import NEW_ENTRIES, Read, entries_between
+from sse_push.stream.tail import Tail, Watch
 from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock
 
@@ -217,7 +218,7 @@ class ModelFollower:
 
     def take(self, watch: Watch, entries: list[Entry] | None) -> None:
         if entries is None:
-            self.tail.refused(watch)
+            self.tail.failed(watch)
         else:
             self.tail.answered(watch, entries)
 

@@ -26,7 +26,7 @@ from sse_push.stream.connection import (
     start_tracking,
 )
 from sse_push.stream.contract import merchant_of, parse_entries, read_command, stream_key
-from sse_push.stream.tail import NEW_ENTRIES, Read
+from sse_push.stream.reads import NEW_ENTRIES, Read
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND
 from tests.simulation.simulation import ModelRedis

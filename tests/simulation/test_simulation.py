@@ -22,7 +22,9 @@ from sse_push.hub import hub
 from sse_push.hub.hub import FanOut, Hub, Merchant, Subscription
 from sse_push.hub.refresh import Pending, Refresh
 from sse_push.notification import Entry, EntryId
-from sse_push.stream.tail import Read, Tail, Watch
+from sse_push.stream.reads import Read
+from sse_push.stream.schedule import Schedule
+from sse_push.stream.tail import Position, Tail, Watch
 from tests.simulation.simulation import ModelCycle, ModelFollower, Simulation
 
 RUNS = int(os.environ.get("SSE_PUSH_TEST_RUNS", "10000"))
@@ -68,7 +70,7 @@ class BelievesThatNothingCame(Tail):
     """Continuity: an announcement whose read finds nothing is ignored, whatever we held."""
 
     def _appeared(self, watch: Watch, entries: list[Entry]) -> None:
-        watch.read_is_doubted = False
+        watch.read_has_cause = False
         super()._appeared(watch, entries)
 
 
@@ -76,7 +78,8 @@ class ClearsTheMarkAfterTheRead(Tail):
     """The dirty mark: an announcement while a read is under way is lost."""
 
     def answered(self, watch: Watch, entries: list[Entry]) -> None:
-        watch.dirty = False
+        if watch.schedule is Schedule.READING_DIRTY:
+            watch.schedule = Schedule.READING
         super().answered(watch, entries)
 
 
@@ -109,9 +112,9 @@ class OneErrorFailsAll(ModelFollower):
 
     def take(self, watch: Watch, entries: list[Entry] | None) -> None:
         is_bad = any(stream.is_other_type for stream in self.redis.streams.values())
-        if is_bad and watch.is_armed and entries is not None:
-            watch.is_reading = False
-            self.tail._again(watch)
+        if is_bad and watch.position is not Position.UNREAD and entries is not None:
+            if watch.finish_read(is_whole=True):
+                self.tail._queue.append(watch)
         else:
             super().take(watch, entries)
 

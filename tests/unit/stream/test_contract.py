@@ -18,8 +18,7 @@ from sse_push.stream.contract import (
     revoke_commands,
     stream_key,
 )
-from sse_push.stream.revocations import RevocationEntry
-from sse_push.stream.tail import Read
+from sse_push.stream.reads import Read, ReadFrom, RevocationEntry
 
 GREATEST = 2**64 - 1
 
@@ -50,11 +49,11 @@ def test_a_merchant_has_a_key_of_one_slot(merchant_id: str) -> None:
         b"\xff{42}",
     ],
 )
-def test_another_key_is_no_merchant_s(key: bytes) -> None:
+def test_a_key_of_another_form_belongs_to_no_merchant(key: bytes) -> None:
     assert merchant_of(key) is None
 
 
-def test_a_key_of_wrong_bytes_is_that_of_a_merchant_that_nobody_can_name() -> None:
+def test_a_key_with_wrong_bytes_belongs_to_a_merchant_that_cannot_exist() -> None:
     assert merchant_of(b"sse_push:{\xff}") == "\ufffd"
 
 
@@ -84,7 +83,7 @@ def test_a_read_is_one_command(read: Read, command: tuple[object, ...]) -> None:
         ),
     ],
 )
-def test_a_notification_is_added_and_what_is_old_is_trimmed(
+def test_a_notification_is_added_and_old_entries_are_trimmed(
     notification: Notification, fields: tuple[str, ...]
 ) -> None:
     command = append_command(notification, max_entries=100)
@@ -104,7 +103,7 @@ def test_an_id_of_redis_is_two_numbers(raw: bytes, entry_id: EntryId) -> None:
     assert parse_entry_id(raw) == entry_id
 
 
-def test_a_reply_is_the_entries_in_it() -> None:
+def test_a_reply_is_parsed_into_its_entries() -> None:
     reply = [
         [b"7-0", [b"topic", b"seats", b"data", b'{"a": 1}', b"by", b"tab-1"]],
         [b"7-1", [b"topic", b""]],
@@ -132,7 +131,7 @@ def test_an_empty_reply_has_no_entries() -> None:
     assert parse_entries("42", [], data_limit_bytes=100) == []
 
 
-def test_an_error_is_no_reply() -> None:
+def test_an_error_reply_has_no_entries() -> None:
     error = ResponseError("WRONGTYPE Operation against a key")
 
     assert parse_entries("42", error, data_limit_bytes=100) is None
@@ -150,7 +149,7 @@ def test_an_error_is_no_reply() -> None:
         (Revocation("42", "t", "u"), ("merchant_id", "42", "jti", "t", "sub", "u")),
     ],
 )
-def test_a_revocation_is_added_and_what_has_lost_its_meaning_is_trimmed(
+def test_a_revocation_is_added_and_expired_ones_are_trimmed(
     revocation: Revocation, fields: tuple[str, ...]
 ) -> None:
     add, expire = revoke_commands(revocation, now_s=5000.1239, lifetime_s=3610)
@@ -159,21 +158,23 @@ def test_a_revocation_is_added_and_what_has_lost_its_meaning_is_trimmed(
     assert expire == ("EXPIRE", REVOCATIONS_KEY, 3670)
 
 
-def test_if_redis_does_not_say_the_time_nothing_is_trimmed() -> None:
+def test_revocations_are_not_trimmed_if_the_time_of_redis_is_unknown() -> None:
     add, _ = revoke_commands(Revocation("42"), now_s=0, lifetime_s=3610)
 
     assert add[:5] == ("XADD", REVOCATIONS_KEY, "MINID", "~", 0)
 
 
 @pytest.mark.parametrize(("start", "text"), [(None, "-"), (EntryId(7, 1), "7-1")])
-def test_revocations_are_read_from_an_entry_or_the_first(start: EntryId | None, text: str) -> None:
-    assert read_revocations_command(start) == (
+def test_revocations_are_read_from_an_entry_or_from_the_oldest(
+    start: EntryId | None, text: str
+) -> None:
+    assert read_revocations_command(ReadFrom(start)) == (
         *("XRANGE", REVOCATIONS_KEY, text, "+"),
         *("COUNT", 256),
     )
 
 
-def test_a_reply_is_the_revocations_in_it_and_what_is_none_is_logged(
+def test_a_reply_is_parsed_into_its_revocations_and_a_malformed_one_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     reply = [
@@ -188,7 +189,7 @@ def test_a_reply_is_the_revocations_in_it_and_what_is_none_is_logged(
         RevocationEntry(EntryId(8, 0), Revocation("43")),
     ]
     assert [record.getMessage() for record in caplog.records] == [
-        "a revocation that is none is ignored "
+        "malformed revocation ignored "
         "cause=merchant_id is missing, expected 1 to 64 characters of A-Z a-z 0-9 . _ : -"
     ]
     assert parse_revocations([]) == []

@@ -6,40 +6,46 @@ import pytest
 
 from sse_push.access.revocation import Revocation
 from sse_push.notification import EntryId
-from sse_push.stream.revocations import PAGE_ENTRIES, RevocationEntry, RevocationTail
+from sse_push.stream.reads import PAGE_ENTRIES, ReadFrom, RevocationEntry
+from sse_push.stream.revocations import Knowledge, RevocationTail
+from sse_push.stream.schedule import Schedule
 
 
 def at(number: int) -> EntryId:
     return EntryId(number, 0)
 
 
-def said(number: int) -> Revocation:
+def revocation(number: int) -> Revocation:
     return Revocation(f"m-{number}")
 
 
 def entries(*numbers: int) -> list[RevocationEntry]:
-    return [RevocationEntry(at(number), said(number)) for number in numbers]
+    return [RevocationEntry(at(number), revocation(number)) for number in numbers]
 
 
 class Followed:
-    """A tail of revocations, and what it has told."""
+    """A tail of revocations, and what it has passed on."""
 
     def __init__(self) -> None:
-        self.told: list[int] = []
+        self.revoked: list[int] = []
         self.tail = RevocationTail(self.on_revoked)
         self.tail.connected()
 
-    def on_revoked(self, revocation: Revocation, seconds: float) -> None:
-        number = int(revocation.merchant_id.removeprefix("m-"))
+    def on_revoked(self, revoked: Revocation, seconds: float) -> None:
+        number = int(revoked.merchant_id.removeprefix("m-"))
         assert seconds == number / 1000
-        self.told.append(number)
+        self.revoked.append(number)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.tail.knowledge is Knowledge.COMPLETE
 
     def answer(self, *numbers: int) -> EntryId | None:
-        """Send the read that is wanted, answer it, and return where it began."""
-        begin = self.tail.begin_read()
-        assert begin is not None, "a read is wanted"
+        """Send the read that is due, answer it, and return where it began."""
+        read = self.tail.next_read()
+        assert read is not None, "a read is due"
         self.tail.answered(entries(*numbers))
-        return begin[0]
+        return read.start
 
 
 @pytest.fixture
@@ -47,149 +53,183 @@ def followed() -> Followed:
     return Followed()
 
 
-def test_it_is_read_from_the_beginning_and_complete_then(followed: Followed) -> None:
-    assert not followed.tail.is_complete
+def test_the_stream_is_read_from_its_beginning_and_complete_then(followed: Followed) -> None:
+    assert not followed.is_complete
 
     assert followed.answer(1, 2) is None
 
-    assert followed.told == [1, 2]
-    assert followed.tail.is_complete
-    assert followed.tail.begin_read() is None
+    assert followed.revoked == [1, 2]
+    assert followed.is_complete
+    assert followed.tail.next_read() is None
 
 
 def test_a_stream_that_is_not_there_is_complete(followed: Followed) -> None:
     followed.answer()
 
-    assert followed.told == []
-    assert followed.tail.is_complete
+    assert followed.revoked == []
+    assert followed.is_complete
 
 
-def test_before_it_is_connected_nothing_is_read_and_nothing_known() -> None:
+def test_nothing_is_read_nor_known_before_the_first_connection() -> None:
     tail = RevocationTail(lambda _revocation, _at: None)
 
-    assert tail.begin_read() is None
-    assert not tail.is_complete
+    assert tail.next_read() is None
+    assert tail.knowledge is Knowledge.UNREAD
 
 
-def test_what_is_announced_is_read_from_what_we_hold_inclusive(followed: Followed) -> None:
+def test_an_announced_stream_is_read_from_the_entry_held_inclusive(followed: Followed) -> None:
     followed.answer(1, 2)
     followed.tail.mark()
 
     assert followed.answer(2, 3) == at(2)
 
-    assert followed.told == [1, 2, 3]
-    assert followed.tail.is_complete
+    assert followed.revoked == [1, 2, 3]
+    assert followed.is_complete
 
 
-def test_an_announcement_without_anything_new_tells_nothing(followed: Followed) -> None:
+def test_an_announcement_without_a_new_entry_passes_nothing_on(followed: Followed) -> None:
     followed.answer(1)
     followed.tail.mark()
     followed.answer(1)
 
-    assert followed.told == [1]
-    assert followed.tail.is_complete
+    assert followed.revoked == [1]
+    assert followed.is_complete
 
 
-def test_the_first_entry_of_all_is_told(followed: Followed) -> None:
+def test_the_first_entry_of_an_empty_stream_is_passed_on(followed: Followed) -> None:
     followed.answer()
     followed.tail.mark()
 
     assert followed.answer(1) is None
 
-    assert followed.told == [1]
+    assert followed.revoked == [1]
 
 
-def test_there_is_one_read_at_a_time(followed: Followed) -> None:
-    assert followed.tail.begin_read() is not None
+def test_a_read_is_sent_only_when_the_last_one_is_answered(followed: Followed) -> None:
+    assert followed.tail.next_read() is not None
     followed.tail.mark()
 
-    assert followed.tail.begin_read() is None
+    assert followed.tail.next_read() is None
 
 
-def test_an_announcement_during_a_read_has_it_read_again(followed: Followed) -> None:
-    assert followed.tail.begin_read() is not None
+def test_an_announcement_during_a_read_causes_another_read(followed: Followed) -> None:
+    assert followed.tail.next_read() is not None
     followed.tail.mark()
     followed.tail.answered(entries(1))
 
     assert followed.answer(1, 2) == at(1)
-    assert followed.told == [1, 2]
+    assert followed.revoked == [1, 2]
 
 
-def test_an_answer_that_is_full_is_read_on_until_one_is_not(followed: Followed) -> None:
+def test_pages_are_read_until_one_is_not_full(followed: Followed) -> None:
     first = range(1, PAGE_ENTRIES + 1)
     second = range(PAGE_ENTRIES, 2 * PAGE_ENTRIES)
 
     followed.answer(*first)
-    assert not followed.tail.is_complete
+    assert not followed.is_complete
     assert followed.answer(*second) == at(PAGE_ENTRIES)
-    assert not followed.tail.is_complete
+    assert not followed.is_complete
     assert followed.answer(2 * PAGE_ENTRIES - 1) == at(2 * PAGE_ENTRIES - 1)
 
-    assert followed.tail.is_complete
-    assert followed.told == list(range(1, 2 * PAGE_ENTRIES))
+    assert followed.is_complete
+    assert followed.revoked == list(range(1, 2 * PAGE_ENTRIES))
 
 
 @pytest.mark.parametrize("numbers", [(), (6, 7), (1, 2), (4,)])
-def test_if_what_we_hold_is_gone_all_is_read_from_the_beginning(
+def test_the_stream_is_read_from_its_beginning_if_the_entry_held_is_gone(
     followed: Followed, numbers: tuple[int, ...]
 ) -> None:
     followed.answer(1, 5)
     followed.tail.mark()
 
     assert followed.answer(*numbers) == at(5)
-    assert not followed.tail.is_complete
-    assert followed.told == [1, 5]
+    assert not followed.is_complete
+    assert followed.revoked == [1, 5]
 
     assert followed.answer(*numbers) is None
-    assert followed.tail.is_complete
-    assert followed.told == [1, 5, *numbers]
+    assert followed.is_complete
+    assert followed.revoked == [1, 5, *numbers]
 
 
-def test_on_a_new_connection_it_is_read_again_and_not_known_until_then(followed: Followed) -> None:
+def test_the_stream_is_unknown_on_a_new_connection_until_it_is_read_again(
+    followed: Followed,
+) -> None:
     followed.answer(1)
     followed.tail.connected()
 
-    assert not followed.tail.is_complete
+    assert not followed.is_complete
     assert followed.answer(1, 2) == at(1)
-    assert followed.tail.is_complete
-    assert followed.told == [1, 2]
+    assert followed.is_complete
+    assert followed.revoked == [1, 2]
 
 
 def test_a_read_that_was_lost_with_its_connection_is_sent_again(followed: Followed) -> None:
-    assert followed.tail.begin_read() is not None
+    assert followed.tail.next_read() is not None
     followed.tail.connected()
 
     followed.answer(1)
 
-    assert followed.told == [1]
+    assert followed.revoked == [1]
 
 
-def test_an_entry_that_is_none_is_passed_over_and_held(followed: Followed) -> None:
-    assert followed.tail.begin_read() is not None
+def test_a_malformed_entry_is_skipped_and_held(followed: Followed) -> None:
+    assert followed.tail.next_read() is not None
     followed.tail.answered(
         [RevocationEntry(at(1), None), *entries(2), RevocationEntry(at(3), None)]
     )
     followed.tail.mark()
 
     assert followed.answer(3, 4) == at(3)
-    assert followed.told == [2, 4]
+    assert followed.revoked == [2, 4]
 
 
-def test_an_error_leaves_it_unknown_until_it_is_read(followed: Followed) -> None:
+def test_an_error_leaves_the_stream_unknown_until_it_is_read(followed: Followed) -> None:
     followed.answer(1)
     followed.tail.mark()
-    assert followed.tail.begin_read() is not None
-    followed.tail.refused()
+    assert followed.tail.next_read() is not None
+    followed.tail.failed()
 
-    assert not followed.tail.is_complete
-    assert followed.tail.is_refused
-    assert followed.tail.begin_read() is None, "not again and again: when it is announced, or later"
+    assert followed.tail.knowledge is Knowledge.UNREADABLE
+    assert followed.tail.next_read() is None, (
+        "the next announcement, or the sweep, has it read again"
+    )
 
     followed.tail.mark()
     followed.answer(1, 2)
-    assert followed.tail.is_complete
-    assert not followed.tail.is_refused
-    assert followed.told == [1, 2]
+    assert followed.is_complete
+    assert followed.revoked == [1, 2]
+
+
+def test_a_full_page_after_an_error_is_no_error_and_not_yet_complete(followed: Followed) -> None:
+    assert followed.tail.next_read() is not None
+    followed.tail.failed()
+    followed.tail.mark()
+
+    followed.answer(*range(1, PAGE_ENTRIES + 1))
+
+    assert followed.tail.knowledge is Knowledge.UNREAD
+
+
+def test_an_error_is_forgotten_when_the_entry_held_is_gone(followed: Followed) -> None:
+    followed.answer(1)
+    followed.tail.mark()
+    assert followed.tail.next_read() is not None
+    followed.tail.failed()
+    followed.tail.mark()
+
+    followed.answer(2)
+
+    assert followed.tail.knowledge is Knowledge.UNREAD
+
+
+def test_an_error_is_remembered_on_a_new_connection(followed: Followed) -> None:
+    """So that it is logged once, and not again with each connection."""
+    assert followed.tail.next_read() is not None
+    followed.tail.failed()
+
+    followed.tail.connected()
+
+    assert followed.tail.knowledge is Knowledge.UNREADABLE
 
 
 class Model:
@@ -202,7 +242,7 @@ class Model:
         self.lost: set[int] = set()
         self.number = 0
         self.is_armed = False
-        self.sent: list[EntryId | None] = []
+        self.sent: list[ReadFrom] = []
         """Reads on their way."""
         self.out: list[list[int] | None] = []
         """Answers on their way back, and None for an announcement, in order."""
@@ -238,11 +278,13 @@ class Model:
         self.followed.tail.connected()
 
     def send(self) -> None:
-        self.sent.extend(self.followed.tail.begin_read() or ())
+        read = self.followed.tail.next_read()
+        if read is not None:
+            self.sent.append(read)
 
     def serve(self) -> None:
         if self.sent:
-            start = self.sent.pop(0)
+            start = self.sent.pop(0).start
             first = 0 if start is None else start.ms
             self.out.append([each for each in self.stream if each >= first][:PAGE_ENTRIES])
             self.is_armed = True
@@ -258,26 +300,26 @@ class Model:
 
     @property
     def is_at_rest(self) -> bool:
-        tail = self.followed.tail
-        return tail.is_complete and not (tail._is_dirty or tail._is_reading or self.out)
+        is_idle = self.followed.tail.schedule is Schedule.IDLE
+        return self.followed.is_complete and is_idle and not self.out
 
 
 @pytest.mark.parametrize("seed", range(200))
-def test_none_is_overlooked_in_any_order(seed: int) -> None:
+def test_no_revocation_is_overlooked_in_any_order_of_events(seed: int) -> None:
     """Adds, trims, losses and cuts, with reads and answers under way all the time."""
     chance = random.Random(seed)
     model = Model(chance)
     work = [model.send, model.serve, model.receive]
     steps = [*work, *work, *work, *work, model.add, model.lose, model.trim, model.cut]
-    told, rests = model.followed.told, 0
+    revoked, rests = model.followed.revoked, 0
     for _ in range(400):
         chance.choice(steps)()
         if model.is_at_rest:
             rests += 1
-            assert set(model.stream) <= set(told)
+            assert set(model.stream) <= set(revoked)
     for step in work * 100:
         step()
 
     assert rests
     assert model.is_at_rest
-    assert set(model.stream) <= set(told) <= set(model.stream) | model.lost
+    assert set(model.stream) <= set(revoked) <= set(model.stream) | model.lost

@@ -1,0 +1,88 @@
+"""When a stream is read: the dirty mark, and never two reads of one stream at once.
+
+The half that the followers of both kinds of stream (``tail``, ``revocations``) have in common.
+Does not know what a read asks for, nor what its answer means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+
+class Schedule(Enum):
+    """Whether a stream is to be read, or is being read.
+
+    =============  =============  ========================================================
+    from           to             when
+    =============  =============  ========================================================
+    IDLE           QUEUED         a change is announced; a sweep or a new connection wants
+                                  the stream read
+    QUEUED         READING        the read is sent
+    READING        READING_DIRTY  a change is announced while the read is under way
+    READING        IDLE           the answer arrives, and nothing is left to read
+    READING        QUEUED         the answer arrives, and shows that another read is needed;
+                                  or the connection is lost, and the answer with it
+    READING_DIRTY  QUEUED         the answer arrives, or is lost with its connection
+    =============  =============  ========================================================
+    """
+
+    IDLE = "idle"
+    QUEUED = "queued"
+    READING = "reading"
+    READING_DIRTY = "reading, to be read again"
+
+
+TRANSITIONS: Mapping[Schedule, frozenset[Schedule]] = {
+    Schedule.IDLE: frozenset({Schedule.QUEUED}),
+    Schedule.QUEUED: frozenset({Schedule.READING}),
+    Schedule.READING: frozenset({Schedule.READING_DIRTY, Schedule.IDLE, Schedule.QUEUED}),
+    Schedule.READING_DIRTY: frozenset({Schedule.QUEUED}),
+}
+
+
+class Scheduled:
+    """A stream that is read again whenever it may have changed.
+
+    Redis announces the first change after a read, and no other until the next read. An
+    announcement that arrives while a read is under way is therefore never dropped: the server may
+    have made its answer before the change, and would not announce that change again. READING_DIRTY
+    remembers to read once more.
+    """
+
+    __slots__ = ("schedule",)
+
+    def __init__(self) -> None:
+        self.schedule = Schedule.IDLE
+
+    def mark(self) -> bool:
+        """Note that the stream may have changed; True if it was idle, and is queued now."""
+        if self.schedule is Schedule.IDLE:
+            self._enter(Schedule.QUEUED)
+            return True
+        if self.schedule is Schedule.READING:
+            self._enter(Schedule.READING_DIRTY)
+        # Queued or dirty already: several announcements before a read cause one read.
+        return False
+
+    def begin_read(self) -> None:
+        """Note that the read is sent: from here on an announcement causes another one."""
+        self._enter(Schedule.READING)
+
+    def finish_read(self, *, is_whole: bool) -> bool:
+        """Note that the answer has arrived; True if the stream has to be read again.
+
+        ``is_whole`` is False if the answer itself asks for another read.
+        """
+        is_again = self.schedule is Schedule.READING_DIRTY or not is_whole
+        self._enter(Schedule.QUEUED if is_again else Schedule.IDLE)
+        return is_again
+
+    def restart(self) -> None:
+        """Queue the stream on a new connection; a read that was under way is lost."""
+        if self.schedule is not Schedule.QUEUED:
+            self._enter(Schedule.QUEUED)
+
+    def _enter(self, schedule: Schedule) -> None:
+        assert schedule in TRANSITIONS[self.schedule], f"{self.schedule} never becomes {schedule}"
+        self.schedule = schedule
