@@ -35,7 +35,7 @@ from sse_push.event_stream.transport import Streaming
 from sse_push.event_stream.wire import Frame
 from sse_push.hub.hub import Hub
 from sse_push.notification import EntryId
-from sse_push.runtime.readiness import Board
+from sse_push.runtime.readiness import WorkerBoard
 from sse_push.stream import Appender, Follower
 
 _FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -132,7 +132,7 @@ class Metrics:
 
     def __init__(
         self,
-        board: Board,
+        board: WorkerBoard,
         folder: Path,
         *,
         hub: Hub[Frame],
@@ -228,7 +228,7 @@ class Metrics:
 class _Files(Collector):
     """What all workers have told, the gauges of those that are alive and the counters of all."""
 
-    def __init__(self, board: Board, folder: Path) -> None:
+    def __init__(self, board: WorkerBoard, folder: Path) -> None:
         self._board = board
         self._folder = folder
 
@@ -261,7 +261,7 @@ class _Files(Collector):
 class _Workers(Collector):
     """What is seen of a worker from outside, so that one that is stuck is seen too."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: WorkerBoard) -> None:
         self._board = board
 
     def collect(self) -> Iterable[Metric]:

@@ -1,7 +1,7 @@
-"""A client of an event stream, as a browser's EventSource is one: for terminals and trials.
+"""A client of an event stream that behaves like a browser's EventSource, for the command line.
 
-Knows the WHATWG algorithm and HTTP by httpx. Does not know what the events mean, nor the service
-in this process.
+Knows the WHATWG algorithm, and HTTP by httpx. Does not know what the events mean, nor anything of
+the server.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -13,7 +13,7 @@ import codecs
 import random
 import re
 from collections.abc import AsyncGenerator, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import httpx
@@ -25,7 +25,7 @@ ReadyState = Literal["CONNECTING", "OPEN", "CLOSED"]
 _DEFAULT_RETRY_S = 3.0
 _LONGEST_RETRY_S = 86_400.0
 _SILENCE_S = 60.0
-"""Four default heartbeats: a stream that is silent for longer is dead."""
+"""Four default heartbeats: a connection that is silent for longer is dead."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _NO_HEADER = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -33,83 +33,94 @@ _EXPLANATION_BYTES = 200
 
 
 class GaveUp(PushError):
-    """The server's answer was final: an EventSource does not come back after it."""
+    """The server's answer was no event stream: an EventSource does not reconnect after that."""
 
 
 class Event(NamedTuple):
-    """One event as it was dispatched; ``id`` is the last event ID after it."""
+    """One dispatched event; ``id`` is the last event ID at that moment."""
 
     type: str
     data: str
     id: str
 
 
+@dataclass(slots=True)
+class _Response:
+    """What the parser knows of one response; an incomplete event is lost with it."""
+
+    id: str
+    decoder: codecs.IncrementalDecoder = field(
+        default_factory=lambda: codecs.getincrementaldecoder("utf-8-sig")("replace")
+    )
+    rest: str = ""
+    is_after_cr: bool = False
+    type: str = ""
+    data: list[str] = field(default_factory=list)
+
+
 class Parser:
-    """Turn the bytes of an event stream into events, however they are cut.
+    """Parses the bytes of event streams into events, wherever the chunks are cut.
+
+    The last event ID and the reconnection time outlive a response.
 
     https://html.spec.whatwg.org/multipage/server-sent-events.html#event-stream-interpretation
     """
 
-    def __init__(self) -> None:
-        self.last_event_id = ""
+    def __init__(self, last_event_id: str = "") -> None:
+        self.last_event_id = last_event_id
         self.retry_s: float | None = None
-        self._decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
-        self._rest = ""
-        self._is_after_cr = False
-        self._type = ""
-        self._data: list[str] = []
-        self._id = ""
+        self._response = _Response(last_event_id)
+
+    def reset(self) -> None:
+        """Begin a new response; an incomplete event of the last one is discarded."""
+        self._response = _Response(self.last_event_id)
 
     def feed(self, chunk: bytes) -> Generator[Event]:
-        """Take some bytes, and yield the events that they complete."""
-        text = self._decoder.decode(chunk)
+        """Parse a chunk, and yield the events that it completes."""
+        response = self._response
+        text = response.decoder.decode(chunk)
         if not text:
             return
-        # A CR ends its line at once; the LF that may follow in the next chunk is its other half.
-        if self._is_after_cr:
+        # A CR ends its line at once: an LF at the start of the next chunk belongs to that CR.
+        if response.is_after_cr:
             text = text.removeprefix("\n")
-        self._is_after_cr = text.endswith("\r")
-        *lines, self._rest = _LINE_END.split(self._rest + text)
+        response.is_after_cr = text.endswith("\r")
+        *lines, response.rest = _LINE_END.split(response.rest + text)
         for line in lines:
             event = self._line(line)
             if event is not None:
                 yield event
 
-    def reset(self) -> None:
-        """Begin a new response: an event that was not completed is discarded."""
-        last_event_id, self_retry_s = self.last_event_id, self.retry_s
-        self.__init__()  # type: ignore[misc]  # the state of a new response, and what outlives one
-        self.last_event_id = self._id = last_event_id
-        self.retry_s = self_retry_s
-
     def _line(self, line: str) -> Event | None:
         if not line:
             return self._dispatch()
+        response = self._response
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         if name == "event":
-            self._type = value
+            response.type = value
         elif name == "data":
-            self._data.append(value)
+            response.data.append(value)
         elif name == "id" and "\0" not in value:
-            self._id = value
+            response.id = value
         elif name == "retry" and value.isascii() and value.isdigit():
-            digits = value.lstrip("0")[:20]  # more are a time that nobody lives to see
+            digits = value.lstrip("0")[:20]  # enough for any time below the longest
             self.retry_s = min(int(digits or "0") / 1000, _LONGEST_RETRY_S)
         return None
 
     def _dispatch(self) -> Event | None:
-        self.last_event_id = self._id
-        event = Event(self._type or "message", "\n".join(self._data), self._id)
-        # `data:` alone is an event of an empty text: its line has put an LF into the data buffer.
-        is_event = bool(self._data)
-        self._type, self._data = "", []
+        response = self._response
+        self.last_event_id = response.id
+        event = Event(response.type or "message", "\n".join(response.data), response.id)
+        # A line `data:` alone makes an event with empty data: it adds an LF to the data buffer.
+        is_event = bool(response.data)
+        response.type, response.data = "", []
         return event if is_event else None
 
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """The connection is now in another ``readyState``; ``why`` is for a person to read."""
+    """The connection has another ``readyState`` now; ``why`` is a text for people."""
 
     state: ReadyState
     why: str = ""
@@ -118,13 +129,12 @@ class StateChange:
 async def follow(
     client: httpx.AsyncClient, url: str, last_event_id: str = ""
 ) -> AsyncGenerator[Event | StateChange]:
-    """Yield events and changes of state for ever, reconnecting as a browser does.
+    """Yield events and changes of state forever, reconnecting as a browser does.
 
     Raises:
         GaveUp: the answer was not 200 ``text/event-stream``.
     """
-    parser = Parser()
-    parser.last_event_id = last_event_id
+    parser = Parser(last_event_id)
     while True:
         parser.reset()
         yield StateChange("CONNECTING")
@@ -133,7 +143,7 @@ async def follow(
         try:
             timeout = httpx.Timeout(10, read=_SILENCE_S)
             async with client.stream("GET", url, headers=headers, timeout=timeout) as response:
-                await _refuse_other(response)
+                await _require_event_stream(response)
                 yield StateChange("OPEN")
                 async for chunk in response.aiter_raw():
                     for event in parser.feed(chunk):
@@ -146,13 +156,13 @@ async def follow(
 
 
 def _headers(last_event_id: str) -> dict[bytes, bytes]:
-    """Return the headers of a request; an ID that no header can hold is as good as none.
+    """Return the headers of a request; an ID that no header can hold is left out.
 
     https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header
     """
     headers = {
         b"Accept": b"text/event-stream",
-        # The bytes are read as they come, so that nothing waits for a decompressor.
+        # Uncompressed: the raw bytes are parsed as they arrive.
         b"Accept-Encoding": b"identity",
         b"Cache-Control": b"no-store",
     }
@@ -162,12 +172,12 @@ def _headers(last_event_id: str) -> dict[bytes, bytes]:
     return headers
 
 
-async def _refuse_other(response: httpx.Response) -> None:
+async def _require_event_stream(response: httpx.Response) -> None:
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if response.status_code == 200 and media_type == "text/event-stream":
         return
     body = b""
-    async for chunk in response.aiter_bytes():  # which may have no end
+    async for chunk in response.aiter_bytes():  # the body may never end
         body += chunk
         if len(body) >= _EXPLANATION_BYTES:
             break

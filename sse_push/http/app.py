@@ -62,7 +62,7 @@ from sse_push.runtime.process import (
     stop_if_it_dies,
     stop_with_parent,
 )
-from sse_push.runtime.readiness import Board
+from sse_push.runtime.readiness import WorkerBoard
 from sse_push.runtime.uvicorn import REFUSALS, REFUSED_KEY, Requests
 from sse_push.settings import Settings
 from sse_push.stream import Appender, Follower
@@ -93,7 +93,7 @@ class State(TypedDict):
     follower: Follower
     hub: Hub[Frame]
     streaming: Streaming
-    board: Board
+    board: WorkerBoard
     rates: Rates
     requests: Requests
     errors: dict[str, int]
@@ -633,7 +633,7 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
         ),
         0,
     )
-    board = Board(folder)
+    board = WorkerBoard(folder)
     board.write(follower.probe_age_s)
     told = Metrics(
         board,

@@ -1,11 +1,11 @@
-"""What a log line looks like: one per record, as logfmt or as JSON.
+"""The form of a log line: one line per record, as logfmt or as JSON.
 
 Knows Python's logging and the two forms. Does not know what is logged.
 
-A message of ours is a sentence followed by pairs, in its template: ``tail connected merchants=%d``.
-The sentence becomes the field ``message``, and each pair a field of its own, taken from template
-and arguments, so that no argument can add a pair or end a line. A message of another library stays
-whole.
+The template of a message of this package is a sentence followed by pairs, as in
+``tail connected merchants=%d``. The sentence becomes the field ``message``, and each pair becomes a
+field of its own. Pairs are read from the template before the arguments are filled in, so that no
+argument can add a pair or end a line. A message of another library becomes ``message`` as a whole.
 
 https://docs.python.org/3/library/logging.html#logrecord-attributes
 """
@@ -33,7 +33,7 @@ _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 
 
 def configure_logging(level: str, form: Form = "logfmt") -> None:
-    """Log to standard error, a line each; called in each worker, which starts from nothing."""
+    """Log to standard error, a line per record; each worker calls this, as it inherits nothing."""
     root = logging.getLogger()
     ours = [each for each in root.handlers if isinstance(each.formatter, LineFormatter)]
     if not ours:
@@ -45,7 +45,7 @@ def configure_logging(level: str, form: Form = "logfmt") -> None:
 
 
 class LineFormatter(logging.Formatter):
-    """A record as one line of named fields; a traceback is one of them."""
+    """Formats a record as one line of named fields; a traceback is one of the fields."""
 
     def __init__(self, form: Form) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class LineFormatter(logging.Formatter):
 
 
 def fields(record: logging.LogRecord) -> dict[str, Value]:
-    """Return what a record says: time, level, logger, message, its pairs, its traceback."""
+    """Return the fields of a record: time, level, logger, message, pairs, traceback, stack."""
     time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
     message, pairs = _message(record)
     found: dict[str, Value] = {
@@ -82,12 +82,12 @@ def _message(record: logging.LogRecord) -> tuple[str, dict[str, Value]]:
             return _split(str(record.msg), record.args)
         return record.getMessage(), {}
     except (TypeError, ValueError, IndexError, KeyError):
-        # A template that its arguments do not fit is a fault of ours, and no reason to say nothing.
+        # The arguments do not fit the template: a bug of ours, and still worth a line.
         return str(record.msg), {"arguments": repr(record.args)}
 
 
 def _split(template: str, arguments: tuple[object, ...]) -> tuple[str, dict[str, Value]]:
-    """Return a template's sentence, and its pairs."""
+    """Return the sentence and the pairs of a template, with their arguments."""
     rest = list(arguments)
     pairs: dict[str, Value] = {}
 
@@ -99,7 +99,7 @@ def _split(template: str, arguments: tuple[object, ...]) -> tuple[str, dict[str,
         if match["key"] is None:
             return f"%{match['flags']}{kind}" % argument
         if kind == "r" and isinstance(argument, str):
-            kind = "s"  # the form decides how a text is quoted
+            kind = "s"  # logfmt and JSON quote the text themselves
         text = f"%{match['flags']}{kind}" % argument
         pairs[match["key"][1:-1]] = _number(text) if kind in "dfg" else text
         return ""
@@ -113,12 +113,12 @@ def _split(template: str, arguments: tuple[object, ...]) -> tuple[str, dict[str,
 def _number(text: str) -> Value:
     number = float(text)
     if not math.isfinite(number):
-        return text  # which JSON has no number for
+        return text  # JSON has no number for it
     return int(number) if number.is_integer() and "." not in text else number
 
 
 def _to_logfmt(named: Mapping[str, Value]) -> str:
-    """Return ``key=value key="a value"``, quoted as in JSON where it is more than a plain word."""
+    """Return ``key=value key="a value"``; a value that is no plain word is quoted as in JSON."""
     return " ".join(f"{key}={_quoted(str(value))}" for key, value in named.items())
 
 
@@ -131,7 +131,7 @@ def _quoted(text: str) -> str:
 def _escape(character: str) -> str:
     if character in '"\\':
         return f"\\{character}"
-    # Not printable: line ends of every kind, escape sequences, marks that turn a line around.
+    # Not printable: line ends of every kind, escape sequences, marks of text direction.
     return character if character.isprintable() else json.dumps(character)[1:-1]
 
 

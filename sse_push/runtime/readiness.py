@@ -1,6 +1,7 @@
-"""Whether every worker hears Redis, known to each of them.
+"""Which workers are alive, and how old the last good probe of each is, known to every worker.
 
-Knows processes and the age of their probes. Does not know what a probe is.
+Knows processes and the age of their probes. Does not know what a probe is, nor which age is too
+old.
 """
 
 from __future__ import annotations
@@ -16,22 +17,22 @@ _TIME = struct.Struct("=d")
 
 
 class Readiness(NamedTuple):
-    """The state of all workers: how many are alive, and how old the oldest good probe is."""
+    """The state of all workers: how many are alive, and the age of the oldest last good probe."""
 
     workers: int
     worst_age_s: float
 
 
-class Board:
-    """A folder with a note of each worker: when its last probe came back.
+class WorkerBoard:
+    """A folder with one note per worker: the time of the worker's last good probe.
 
-    Times are those of the system-wide monotonic clock, so that one worker can judge another, and
-    one that is frozen or dead grows old by itself.
+    Times are those of the system-wide monotonic clock, so that workers can compare them, and the
+    age of a frozen or dead worker grows by itself.
 
-    Each worker keeps its note open and locked for as long as it lives. Whoever can lock it knows
-    that the worker is dead, however it died; that there is a process with its number does not say
-    so, since numbers are given again. Being open, it can be written without another file, when
-    clients have taken them all.
+    A worker keeps its note open and locked while it lives. A note that another process can lock
+    belongs to a dead worker, however the worker died; its process ID would not prove that, since
+    the system uses IDs again. An open note can also be written when clients have taken all file
+    descriptors.
 
     https://docs.python.org/3/library/time.html#time.monotonic
     https://man7.org/linux/man-pages/man2/flock.2.html
@@ -43,30 +44,30 @@ class Board:
         self._note: int | None = None
 
     def write(self, age_s: float) -> None:
-        """Note how long ago this process's last good probe was; infinite if never."""
+        """Note the age of this process's last good probe; infinite if there was none."""
         text = _TIME.pack(time.monotonic() - age_s)
         if self._note is None or not self._own.exists():
-            self._begin(text)
+            self._create_note(text)
         else:
             os.pwrite(self._note, text, 0)
 
     def erase(self) -> None:
-        """Take this process off the board."""
+        """Remove this process's note."""
         if self._note is not None:
             self._own.unlink(missing_ok=True)
             os.close(self._note)
             self._note = None
 
     def read(self) -> Readiness:
-        """Judge all workers that are alive, whichever of them asks."""
+        """Return the state of all workers that are alive; the same in each of them."""
         ages = self.living()
         return Readiness(len(ages), max(ages.values(), default=float("inf")))
 
     def living(self) -> dict[int, float]:
-        """Return the process IDs of the workers that are alive, each with its probe's age.
+        """Return the process IDs of the workers that are alive, each with the age of its probe.
 
-        One whose note can't be read is not among them: it may be leaving, or we may be out of file
-        descriptors, and then we are not ready either.
+        A worker whose note can't be read is left out: the worker may be leaving. Or this process
+        may be out of file descriptors, and then it is not ready either.
         """
         now = time.monotonic()
         ages = {}
@@ -76,17 +77,17 @@ class Board:
             return {}
         for path in paths:
             try:
-                noted_at = self._look(path)
+                probed_at = self._read_note(path)
             except OSError:
                 continue
-            if noted_at is None:
+            if probed_at is None:
                 path.unlink(missing_ok=True)
             else:
-                ages[int(path.name)] = now - noted_at
+                ages[int(path.name)] = now - probed_at
         return ages
 
-    def _begin(self, text: bytes) -> None:
-        # Locked and written before it has its name: nobody finds it free, or empty.
+    def _create_note(self, text: bytes) -> None:
+        # Locked and written before it gets its name: no worker finds it unlocked or empty.
         if self._note is not None:
             os.close(self._note)
             self._note = None
@@ -96,8 +97,8 @@ class Board:
         os.pwrite(self._note, text, 0)
         draft.replace(self._own)
 
-    def _look(self, path: Path) -> float | None:
-        """Return what a worker has noted, None if it is dead."""
+    def _read_note(self, path: Path) -> float | None:
+        """Return the time in a worker's note, or None if the worker is dead."""
         note = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if path != self._own and _can_lock(note):
@@ -109,7 +110,7 @@ class Board:
 
 def _can_lock(note: int) -> bool:
     try:
-        # Shared: two that judge at the same time do not take each other for its owner.
+        # Shared: two processes that try at the same time do not look alive to each other.
         fcntl.flock(note, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False

@@ -24,7 +24,7 @@ from sse_push.event_stream.wire import Frame
 from sse_push.hub.hub import Hub
 from sse_push.metrics import SERIES, Metrics, _Files, shared_by_workers
 from sse_push.notification import EntryId
-from sse_push.runtime.readiness import Board
+from sse_push.runtime.readiness import WorkerBoard
 from sse_push.stream import Appender, Follower
 from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.waiting import SECOND
@@ -51,7 +51,7 @@ class Worker:
     follower: Follower
     appender: Appender
     streaming: Streaming
-    board: Board
+    board: WorkerBoard
     errors: dict[str, int]
     metrics: Metrics
 
@@ -99,7 +99,7 @@ async def worker(tmp_path: Path) -> Worker:
         send_timeout_s=15,
         send_buffer_bytes=16_384,
     )
-    board = Board(tmp_path)
+    board = WorkerBoard(tmp_path)
     errors = {"malformed": 0}
     told = Metrics(
         board,
@@ -273,7 +273,7 @@ class Files:
     def __init__(self, folder: Path) -> None:
         (folder / "metrics").mkdir()
         self.folder = folder / "metrics"
-        self.board = Board(folder)
+        self.board = WorkerBoard(folder)
         self.board.write(0)
         self.living = os.getpid()
         self.collector = _Files(self.board, self.folder)

@@ -49,7 +49,7 @@ def parsed(*chunks: bytes) -> list[Event]:
 # -- the parser
 
 
-def test_a_text_with_all_kinds_of_line_ends_is_read() -> None:
+def test_a_text_with_all_kinds_of_line_ends_is_parsed() -> None:
     assert parsed(TEXT.encode()) == EVENTS
 
 
@@ -60,7 +60,7 @@ def test_a_text_may_be_cut_anywhere() -> None:
         assert parsed(raw[:cut], raw[cut:]) == EVENTS, cut
 
 
-def test_a_text_may_come_byte_by_byte() -> None:
+def test_a_text_may_arrive_byte_by_byte() -> None:
     assert parsed(*(bytes([byte]) for byte in TEXT.encode())) == EVENTS
 
 
@@ -119,7 +119,7 @@ def test_an_event_stream_is_interpreted_as_the_standard_says(
     assert parsed(*(bytes([byte]) for byte in raw)) == events
 
 
-def test_a_line_that_ends_with_cr_is_read_before_the_next_byte_comes() -> None:
+def test_a_line_that_ends_with_cr_is_parsed_before_the_next_byte_arrives() -> None:
     parser = Parser()
 
     assert list(parser.feed(b"data: 1\r\r")) == [Event("message", "1", "")]
@@ -190,7 +190,7 @@ def test_a_new_response_keeps_the_last_event_id_and_the_reconnection_time() -> N
 
 
 class Servers:
-    """Answers, one per connection, and the requests for them."""
+    """The answers, one per connection, and the requests that they answered."""
 
     def __init__(self, *answers: httpx.Response | Exception) -> None:
         self.answers = list(answers)
@@ -205,7 +205,7 @@ class Servers:
 
 
 class Body(httpx.AsyncByteStream):
-    """A body that comes in chunks, and may be cut off after them."""
+    """A body of chunks, which may end in an error."""
 
     def __init__(self, chunks: Sequence[bytes], error: Exception | None) -> None:
         self.chunks = chunks
@@ -225,7 +225,7 @@ def stream_of(*chunks: bytes, error: Exception | None = None) -> httpx.Response:
 async def followed(
     servers: Callable[[httpx.Request], httpx.Response], count: int, last_event_id: str = ""
 ) -> list[Event | StateChange]:
-    """Follow until so many events and changes of state have come."""
+    """Return the first ``count`` events and changes of state."""
     got: list[Event | StateChange] = []
     async with (
         httpx.AsyncClient(transport=httpx.MockTransport(servers)) as client,
@@ -259,7 +259,7 @@ async def test_a_stream_is_followed_from_connecting_to_its_events() -> None:
     assert request.extensions["timeout"] == {"connect": 10, "read": 60, "write": 10, "pool": 10}
 
 
-async def test_a_stream_that_ended_is_followed_on_from_its_last_event_id() -> None:
+async def test_a_stream_that_ended_is_resumed_from_its_last_event_id() -> None:
     servers = Servers(
         stream_of(b"retry: 0\nid: 1\ndata: a\n\nid: 2\ndata: not complete\n"),
         stream_of(b"data: b\n\n"),
@@ -282,7 +282,7 @@ async def test_a_stream_that_ended_is_followed_on_from_its_last_event_id() -> No
     ]
 
 
-async def test_a_last_event_id_may_be_known_before() -> None:
+async def test_a_last_event_id_may_be_given() -> None:
     servers = Servers(stream_of(b"data: a\n\n"))
 
     got = await followed(servers, 3, "7-1")
@@ -324,7 +324,7 @@ async def test_the_media_type_may_be_of_any_case() -> None:
     assert (await followed(Servers(answer), 3))[2] == Event("message", "a", "")
 
 
-async def test_a_refusal_that_never_ends_is_not_waited_for() -> None:
+async def test_an_endless_refusal_is_not_read_to_its_end() -> None:
     chunks = [b"x" * 150, b"y" * 150]
     broken = httpx.ReadError("read on for too long")
     answer = httpx.Response(500, stream=Body(chunks, broken))
@@ -333,7 +333,7 @@ async def test_a_refusal_that_never_ends_is_not_waited_for() -> None:
         await followed(Servers(answer), 2)
 
 
-async def test_a_server_that_names_no_time_is_tried_again_after_three_seconds() -> None:
+async def test_a_server_without_a_reconnection_time_is_tried_again_after_three_seconds() -> None:
     servers = Servers(stream_of(b"data: a\n\n"))
 
     got = await followed(servers, 4)
@@ -341,7 +341,7 @@ async def test_a_server_that_names_no_time_is_tried_again_after_three_seconds() 
     assert got[-1] == StateChange("CONNECTING", "the stream has ended; again in 3.0 s")
 
 
-async def test_the_reconnection_time_is_waited_for() -> None:
+async def test_the_client_waits_for_the_reconnection_time() -> None:
     servers = Servers(stream_of(b"retry: 60000\n"))
     async with httpx.AsyncClient(transport=httpx.MockTransport(servers)) as client:
         following = follow(client, URL)
@@ -378,7 +378,7 @@ async def test_a_server_that_cannot_be_reached_is_tried_again(error: Exception, 
     ]
 
 
-async def test_a_stream_that_is_cut_off_is_followed_on() -> None:
+async def test_a_stream_that_is_cut_off_is_resumed() -> None:
     cut = httpx.ReadError("connection reset")
     servers = Servers(
         stream_of(b"retry: 0\nid: 1\nda", b"ta: a\n\ndata: hal", error=cut),
@@ -420,7 +420,9 @@ async def test_a_stream_that_is_cut_off_is_followed_on() -> None:
         ),
     ],
 )
-async def test_whatever_is_no_event_stream_is_final(answer: httpx.Response, error: str) -> None:
+async def test_an_answer_that_is_no_event_stream_is_final(
+    answer: httpx.Response, error: str
+) -> None:
     servers = Servers(answer)
 
     with pytest.raises(GaveUp) as caught:

@@ -52,7 +52,7 @@ def formatted(form: Form, made: logging.LogRecord) -> str:
 
 
 def parsed(form: Form, line: str) -> dict[str, object]:
-    """Read a line back by rules of our own: whatever is in no field is a failure."""
+    """Read a line back with a parser of the test's own; text outside a field is a failure."""
     if form == "json":
         return cast("dict[str, object]", json.loads(line))
     found: dict[str, object] = {}
@@ -72,7 +72,7 @@ def fail(text: str) -> None:
 
 @pytest.fixture
 def bare_logging() -> Generator[None]:
-    """Let logging be as it is in a process that has just begun."""
+    """Reset logging to its state in a new process."""
     loggers = [logging.getLogger(), logging.getLogger("httpx")]
     handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
     loggers[0].handlers.clear()
@@ -85,7 +85,7 @@ def bare_logging() -> Generator[None]:
 # -- the two forms
 
 
-def test_a_line_of_logfmt() -> None:
+def test_a_record_as_logfmt() -> None:
     made = record("tail interrupted, reconnecting cause=%s after=%s", "Connection refused", "7-1")
 
     assert formatted("logfmt", made) == (
@@ -94,7 +94,7 @@ def test_a_line_of_logfmt() -> None:
     )
 
 
-def test_a_line_of_json() -> None:
+def test_a_record_as_json() -> None:
     made = record("draining connections=%d took_s=%.1f cause=%s", 7, 2.0, "a b")
 
     assert formatted("json", made) == (
@@ -105,7 +105,7 @@ def test_a_line_of_json() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("text", HOSTILE)
-def test_no_argument_can_end_a_line_or_add_a_field(form: Form, text: str) -> None:
+def test_an_argument_cannot_end_a_line_or_add_a_field(form: Form, text: str) -> None:
     made = record("%s went wrong cause=%s merchant_id=%r", text, text, text)
 
     line = formatted(form, made)
@@ -157,7 +157,7 @@ def test_a_traceback_is_one_field_of_the_line(form: Form) -> None:
         ("lost %q", ("a",)),
     ],
 )
-def test_a_template_that_does_not_fit_is_logged_all_the_same(
+def test_a_template_that_does_not_fit_its_arguments_is_still_logged(
     form: Form, template: str, arguments: tuple[object, ...]
 ) -> None:
     found = parsed(form, formatted(form, record(template, *arguments)))
@@ -167,14 +167,14 @@ def test_a_template_that_does_not_fit_is_logged_all_the_same(
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_pair_cannot_take_the_place_of_a_field_that_every_line_has(form: Form) -> None:
+def test_a_pair_cannot_replace_a_field_of_every_line(form: Form) -> None:
     found = parsed(form, formatted(form, record("lost level=%s message=%s", "error", "forged")))
 
     assert (found["level"], found["message"]) == ("warning", "lost")
     assert (found["level_"], found["message_"]) == ("error", "forged")
 
 
-def test_a_percent_sign_and_a_mapping_are_as_everywhere_else() -> None:
+def test_percent_signs_and_mappings_are_formatted_as_usual() -> None:
     assert parsed("json", formatted("json", record("100 %% of=%%x a=%d", 1))) == {
         **parsed("json", formatted("json", record("-"))),
         "message": "100 % of=%x",
@@ -186,13 +186,13 @@ def test_a_percent_sign_and_a_mapping_are_as_everywhere_else() -> None:
 
 
 @pytest.mark.parametrize("number", [float("inf"), float("nan")])
-def test_what_json_has_no_number_for_is_text(number: float) -> None:
+def test_a_number_that_json_lacks_is_text(number: float) -> None:
     line = formatted("json", record("age_s=%.1f a_s=%.1f", number, number))
 
     assert json.loads(line, parse_constant=pytest.fail)["a_s"] == str(number)
 
 
-# -- what is configured
+# -- configuration
 
 
 @pytest.mark.usefixtures("bare_logging")
@@ -221,7 +221,7 @@ def test_level_and_form_may_be_set_again(capsys: pytest.CaptureFixture[str]) -> 
     assert [json.loads(line)["message"] for line in lines] == ["a connection"]
 
 
-# -- what the tests themselves look for in a log
+# -- the alarm of the tests: errors in a log
 
 
 @pytest.mark.parametrize("form", FORMS)

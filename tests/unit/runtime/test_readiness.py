@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sse_push.runtime.readiness import Board, Readiness
+from sse_push.runtime.readiness import Readiness, WorkerBoard
 
 OWN = str(os.getpid())
 ALIVE = str(os.getppid())
@@ -21,8 +21,8 @@ ALIVE = str(os.getppid())
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Board:
-    return Board(tmp_path)
+def board(tmp_path: Path) -> WorkerBoard:
+    return WorkerBoard(tmp_path)
 
 
 def dead_process() -> str:
@@ -44,8 +44,8 @@ def other(tmp_path: Path) -> Generator[str]:
 WORKER = """
 import sys, time
 from pathlib import Path
-from sse_push.runtime.readiness import Board
-Board(Path(sys.argv[1])).write(1)
+from sse_push.runtime.readiness import WorkerBoard
+WorkerBoard(Path(sys.argv[1])).write(1)
 print("written", flush=True)
 time.sleep(600)
 """
@@ -68,12 +68,12 @@ def note(folder: Path, process: str, age_s: float) -> Path:
     return path
 
 
-def test_an_empty_board_shows_nobody(board: Board) -> None:
+def test_an_empty_board_shows_no_worker(board: WorkerBoard) -> None:
     assert board.read() == Readiness(workers=0, worst_age_s=math.inf)
 
 
 def test_a_worker_that_wrote_is_alive_and_as_old_as_its_last_probe(
-    board: Board, tmp_path: Path
+    board: WorkerBoard, tmp_path: Path
 ) -> None:
     board.write(2.5)
 
@@ -84,20 +84,20 @@ def test_a_worker_that_wrote_is_alive_and_as_old_as_its_last_probe(
     assert {path.name for path in tmp_path.iterdir()} == {OWN}
 
 
-def test_a_note_grows_old_by_itself(board: Board) -> None:
+def test_a_note_grows_old_by_itself(board: WorkerBoard) -> None:
     board.write(1)
     first = board.read().worst_age_s
 
     assert board.read().worst_age_s > first
 
 
-def test_a_worker_that_has_never_seen_its_probe_is_infinitely_old(board: Board) -> None:
+def test_a_worker_that_has_never_seen_its_probe_is_infinitely_old(board: WorkerBoard) -> None:
     board.write(math.inf)
 
     assert board.read() == Readiness(workers=1, worst_age_s=math.inf)
 
 
-def test_a_newer_note_replaces_an_older_one(board: Board) -> None:
+def test_a_newer_note_replaces_an_older_one(board: WorkerBoard) -> None:
     board.write(1000)
     board.write(0)
 
@@ -107,7 +107,9 @@ def test_a_newer_note_replaces_an_older_one(board: Board) -> None:
     assert found.worst_age_s < 500
 
 
-def test_of_several_workers_the_worst_counts(board: Board, tmp_path: Path, other: str) -> None:
+def test_the_worst_age_of_several_workers_counts(
+    board: WorkerBoard, tmp_path: Path, other: str
+) -> None:
     board.write(1)
     note(tmp_path, other, 500)
 
@@ -117,13 +119,13 @@ def test_of_several_workers_the_worst_counts(board: Board, tmp_path: Path, other
     assert 500 <= found.worst_age_s < 900
 
 
-def test_one_worker_judges_another(tmp_path: Path, other: str) -> None:
+def test_a_worker_reads_the_note_of_another(tmp_path: Path, other: str) -> None:
     note(tmp_path, other, 500)
 
-    assert Board(tmp_path).read().workers == 1
+    assert WorkerBoard(tmp_path).read().workers == 1
 
 
-def test_a_worker_that_has_died_is_taken_off(board: Board, tmp_path: Path) -> None:
+def test_the_note_of_a_dead_worker_is_removed(board: WorkerBoard, tmp_path: Path) -> None:
     board.write(1)
     left_behind = note(tmp_path, dead_process(), 500)
 
@@ -135,7 +137,7 @@ def test_a_worker_that_has_died_is_taken_off(board: Board, tmp_path: Path) -> No
 
 
 def test_a_worker_that_is_killed_is_off_the_board_at_once(
-    board: Board, tmp_path: Path, worker: subprocess.Popen[bytes]
+    board: WorkerBoard, tmp_path: Path, worker: subprocess.Popen[bytes]
 ) -> None:
     board.write(1)
     assert set(board.living()) == {worker.pid, os.getpid()}
@@ -147,17 +149,17 @@ def test_a_worker_that_is_killed_is_off_the_board_at_once(
     assert {path.name for path in tmp_path.iterdir()} == {OWN}
 
 
-def test_a_process_that_got_a_dead_worker_s_number_is_no_worker(
-    board: Board, tmp_path: Path
+def test_a_process_with_the_id_of_a_dead_worker_is_no_worker(
+    board: WorkerBoard, tmp_path: Path
 ) -> None:
-    left_behind = note(tmp_path, ALIVE, 500)  # whose lock nobody holds
+    left_behind = note(tmp_path, ALIVE, 500)  # not locked
 
     assert board.read().workers == 0
     assert not left_behind.exists()
 
 
-def test_two_who_judge_at_the_same_time_do_not_take_each_other_for_alive(
-    board: Board, tmp_path: Path
+def test_two_readers_at_the_same_time_do_not_look_alive_to_each_other(
+    board: WorkerBoard, tmp_path: Path
 ) -> None:
     note(tmp_path, ALIVE, 500)
     with (tmp_path / ALIVE).open() as lock:
@@ -166,7 +168,9 @@ def test_two_who_judge_at_the_same_time_do_not_take_each_other_for_alive(
         assert board.read().workers == 0
 
 
-def test_a_worker_that_was_taken_off_by_mistake_comes_back(board: Board, tmp_path: Path) -> None:
+def test_a_worker_whose_note_was_removed_writes_it_again(
+    board: WorkerBoard, tmp_path: Path
+) -> None:
     board.write(1)
     (tmp_path / OWN).unlink()
     assert board.read().workers == 0
@@ -177,7 +181,9 @@ def test_a_worker_that_was_taken_off_by_mistake_comes_back(board: Board, tmp_pat
     assert set(board.living()) == {int(ALIVE)}
 
 
-def test_a_worker_without_a_file_to_spare_can_still_write_but_is_not_ready(board: Board) -> None:
+def test_a_worker_without_a_file_to_spare_can_still_write_but_is_not_ready(
+    board: WorkerBoard,
+) -> None:
     board.write(1000)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     spare = os.dup(0)  # the lowest number that is free
@@ -194,7 +200,7 @@ def test_a_worker_without_a_file_to_spare_can_still_write_but_is_not_ready(board
 
 
 def test_a_worker_that_leaves_while_the_board_is_read_is_not_counted(
-    board: Board, tmp_path: Path, other: str
+    board: WorkerBoard, tmp_path: Path, other: str
 ) -> None:
     (tmp_path / other).unlink()
     (tmp_path / other).symlink_to(tmp_path / "gone")
@@ -202,7 +208,7 @@ def test_a_worker_that_leaves_while_the_board_is_read_is_not_counted(
     assert board.read() == Readiness(workers=0, worst_age_s=math.inf)
 
 
-def test_whatever_else_is_in_the_folder_is_no_worker(board: Board, tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_no_workers(board: WorkerBoard, tmp_path: Path) -> None:
     for name in ("12.draft", "notes", "-1", ".hidden"):
         note(tmp_path, name, 500)
 
@@ -210,7 +216,7 @@ def test_whatever_else_is_in_the_folder_is_no_worker(board: Board, tmp_path: Pat
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_a_worker_takes_itself_off_once_and_for_all(board: Board, tmp_path: Path) -> None:
+def test_a_worker_erases_its_note_once(board: WorkerBoard, tmp_path: Path) -> None:
     board.write(1)
 
     board.erase()
