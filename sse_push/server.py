@@ -1,6 +1,7 @@
-"""The process that serves: its listening socket, uvicorn, its workers.
+"""The service as a process: its listening socket, its limits, the order of its start and its end.
 
-Knows sockets and uvicorn. Does not know what the application does.
+Knows sockets and the operating system. Does not know what the application does, nor how uvicorn
+runs it.
 """
 
 from __future__ import annotations
@@ -17,34 +18,34 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
 from starlette.routing import BaseRoute
-from uvicorn.supervisors import Multiprocess
 
 from sse_push.errors import ConfigError
 from sse_push.http.app import create_app
 from sse_push.metrics import shared_by_workers
 from sse_push.runtime.logs import configure_logging
 from sse_push.runtime.process import broken
-from sse_push.runtime.uvicorn import BoundedProtocol
+from sse_push.runtime.uvicorn import run_server
 from sse_push.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 _STOP_MARGIN_S = 10.0
-_JOIN_STEP_S = 0.1
-_FILES_BESIDE_STREAMS = 256
-"""For requests that are no streams, for Redis, and for Python itself."""
+"""How long responses may take beyond ``drain_s`` when the service stops."""
+
+_FILES_BESIDE_CONNECTIONS = 256
+"""Open files for other requests, for Redis, and for Python itself."""
 
 _KEEP_ALIVE_S = 75
-"""Longer than nginx keeps an idle connection to us (60 s): who closes first never races a POST."""
+"""Longer than nginx keeps an idle connection to us (60 s): only nginx closes an idle connection, so
+that no POST is sent into a connection that is being closed."""
 
 
 def listening_socket(settings: Settings) -> socket.socket:
     """Make the socket that all workers accept from; accepted connections inherit its options.
 
     Raises:
-        ConfigError: the address is taken, or not ours.
+        ConfigError: the address is in use, or is not one of this machine.
 
     https://man7.org/linux/man-pages/man7/tcp.7.html
     """
@@ -60,15 +61,15 @@ def _tcp_socket(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    # With the default size a client that sleeps has tens of thousands of events waiting in the
-    # kernel, where no newer one can replace them.
+    # With the default size, tens of thousands of events would wait in the kernel for a client that
+    # does not read, and no newer event could replace them there.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for name, value in (
         ("TCP_NOTSENT_LOWAT", settings.send_buffer_bytes),
-        ("TCP_USER_TIMEOUT", settings.tcp_user_timeout_ms),  # a client that vanished
+        ("TCP_USER_TIMEOUT", settings.tcp_user_timeout_ms),  # for a client that has vanished
     ):
-        if hasattr(socket, name):  # Linux has both
+        if hasattr(socket, name):  # only Linux has both
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     sock.bind((settings.host, settings.port))
     sock.listen(settings.listen_backlog)
@@ -76,19 +77,20 @@ def _tcp_socket(settings: Settings) -> socket.socket:
 
 
 def _unix_socket(settings: Settings) -> socket.socket:
-    assert settings.uds is not None, "called for it only"
+    assert settings.uds is not None, "the caller has chosen a Unix socket"
     path = Path(settings.uds)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     if path.is_socket() and _is_stale(path):
         path.unlink()
     sock.bind(str(path))
-    # nginx runs as another user; who may reach it is decided by the folder.
+    # nginx runs as another user; the permissions of the folder decide who reaches the socket.
     path.chmod(0o666)
     sock.listen(settings.listen_backlog)
     return sock
 
 
 def _is_stale(path: Path) -> bool:
+    """Tell whether no process listens on a Unix socket any more."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
         try:
             trial.connect(str(path))
@@ -102,11 +104,12 @@ def _address(settings: Settings) -> str:
 
 
 def within_file_limit(settings: Settings, file_limit: int) -> Settings:
-    """Return the settings with no more connections than there may be files, and warn if so.
+    """Lower ``max_connections`` to what the limit of open files allows, with a warning.
 
-    Whoever comes then is asked to come back later; without files nobody would be accepted at all.
+    A client beyond ``max_connections`` is asked to come back later. Beyond the limit of open files
+    the server could accept no connection at all.
     """
-    places = max(1, file_limit - _FILES_BESIDE_STREAMS)
+    places = max(1, file_limit - _FILES_BESIDE_CONNECTIONS)
     if settings.max_connections <= places:
         return settings
     logger.warning(
@@ -114,14 +117,14 @@ def within_file_limit(settings: Settings, file_limit: int) -> Settings:
         " max_connections=%d serving=%d needed=%d allowed=%d",
         settings.max_connections,
         places,
-        settings.max_connections + _FILES_BESIDE_STREAMS,
+        settings.max_connections + _FILES_BESIDE_CONNECTIONS,
         file_limit,
     )
     return settings.model_copy(update={"max_connections": places})
 
 
 def _file_limit() -> int:
-    """Return how many files a worker may open, once it has asked for all that it may."""
+    """Return how many files a worker may open after ``_tune_process``."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if most == resource.RLIM_INFINITY else most
 
@@ -133,67 +136,39 @@ def serve(
 ) -> int:
     """Serve until a signal; return the exit status: 0 after a clean end, 1 if a part has died.
 
-    ``routes`` is called in each worker, for more routes on the same port. ``on_bound`` is told the
-    address once connections are queued there.
+    ``routes`` is called in each worker, for more routes on the same port. ``on_bound`` is called
+    with the address once connections are queued there.
     """
     settings = within_file_limit(settings, _file_limit())
     sock = listening_socket(settings)
-    if settings.uds is not None:
-        address = f"unix:{settings.uds}"
-    else:
-        host, port = sock.getsockname()[:2]
-        address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    address = _bound_address(settings, sock)
     if on_bound is not None:
         on_bound(address)
     with (
         tempfile.TemporaryDirectory(prefix="sse_push-") as folder,
         shared_by_workers(Path(folder)),
         sock,
-        _signals_end_it(),
+        _clean_exit_after_signals(),
     ):
-        config = uvicorn.Config(
+        logger.info("listening address=%s workers=%d", address, settings.workers)
+        has_started = run_server(
             functools.partial(_create, settings, Path(folder), routes),
-            factory=True,
-            loop="uvloop",
-            http=BoundedProtocol,
-            ws="none",
-            lifespan="on",
+            sock,
             workers=settings.workers,
             backlog=settings.listen_backlog,
-            access_log=False,  # it would write the query
-            server_header=False,
-            proxy_headers=False,
-            log_config=None,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=round(settings.drain_s + _STOP_MARGIN_S),
+            keep_alive_s=_KEEP_ALIVE_S,
+            stop_timeout_s=round(settings.drain_s + _STOP_MARGIN_S),
         )
-        config.configure_logging()
-        logger.info("listening address=%s workers=%d", address, settings.workers)
-        has_started = True
-        if settings.workers > 1:
-            _Workers(config, [sock]).run()
-        else:
-            server = uvicorn.Server(config)
-            server.run([sock])
-            has_started = server.started
     if settings.uds is not None:
         Path(settings.uds).unlink(missing_ok=True)
     return 0 if has_started and not broken.is_set() else 1
 
 
-class _Workers(Multiprocess):
-    """uvicorn's supervisor, with an ear for a second signal while it waits for its workers."""
-
-    def join_all(self) -> None:
-        """Wait for the workers to drain; end them at once when told again."""
-        while any(process.process.is_alive() for process in self.processes):
-            if {signal.SIGTERM, signal.SIGINT} & set(self.signal_queue):
-                for process in self.processes:
-                    process.process.kill()
-            self.processes[0].process.join(_JOIN_STEP_S)
-            for process in self.processes[1:]:
-                process.process.join(0)
-        super().join_all()
+def _bound_address(settings: Settings, sock: socket.socket) -> str:
+    if settings.uds is not None:
+        return f"unix:{settings.uds}"
+    host, port = sock.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _create(
@@ -205,10 +180,10 @@ def _create(
 
 
 def _tune_process() -> None:
-    """Allow as many connections as the system lets us, and collect garbage rarely.
+    """Open as many files as the system allows, and collect garbage rarely.
 
-    A connection leaves no reference cycles behind, so a full collection finds nothing; it takes
-    50 ms with 8 000 connections, in which every browser waits.
+    A connection leaves no reference cycles behind, so a full collection finds nothing. It takes
+    50 ms with 8 000 connections, and blocks every browser for that time.
 
     https://docs.python.org/3/library/gc.html#gc.set_threshold
     """
@@ -219,11 +194,12 @@ def _tune_process() -> None:
 
 
 @contextmanager
-def _signals_end_it() -> Generator[None]:
-    """End with status 0: uvicorn repeats the signal to itself once it has ended cleanly.
+def _clean_exit_after_signals() -> Generator[None]:
+    """Keep the exit status 0 after a clean end by SIGTERM or SIGINT.
 
-    A second SIGTERM may come when all has ended but the process, and is then no reason to end with
-    another status: it stays ignored.
+    uvicorn raises the signal again once it has ended: by default it would kill the process, with
+    another status. A second SIGTERM may arrive after the end and before the process exits, so that
+    SIGTERM stays ignored.
     """
     original = signal.getsignal(signal.SIGINT)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -18,12 +18,11 @@ import socket
 from collections import Counter
 from collections.abc import AsyncGenerator, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, NotRequired, Protocol, TypedDict
 
 from sse_starlette.sse import AppStatus, EventSourceResponse, SendTimeoutError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sse_push.access.grant import Grant
 from sse_push.errors import EndReason, InvalidEntryId, Occasion
@@ -31,6 +30,7 @@ from sse_push.event_stream.wire import MEDIA_TYPE, Frame, encode_goodbye, encode
 from sse_push.hub.hub import Hub, Subscription
 from sse_push.hub.refresh import Refresh
 from sse_push.notification import Entry, EntryId
+from sse_push.runtime.uvicorn import take_over
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +43,6 @@ HEADERS = {
 
 SOFT_ANSWER_HEADER = "X-Sse-Push-Soft-Answer"
 """Marks a 200 that serves nothing, for monitoring; nginx sets it on its own as well."""
-
-SEND_SCOPE_KEY = "sse_push.send"
-"""Where ``app`` leaves the server's own ``send`` in the ASGI scope."""
 
 
 # -- where a client stands
@@ -141,10 +138,9 @@ class Streaming:
         self, scope: Scope, grant: Grant, last_event_id: str | None
     ) -> TransportStream | PortableStream:
         """Return the response that streams to this client, by the fastest way there is."""
-        cycle = _uvicorn_cycle(scope)
+        cycle = take_over(scope)
         if cycle is None:
             return PortableStream(self, grant, last_event_id)
-        _claim(cycle)
         return TransportStream(self, grant, last_event_id, cycle)
 
 
@@ -248,6 +244,53 @@ _RAW_HEADERS = [
 ]
 
 
+class _Flow(Protocol):
+    """Whether the transport accepts bytes."""
+
+    write_paused: bool
+
+
+class _Transport(Protocol):
+    """The part of ``asyncio.Transport`` that is used here."""
+
+    def write(self, data: bytes, /) -> None:
+        """Write without waiting."""
+
+    def abort(self) -> None:
+        """Close the connection at once; what is in the buffer is lost."""
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        """Pause the flow when more bytes than this wait in the buffer."""
+
+    def get_extra_info(self, name: str) -> socket.socket | None:
+        """Return the ``socket``, if there is one."""
+
+
+class _Body(TypedDict):
+    """An ASGI message."""
+
+    type: Literal["http.response.body"]
+    body: bytes
+    more_body: NotRequired[bool]
+
+
+class Cycle(Protocol):
+    """The part of uvicorn's ``RequestResponseCycle`` that is used here."""
+
+    disconnected: bool
+
+    @property
+    def flow(self) -> _Flow:
+        """The flow control of the connection."""
+
+    @property
+    def transport(self) -> _Transport:
+        """The transport of the connection."""
+
+    async def send(self, message: _Body, /) -> None:
+        """Write a part of the response; wait while the flow is paused."""
+
+
 class TransportStream(Response):
     """The fast way: the hub writes straight to uvicorn's transport, and wakes no task for it.
 
@@ -264,7 +307,7 @@ class TransportStream(Response):
         streaming: Streaming,
         grant: Grant,
         last_event_id: str | None,
-        cycle: RequestResponseCycle,
+        cycle: Cycle,
     ) -> None:
         self.raw_headers = _RAW_HEADERS
         self._streaming = streaming
@@ -471,52 +514,3 @@ class PortableStream(EventSourceResponse):
         self._is_waiting = False
         frame, self._frame = self._frame, None
         return frame
-
-
-def _uvicorn_cycle(scope: Scope) -> RequestResponseCycle | None:
-    """Return uvicorn's side of this request if its inside is the one that we know."""
-    # Taken out: the cycle holds the scope, and would live until a full garbage collection.
-    cycle = getattr(scope.pop(SEND_SCOPE_KEY, None), "__self__", None)
-    # HTTP/1.0 knows no chunks.
-    if type(cycle) is RequestResponseCycle and scope["http_version"] == "1.1":
-        return cycle
-    return None
-
-
-def _claim(cycle: RequestResponseCycle) -> None:
-    """Let nothing be heard from a stream's client any more but its end.
-
-    A further request on its connection would take the place of this one in uvicorn's protocol,
-    which then tells it nothing: the stream would outlive its client, and the next event be written
-    to a transport that is closed. What is no request would be answered in the middle of the stream.
-    """
-    transport = cycle.transport
-    if transport.is_closing():
-        cycle.disconnected = True  # another request may have been told so in its place
-        return
-    protocol = transport.get_protocol()
-    assert isinstance(protocol, HttpToolsProtocol), "its cycle is uvicorn's"
-    protocol.pipeline.clear()
-    protocol.cycle = cycle
-    transport.set_protocol(_EndOfRequests(protocol))
-
-
-class _EndOfRequests(asyncio.Protocol):
-    """uvicorn's protocol, but for what the client sends."""
-
-    __slots__ = ("_protocol",)
-
-    def __init__(self, protocol: HttpToolsProtocol) -> None:
-        self._protocol = protocol
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell uvicorn, which tells the stream."""
-        self._protocol.connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        """Tell uvicorn, whose flow control the stream obeys."""
-        self._protocol.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Tell uvicorn, whose flow control the stream obeys."""
-        self._protocol.resume_writing()

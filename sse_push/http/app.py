@@ -50,20 +50,20 @@ from sse_push.errors import (
 )
 from sse_push.event_stream import transport as event_stream
 from sse_push.event_stream import wire
-from sse_push.event_stream.transport import SEND_SCOPE_KEY, Streaming
+from sse_push.event_stream.transport import Streaming
 from sse_push.event_stream.wire import Frame
 from sse_push.hub.hub import Hub, Pace
 from sse_push.metrics import Metrics
 from sse_push.notification import Change, EntryId, Notification, parse_json
 from sse_push.runtime.process import (
     exit_if_it_hangs,
-    hear_stop,
+    on_stop_signal,
     stop_if_a_callback_fails,
     stop_if_it_dies,
     stop_with_parent,
 )
 from sse_push.runtime.readiness import WorkerBoard
-from sse_push.runtime.uvicorn import REFUSALS, REFUSED_KEY, Requests
+from sse_push.runtime.uvicorn import REFUSALS, REFUSED_KEY, SEND_SCOPE_KEY, Requests, force_exit
 from sse_push.settings import Settings
 from sse_push.stream import Appender, Follower
 
@@ -471,7 +471,7 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         try:
             with (
                 exit_if_it_hangs(loop, settings.loop_stall_limit_s),
-                hear_stop(begin_to_stop, is_supervised=settings.workers > 1),
+                on_stop_signal(begin_to_stop, force_exit, is_supervised=settings.workers > 1),
             ):
                 yield state
         finally:

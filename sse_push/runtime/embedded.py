@@ -24,9 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sse_push.errors import ConfigError
-from sse_push.runtime.process import broken
+from sse_push.runtime.process import stop_broken
 
-_READY = b"ready\n"
 _STOP_TIMEOUT_S = 5.0
 _LOOK_S = 0.5
 
@@ -84,8 +83,7 @@ def _stop_with(guardian: subprocess.Popen[bytes], is_ending: threading.Event) ->
     guardian.wait()
     if not is_ending.is_set():
         logger.critical("the embedded server has died, stopping")
-        broken.set()
-        os.kill(os.getpid(), signal.SIGTERM)
+        stop_broken()
 
 
 def _guard() -> None:

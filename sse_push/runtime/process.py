@@ -1,6 +1,6 @@
-"""What a serving process owes to those outside it: signals, its parent, and its own death.
+"""How a serving process ends: by a signal, with its parent, or because a part of it has died.
 
-Knows the operating system. Does not know what is served.
+Knows the operating system. Does not know what is served, nor by which server.
 """
 
 from __future__ import annotations
@@ -22,24 +22,39 @@ logger = logging.getLogger(__name__)
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PARENT_INTERVAL_S = 1.0
 _HANG_STEPS = 10
+"""A loop hangs after this many steps without an answer; each step is a tenth of the limit."""
 
 HANGING = 70
 """The exit status of a process whose event loop hung: EX_SOFTWARE of sysexits.h."""
 
 broken = threading.Event()
-"""Set when this process stops because a part of it has died; its exit status must say so."""
+"""Set when this process stops because a part of it has died: its exit status is 1."""
+
+
+def stop_broken() -> None:
+    """Stop this process in order, with exit status 1: its supervisor starts a new one.
+
+    Without one part, a server would go on to answer while its browsers get no events. The caller
+    logs which part has died, and why.
+    """
+    broken.set()
+    # To the process, not to the thread that has noticed: only the main thread handles signals.
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
-def hear_stop(begin: Callable[[], None], *, is_supervised: bool) -> Generator[None]:
-    """Call ``begin`` in the event loop on the first SIGTERM or SIGINT, before the server reacts.
+def on_stop_signal(
+    begin: Callable[[], None], force_exit: Callable[[object], None], *, is_supervised: bool
+) -> Generator[None]:
+    """Call ``begin`` in the event loop at the first SIGTERM or SIGINT, before the server reacts.
 
-    The server's own handler runs as well: it stops accepting, and then waits for the streams to
-    end, which they do because ``begin`` ends them. A second signal of either kind makes it stop
-    waiting. (uvicorn's lifespan shutdown comes too late: it runs after the streams have ended.)
+    The server's own handler runs as well: it stops accepting connections, and then waits for the
+    responses to end, which they do because ``begin`` ends the event streams. (uvicorn's lifespan
+    shutdown runs too late: after the responses have ended.) At a second signal of either kind
+    ``force_exit`` is called with the server's handler, to make the server stop waiting.
 
     A supervised process leaves SIGINT, and any second signal, to its supervisor: Ctrl-C, or a
-    service manager, reaches both, and then the supervisor's SIGTERM comes as well.
+    service manager, signals both, and then the supervisor sends SIGTERM as well.
 
     https://www.uvicorn.org/server-behavior/#graceful-process-shutdown
     """
@@ -53,9 +68,7 @@ def hear_stop(begin: Callable[[], None], *, is_supervised: bool) -> Generator[No
         if is_stopping and is_supervised:
             return  # a service manager may signal all processes; the supervisor decides for us
         if is_stopping:
-            server = getattr(original, "__self__", None)
-            if server is not None:
-                server.force_exit = True
+            force_exit(original)
         else:
             is_stopping = True
             loop.call_soon_threadsafe(begin)
@@ -73,25 +86,21 @@ def hear_stop(begin: Callable[[], None], *, is_supervised: bool) -> Generator[No
 
 
 def stop_if_it_dies(task: asyncio.Task[None]) -> None:
-    """Stop the process when a task ends by itself: its supervisor starts a whole one.
-
-    A server whose tail is dead would go on to answer, and its browsers would hear nothing.
-    """
+    """Stop the process when a task ends without being canceled, by an error or not."""
 
     def on_done(done: asyncio.Task[None]) -> None:
         if not done.cancelled():
             logger.critical("%s died, stopping", done.get_name(), exc_info=done.exception())
-            broken.set()
-            signal.raise_signal(signal.SIGTERM)
+            stop_broken()
 
     task.add_done_callback(on_done)
 
 
 def stop_if_a_callback_fails(loop: asyncio.AbstractEventLoop) -> None:
-    """Stop the process when a callback of the event loop raises, as ``stop_if_it_dies`` does.
+    """Stop the process when a callback of the event loop raises an exception.
 
-    Timers and fan-outs are callbacks; one that is cut short leaves its state in between. An error
-    of a single connection comes without a ``handle``, and is only logged.
+    Timers and fan-outs are callbacks; one that is cut short leaves an inconsistent state behind. An
+    error of a single connection is reported without a ``handle``, and is only logged.
 
     https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.call_exception_handler
     """
@@ -100,19 +109,18 @@ def stop_if_a_callback_fails(loop: asyncio.AbstractEventLoop) -> None:
         loop.default_exception_handler(context)
         if "handle" in context and "exception" in context:
             logger.critical("a callback failed, stopping")
-            broken.set()
-            signal.raise_signal(signal.SIGTERM)
+            stop_broken()
 
     loop.set_exception_handler(on_exception)
 
 
 @contextmanager
 def exit_if_it_hangs(loop: asyncio.AbstractEventLoop, limit_s: float) -> Generator[None]:
-    """Exit with ``HANGING`` when the event loop has done nothing for ``limit_s``, or a tenth more.
+    """Exit with ``HANGING`` when the event loop has not run for ``limit_s``, or a tenth more.
 
-    A supervisor's own health check is answered by a thread, and does not see it. A thread sees it
-    here as well, and counts its own steps, not the time: while the whole process, or the machine,
-    is stopped, nothing is counted. There is no clean end for a loop that does not run.
+    The supervisor cannot see a hanging loop: a thread answers its health checks. The watchdog is a
+    thread as well, and counts its own steps instead of the time: while the whole process, or the
+    machine, is stopped, no step is counted. A loop that does not run cannot end in order.
     """
     alive = threading.Event()
     ended = threading.Event()
@@ -142,9 +150,9 @@ def exit_if_it_hangs(loop: asyncio.AbstractEventLoop, limit_s: float) -> Generat
 
 
 async def stop_with_parent() -> None:
-    """Stop this process once its parent is gone: a worker without its supervisor is an orphan."""
+    """Stop this process once its parent is gone: nothing supervises a worker without it."""
     parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110 (no event tells a child of it)
+    while os.getppid() == parent:  # noqa: ASYNC110 (a child gets no event for it)
         await asyncio.sleep(_PARENT_INTERVAL_S)
     logger.warning("the supervising process is gone, stopping parent=%d", parent)
     signal.raise_signal(signal.SIGTERM)

@@ -1,6 +1,6 @@
-"""Many deadlines on one timer: a wheel of ticks, each with what is due in it.
+"""Many deadlines on one timer: a wheel of ticks, each with the items that are due in it.
 
-Knows time and its items' places. Does not know what is due, nor why.
+Knows time and the place of each item. Does not know what an item is, nor why it is due.
 """
 
 from __future__ import annotations
@@ -11,42 +11,46 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Timer(Protocol):
-    """What is needed of an event loop's timer."""
+    """The part of ``asyncio.TimerHandle`` that is used here."""
 
     def when(self) -> float:
-        """Return when it is due, in the clock's time."""
+        """Return the time of the call, by the clock."""
 
     def cancel(self) -> None:
-        """Do not call."""
+        """Cancel the call."""
 
 
 class Clock(Protocol):
-    """What is needed of an event loop."""
+    """The part of an event loop that is used here."""
 
     def time(self) -> float:
-        """Return seconds that never go back."""
+        """Return the time in seconds; it never goes back."""
 
     def call_soon(self, callback: Callable[[], object], /) -> object:
-        """Call once the loop has looked at its sockets."""
+        """Call in the next iteration of the loop, after its sockets."""
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> Timer:
         """Call after ``delay`` seconds."""
 
 
+NOT_PLANNED = 0
+"""The ``tick`` of an item that is not on a wheel."""
+
+
 class Item(Protocol):
-    """What can stand on a wheel, in one place at most."""
+    """Something that can be planned on one wheel, once at a time."""
 
     tick: int
-    """Its place; the wheel's to set."""
+    """The place on the wheel, or ``NOT_PLANNED``; only the wheel changes it."""
 
 
 ItemT = TypeVar("ItemT", bound=Item)
 
 
 class TimerWheel(Generic[ItemT]):
-    """Call ``visit(item, now)`` once per planned item, up to one tick before it is due or after.
+    """Call ``visit(item, now)`` once per planned item, at most one tick early or late.
 
-    One timer for all, however many items; planning and forgetting cost the same for any number.
+    One timer serves all items; planning and forgetting cost the same for any number of items.
     """
 
     def __init__(self, tick_s: float, visit: Callable[[ItemT, float], None], clock: Clock) -> None:
@@ -58,7 +62,7 @@ class TimerWheel(Generic[ItemT]):
         self._timer: Timer | None = None
 
     def plan(self, item: ItemT, due: float) -> None:
-        """Put an item, which must not be planned already, where it is due in the clock's time."""
+        """Plan an item, which must not be planned already, for the time ``due`` by the clock."""
         if self._timer is None:
             self._tick = math.floor(self._clock.time() / self.tick_s)
             self._timer = self._clock.call_later(self.tick_s, self._turn)
@@ -66,12 +70,13 @@ class TimerWheel(Generic[ItemT]):
         self._spokes.setdefault(item.tick, {})[item] = None
 
     def forget(self, item: ItemT) -> None:
-        """Take an item off; one that is not planned is as well."""
+        """Remove an item; no effect on an item that is not planned."""
         spoke = self._spokes.get(item.tick)
         if spoke is not None:
             spoke.pop(item, None)
             if not spoke:
                 del self._spokes[item.tick]
+            item.tick = NOT_PLANNED
 
     def _turn(self) -> None:
         now = self._clock.time()
@@ -79,6 +84,7 @@ class TimerWheel(Generic[ItemT]):
         while self._tick < last:
             self._tick += 1
             for item in self._spokes.pop(self._tick, ()):
+                item.tick = NOT_PLANNED
                 self._visit(item, now)
         self._timer = None
         if self._spokes:

@@ -13,6 +13,7 @@ import dataclasses
 import json
 import random
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -272,7 +273,7 @@ class ModelCycle:
         self.flow.is_writable.set()
         self.is_gone.set()
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: Mapping[str, Any]) -> None:
         if self.flow.write_paused and not self.disconnected:
             await self.flow.is_writable.wait()
         if self.disconnected:

@@ -1,13 +1,14 @@
-"""Requests that are too large, or come too slowly: refused before they cost anything.
+"""Requests that are too large, or arrive too slowly, are refused before they cost anything.
 
-The one module that knows the inside of uvicorn's protocol for httptools, which limits neither. Does
-not know what is asked, nor what is answered.
+Knows the inside of uvicorn's protocol for httptools, which limits neither size nor time. Does not
+know what is requested, nor what the application answers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from enum import Enum, auto
 from typing import Any, cast
 
 from uvicorn.config import Config
@@ -18,30 +19,60 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
-from sse_push.runtime.timer_wheel import Clock, TimerWheel
+from sse_push.runtime.timer_wheel import NOT_PLANNED, Clock, TimerWheel
 
 REFUSALS = {400: "malformed", 408: "request_timeout", 431: "headers_too_large"}
-"""What is answered here, by status."""
+"""The error code of each status that is answered here, without the application."""
 
 REFUSED_KEY = "sse_push.refused"
-"""Stands in the ASGI scope of a request whose application is told that its client has left."""
+"""In the ASGI scope of a refused request: its application gets ``http.disconnect`` instead."""
 
 _LINGER_S = 1.0
-"""So long is read on after a refusal: a socket closed before would lose the client its answer."""
+"""How long a refused connection is still read: closed at once, the client may lose the answer."""
 
 _FIRST_REQUEST_S = 0.5
-"""So long a process that stops waits for the request of a connection that it has just accepted."""
+"""At shutdown, how long to wait for the first request of a connection just accepted."""
 
 _PIPELINE_LIMIT = 64
-"""Requests that may wait behind one that is being answered: each takes some KiB."""
-
+"""At most this many requests wait behind one that is being answered: each takes some KiB."""
 
 _TICKS = 40
-"""Of the time of a request: it is up to two of them longer."""
+"""A request's time has this many ticks; a deadline is up to two ticks late."""
+
+
+class State(Enum):
+    """What the bytes of a ``BoundedProtocol`` belong to."""
+
+    HEAD = auto()
+    """Nothing yet, or a head that has not ended."""
+    LAST_HEAD = auto()
+    """As ``HEAD``, at shutdown: the connection closes after this request."""
+    BODY = auto()
+    """A body, or trailers: the head has ended, the request has not."""
+    WHOLE = auto()
+    """Nothing: the last byte received was the last of a request."""
+    TOO_LARGE = auto()
+    """A head over the limit, until the parser has given up."""
+    REFUSED = auto()
+    """Nothing: all that still arrives is dropped."""
+
+
+# Names of this module: an enum's member costs a second lookup, once per piece received.
+HEAD, LAST_HEAD, BODY, WHOLE, TOO_LARGE, REFUSED = State
+
+TRANSITIONS: dict[State, set[State]] = {
+    HEAD: {LAST_HEAD, BODY, TOO_LARGE, REFUSED},
+    LAST_HEAD: {BODY, TOO_LARGE, REFUSED},
+    BODY: {WHOLE, REFUSED},
+    WHOLE: {HEAD},
+    TOO_LARGE: {REFUSED},
+    REFUSED: set(),
+}
+"""The states that may follow each state; the tests check every change of every connection."""
 
 
 class Requests:
-    """What all connections of a process share: their limits, and what was refused by error."""
+    """What all connections of a process share: their limits, and a count of refusals by error."""
 
     def __init__(
         self, *, header_limit_bytes: int, timeout_s: float, errors: dict[str, int], clock: Clock
@@ -50,46 +81,51 @@ class Requests:
         self.timeout_s = timeout_s
         self.errors = errors
         self._clock = clock
-        # One timer for all: one each would cost more than all else that is done here.
+        # One timer for all requests: one timer each costs more than all else in this module.
         self._wheel: TimerWheel[BoundedProtocol] = TimerWheel(
             timeout_s / _TICKS, lambda protocol, _: protocol.on_deadline(), clock
         )
 
     def begin_deadline(self, protocol: BoundedProtocol) -> None:
-        """Call ``on_deadline`` when a request that begins now is too late."""
+        """Call ``on_deadline`` when a request that begins now has taken too long."""
         self._wheel.plan(protocol, self._clock.time() + self.timeout_s + self._wheel.tick_s)
 
     def end_deadline(self, protocol: BoundedProtocol) -> None:
-        """Do not call."""
+        """Cancel the call of ``on_deadline``, if there is one."""
         self._wheel.forget(protocol)
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with a limit for the head of a request and a time for the whole of it.
 
-    The head is the request line with all headers, trailers beside it; more than
-    ``header_limit_bytes`` of it is 431. What has not come in full within ``request_timeout_s`` of
-    its first byte, or of the connection's beginning, is 408, or the end if there is nothing that
-    could be answered. A kept-alive connection that rests, and a stream whose request has come, are
-    not concerned. Trailers are dropped: uvicorn would add them to the headers, where a client could
-    slip in what a proxy vouches for.
+    The head is the request line with all headers; a head, or the trailers, of more than
+    ``header_limit_bytes`` is answered by 431. A request that has not arrived in full within
+    ``request_timeout_s`` of its first byte, or of the connection's start, is answered by 408; if
+    there is no request to answer, the connection is closed. An idle kept-alive connection, and an
+    event stream, have no deadline. Trailers are dropped: uvicorn would add them to the headers,
+    where a client could forge a header that only a proxy may set.
+
+    ==========  =========================================  ==========
+    state       event                                      next state
+    ==========  =========================================  ==========
+    HEAD        the process stops, no request so far       LAST_HEAD
+    HEAD        a head within the limit ends               BODY
+    HEAD        a head over the limit ends                 TOO_LARGE
+    LAST_HEAD   as HEAD                                    as HEAD
+    BODY        the request ends                           WHOLE
+    WHOLE       more bytes arrive                          HEAD
+    TOO_LARGE   the parser gives up                        REFUSED
+    HEAD, BODY  a parser error, a limit or a deadline      REFUSED
+    ==========  =========================================  ==========
+
+    HEAD and BODY have a deadline. It ends with the request; between two requests there is none.
 
     https://www.rfc-editor.org/rfc/rfc9112#section-7.1.2
     """
 
-    # Beside uvicorn's attributes, which are as many as a dictionary can share the names of with
-    # others of its kind: with more, each connection takes 1 KiB.
-    __slots__ = (
-        "_has_deadline",
-        "_is_last",
-        "_is_refused",
-        "_is_too_large",
-        "_is_whole",
-        "_linger",
-        "_requests",
-        "_unused_bytes",
-        "tick",
-    )
+    # Slots, and no attributes: uvicorn's own attributes are as many as the dictionaries of a class
+    # can share their keys for. With one more, each connection would take 1 KiB more.
+    __slots__ = ("_linger", "_requests", "_unused_bytes", "state", "tick")
 
     def __init__(
         self,
@@ -100,41 +136,36 @@ class BoundedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._requests = cast("Requests", app_state["requests"])
-        self._has_deadline = False
         self._linger: asyncio.TimerHandle | None = None
-        self.tick = 0
-        """Its place on the wheel of deadlines."""
+        """Closes the connection, at shutdown or after a refusal."""
+        self.state = HEAD
+        self.tick = NOT_PLANNED
+        """The place of the deadline on the wheel, while there is a deadline."""
         self._unused_bytes = 0
-        """Received, and neither a body's nor a whole head's yet."""
-        self._is_whole = False
-        """What came last ended a request."""
-        self._is_too_large = False
-        self._is_refused = False
-        self._is_last = False
-        """The process stops: the request that comes next is the connection's last."""
+        """Bytes received since the last whole head or piece of a body."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
-        """Give the first request its time."""
+        """Start the deadline of the first request."""
         super().connection_made(transport)
-        self._begin_deadline()
+        self._requests.begin_deadline(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the time."""
-        self._end_deadline()
+        """Cancel what is planned for the connection."""
+        self._requests.end_deadline(self)
         if self._linger is not None:
             self._linger.cancel()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Stop, but answer what is on its way on a connection that has brought no request yet.
+        """Close the connection, but answer a first request that is on its way.
 
-        uvicorn would close it, and a client whose connection was accepted in that moment, by a
-        worker that is being replaced, would get no answer.
+        uvicorn would close a connection without a request. A client whose connection was accepted
+        just now, by a worker that is being replaced, would get no answer.
         """
-        if self._last_cycle is not None or self._is_refused:
+        if self._last_cycle is not None or self.state is not HEAD:
             super().shutdown()
             return
-        self._is_last = True
+        self.state = LAST_HEAD
         self._linger = self.loop.call_later(_FIRST_REQUEST_S, self._close_if_unused)
 
     def _close_if_unused(self) -> None:
@@ -142,86 +173,89 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes; called for each piece, so that nothing is done here for a usual request."""
-        if self._is_refused:
+        """Parse bytes; called for each piece, so a usual request pays for comparisons only."""
+        state = self.state
+        if state is REFUSED:
             return
+        if state is WHOLE:
+            self.state = HEAD
         self._unused_bytes += len(data)
-        self._is_whole = False
         super().data_received(data)
-        if self._is_refused:
+        state = self.state
+        if state is REFUSED:
             return
         if self._unused_bytes > self._requests.header_limit_bytes:
             self._refuse_head()
-        elif not self._is_whole and not self._has_deadline:
-            self._begin_deadline()
+        elif state is not WHOLE and not self.tick:
+            self._requests.begin_deadline(self)
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
-        self._is_whole = False
+        """Begin a request, maybe behind another one in the same piece."""
+        if self.state is WHOLE:
+            self.state = HEAD
         super().on_message_begin()
-        # The application only reads it; uvicorn's copy is half a KiB for as long as a stream lasts.
+        # The application only reads the state; uvicorn's copy would take half a KiB per stream.
         self.scope["state"] = self.app_state
 
     def on_headers_complete(self) -> None:
-        """Refuse a head that is too large, though it came in one piece."""
-        # More has come than the head, so it is measured only if all of it is over the limit.
+        """Refuse a head that is too large though it arrived in one piece; begin the body."""
+        # The piece may hold more than the head, which is measured only if the piece is too large.
         limit_bytes = self._requests.header_limit_bytes
-        self._is_too_large = self._unused_bytes > limit_bytes and self._head_bytes() > limit_bytes
-        if self._is_too_large or len(self.pipeline) >= _PIPELINE_LIMIT:
+        if self._unused_bytes > limit_bytes and self._head_bytes() > limit_bytes:
+            self.state = TOO_LARGE
+            raise _RefusedError
+        if len(self.pipeline) >= _PIPELINE_LIMIT:
             raise _RefusedError
         self._unused_bytes = 0
         super().on_headers_complete()
-        if self._is_last:
+        if self.state is LAST_HEAD:
             self.cycle.keep_alive = False
-        self.headers = _NOWHERE  # trailers; the scope keeps the list that it has
+        self.state = BODY
+        self.headers = _NOWHERE  # for trailers; the scope keeps the list of the headers
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of a body, whose size is the application's to judge."""
+        """Add a piece of a body; the application limits its size."""
         self._unused_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End a request's time: it has come in full."""
+        """End the deadline: the request has arrived in full."""
         self._unused_bytes = 0
-        self._is_whole = True
-        if self._has_deadline:
-            self._end_deadline()
+        self.state = WHOLE
+        if self.tick:
+            self._requests.end_deadline(self)
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's name)
-        """Refuse what the parser does not take, or what ``on_headers_complete`` has refused."""
-        if self._is_too_large:
+        """Refuse what the parser, or ``on_headers_complete``, does not accept."""
+        if self.state is TOO_LARGE:
             self._refuse_head()
         else:
             self._refuse(400, "expected HTTP/1.1, got something else")
 
     @property
     def _last_cycle(self) -> RequestResponseCycle | None:
-        """Of the last request whose head has come; None before, whatever uvicorn's type says."""
+        """The cycle of the last request whose head has ended; None before the first.
+
+        uvicorn's type of ``cycle`` does not say so.
+        """
         return self.cycle
 
     def _head_bytes(self) -> int:
         fields = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
         return len(self.url) + fields
 
-    def _begin_deadline(self) -> None:
-        self._has_deadline = True
-        self._requests.begin_deadline(self)
-
-    def _end_deadline(self) -> None:
-        self._has_deadline = False
-        self._requests.end_deadline(self)
-
     def on_deadline(self) -> None:
-        """Refuse a request that has not come in time; called by ``Requests``."""
-        self._has_deadline = False
+        """Refuse a request that has not arrived in time; called by ``Requests``."""
         cycle = self._last_cycle
         if self._is_answering_a_whole_request():
-            self._begin_deadline()  # what came meanwhile has its turn after that
+            # An earlier request holds the connection: the later one is judged after its answer.
+            self._requests.begin_deadline(self)
         elif (cycle is None and not self._unused_bytes) or (
             cycle is not None and cycle.more_body and cycle.response_complete
         ):
-            # There is no request, as when a browser connects ahead of one; or its answer was given.
+            # There is nothing to answer: a browser has connected ahead of a request, or the
+            # application answered without reading the body to its end.
             self._requests.errors[REFUSALS[408]] += 1
             self.transport.close()
         else:
@@ -241,36 +275,38 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def _refuse(self, status: int, detail: str) -> None:
-        """Answer and close; only close if there would be another answer in the way."""
+        """Answer with an error and close; only close if another answer has begun or is due."""
         self._requests.errors[REFUSALS[status]] += 1
-        self._is_refused = True
-        self._end_deadline()
+        self.state = REFUSED
+        self._requests.end_deadline(self)
         self._unset_keepalive_if_required()
         cycle = self._last_cycle
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started or self._is_answering_a_whole_request():
+                # The refusal would stand in the middle of another answer, or before it.
                 self.transport.abort()
                 return
-            # The application waits for the body: it learns that there is none, and answers nobody.
+            # The application waits for the rest of the body: for it, the client has disconnected.
             cast("dict[str, object]", cycle.scope)[REFUSED_KEY] = True
             cycle.disconnected = True
             cycle.message_event.set()
         body = json.dumps({"error": REFUSALS[status], "detail": detail}).encode()
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
         self.transport.write(STATUS_LINE[status] + head % len(body) + body)
+        # Only our side is closed: the client may still be sending, and must be able to read this.
         self.transport.write_eof()
         self._linger = self.loop.call_later(_LINGER_S, self.transport.abort)
 
 
 class _RefusedError(Exception):
-    """Ends the parser's work; uvicorn calls ``send_400_response`` then."""
+    """Makes the parser give up; uvicorn then calls ``send_400_response``."""
 
 
 class _Nowhere(list[tuple[bytes, bytes]]):
-    """A list that keeps nothing."""
+    """A list that stays empty."""
 
     def append(self, _pair: tuple[bytes, bytes], /) -> None:
-        """Drop it."""
+        """Drop the pair."""
 
 
 _NOWHERE = _Nowhere()

@@ -10,7 +10,7 @@ import socket
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from typing import Any, cast
 
 import pytest
@@ -26,7 +26,6 @@ from sse_push.access.revocation import Revocation, Revocations
 from sse_push.errors import EndReason, Unauthorized
 from sse_push.event_stream.transport import (
     HEADERS,
-    SEND_SCOPE_KEY,
     SOFT_ANSWER_HEADER,
     PortableStream,
     Streaming,
@@ -40,6 +39,7 @@ from sse_push.hub.hub import Hub, Subscription
 from sse_push.hub.refresh import Reason, Refresh
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.runtime.timer_wheel import Clock
+from sse_push.runtime.uvicorn import SEND_SCOPE_KEY
 from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.waiting import SECOND, until
@@ -172,11 +172,11 @@ class Cycle(ModelCycle):
 
     def __init__(self, capacity: int) -> None:
         super().__init__(capacity)
-        self.head: dict[str, Any] = {}
+        self.head: Mapping[str, Any] = {}
         self.aborted = asyncio.Event()
         self.incoming: deque[dict[str, Any]] = deque()
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: Mapping[str, Any]) -> None:
         await super().send(message)
         if message["type"] == "http.response.start":
             self.head = message
@@ -231,7 +231,7 @@ class Browser:
             service.streaming,
             Grant("42", expires_at),
             last_event_id,
-            cast("RequestResponseCycle", self.cycle),
+            self.cycle,
         )
         call = self.stream({}, cast("Any", self.cycle.receive), cast("Any", self.cycle.send))
         self.task = service.begin(call)
@@ -492,40 +492,6 @@ async def test_what_the_hub_writes_is_framed_as_what_uvicorn_writes(service: Ser
     )
     assert transport.is_closed.is_set()
     assert transport.limits == (0, None)  # what the kernel does not take belongs into the slot
-
-
-async def test_a_further_request_of_a_streams_client_is_not_read(service: Service) -> None:
-    cycle, scope = uvicorn_cycle()
-    transport = cast("OwnTransport", cycle.transport)
-    protocol = cast("HttpToolsProtocol", transport.protocol)
-    another, _ = uvicorn_cycle()
-    protocol.cycle = another  # as uvicorn has it when two requests came in one piece
-    protocol.pipeline.append((another, cast("Any", no_app)))
-
-    service.streaming.open(scope, Grant("42"), None)
-    heard = cast("asyncio.Protocol", transport.protocol)
-    heard.data_received(b"GET /healthz HTTP/1.1\r\n\r\n")
-    heard.pause_writing()
-    was_paused = protocol.flow.write_paused
-    heard.resume_writing()
-    heard.connection_lost(None)
-
-    assert not protocol.pipeline
-    assert was_paused
-    assert not protocol.flow.write_paused
-    assert cycle.disconnected
-    assert not another.disconnected
-
-
-async def test_a_client_that_left_before_its_stream_began_is_known_to_have(
-    service: Service,
-) -> None:
-    cycle, scope = uvicorn_cycle()
-    cycle.transport.close()
-
-    service.streaming.open(scope, Grant("42"), None)
-
-    assert cycle.disconnected
 
 
 # -- the fast way: its beginning

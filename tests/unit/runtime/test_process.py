@@ -13,7 +13,8 @@ import pytest
 
 from sse_push.runtime import process
 from sse_push.runtime.process import (
-    hear_stop,
+    on_stop_signal,
+    stop_broken,
     stop_if_a_callback_fails,
     stop_if_it_dies,
     stop_with_parent,
@@ -24,14 +25,15 @@ SIGNALS = [signal.SIGTERM, signal.SIGINT]
 
 
 class Server:
-    """What the handlers find of a server: one that stops at the first signal, and waits."""
+    """A server that handles both signals."""
 
     def __init__(self) -> None:
-        self.force_exit = False
-        self.heard: list[int] = []
+        self.received: list[int] = []
+        self.forced: list[object] = []
+        """The handlers that ``force_exit`` was called with."""
 
     def handle_exit(self, number: int, _frame: FrameType | None) -> None:
-        self.heard.append(number)
+        self.received.append(number)
 
 
 @pytest.fixture
@@ -59,54 +61,57 @@ async def test_the_first_signal_begins_the_end_in_the_loop_and_reaches_the_serve
 ) -> None:
     begun = asyncio.Event()
 
-    with hear_stop(begun.set, is_supervised=False):
+    with on_stop_signal(begun.set, server.forced.append, is_supervised=False):
         signal.raise_signal(number)
         is_begun_within_the_handler = begun.is_set()
         await when(begun)
 
     assert not is_begun_within_the_handler
-    assert server.heard == [number]
-    assert not server.force_exit
+    assert server.received == [number]
+    assert server.forced == []
 
 
 @pytest.mark.parametrize("first", SIGNALS)
 @pytest.mark.parametrize("second", SIGNALS)
-async def test_a_second_signal_makes_the_server_stop_waiting(
+async def test_a_second_signal_forces_the_server_to_exit(
     server: Server, first: signal.Signals, second: signal.Signals
 ) -> None:
     begun: list[str] = []
 
-    with hear_stop(lambda: begun.append("begun"), is_supervised=False):
+    with on_stop_signal(lambda: begun.append("begun"), server.forced.append, is_supervised=False):
         signal.raise_signal(first)
         signal.raise_signal(second)
         await asyncio.sleep(0)
 
     assert begun == ["begun"]
-    assert server.heard == [first, second]
-    assert server.force_exit
+    assert server.received == [first, second]
+    assert server.forced == [server.handle_exit]
 
 
-async def test_a_handler_that_is_no_server_s_is_called_all_the_same(server: Server) -> None:
-    heard: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _frame: heard.append(number))
+async def test_a_handler_of_no_server_is_called_as_well(server: Server) -> None:
+    received: list[int] = []
 
-    with hear_stop(lambda: None, is_supervised=False):
+    def handler(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+
+    signal.signal(signal.SIGTERM, handler)
+
+    with on_stop_signal(lambda: None, server.forced.append, is_supervised=False):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
 
-    assert heard == [signal.SIGTERM, signal.SIGTERM]
-    assert not server.force_exit
+    assert received == [signal.SIGTERM, signal.SIGTERM]
+    assert server.forced == [handler]
 
 
 @pytest.mark.parametrize("original", [signal.SIG_DFL, signal.SIG_IGN])
-@pytest.mark.usefixtures("server")
-async def test_a_signal_that_nobody_handles_begins_the_end_and_no_more(
-    original: signal.Handlers,
+async def test_a_signal_without_a_handler_only_begins_the_end(
+    server: Server, original: signal.Handlers
 ) -> None:
     signal.signal(signal.SIGTERM, original)
     begun = asyncio.Event()
 
-    with hear_stop(begun.set, is_supervised=False):
+    with on_stop_signal(begun.set, server.forced.append, is_supervised=False):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         await when(begun)
@@ -115,7 +120,7 @@ async def test_a_signal_that_nobody_handles_begins_the_end_and_no_more(
 
 
 async def test_the_handlers_are_put_back(server: Server) -> None:
-    with hear_stop(lambda: None, is_supervised=False):
+    with on_stop_signal(lambda: None, server.forced.append, is_supervised=False):
         assert signal.getsignal(signal.SIGTERM) != server.handle_exit
         assert signal.getsignal(signal.SIGINT) != server.handle_exit
 
@@ -124,7 +129,10 @@ async def test_the_handlers_are_put_back(server: Server) -> None:
 
 
 async def test_the_handlers_are_put_back_after_an_error(server: Server) -> None:
-    with pytest.raises(OSError, match="no"), hear_stop(lambda: None, is_supervised=False):
+    with (
+        pytest.raises(OSError, match="no"),
+        on_stop_signal(lambda: None, server.forced.append, is_supervised=False),
+    ):
         raise OSError("no")
 
     assert signal.getsignal(signal.SIGTERM) == server.handle_exit
@@ -133,7 +141,7 @@ async def test_the_handlers_are_put_back_after_an_error(server: Server) -> None:
 async def test_a_supervised_process_leaves_ctrl_c_to_its_supervisor(server: Server) -> None:
     begun = asyncio.Event()
 
-    with hear_stop(begun.set, is_supervised=True):
+    with on_stop_signal(begun.set, server.forced.append, is_supervised=True):
         signal.raise_signal(signal.SIGINT)
         await asyncio.sleep(0)
         is_begun_by_ctrl_c = begun.is_set()
@@ -141,8 +149,8 @@ async def test_a_supervised_process_leaves_ctrl_c_to_its_supervisor(server: Serv
         await when(begun)
 
     assert not is_begun_by_ctrl_c
-    assert server.heard == [signal.SIGTERM]
-    assert not server.force_exit
+    assert server.received == [signal.SIGTERM]
+    assert server.forced == []
     assert signal.getsignal(signal.SIGINT) == server.handle_exit
 
 
@@ -151,14 +159,31 @@ async def test_a_supervised_process_leaves_a_second_signal_to_its_supervisor(
 ) -> None:
     begun: list[str] = []
 
-    with hear_stop(lambda: begun.append("begun"), is_supervised=True):
+    with on_stop_signal(lambda: begun.append("begun"), server.forced.append, is_supervised=True):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         await asyncio.sleep(0)
 
     assert begun == ["begun"]
-    assert server.heard == [signal.SIGTERM]
-    assert not server.force_exit
+    assert server.received == [signal.SIGTERM]
+    assert server.forced == []
+
+
+# -- a part that has died
+
+
+@pytest.mark.parametrize("from_a_thread", [False, True])
+async def test_a_broken_process_stops_in_order_and_remembers_why(
+    server: Server, *, from_a_thread: bool
+) -> None:
+    if from_a_thread:
+        await asyncio.to_thread(stop_broken)
+    else:
+        stop_broken()
+    await asyncio.sleep(0)
+
+    assert server.received == [signal.SIGTERM]
+    assert process.broken.is_set()
 
 
 # -- a task that must not end
@@ -185,7 +210,7 @@ async def test_a_task_that_fails_stops_the_process(
     await asyncio.wait([task])
     await asyncio.sleep(0)
 
-    assert server.heard == [signal.SIGTERM]
+    assert server.received == [signal.SIGTERM]
     assert process.broken.is_set()
     (record,) = caplog.records
     assert (record.levelno, record.getMessage()) == (logging.CRITICAL, "tail died, stopping")
@@ -193,7 +218,7 @@ async def test_a_task_that_fails_stops_the_process(
     assert record.exc_info[1] is task.exception()
 
 
-async def test_a_task_that_just_ends_stops_the_process_too(
+async def test_a_task_that_ends_without_an_error_stops_the_process_too(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     task = asyncio.create_task(finish(), name="tail")
@@ -202,7 +227,7 @@ async def test_a_task_that_just_ends_stops_the_process_too(
     await asyncio.wait([task])
     await asyncio.sleep(0)
 
-    assert server.heard == [signal.SIGTERM]
+    assert server.received == [signal.SIGTERM]
     assert [record.getMessage() for record in caplog.records] == ["tail died, stopping"]
 
 
@@ -217,7 +242,7 @@ async def test_a_task_that_was_canceled_stops_nothing(
     await asyncio.wait([task])
     await asyncio.sleep(0)
 
-    assert server.heard == []
+    assert server.received == []
     assert caplog.records == []
 
 
@@ -237,7 +262,7 @@ async def test_a_callback_that_fails_stops_the_process(
     loop.call_soon(break_down)
     await asyncio.sleep(0)
 
-    assert server.heard == [signal.SIGTERM]
+    assert server.received == [signal.SIGTERM]
     assert process.broken.is_set()
     assert [record.levelno for record in caplog.records] == [logging.ERROR, logging.CRITICAL]
     assert caplog.records[1].getMessage() == "a callback failed, stopping"
@@ -258,7 +283,7 @@ async def test_an_error_of_a_single_connection_is_only_logged(
 
     loop.call_exception_handler(context)
 
-    assert server.heard == []
+    assert server.received == []
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
@@ -293,7 +318,7 @@ def watched(*arguments: str) -> subprocess.Popen[str]:
     return started
 
 
-def test_a_process_whose_loop_hangs_exits_and_says_where() -> None:
+def test_a_process_whose_loop_hangs_exits_and_logs_where() -> None:
     hanging = watched("hangs")
 
     _, log = hanging.communicate(timeout=20 * SECOND)
@@ -330,7 +355,7 @@ async def test_a_worker_stops_once_its_parent_is_gone(
     async with asyncio.timeout(5 * SECOND):
         await stop_with_parent()
 
-    assert server.heard == [signal.SIGTERM]
+    assert server.received == [signal.SIGTERM]
     assert [record.getMessage() for record in caplog.records] == [
         "the supervising process is gone, stopping parent=10"
     ]
@@ -349,4 +374,4 @@ async def test_a_worker_whose_parent_lives_goes_on(
     await asyncio.wait([task])
 
     assert is_running
-    assert server.heard == []
+    assert server.received == []

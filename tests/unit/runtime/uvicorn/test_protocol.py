@@ -3,157 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Coroutine
-from typing import Any, cast
 
 import httptools
 import pytest
 from starlette.types import Receive, Scope, Send
-from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from sse_push.runtime.timer_wheel import NOT_PLANNED
 from sse_push.runtime.uvicorn.protocol import (
     _FIRST_REQUEST_S,
     _LINGER_S,
     _PIPELINE_LIMIT,
-    _TICKS,
+    BODY,
+    HEAD,
+    LAST_HEAD,
     REFUSALS,
-    BoundedProtocol,
-    Requests,
+    REFUSED,
+    TOO_LARGE,
+    TRANSITIONS,
+    WHOLE,
+    State,
 )
-from tests.harness.clock import ManualClock
-
-LIMIT_BYTES = 1024
-TIMEOUT_S = 10
-LATE_S = 2 * TIMEOUT_S / _TICKS
-"""So much later than that a deadline comes at most."""
-GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
-CHUNKED = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-
-TOO_LARGE = "request line and headers: expected at most 1024 bytes, got more"
-TOO_SLOW = "expected the request within 10 s, got a part"
-
-
-def refusal(status_line: bytes, code: str, detail: str) -> bytes:
-    body = json.dumps({"error": code, "detail": detail}).encode()
-    return (
-        b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-        b"connection: close\r\n\r\n%b" % (status_line, len(body), body)
-    )
-
-
-R400 = refusal(b"400 Bad Request", "malformed", "expected HTTP/1.1, got something else")
-R408 = refusal(b"408 Request Timeout", "request_timeout", TOO_SLOW)
-R431 = refusal(b"431 Request Header Fields Too Large", "headers_too_large", TOO_LARGE)
-
-
-class Transport(asyncio.Transport):
-    """Keeps what is written, and tells the protocol when it is closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.ended_by: list[str] = []
-        self.protocol: asyncio.BaseProtocol | None = None
-
-    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
-        assert not self.ended_by, "nothing is written after the end"
-        self.written += data
-
-    def write_eof(self) -> None:
-        self.ended_by.append("eof")
-
-    def close(self) -> None:
-        self._end("close")
-
-    def abort(self) -> None:
-        self._end("abort")
-
-    def is_closing(self) -> bool:
-        return {"close", "abort"} & {*self.ended_by} != set()
-
-    def pause_reading(self) -> None:
-        """What is fed comes all the same."""
-
-    def resume_reading(self) -> None:
-        """As ``pause_reading``."""
-
-    def _end(self, how: str) -> None:
-        if self.is_closing():
-            return
-        self.ended_by.append(how)
-        if self.protocol is not None:
-            cast("asyncio.Protocol", self.protocol).connection_lost(None)
-
-
-class Loop(ManualClock):
-    """The event loop as the protocol sees it: tasks are real, time is not."""
-
-    def create_task(self, call: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        return asyncio.create_task(call)
-
-    @property
-    def waiting(self) -> int:
-        return sum(not timer.is_canceled for timer in self.timers)
-
-
-async def answer_ok(_scope: Scope, receive: Receive, send: Send) -> None:
-    """Read the body, and answer."""
-    while (message := await receive())["type"] == "http.request":
-        if not message["more_body"]:
-            break
-    else:
-        return
-    headers = [(b"content-length", b"2")]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": b"ok"})
-
-
-class Connection:
-    """One connection to the protocol."""
-
-    def __init__(self, app: Callable[..., Any] = answer_ok) -> None:
-        self.scopes: list[Scope] = []
-
-        async def kept(scope: Scope, receive: Receive, send: Send) -> None:
-            self.scopes.append(scope)
-            await app(scope, receive, send)
-
-        self.loop = Loop()
-        self.errors = dict.fromkeys(REFUSALS.values(), 0)
-        requests = Requests(
-            header_limit_bytes=LIMIT_BYTES,
-            timeout_s=TIMEOUT_S,
-            errors=self.errors,
-            clock=self.loop,
-        )
-        self.state = ServerState()
-        self.protocol = BoundedProtocol(
-            Config(kept, ws="none", access_log=False, log_config=None, timeout_keep_alive=75),
-            self.state,
-            {"requests": requests},
-            cast("asyncio.AbstractEventLoop", self.loop),
-        )
-        self.transport = Transport()
-        self.transport.protocol = self.protocol
-        self.protocol.connection_made(self.transport)
-
-    async def feed(self, *pieces: bytes) -> bytes:
-        for piece in pieces:
-            self.protocol.data_received(piece)
-        for _ in range(200):
-            await asyncio.sleep(0)
-        return self.transport.written
-
-    async def wait(self, seconds: float) -> bytes:
-        self.loop.advance(seconds)
-        return await self.feed()
-
-    def counted(self) -> dict[str, int]:
-        return {code: count for code, count in self.errors.items() if count}
+from tests.unit.runtime.uvicorn.connection import (
+    CHUNKED,
+    GET,
+    LATE_S,
+    LIMIT_BYTES,
+    OK,
+    R400,
+    R408,
+    R431,
+    TIMEOUT_S,
+    Connection,
+    Transport,
+    answer_ok,
+    get_of,
+)
 
 
 @pytest.fixture
@@ -161,19 +47,10 @@ async def connection() -> Connection:
     return Connection()
 
 
-def fields(size_bytes: int) -> bytes:
-    """Return one header that, with the rest of a small GET, is of this size."""
-    return b"X: " + b"x" * (size_bytes - len("/Host: test\r\nX: \r\n")) + b"\r\n"
-
-
-def get_of(size_bytes: int) -> bytes:
-    return b"GET / HTTP/1.1\r\nHost: test\r\n" + fields(size_bytes) + b"\r\n"
-
-
 # -- what is known of uvicorn
 
 
-def test_the_inside_of_uvicorn_that_is_known_is_there() -> None:
+def test_uvicorn_has_the_attributes_that_are_used() -> None:
     assert {"send_400_response", "_unset_keepalive_if_required"} <= set(vars(HttpToolsProtocol))
     used = {"cycle", "pipeline", "headers", "url", "transport", "loop", "parser"}
     made = HttpToolsProtocol.__init__.__code__.co_names + (
@@ -184,7 +61,9 @@ def test_the_inside_of_uvicorn_that_is_known_is_there() -> None:
     assert cycle <= set(RequestResponseCycle.__init__.__code__.co_names)
 
 
-async def test_a_parser_s_error_is_answered_by_send_400_response(connection: Connection) -> None:
+async def test_an_error_of_the_parser_is_answered_by_send_400_response(
+    connection: Connection,
+) -> None:
     class OnHeaders:
         def on_headers_complete(self) -> None:
             raise ValueError
@@ -217,11 +96,87 @@ async def test_the_state_is_the_same_for_all_requests_and_not_copied(
     assert connection.scopes[0]["state"] is connection.scopes[1]["state"]
 
 
+# -- the states of a connection
+
+LARGE = b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * LIMIT_BYTES + b"\r\n"
+TOO_LONG = b"GET /" + b"x" * LIMIT_BYTES
+
+
+@pytest.mark.parametrize(
+    ("is_stopping", "pieces", "states"),
+    [
+        (False, [], [HEAD]),
+        (False, [b"GET /"], [HEAD]),
+        (False, [CHUNKED], [HEAD, BODY]),
+        (False, [CHUNKED, b"0\r\n", b"X: y\r\n\r\n"], [HEAD, BODY, WHOLE]),
+        (False, [GET], [HEAD, BODY, WHOLE]),
+        (False, [GET, b"\r\n"], [HEAD, BODY, WHOLE, HEAD]),
+        (False, [GET, GET], [HEAD, BODY, WHOLE, HEAD, BODY, WHOLE]),
+        (False, [GET + GET], [HEAD, BODY, WHOLE, HEAD, BODY, WHOLE]),
+        (False, [TOO_LONG], [HEAD, REFUSED]),
+        (False, [LARGE], [HEAD, TOO_LARGE, REFUSED]),
+        (False, [b"nonsense"], [HEAD, REFUSED]),
+        (False, [CHUNKED, b"nonsense"], [HEAD, BODY, REFUSED]),
+        (False, [GET + b"nonsense"], [HEAD, BODY, WHOLE, HEAD, REFUSED]),
+        (False, [b"nonsense", GET], [HEAD, REFUSED]),
+        (True, [], [HEAD, LAST_HEAD]),
+        (True, [GET], [HEAD, LAST_HEAD, BODY, WHOLE]),
+        (True, [TOO_LONG], [HEAD, LAST_HEAD, REFUSED]),
+        (True, [LARGE], [HEAD, LAST_HEAD, TOO_LARGE, REFUSED]),
+    ],
+)
+async def test_the_state_of_a_connection_follows_its_bytes(
+    connection: Connection, pieces: list[bytes], states: list[State], *, is_stopping: bool
+) -> None:
+    if is_stopping:
+        connection.protocol.shutdown()
+    await connection.feed(*pieces)
+
+    assert connection.protocol.states == states
+
+
+def test_each_state_stands_in_the_table_and_a_refusal_is_final() -> None:
+    assert set(TRANSITIONS) == set(State)
+    assert [state for state in State if not TRANSITIONS[state]] == [REFUSED]
+
+
+@pytest.mark.parametrize(
+    ("pieces", "has_deadline"),
+    [
+        ([], True),
+        ([b"GET /"], True),
+        ([CHUNKED], True),
+        ([GET], False),
+        ([GET + b"GET /"], True),
+        ([GET, b"\r\n"], True),
+        ([b"nonsense"], False),
+    ],
+)
+async def test_a_request_has_a_deadline_until_it_is_whole_or_refused(
+    connection: Connection, pieces: list[bytes], *, has_deadline: bool
+) -> None:
+    await connection.feed(*pieces)
+
+    assert (connection.protocol.tick != NOT_PLANNED) is has_deadline
+
+
+async def test_a_connection_has_no_attributes_beside_those_of_uvicorn(
+    connection: Connection,
+) -> None:
+    """One more, and its dictionary does not share its keys with others: 1 KiB per connection."""
+    plain = HttpToolsProtocol(connection.protocol.config, ServerState(), {}, connection.loop_)
+    plain.connection_made(Transport())
+    await connection.feed(GET)
+    plain.data_received(GET)
+
+    assert set(vars(connection.protocol)) - {"states"} == set(vars(plain))
+
+
 # -- the size of a head
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 7, 500, 100_000])
-async def test_a_head_may_have_so_many_bytes_and_no_more(piece_bytes: int) -> None:
+async def test_a_head_may_be_as_large_as_the_limit_and_no_larger(piece_bytes: int) -> None:
     def pieces(request: bytes) -> list[bytes]:
         return [
             request[start : start + piece_bytes] for start in range(0, len(request), piece_bytes)
@@ -263,7 +218,7 @@ async def test_a_head_that_does_not_end_is_refused_at_the_limit(
     ],
     ids=["many headers", "url", "with a body"],
 )
-async def test_a_head_that_comes_in_one_piece_is_measured_too(
+async def test_a_head_that_arrives_in_one_piece_is_measured_too(
     connection: Connection, head: bytes
 ) -> None:
     assert await connection.feed(head) == R431
@@ -293,14 +248,14 @@ async def test_every_request_of_a_connection_has_the_limit_to_itself(
     assert await connection.feed(get_of(LIMIT_BYTES + 1)) == 5 * OK + R431
 
 
-async def test_requests_that_come_together_have_it_each(connection: Connection) -> None:
+async def test_requests_that_arrive_together_have_the_limit_each(connection: Connection) -> None:
     assert await connection.feed(get_of(LIMIT_BYTES - 20) * 5) == 5 * OK
 
 
 # -- trailers
 
 
-async def test_trailers_are_dropped_so_that_none_passes_for_a_header(
+async def test_trailers_are_dropped_so_that_no_trailer_passes_for_a_header(
     connection: Connection,
 ) -> None:
     trailers = b"0\r\nX-Merchant-Id: 43\r\n\r\n"
@@ -325,7 +280,7 @@ async def test_trailers_that_do_not_end_are_refused(connection: Connection, trai
 # -- after a refusal
 
 
-async def test_after_a_refusal_what_still_comes_is_read_and_dropped_for_a_while(
+async def test_bytes_that_follow_a_refusal_are_read_and_dropped_for_a_while(
     connection: Connection,
 ) -> None:
     await connection.feed(b"x" * (LIMIT_BYTES + 1))
@@ -351,7 +306,7 @@ async def test_a_client_that_leaves_after_a_refusal_leaves_no_timer(
 # -- the time of a request
 
 
-async def test_a_connection_on_which_nothing_comes_is_closed_without_an_answer(
+async def test_a_connection_without_a_request_is_closed_without_an_answer(
     connection: Connection,
 ) -> None:
     assert await connection.wait(TIMEOUT_S - 0.1) == b""
@@ -362,7 +317,9 @@ async def test_a_connection_on_which_nothing_comes_is_closed_without_an_answer(
 
 
 @pytest.mark.parametrize("got", [b"", b"GET / HTTP/1.1\r\n", CHUNKED, GET])
-async def test_a_client_that_leaves_is_not_waited_for(connection: Connection, got: bytes) -> None:
+async def test_a_client_that_leaves_has_no_deadline_any_more(
+    connection: Connection, got: bytes
+) -> None:
     await connection.feed(got)
     connection.transport.close()
     await connection.wait(TIMEOUT_S + LATE_S)
@@ -385,7 +342,7 @@ async def test_a_client_that_leaves_is_not_waited_for(connection: Connection, go
     ],
     ids=["head", "headers", "empty lines", "body", "chunks", "trailers"],
 )
-async def test_what_trickles_has_so_long_in_all(
+async def test_a_request_that_trickles_in_has_the_time_of_any_request(
     connection: Connection, first: bytes, trickle: bytes
 ) -> None:
     await connection.feed(first)
@@ -410,7 +367,7 @@ async def test_the_next_request_of_a_connection_has_the_whole_time_again(
     assert await connection.wait(0.1 + LATE_S) == OK + R408
 
 
-async def test_a_request_that_has_begun_behind_a_whole_one_has_its_time_too(
+async def test_a_request_that_begins_behind_a_whole_request_has_a_deadline_too(
     connection: Connection,
 ) -> None:
     assert await connection.feed(GET + b"GET /") == OK
@@ -424,7 +381,7 @@ async def test_empty_lines_do_not_keep_a_connection_for_ever(connection: Connect
     assert await connection.wait(TIMEOUT_S + LATE_S) == OK + R408
 
 
-async def test_a_kept_alive_connection_that_rests_has_only_uvicorn_s_time(
+async def test_an_idle_kept_alive_connection_has_only_the_time_of_uvicorn(
     connection: Connection,
 ) -> None:
     await connection.feed(GET)
@@ -444,7 +401,7 @@ async def stream(_scope: Scope, receive: Receive, send: Send) -> None:
         pass
 
 
-async def test_a_stream_whose_request_has_come_lasts() -> None:
+async def test_an_event_stream_whose_request_has_arrived_has_no_deadline() -> None:
     connection = Connection(stream)
     begun = await connection.feed(GET)
 
@@ -461,7 +418,7 @@ async def test_a_stream_whose_request_has_come_lasts() -> None:
     [(b"x" * 10, 400), (b"GET /" + b"x" * LIMIT_BYTES, 431)],
     ids=["nonsense", "too large"],
 )
-async def test_into_a_stream_no_other_answer_is_written(rest: bytes, status: int) -> None:
+async def test_a_refusal_is_not_written_into_an_event_stream(rest: bytes, status: int) -> None:
     connection = Connection(stream)
     begun = await connection.feed(GET)
 
@@ -471,7 +428,7 @@ async def test_into_a_stream_no_other_answer_is_written(rest: bytes, status: int
     assert connection.state.tasks == set()
 
 
-async def test_a_stream_whose_request_does_not_end_is_cut() -> None:
+async def test_an_event_stream_whose_request_does_not_end_is_aborted() -> None:
     connection = Connection(stream)
     begun = await connection.feed(CHUNKED)
     for _ in range(TIMEOUT_S - 1):
@@ -483,7 +440,7 @@ async def test_a_stream_whose_request_does_not_end_is_cut() -> None:
     assert connection.state.tasks == set()
 
 
-async def test_a_body_that_goes_on_after_its_answer_is_cut_off_without_another() -> None:
+async def test_a_body_that_goes_on_after_its_answer_gets_no_second_answer() -> None:
     async def refuse(_scope: Scope, _receive: Receive, send: Send) -> None:
         headers = [(b"content-length", b"2")]
         await send({"type": "http.response.start", "status": 413, "headers": headers})
@@ -501,7 +458,7 @@ async def test_a_body_that_goes_on_after_its_answer_is_cut_off_without_another()
 # -- requests that wait behind another
 
 
-async def test_what_waits_behind_an_answer_has_its_turn_whatever_time_that_takes() -> None:
+async def test_a_request_behind_another_has_its_turn_however_long_that_takes() -> None:
     may_answer = asyncio.Event()
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
@@ -516,7 +473,7 @@ async def test_what_waits_behind_an_answer_has_its_turn_whatever_time_that_takes
     assert connection.counted() == {}
 
 
-async def test_only_so_many_may_wait_behind_an_answer() -> None:
+async def test_only_a_few_requests_may_wait_behind_another() -> None:
     assert await Connection().feed(GET * (_PIPELINE_LIMIT + 1)) == (_PIPELINE_LIMIT + 1) * OK
     connection = Connection()
     assert await connection.feed(GET * (_PIPELINE_LIMIT + 2)) == b""
@@ -527,7 +484,7 @@ async def test_only_so_many_may_wait_behind_an_answer() -> None:
 # -- a process that stops
 
 
-async def test_a_connection_without_a_request_is_given_a_moment_when_the_process_stops(
+async def test_a_first_request_that_arrives_while_the_process_stops_is_answered(
     connection: Connection,
 ) -> None:
     connection.protocol.shutdown()
@@ -539,7 +496,7 @@ async def test_a_connection_without_a_request_is_given_a_moment_when_the_process
     assert connection.transport.ended_by == ["close"]
 
 
-async def test_a_connection_on_which_none_comes_is_closed_soon_after(
+async def test_a_connection_without_a_request_is_closed_soon_after_the_process_stops(
     connection: Connection,
 ) -> None:
     connection.protocol.shutdown()
@@ -549,7 +506,9 @@ async def test_a_connection_on_which_none_comes_is_closed_soon_after(
     assert connection.transport.ended_by == ["close"]
 
 
-async def test_a_connection_that_rests_is_closed_at_once(connection: Connection) -> None:
+async def test_an_idle_connection_is_closed_at_once_when_the_process_stops(
+    connection: Connection,
+) -> None:
     await connection.feed(GET)
     connection.protocol.shutdown()
 

@@ -1,0 +1,151 @@
+"""The cycle and the protocol are uvicorn's own; over real sockets: ``test_hostile.py``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, cast
+
+import pytest
+import uvicorn
+from starlette.types import Message, Scope
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from sse_push.runtime.uvicorn import SEND_SCOPE_KEY, take_over
+
+
+class OwnTransport(asyncio.Transport):
+    """A transport that keeps what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.is_closed = asyncio.Event()
+        self.limits: tuple[int | None, int | None] | None = None
+        self.protocol: asyncio.BaseProtocol = asyncio.Protocol()
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        return self.protocol
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol
+
+    def is_closing(self) -> bool:
+        return self.is_closed.is_set()
+
+    def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
+        self.written += data
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        self.limits = (high, low)
+
+    def close(self) -> None:
+        self.is_closed.set()
+
+    def abort(self) -> None:
+        self.is_closed.set()
+
+
+class CycleOfAnotherKind(RequestResponseCycle):
+    """A cycle whose inside may be another."""
+
+
+async def no_app(_scope: object, _receive: object, _send: object) -> None:
+    """Stand where nothing is called."""
+
+
+def uvicorn_protocol(transport: OwnTransport) -> HttpToolsProtocol:
+    config = uvicorn.Config(cast("Any", no_app), http="httptools", ws="none", log_config=None)
+    protocol = HttpToolsProtocol(config, ServerState(), {})
+    protocol.connection_made(transport)
+    return protocol
+
+
+def uvicorn_cycle(
+    kind: type[RequestResponseCycle] = RequestResponseCycle, http_version: str = "1.1"
+) -> tuple[RequestResponseCycle, Scope]:
+    transport = OwnTransport()
+    transport.protocol = uvicorn_protocol(transport)
+    scope: Any = {"type": "http", "method": "GET", "http_version": http_version}
+    cycle = kind(
+        scope=scope,
+        transport=transport,
+        flow=FlowControl(transport),
+        logger=logging.getLogger("test"),
+        access_logger=logging.getLogger("test"),
+        access_log=False,
+        default_headers=[],
+        message_event=asyncio.Event(),
+        expect_100_continue=False,
+        keep_alive=True,
+        on_response=lambda: None,
+    )
+    scope[SEND_SCOPE_KEY] = cycle.send
+    return cycle, scope
+
+
+async def test_a_cycle_of_uvicorn_is_taken_over_and_leaves_the_scope() -> None:
+    cycle, scope = uvicorn_cycle()
+
+    assert take_over(scope) is cycle
+    assert SEND_SCOPE_KEY not in scope  # the cycle holds the scope
+
+
+async def another_send(_message: Message) -> None:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [{"http_version": "1.1"}, {"http_version": "1.1", SEND_SCOPE_KEY: another_send}],
+    ids=["nothing in the scope", "another server"],
+)
+async def test_the_connection_of_another_server_is_not_taken_over(scope: Scope) -> None:
+    assert take_over(scope) is None
+
+
+async def test_a_cycle_whose_inside_may_differ_is_not_taken_over() -> None:
+    cycle, scope = uvicorn_cycle(CycleOfAnotherKind)
+    protocol = cycle.transport.get_protocol()
+
+    assert take_over(scope) is None
+    assert cycle.transport.get_protocol() is protocol
+
+
+async def test_a_connection_without_chunks_is_not_taken_over() -> None:
+    _, scope = uvicorn_cycle(http_version="1.0")
+
+    assert take_over(scope) is None
+
+
+async def test_a_further_request_on_a_connection_taken_over_is_not_read() -> None:
+    cycle, scope = uvicorn_cycle()
+    transport = cast("OwnTransport", cycle.transport)
+    protocol = cast("HttpToolsProtocol", transport.protocol)
+    another, _ = uvicorn_cycle()
+    protocol.cycle = another  # as uvicorn has it when two requests arrived in one piece
+    protocol.pipeline.append((another, cast("Any", no_app)))
+
+    take_over(scope)
+    writing_only = cast("asyncio.Protocol", transport.protocol)
+    writing_only.data_received(b"GET /healthz HTTP/1.1\r\n\r\n")
+    writing_only.pause_writing()
+    was_paused = protocol.flow.write_paused
+    writing_only.resume_writing()
+    writing_only.connection_lost(None)
+
+    assert not protocol.pipeline
+    assert was_paused
+    assert not protocol.flow.write_paused
+    assert cycle.disconnected
+    assert not another.disconnected
+
+
+async def test_a_client_that_has_left_before_the_takeover_is_disconnected() -> None:
+    cycle, scope = uvicorn_cycle()
+    cycle.transport.close()
+
+    assert take_over(scope) is cycle
+    assert cycle.disconnected
