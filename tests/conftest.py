@@ -7,11 +7,17 @@ from collections.abc import AsyncGenerator, Generator
 
 import pytest
 
+from tests.harness.machine import VARIABLE
 from tests.harness.redis import Redis
 from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher
+from tests.harness.waiting import SECOND
 
 _numbers = itertools.count(1)
+
+
+def pytest_report_header() -> str:
+    return f"deadlines: a second is {SECOND:g} s here and now ({VARIABLE} overrides)"
 
 
 @pytest.fixture(scope="session")
@@ -29,8 +35,8 @@ def service(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         redis.url,
         heartbeat_s=1,
         probe_interval_s=0.2,
-        probe_deadline_s=2,
-        drain_s=1,
+        probe_deadline_s=2 * SECOND,
+        drain_s=SECOND,
     ) as started:
         yield started
 
@@ -44,8 +50,8 @@ def workers(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         "--workers",
         "2",
         probe_interval_s=0.2,
-        probe_deadline_s=2,
-        drain_s=1,
+        probe_deadline_s=2 * SECOND,
+        drain_s=SECOND,
     ) as started:
         yield started
 

@@ -31,7 +31,7 @@ from tests.harness.service import Service, alarms
 from tests.harness.waiting import SECOND
 
 SLACK_S = 3 * SECOND
-"""What a busy machine may add to any promised time; never scaled down."""
+"""What a busy machine may add to any promised time."""
 
 _FD_SLACK = 40
 """Idle connections that nginx keeps to each worker, and the pools of the client libraries."""

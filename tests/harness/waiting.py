@@ -1,7 +1,7 @@
 """Waits, deadlines, programs and ports.
 
-Every wait is for a thing, with a deadline. All deadlines are multiples of ``SECOND``, which
-``SSE_PUSH_TEST_SECOND`` scales on a slow machine.
+Every wait is for a thing, with a deadline. All deadlines are multiples of ``SECOND``, which is
+longer on a slow or busy machine.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from collections.abc import Callable
 
 import pytest
 
-SECOND = float(os.environ.get("SSE_PUSH_TEST_SECOND", "1"))
+from tests.harness.machine import unit
 
+SECOND = unit()
+"""Measured once, as the tests begin; ``TEST_SECOND`` overrides the measure."""
 
 START_S = 20 * SECOND
-
+"""How long a server may take to start."""
 
 STOP_S = 20 * SECOND
+"""How long a server may take to stop."""
+
+LATE_S = 2 * (SECOND - 1)
+"""How late a busy machine may be for a promised moment; 0 on an idle one."""
 
 
 def program(*names: str) -> str:
@@ -70,7 +76,7 @@ async def until(is_there: Callable[[], bool], what: str, seconds: float = 5 * SE
 
 def accepts(address: tuple[str, int]) -> bool:
     try:
-        with socket.create_connection(address, timeout=1):
+        with socket.create_connection(address, timeout=SECOND):
             return True
     except OSError:
         return False

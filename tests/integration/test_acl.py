@@ -45,7 +45,10 @@ def url_of(redis: Redis, name: str, line: str) -> str:
 
 async def test_the_service_runs_with_exactly_these_rights(guarded: Redis, tmp_path: Path) -> None:
     service = Service.start(
-        tmp_path, url_of(guarded, "exactly", LINE), probe_interval_s=0.2, probe_deadline_s=2
+        tmp_path,
+        url_of(guarded, "exactly", LINE),
+        probe_interval_s=0.2,
+        probe_deadline_s=2 * SECOND,
     )
     publisher = Publisher(service.url)
     try:
@@ -100,7 +103,7 @@ async def test_without_any_of_them_something_fails_and_is_told(
     try:
         with pytest.raises((AssertionError, StreamUnavailable)):  # noqa: PT012 (any of these)
             await until(lambda: merchant in armed, "the stream to be armed", SECOND)
-            await until(lambda: follower.probe_age_s < SECOND, "a probe", SECOND)
+            await until(lambda: follower.probe_age_s < SECOND, "a probe")
             first = await appender.append(Notification(merchant, "a"))
             await until(lambda: any(each.newest == first for each in changes), "it", SECOND)
             second = await appender.append(Notification(merchant, "b"))

@@ -521,7 +521,7 @@ async def test_the_process_says_that_it_lives_and_that_it_is_ready(publisher: Pu
         "workers": {"expected": 1, "alive": 1},
         "probe_age_s": 0,
     }
-    assert 0 <= age_s <= 2
+    assert 0 <= age_s <= 2 * SECOND
 
 
 async def test_readiness_counts_the_workers(workers: Service) -> None:
@@ -553,7 +553,7 @@ def hardened(frail: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generato
         notify_timeout_s=SECOND,
         probe_interval_s=0.1 * SECOND,
         probe_deadline_s=2 * SECOND,
-        drain_s=1,
+        drain_s=SECOND,
     ) as started:
         yield started
 
@@ -641,7 +641,7 @@ async def test_a_redis_that_hangs_is_answered_for_in_time_with_what_is_known(
     for answer in (sent, waited):
         assert answer.status_code == 503
         assert answer.headers["retry-after"] == "2"
-        assert answer.elapsed.total_seconds() < 1.5 * SECOND
+        assert answer.elapsed.total_seconds() < 2 * SECOND
     assert sent.json()["outcome"] == "unknown"
     assert waited.json()["outcome"] == "not_published"
 

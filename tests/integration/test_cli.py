@@ -17,7 +17,7 @@ from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service, serving
 from tests.harness.stream import open_stream
 from tests.harness.tokens import SECRET, jwk_set, public_jwk
-from tests.harness.waiting import STOP_S, until, wait_for
+from tests.harness.waiting import START_S, STOP_S, until, wait_for
 
 
 def test_serve_refuses_to_start_while_it_is_not_said_who_may_do_what(redis: Redis) -> None:
@@ -163,7 +163,7 @@ async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
             *("--subscribe-auth", "none", "--notify-keys", KEY),
         )
         try:
-            await until(lambda: tail.out.count("ready") >= 2, "the second ready", 15)
+            await until(lambda: tail.out.count("ready") >= 2, "the second ready", START_S)
             tail.process.send_signal(signal.SIGINT)
             status = tail.process.wait(STOP_S)
         finally:

@@ -54,9 +54,9 @@ def target(watched: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generato
         tmp_path_factory.mktemp("target"),
         watched.url,
         log_level="debug",
-        drain_s=1,
+        drain_s=SECOND,
         probe_interval_s=0.2,
-        probe_deadline_s=2,
+        probe_deadline_s=2 * SECOND,
     ) as started:
         yield started
 
@@ -782,7 +782,7 @@ def has_gone(wire: Wire) -> bool:
 async def test_half_open_connections_up_to_the_file_limit_harm_nobody_who_is_there(
     redis: Redis, merchant: str, tmp_path: Path
 ) -> None:
-    service = Service.start(tmp_path, redis.url, drain_s=1, probe_interval_s=0.2)
+    service = Service.start(tmp_path, redis.url, drain_s=SECOND, probe_interval_s=0.2)
     pid = service.process.pid
     publisher = Publisher(service.url)
     half = [*listen(f"merchant_id={merchant}").split(b"\r\n\r\n"), b"GET", b"\x16\x03", b""]

@@ -78,7 +78,7 @@ def own(redis: Redis, tmp_path: Path) -> Generator[Service]:
         "2",
         probe_interval_s=SECOND,
         probe_deadline_s=2 * SECOND,
-        drain_s=0.5,
+        drain_s=0.5 * SECOND,
     ) as started:
         yield started
 
@@ -241,7 +241,9 @@ async def test_a_redis_that_is_lost_shows_in_the_reconnects_and_the_resyncs(
     tmp_path: Path, merchant: str
 ) -> None:
     redis = Redis.start(tmp_path)
-    service = Service.start(tmp_path, redis.url, probe_interval_s=0.1, probe_deadline_s=0.5)
+    service = Service.start(
+        tmp_path, redis.url, probe_interval_s=0.1, probe_deadline_s=0.5 * SECOND
+    )
     publisher = Publisher(service.url)
     try:
         async with open_streams(service, merchant, 3) as streams:
@@ -269,7 +271,7 @@ async def test_a_redis_that_is_lost_shows_in_the_reconnects_and_the_resyncs(
 async def test_a_stream_that_ends_as_the_service_stops_is_logged_with_the_rest(
     redis: Redis, tmp_path: Path, merchant: str
 ) -> None:
-    service = Service.start(tmp_path, redis.url, drain_s=0.5, log_format="json")
+    service = Service.start(tmp_path, redis.url, drain_s=0.5 * SECOND, log_format="json")
     async with open_streams(service, merchant, 3) as streams:
         status = await asyncio.to_thread(service.stop)
         for stream in streams:

@@ -23,7 +23,7 @@ from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
 from tests.harness.stream import Publisher, open_stream
 from tests.harness.tokens import SECRET, token_of
-from tests.harness.waiting import STOP_S, accepts, free_port, program, until, wait_for
+from tests.harness.waiting import SECOND, STOP_S, accepts, free_port, program, until, wait_for
 
 BACKENDS = "sse_push/docs/backends.md"
 ACCESS = "sse_push/docs/access.md"
@@ -79,7 +79,7 @@ def run(words: list[str], **environ: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=30 * SECOND,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

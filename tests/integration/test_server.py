@@ -26,7 +26,7 @@ from tests.harness.programs import Running, run
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
 from tests.harness.stream import Publisher, Stream, open_stream
-from tests.harness.waiting import STOP_S, until, wait_for
+from tests.harness.waiting import SECOND, STOP_S, until, wait_for
 
 
 @asynccontextmanager
@@ -115,7 +115,7 @@ def test_accepted_connections_inherit_the_listening_socket_s_options() -> None:
 
 
 async def test_a_sleeping_reader_finds_few_events_waiting(redis: Redis, tmp_path: Path) -> None:
-    service = Service.start(tmp_path, redis.url, refresh_interval_ms=1)
+    service = Service.start(tmp_path, redis.url, refresh_interval_ms=1, send_timeout_s=300)
     publisher = Publisher(service.url)
     try:
         async with open_stream(service.url, "sleeper") as stream:
@@ -125,7 +125,7 @@ async def test_a_sleeping_reader_finds_few_events_waiting(redis: Redis, tmp_path
                 newest = await publisher.notify("sleeper", data="x" * 500)
             before = len(stream.refreshes)
             stream.writer.transport.resume_reading()  # type: ignore[attr-defined]
-            await until(lambda: stream.parser.last_event_id == newest, "the newest ID")
+            await until(lambda: stream.parser.last_event_id == newest, "the newest ID", 20 * SECOND)
             found = len(stream.refreshes) - before
     finally:
         await publisher.close()
@@ -222,7 +222,7 @@ async def test_a_signal_ends_every_stream_with_a_goodbye_and_a_complete_response
     tmp_path: Path, number: signal.Signals, workers: str
 ) -> None:
     redis = Redis.start(tmp_path)
-    service = Service.start(tmp_path, redis.url, "--workers", workers, drain_s=1)
+    service = Service.start(tmp_path, redis.url, "--workers", workers, drain_s=SECOND)
     publisher = Publisher(service.url)
     try:
         async with open_streams(service.url, [f"m{each % 5}" for each in range(150)]) as streams:
@@ -250,7 +250,7 @@ async def test_a_signal_to_all_processes_at_once_is_one_signal(
     redis: Redis, tmp_path: Path, number: signal.Signals
 ) -> None:
     """A terminal's Ctrl-C goes to the whole group, systemd's SIGTERM to the whole cgroup."""
-    service = Service.start(tmp_path, redis.url, "--workers", "2", drain_s=1)
+    service = Service.start(tmp_path, redis.url, "--workers", "2", drain_s=SECOND)
     async with open_streams(service.url, [f"m{each % 5}" for each in range(200)]) as streams:
         for stream in streams:
             await stream.next("refresh")
@@ -279,7 +279,7 @@ async def test_a_second_signal_ends_at_once(redis: Redis, tmp_path: Path, worker
         await until(lambda: not service.is_ready(), "the drain")
         service.process.terminate()
 
-        status = await asyncio.to_thread(service.process.wait, 5)
+        status = await asyncio.to_thread(service.process.wait, STOP_S)
 
     assert status == 0
 

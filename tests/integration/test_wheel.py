@@ -9,13 +9,16 @@ from pathlib import Path
 import httpx
 
 from tests.harness.demo import Demo
+from tests.harness.waiting import SECOND
 
 ROOT = Path(__file__).parents[2]
 
 
 def test_the_demo_runs_from_an_installed_wheel_in_an_empty_folder(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT], check=True, timeout=120)
+    subprocess.run(
+        [*pip, "wheel", "--no-deps", "-w", tmp_path, ROOT], check=True, timeout=120 * SECOND
+    )
     (wheel,) = tmp_path.glob("*.whl")
     installed = tmp_path / "installed"
     subprocess.run([*pip, "install", "--no-deps", "--target", installed, wheel], check=True)

@@ -236,7 +236,7 @@ async def test_an_entry_of_the_future_is_new(worker: Worker) -> None:
 
 
 async def test_until_redis_has_told_its_time_ours_is_as_good(worker: Worker) -> None:
-    assert worker.follower.redis_time_s == pytest.approx(time.time(), abs=1)
+    assert worker.follower.redis_time_s == pytest.approx(time.time(), abs=SECOND)
 
 
 async def test_a_worker_is_seen_from_outside(worker: Worker) -> None:
@@ -376,7 +376,7 @@ def test_two_that_answer_at_the_same_time_do_not_wait_for_each_other(files: File
         began_at = time.monotonic()
         assert files.told() == {"a": 3}
 
-    assert time.monotonic() - began_at < SECOND / 2
+    assert time.monotonic() - began_at < SECOND
 
 
 def test_the_folder_is_in_the_environment_only_while_workers_may_start(tmp_path: Path) -> None:

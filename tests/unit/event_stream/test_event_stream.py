@@ -42,7 +42,7 @@ from sse_push.runtime.timer_wheel import Clock
 from sse_push.runtime.uvicorn import SEND_SCOPE_KEY
 from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock, WatchList
-from tests.harness.waiting import SECOND, until
+from tests.harness.waiting import LATE_S, SECOND, until
 from tests.simulation.simulation import ModelCycle
 
 READY = (
@@ -1411,7 +1411,7 @@ async def test_a_stream_is_told_of_its_tokens_end_and_says_goodbye_in_time(
 
     await until(lambda: browser.cycle.is_complete, "the end")
 
-    assert time.time() <= expires_at
+    assert time.time() <= expires_at + LATE_S
     assert browser.heard == WHOLE
     timely.change(8)
     await browser.done()
@@ -1427,7 +1427,7 @@ async def test_a_portable_stream_is_told_of_its_tokens_end_and_says_goodbye_in_t
     async with asyncio.timeout(5 * SECOND):
         await server.task
 
-    assert time.time() <= expires_at
+    assert time.time() <= expires_at + LATE_S
     assert server.heard == WHOLE
     assert server.is_complete
 
@@ -1444,7 +1444,7 @@ async def test_a_stream_that_takes_no_bytes_is_cut_off_when_its_token_expires(
     async with asyncio.timeout(5 * SECOND):
         await browser.cycle.aborted.wait()
 
-    assert 0 <= time.time() - expires_at < 0.5 * SECOND
+    assert 0 <= time.time() - expires_at < SECOND
     assert browser.heard == READY_AT_7
     assert not browser.cycle.is_complete
 
@@ -1459,7 +1459,7 @@ async def test_a_goodbye_that_stays_in_the_buffer_is_cut_off_when_its_token_expi
         await browser.cycle.aborted.wait()
 
     assert browser.cycle.is_complete
-    assert 0 <= time.time() - expires_at < 0.5 * SECOND
+    assert 0 <= time.time() - expires_at < SECOND
 
 
 async def test_a_stream_whose_first_bytes_are_not_taken_is_cut_off_when_its_token_expires(
@@ -1473,7 +1473,7 @@ async def test_a_stream_whose_first_bytes_are_not_taken_is_cut_off_when_its_toke
     async with asyncio.timeout(5 * SECOND):
         await cycle.aborted.wait()
 
-    assert 0 <= time.time() - expires_at < 0.5 * SECOND
+    assert 0 <= time.time() - expires_at < SECOND
     assert browser.heard == b""
 
 
@@ -1492,7 +1492,7 @@ async def test_a_portable_stream_that_takes_no_bytes_is_given_up_when_its_token_
     server.takes.set()
     await turns()
 
-    assert 0 <= gave_up_at - expires_at < 0.5 * SECOND
+    assert 0 <= gave_up_at - expires_at < SECOND
     assert server.heard == READY_AT_7
     assert len(timely.hub) == 1
 
@@ -1585,7 +1585,7 @@ async def test_a_client_that_takes_no_bytes_is_cut_off_soon_after_it_was_revoked
     async with asyncio.timeout(5 * SECOND):
         await (client.cycle.aborted.wait() if isinstance(client, Browser) else client.task)
 
-    assert time.time() - revoked_at < 0.5 + 0.4 * SECOND
+    assert time.time() - revoked_at < 0.5 + SECOND
     assert client.heard == READY_AT_7
 
 
@@ -1602,7 +1602,7 @@ async def test_a_client_whose_first_bytes_are_not_taken_is_cut_off_soon_after_it
     async with asyncio.timeout(5 * SECOND):
         await cycle.aborted.wait()
 
-    assert time.time() - revoked_at < 0.5 + 0.4 * SECOND
+    assert time.time() - revoked_at < 0.5 + SECOND
     assert browser.heard == b""
 
 
@@ -1621,17 +1621,17 @@ async def test_a_stream_that_is_revoked_while_redis_is_late_says_nothing_but_goo
 async def test_its_token_may_expire_before_a_client_that_takes_nothing_is_cut_off(
     timely: Service,
 ) -> None:
-    expires_at = time.time() + 0.6
+    expires_at = time.time() + 0.6 * SECOND
     server = Server(timely, "7-0", expires_at=expires_at)
     await until(lambda: len(server.messages) == 2, "ready")
     server.takes.clear()
-    await until(lambda: time.time() > expires_at - 0.2, "the last moment")
+    await until(lambda: time.time() > expires_at - 0.2 * SECOND, "the last moment")
 
     revoke(timely)
     async with asyncio.timeout(5 * SECOND):
         await server.task
 
-    assert time.time() - expires_at < 0.2
+    assert time.time() - expires_at < 0.2 * SECOND + LATE_S
 
 
 async def test_a_stream_that_is_being_given_up_is_revoked_without_harm(timely: Service) -> None:
