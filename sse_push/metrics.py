@@ -33,7 +33,7 @@ from prometheus_client.values import MutexValue, ValueClass
 
 from sse_push.event_stream.transport import Streaming
 from sse_push.event_stream.wire import Frame
-from sse_push.hub.hub import Hub
+from sse_push.hub import Hub
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import WorkerBoard
 from sse_push.stream import Appender, Follower
@@ -183,7 +183,7 @@ class Metrics:
         for name, label, count in self._counts():
             self._tell(name, label, count)
         self._connections.set(len(self._hub))
-        self._merchants.set(self._hub.merchants)
+        self._merchants.set(self._hub.merchant_count)
         self._tasks.set(len(asyncio.all_tasks()))
 
     def render(self, accept: str) -> tuple[bytes, str]:

@@ -27,8 +27,7 @@ from starlette.types import Receive, Scope, Send
 from sse_push.access.grant import Grant
 from sse_push.errors import EndReason, InvalidEntryId, Occasion
 from sse_push.event_stream.wire import MEDIA_TYPE, Frame, encode_goodbye, encode_ready
-from sse_push.hub.hub import Hub, Subscription
-from sse_push.hub.refresh import Refresh
+from sse_push.hub import Hub, Refresh, State, Subscription
 from sse_push.notification import Entry, EntryId
 from sse_push.runtime.uvicorn import take_over
 
@@ -180,7 +179,7 @@ class _Beginning:
             self._late.add_done_callback(self._check)
             if not self._is_late:
                 self._late.result()
-        frame = None if subscription.is_joining else streaming.hub.take(subscription)
+        frame = streaming.hub.first_frame(subscription)
         ready = encode_ready(
             subscription.merchant.id,
             retry_ms=streaming.jittered_retry_ms(),
@@ -206,7 +205,7 @@ class _Beginning:
         """Compare, and go live, if that can be done without waiting for Redis."""
         if not self._subscription.merchant.is_armed:
             return False
-        newest = self._streaming.hub.position(self._subscription)
+        newest = self._streaming.hub.settle(self._subscription)
         result = owed(self._last_event_id, newest, self._subscription.version)
         if isinstance(result, EntryId):
             return False
@@ -219,9 +218,9 @@ class _Beginning:
         armed = asyncio.Event()
         hub.when_armed(subscription, armed.set)
         await armed.wait()
-        if subscription.is_ended:
+        if subscription.state is State.ENDED:
             return
-        newest = hub.position(subscription)
+        newest = hub.settle(subscription)
         version = subscription.version
         result = owed(self._last_event_id, newest, version)
         if isinstance(result, EntryId):

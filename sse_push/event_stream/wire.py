@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from sse_push.hub.refresh import Refresh
+from sse_push.hub import Refresh
 from sse_push.notification import EntryId
 
 MEDIA_TYPE = "text/event-stream"

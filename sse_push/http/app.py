@@ -52,7 +52,7 @@ from sse_push.event_stream import transport as event_stream
 from sse_push.event_stream import wire
 from sse_push.event_stream.transport import Streaming
 from sse_push.event_stream.wire import Frame
-from sse_push.hub.hub import Hub, Pace
+from sse_push.hub import Hub, Pace
 from sse_push.metrics import Metrics
 from sse_push.notification import Change, EntryId, Notification, parse_json
 from sse_push.runtime.process import (
@@ -108,7 +108,7 @@ async def events(request: Request[State]) -> Response:
     state = request.state
     state["origins"].check(request.headers)
     grant = state["gate"].authorize_subscribe(request, _only(request, "merchant_id"))
-    state["hub"].refuse_revoked(grant)
+    state["hub"].require_unrevoked(grant)
     # The header wins: the browser has been here, and the page may have been rendered long ago.
     last_event_id = request.headers.get("last-event-id") or _only(request, "last_event_id")
     if request.method == "HEAD":
@@ -559,7 +559,6 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
     assert settings.redis_url is not None, "the embedded server's, or refused at the start"
     url = settings.redis_url.get_secret_value()
     hub: Hub[Frame]
-    told: Metrics
 
     # The two know each other only by these calls: changes come up, wishes go down.
     def on_armed(merchant_id: str, newest: EntryId | None) -> None:
@@ -570,9 +569,6 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
 
     def on_revoked(revocation: Revocation, at: float) -> None:
         hub.revoke(revocation, at)
-
-    def on_fan_out(newest: EntryId) -> None:
-        told.fan_out_begins(newest)
 
     follower = Follower(
         url,
@@ -593,15 +589,14 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
         token_expiring_s=settings.token_expiring_s,
     )
     hub = Hub(
-        follower,
-        wire.encode_refreshes,
-        wire.HEARTBEAT,
-        pace,
-        asyncio.get_running_loop(),
+        encode=wire.encode_refreshes,
         encode_expiring=wire.encode_expiring,
+        heartbeat=wire.HEARTBEAT,
+        pace=pace,
         revocations=Revocations(settings.revocation_lifetime_s, settings.token_leeway_s),
-        on_fan_out=on_fan_out,
+        clock=asyncio.get_running_loop(),
     )
+    hub.source = follower
     streaming = Streaming(
         hub=hub,
         archive=follower,
@@ -635,7 +630,7 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
     )
     board = WorkerBoard(folder)
     board.write(follower.probe_age_s)
-    told = Metrics(
+    metrics = Metrics(
         board,
         folder,
         hub=hub,
@@ -645,6 +640,7 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
         errors=errors,
         connections_limit=settings.max_connections,
     )
+    hub.on_fan_out = metrics.fan_out_begins
     return State(
         settings=settings,
         gate=_gate(settings),
@@ -662,7 +658,7 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
             clock=asyncio.get_running_loop(),
         ),
         errors=errors,
-        metrics=told,
+        metrics=metrics,
     )
 
 

@@ -1,6 +1,6 @@
-"""Tokens that expire while their streams live: told a while before, ended in time.
+"""Tokens that expire while their connections live: announced a while before, ended in time.
 
-Knows when a token expires, and the clock. Does not know what is written, nor how a stream ends.
+Knows when a token expires, and the clock. Does not know what is written, nor how a connection ends.
 """
 
 from __future__ import annotations
@@ -11,80 +11,81 @@ from typing import Generic, TypeVar
 
 from sse_push.runtime.timer_wheel import Clock, TimerWheel
 
-StreamT = TypeVar("StreamT")
+ConnectionT = TypeVar("ConnectionT")
 
 _TICK_S = 0.1
-"""The wheel comes up to a tick early or late, and the loop may be busy for another one."""
+"""The wheel visits up to a tick early or late, and the loop may be busy for another tick."""
 
-_ENOUGH_S = 2 * _TICK_S
-"""So long before its token expires a stream is ended; it is never ended after it."""
+_MARGIN_S = 2 * _TICK_S
+"""A connection ends this long before its token expires, never after."""
 
 
-class Expiry(Generic[StreamT]):
-    """When a stream's token expires, by the event loop's clock."""
+class Expiry(Generic[ConnectionT]):
+    """When a connection's token expires, by the event loop's clock."""
 
-    __slots__ = ("at", "is_told", "stream", "tell_at", "tick")
+    __slots__ = ("at", "connection", "tick")
 
-    def __init__(self, stream: StreamT, at: float, tell_at: float) -> None:
-        self.stream = stream
+    def __init__(self, connection: ConnectionT, at: float) -> None:
+        self.connection = connection
         self.at = at
-        self.tell_at = tell_at
-        self.is_told = False
         self.tick = 0
 
 
-class Expiries(Generic[StreamT]):
-    """All streams with a token; one timer for all of them, and none while there are none.
+class Expiries(Generic[ConnectionT]):
+    """All connections with a token; one timer for all of them, and no timer without any.
 
-    ``tell(stream, expires_in_s)`` is called ``expiring_s`` before the token expires, or at half of
-    what is left when it comes, so that a token which lives for less is not renewed over and over;
-    if it returns False, it is called again soon. ``end(stream)`` is called on time, or shortly
-    before.
+    ``announce(connection, expires_in_s)`` is called ``expiring_s`` before the token expires. If
+    the token has less than twice that left when its connection comes, ``announce`` is called at
+    half of what is left: a page must not renew short-lived tokens over and over. If ``announce``
+    returns False, it is called again soon. ``end(connection)`` is called shortly before the token
+    expires.
     """
 
     def __init__(
         self,
         expiring_s: float,
-        tell: Callable[[StreamT, int], bool],
-        end: Callable[[StreamT], None],
+        announce: Callable[[ConnectionT, int], bool],
+        end: Callable[[ConnectionT], None],
         clock: Clock,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._expiring_s = expiring_s
-        self._tell = tell
+        self._announce = announce
         self._end = end
         self._clock = clock
         self._wall_clock = wall_clock
-        self._wheel: TimerWheel[Expiry[StreamT]] = TimerWheel(_TICK_S, self._visit, clock)
+        self._wheel: TimerWheel[Expiry[ConnectionT]] = TimerWheel(_TICK_S, self._visit, clock)
 
-    def add(self, stream: StreamT, expires_at: float) -> Expiry[StreamT]:
-        """Take a stream whose token expires then, in seconds since 1970.
+    def add(self, connection: ConnectionT, expires_at: float) -> Expiry[ConnectionT]:
+        """Plan the end of a connection whose token expires then, in seconds since 1970.
 
-        Whatever happens to the wall clock afterwards, that is so many seconds from now.
+        The wall clock is read once: setting it later neither shortens nor lengthens a connection.
         """
         now = self._clock.time()
         left_s = expires_at - self._wall_clock()
         at = now + left_s
-        expiry = Expiry(stream, at, at - min(self._expiring_s, left_s / 2))
-        if left_s > 2 * _ENOUGH_S:
-            self._plan(expiry)
-        else:  # too short for the wheel
-            self._clock.call_later(max(0.0, left_s - _ENOUGH_S), lambda: self._end(stream))
+        expiry = Expiry(connection, at)
+        if left_s > 2 * _MARGIN_S:
+            self._plan(expiry, at - min(self._expiring_s, left_s / 2))
+        else:
+            # The wheel is too coarse for a token that is about to expire, or has expired.
+            self._clock.call_later(max(0.0, left_s - _MARGIN_S), lambda: self._end(connection))
         return expiry
 
-    def forget(self, expiry: Expiry[StreamT]) -> None:
-        """Let go of a stream that has ended."""
+    def remove(self, expiry: Expiry[ConnectionT]) -> None:
+        """Drop the plan for a connection that has ended."""
         self._wheel.forget(expiry)
 
-    def _plan(self, expiry: Expiry[StreamT]) -> None:
-        due = expiry.at if expiry.is_told else min(expiry.tell_at, expiry.at)
-        self._wheel.plan(expiry, due - _ENOUGH_S)
+    def _plan(self, expiry: Expiry[ConnectionT], due: float) -> None:
+        self._wheel.plan(expiry, due - _MARGIN_S)
 
-    def _visit(self, expiry: Expiry[StreamT], now: float) -> None:
+    def _visit(self, expiry: Expiry[ConnectionT], now: float) -> None:
         left_s = expiry.at - now
-        if left_s < 2 * _ENOUGH_S - _TICK_S:
-            self._end(expiry.stream)
-            return
-        if not expiry.is_told:
-            expiry.is_told = self._tell(expiry.stream, round(left_s))
-        self._plan(expiry)
+        if left_s < 2 * _MARGIN_S - _TICK_S:
+            # The visit for the end, or a late one: the next could come after the token has expired.
+            self._end(expiry.connection)
+        elif self._announce(expiry.connection, round(left_s)):
+            self._plan(expiry, expiry.at)
+        else:
+            # The client takes no bytes now: the next tick tries again.
+            self._plan(expiry, now)

@@ -1,7 +1,7 @@
-"""What is owed to a browser, and how several of them become one.
+"""Refreshes that are pending, and how several of them become one.
 
-Knows that a newer refresh stands for an older one, and what may still be said of both. Does not
-know who is owed, nor how it is written.
+Knows that a newer refresh stands for an older one, and which fields hold for both. Does not know
+which connection a refresh is pending for, nor how it is written.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal
 from sse_push.notification import EntryId
 
 TOPICS_PENDING = 32
-"""So many topics wait for a connection one by one; more wait as one refresh without topic."""
+"""At most this many topics are pending; beyond that they merge into one refresh without topic."""
 
 Reason = Literal["connected", "missed", "resync"]
 _STRENGTH: dict[Reason | None, int] = {None: 0, "connected": 1, "missed": 2, "resync": 3}
@@ -20,10 +20,10 @@ _STRENGTH: dict[Reason | None, int] = {None: 0, "connected": 1, "missed": 2, "re
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """What one ``refresh`` event says: what you show of ``topic`` may be older than ``id``.
+    """One ``refresh`` event: what a page shows of ``topic`` may be older than ``id``.
 
-    ``version`` is this process's own count of changes to the merchant. It rises even when
-    IDs fall (after a resync), and orders refreshes where IDs can't.
+    ``version`` counts the merchant's refreshes in this process. Versions rise even when IDs fall
+    (after a resync), and order refreshes where IDs cannot.
     """
 
     version: int
@@ -34,7 +34,7 @@ class Refresh:
     reason: Reason | None = None
 
     def merged_with(self, newer: Refresh) -> Refresh:
-        """Return one refresh that stands for both, and says only what holds for both."""
+        """Return one refresh that stands for both, with the fields that hold for both."""
         return Refresh(
             newer.version,
             newer.id,
@@ -45,26 +45,31 @@ class Refresh:
 
 
 Pending = dict[str | None, Refresh]
-"""The refreshes that wait: one per topic, or a single one without topic, which covers all."""
+"""Pending refreshes: one per topic, or a single one without topic, which stands for all topics."""
 
 
-def keep(pending: Pending, refresh: Refresh) -> int:
-    """Add a refresh to those that wait, and return how many were merged into another by it."""
+def merge_into(pending: Pending, refresh: Refresh) -> int:
+    """Make a refresh pending, and return how many pending ones became part of it."""
     merged = 0
-    is_one_too_many = len(pending) >= TOPICS_PENDING and refresh.topic not in pending
-    if refresh.topic is None or None in pending or is_one_too_many:
+    is_over_limit = len(pending) >= TOPICS_PENDING and refresh.topic not in pending
+    if refresh.topic is None or None in pending or is_over_limit:
+        # One refresh without topic stands for all topics: the new one, the pending one, or both.
         for other in pending.values():
             refresh = other.merged_with(refresh)
         merged = len(pending)
         pending.clear()
-        assert refresh.topic is None, "what covers several topics has none"
+        assert refresh.topic is None, "a refresh that stands for several topics names none"
     elif refresh.topic in pending:
-        refresh = pending.pop(refresh.topic).merged_with(refresh)  # its ID is the newest now
+        refresh = pending.pop(refresh.topic).merged_with(refresh)
         merged = 1
     pending[refresh.topic] = refresh
     return merged
 
 
 def in_order(pending: Pending) -> list[Refresh]:
-    """Return what waits in the order of IDs, so that a cut in between leaves the rest owed."""
+    """Return pending refreshes in the order of their IDs.
+
+    A client that is cut off between two of them comes back with the ID of the first, and is owed
+    the second.
+    """
     return sorted(pending.values(), key=lambda refresh: refresh.version)

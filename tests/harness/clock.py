@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sse_push.hub.hub import Pace
+from sse_push.hub import Pace
 
 PACE = Pace(
     heartbeat_s=15,

@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sse_push.access.grant import Grant
+from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason
 from sse_push.event_stream import wire
 from sse_push.event_stream.transport import Streaming, TransportStream
 from sse_push.event_stream.wire import Frame
-from sse_push.hub.hub import Hub
+from sse_push.hub import Hub
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.sse_client import Event, Parser
 from sse_push.stream.reads import NEW_ENTRIES, Read, entries_between
@@ -375,13 +376,15 @@ class Simulation:
         self.tail = tail(self.on_armed, self.on_change)
         self.follower = follower(self.redis, self.tail)
         self.hub: Hub[Frame] = hub(
-            self.follower,
-            wire.encode_refreshes,
-            wire.HEARTBEAT,
-            CALM,
-            self.clock,
+            encode=wire.encode_refreshes,
+            encode_expiring=wire.encode_expiring,
+            heartbeat=wire.HEARTBEAT,
+            pace=CALM,
+            revocations=Revocations(3600, 5),
+            clock=self.clock,
             chance=self.chance,
         )
+        self.hub.source = self.follower
         self.stream = stream
         self.streaming = Streaming(
             hub=self.hub,

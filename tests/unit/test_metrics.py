@@ -17,11 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sse_push import metrics
 from sse_push.access.grant import Grant
+from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason
 from sse_push.event_stream import wire
 from sse_push.event_stream.transport import Streaming
 from sse_push.event_stream.wire import Frame
-from sse_push.hub.hub import Hub
+from sse_push.hub import Hub
 from sse_push.metrics import SERIES, Metrics, _Files, shared_by_workers
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import WorkerBoard
@@ -71,7 +72,15 @@ def ignore(*_: object) -> None:
 
 @pytest.fixture
 async def worker(tmp_path: Path) -> Worker:
-    hub: Hub[Frame] = Hub(WatchList(), wire.encode_refreshes, wire.HEARTBEAT, PACE, ManualClock())
+    hub: Hub[Frame] = Hub(
+        encode=wire.encode_refreshes,
+        encode_expiring=wire.encode_expiring,
+        heartbeat=wire.HEARTBEAT,
+        pace=PACE,
+        revocations=Revocations(3600, 5),
+        clock=ManualClock(),
+    )
+    hub.source = WatchList()
     follower = Follower(
         NOWHERE,
         on_armed=ignore,

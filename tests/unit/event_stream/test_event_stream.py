@@ -35,8 +35,7 @@ from sse_push.event_stream.transport import (
     owed,
 )
 from sse_push.event_stream.wire import HEARTBEAT, Frame, encode_expiring, encode_refreshes
-from sse_push.hub.hub import Hub, Subscription
-from sse_push.hub.refresh import Reason, Refresh
+from sse_push.hub import Hub, Reason, Refresh, Subscription
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.runtime.timer_wheel import Clock
 from sse_push.runtime.uvicorn import SEND_SCOPE_KEY
@@ -115,14 +114,14 @@ class Service:
         self.shelf = Shelf()
         self.tasks: list[asyncio.Task[None]] = []
         self.hub: Hub[Frame] = Hub(
-            self.source,
-            encode_refreshes,
-            HEARTBEAT,
-            PACE,
-            clock or self.clock,
+            encode=encode_refreshes,
             encode_expiring=encode_expiring,
+            heartbeat=HEARTBEAT,
+            pace=PACE,
             revocations=Revocations(3600, 5),
+            clock=clock or self.clock,
         )
+        self.hub.source = self.source
         self.streaming = Streaming(
             hub=self.hub,
             archive=self.shelf,

@@ -11,7 +11,7 @@ from sse_push.event_stream.wire import (
     encode_ready,
     encode_refreshes,
 )
-from sse_push.hub.refresh import Reason, Refresh
+from sse_push.hub import Reason, Refresh
 from sse_push.notification import EntryId
 
 

@@ -135,7 +135,7 @@ def test_the_wall_clock_is_asked_once() -> None:
 
 def test_a_stream_that_has_left_is_neither_told_nor_ended_and_leaves_no_timer() -> None:
     streams = Streams()
-    streams.expiries.forget(streams.add(100))
+    streams.expiries.remove(streams.add(100))
 
     streams.clock.advance(200)
 

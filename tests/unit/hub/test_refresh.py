@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from sse_push.hub.refresh import TOPICS_PENDING, Pending, Reason, Refresh, in_order, keep
+from sse_push.hub.refresh import TOPICS_PENDING, Pending, Reason, Refresh, in_order, merge_into
 from sse_push.notification import EntryId
 
 
@@ -64,7 +64,7 @@ def test_topics_wait_side_by_side_in_the_order_of_their_newest_ids() -> None:
     pending: Pending = {}
 
     for number, topic in enumerate(["a", "b", "c", "a"], start=1):
-        keep(pending, refresh_of(number, topic, data=str(number)))
+        merge_into(pending, refresh_of(number, topic, data=str(number)))
 
     assert in_order(pending) == [
         refresh_of(2, "b", data="2"),
@@ -77,7 +77,7 @@ def test_a_refresh_without_topic_covers_all_that_wait() -> None:
     pending: Pending = {}
 
     for number, topic in enumerate(["a", "b", None], start=1):
-        keep(pending, refresh_of(number, topic, by="x"))
+        merge_into(pending, refresh_of(number, topic, by="x"))
 
     assert in_order(pending) == [refresh_of(3, None, by="x")]
 
@@ -86,7 +86,7 @@ def test_a_topic_that_is_covered_already_waits_no_more_by_itself() -> None:
     pending: Pending = {}
 
     for number, topic in enumerate([None, "a"], start=1):
-        keep(pending, refresh_of(number, topic, data="1"))
+        merge_into(pending, refresh_of(number, topic, data="1"))
 
     assert in_order(pending) == [refresh_of(2)]
 
@@ -94,7 +94,7 @@ def test_a_topic_that_is_covered_already_waits_no_more_by_itself() -> None:
 def test_one_refresh_that_waits_keeps_its_data() -> None:
     pending: Pending = {}
 
-    keep(pending, refresh_of(1, None, data="1", by="x"))
+    merge_into(pending, refresh_of(1, None, data="1", by="x"))
 
     assert in_order(pending) == [refresh_of(1, None, data="1", by="x")]
 
@@ -102,16 +102,16 @@ def test_one_refresh_that_waits_keeps_its_data() -> None:
 def test_past_thirty_two_topics_one_refresh_without_topic_waits() -> None:
     pending: Pending = {}
     for number in range(1, TOPICS_PENDING + 1):
-        keep(pending, refresh_of(number, f"t{number}"))
+        merge_into(pending, refresh_of(number, f"t{number}"))
 
     assert TOPICS_PENDING == 32
     assert len(in_order(pending)) == 32
 
-    keep(pending, refresh_of(33, "t1"))  # one of them
+    merge_into(pending, refresh_of(33, "t1"))  # one of them
 
     assert len(in_order(pending)) == 32
 
-    keep(pending, refresh_of(34, "t34"))
+    merge_into(pending, refresh_of(34, "t34"))
 
     assert in_order(pending) == [refresh_of(34)]
 
@@ -119,9 +119,11 @@ def test_past_thirty_two_topics_one_refresh_without_topic_waits() -> None:
 def test_each_refresh_that_became_part_of_another_one_is_counted_once() -> None:
     pending: Pending = {}
 
-    merged = [keep(pending, refresh_of(number, topic)) for number, topic in enumerate("abaca", 1)]
-    covering = keep(pending, refresh_of(6, None))
-    covered = keep(pending, refresh_of(7, "a"))
+    merged = [
+        merge_into(pending, refresh_of(number, topic)) for number, topic in enumerate("abaca", 1)
+    ]
+    covering = merge_into(pending, refresh_of(6, None))
+    covered = merge_into(pending, refresh_of(7, "a"))
 
     assert merged == [0, 0, 1, 0, 1]
     assert (covering, covered) == (3, 1)
@@ -131,6 +133,6 @@ def test_each_refresh_that_became_part_of_another_one_is_counted_once() -> None:
 def test_the_topics_that_are_one_too_many_are_counted() -> None:
     pending: Pending = {}
 
-    merged = [keep(pending, refresh_of(n, f"t{n}")) for n in range(1, TOPICS_PENDING + 2)]
+    merged = [merge_into(pending, refresh_of(n, f"t{n}")) for n in range(1, TOPICS_PENDING + 2)]
 
     assert merged == [0] * TOPICS_PENDING + [TOPICS_PENDING]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pytest
 
 from sse_push.access.grant import Grant
+from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason
-from sse_push.hub.hub import Hub
-from sse_push.hub.refresh import Refresh
+from sse_push.hub import Hub, Refresh
 from sse_push.notification import Change, EntryId, Notification
 from sse_push.stream.tail import Tail
 from tests.harness.clock import PACE, ManualClock
@@ -43,8 +43,14 @@ class Race:
         self.follower = ModelFollower(self.redis, self.tail)
         self.clock = ManualClock()
         self.hub: Hub[Sequence[Refresh]] = Hub(
-            self.follower, lambda _, refreshes: refreshes, (), PACE, self.clock
+            encode=lambda _, refreshes: refreshes,
+            encode_expiring=lambda _: (),
+            heartbeat=(),
+            pace=PACE,
+            revocations=Revocations(3600, 5),
+            clock=self.clock,
         )
+        self.hub.source = self.follower
         self.client = Client()
         self.compared: EntryId | None = None
 
@@ -77,7 +83,7 @@ class Race:
             self.follower.receive_one()
 
     def compare(self) -> None:
-        self.compared = self.hub.position(self.subscription)
+        self.compared = self.hub.settle(self.subscription)
 
     def admit(self) -> None:
         self.hub.admit(self.subscription, ())

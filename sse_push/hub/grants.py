@@ -1,0 +1,124 @@
+"""The end of a grant: a token that expires, or a revocation, ends the connections that it let in.
+
+Knows when tokens expire and what was revoked. Does not know how a connection ends (``end``), how a
+token is proved, nor how a caller without a valid one is answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Generic
+
+from sse_push.access.grant import Grant
+from sse_push.access.revocation import Revocation, Revocations
+from sse_push.errors import EndReason, Unauthorized
+from sse_push.hub.expiry import Expiries
+from sse_push.hub.state import BLOCKED, JOINING_BLOCKED, SLICE_S, FrameT, Subscription
+from sse_push.runtime.timer_wheel import Clock, Timer
+
+_FORGET_INTERVAL_S = 60.0
+"""How often revocations that cover no valid token any more are dropped."""
+
+
+class Grants(Generic[FrameT]):
+    """Ends connections whose grant expires or is revoked.
+
+    ``encode_expiring(seconds)`` makes the frame that announces a token's end. ``end`` ends a
+    connection; ``block(subscription)`` is called if a sink refuses the announcement.
+    """
+
+    def __init__(
+        self,
+        *,
+        expiring_s: float,
+        encode_expiring: Callable[[int], FrameT],
+        revocations: Revocations,
+        end: Callable[[Subscription[FrameT], EndReason], None],
+        block: Callable[[Subscription[FrameT]], None],
+        clock: Clock,
+        wall_clock: Callable[[], float],
+    ) -> None:
+        self._encode_expiring = encode_expiring
+        self._revocations = revocations
+        self._end = end
+        self._block = block
+        self._clock = clock
+        self._expiries: Expiries[Subscription[FrameT]] = Expiries(
+            expiring_s,
+            self._announce,
+            lambda subscription: end(subscription, EndReason.TOKEN_EXPIRED),
+            clock,
+            wall_clock,
+        )
+        self._forgetting: Timer | None = None
+
+    # -- expiry
+
+    def add(self, subscription: Subscription[FrameT]) -> None:
+        """Plan the end of a connection whose grant expires."""
+        if subscription.grant.expires_at is not None:
+            subscription.expiry = self._expiries.add(subscription, subscription.grant.expires_at)
+            subscription.expires_at = subscription.expiry.at
+
+    def remove(self, subscription: Subscription[FrameT]) -> None:
+        """Drop the plan for a connection that has ended."""
+        if subscription.expiry is not None:
+            self._expiries.remove(subscription.expiry)
+            # Break the reference cycle: a full garbage collection would be needed otherwise.
+            subscription.expiry = None
+
+    def _announce(self, subscription: Subscription[FrameT], expires_in_s: int) -> bool:
+        """Offer the announcement of a token's end; False if the sink takes none now."""
+        if subscription.state in (BLOCKED, JOINING_BLOCKED):
+            return False
+        if not subscription.sink.offer(self._encode_expiring(expires_in_s)):
+            self._block(subscription)
+            return False
+        return True
+
+    # -- revocation
+
+    def require_unrevoked(self, grant: Grant) -> None:
+        """Check a grant by a token; a grant without a token cannot be revoked for the future.
+
+        Raises:
+            Unauthorized: it is revoked.
+        """
+        if grant.expires_at is not None and self._revocations.revokes(grant):
+            raise Unauthorized.invalid_token("expected a token that was not revoked")
+
+    def revoke(
+        self,
+        revocation: Revocation,
+        at: float,
+        subscriptions: Iterable[Subscription[FrameT]],
+    ) -> None:
+        """Remember a revocation, and end those of its merchant's connections that it revokes.
+
+        A revocation that is reported again ends nothing: a connection that was let in since then
+        stays.
+        """
+        if not self._revocations.add(revocation, at):
+            return
+        if self._forgetting is None:
+            self._forget_later()
+        revokes = self._revocations.revokes
+        self._end_revoked([each for each in subscriptions if revokes(each.grant)])
+
+    def _end_revoked(self, revoked: list[Subscription[FrameT]]) -> None:
+        """End connections for one slice, and go on after the event loop has had its turn."""
+        deadline = self._clock.time() + SLICE_S
+        while revoked:
+            self._end(revoked.pop(), EndReason.REVOKED)
+            if self._clock.time() >= deadline and revoked:
+                self._clock.call_soon(lambda: self._end_revoked(revoked))
+                return
+
+    def _forget_later(self) -> None:
+        self._forgetting = self._clock.call_later(_FORGET_INTERVAL_S, self._forget)
+
+    def _forget(self) -> None:
+        self._forgetting = None
+        self._revocations.forget()
+        if self._revocations:
+            self._forget_later()
