@@ -532,7 +532,7 @@ async def test_a_stream_too_many_is_answered_softly_until_one_has_ended(
     assert (told, told_headers["retry-after"]) == (503, "5")
     assert json.loads(told_body) == {
         "error": "unavailable",
-        "detail": "expected fewer open streams",
+        "detail": "expected fewer open connections",
     }
     assert other == ("soft" if "worker" in limit else "open")
     assert (after.status, after.headers["transfer-encoding"]) == (200, "chunked")

@@ -248,8 +248,9 @@ async def lines_of_page(example: Example, service: Service, folder: Path, **envi
     """Run a page's example in Node until it has shown something, and again after a notification."""
     code = "\n".join(re.findall(r"<script>(.*?)</script>", example.code, re.DOTALL)) or example.code
     if "import" not in code:
-        code = f"import {{ onRefresh }} from './sse_push.js'\n{code}"
-    code = code.replace("'./sse_push.js'", f"'{(ROOT / 'client/index.js').as_uri()}'")
+        code = f"import {{ onRefresh }} from 'sse-push-client'\n{code}"
+    module = (ROOT / "client/index.js").as_uri()
+    code = re.sub(r"(import .* from) '.*?'", rf"\1 '{module}'", code)
     (folder / "browser.mjs").write_text(BROWSER)
     (folder / "page.mjs").write_text(code)
     log = folder / "page.log"

@@ -33,4 +33,7 @@ def test_the_demo_runs_from_an_installed_wheel_in_an_empty_folder(tmp_path: Path
     assert "<html" in page.text
     assert "export function onRefresh" in module.text
     assert module.headers["content-type"].startswith("text/javascript")
+    assert {path.name for path in (installed / "sse_push/docs").iterdir()} == {
+        path.name for path in (ROOT / "sse_push/docs").glob("*.md")
+    }
     assert list(empty.iterdir()) == []
