@@ -1,4 +1,4 @@
-"""The command ``sse-push``: configure logging, run, turn errors into one line and a status."""
+"""The command ``sse-push``: configure logging, run, turn an error into one line and a status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sse_push.runtime.logs import configure_logging
 
 
 def run() -> None:
-    """Run the command line; exit with 0 (done), 1 (failed) or 2 (used or configured wrongly)."""
+    """Run the command line; exit with 0 (done), 1 (failed), 2 (wrong usage or settings) or 130."""
     configure_logging("info")
     status: object = 1
     try:

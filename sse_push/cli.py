@@ -1,6 +1,6 @@
-"""The command line: read flags, call, print.
+"""The command line: each command reads its flags, calls one part of the package, and prints.
 
-Builds the settings, and passes them on. Does not know HTTP or Redis itself.
+Knows flags, and how to build the settings. Does not know Redis, nor how requests are served.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import re
 import secrets
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
 import httpx
 
 from sse_push import __version__
-from sse_push.access.tokens import sign
+from sse_push.access.tokens import TokenRules, sign
 from sse_push.demo import run_demo
 from sse_push.errors import ConfigError, InvalidEntryId, PushError
 from sse_push.http.app import token_rules
@@ -28,21 +29,30 @@ from sse_push.notification import EntryId, parse_merchant_id
 from sse_push.runtime.embedded import embedded_server
 from sse_push.runtime.logs import configure_logging
 from sse_push.server import serve as serve_until_signal
-from sse_push.settings import KEY_VARIABLE, TOKEN_VARIABLE, Settings
+from sse_push.settings import KEY_VARIABLE, PREFIX, TOKEN_VARIABLE, Settings
 from sse_push.sse_client import Event, StateChange, follow
 from sse_push.stream import examine
 
 _URL = "http://127.0.0.1:8000"
+_DOCS = Path(__file__).with_name("docs")
+_CHOICES = {
+    "subscribe_auth": "`token`: anyone with a token, `header`: clients whose merchant a proxy "
+    "names, `none`: anyone",
+    "notify_keys": "the keys that may notify, comma-separated, or `none`: anyone",
+    "redis_url": "the URL of a Redis; --embedded starts a private server instead",
+}
 _CANCEL_S = 0.5
+"""How often `tail` repeats the cancellation of its client."""
 _OPTIONS_OF_SERVE = ("host", "port", "uds", "redis_url", "workers", "subscribe_auth", "notify_keys")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="sse-push")
 def main() -> None:
-    """Tell every open browser of a merchant that its data has changed.
+    """Push service: tells every open browser of a merchant that its data has changed.
 
-    Start with `sse-push demo`. Every setting can also be a variable SSE_PUSH_<NAME>.
+    Start with `sse-push demo`. Every setting can also be given as a variable SSE_PUSH_<NAME>.
+    `sse-push docs` prints where the documentation is.
     """
 
 
@@ -56,13 +66,17 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+_url_option = click.option("--url", default=_URL, show_default=True, help="URL of the service")
+_key_option = click.option("--key", envvar=KEY_VARIABLE, help="key of notify_keys")
+
+
 @main.command()
 @_settings_options
-@click.option("--embedded", is_flag=True, help="run a valkey-server of our own, without any setup")
+@click.option("--embedded", is_flag=True, help="start a private valkey-server; no redis_url")
 def serve(*, embedded: bool, **flags: str | None) -> int:
-    """Serve until SIGTERM or Ctrl-C; then end every stream properly, and exit with 0.
+    """Serve until SIGTERM or Ctrl-C. Then end every connection in order, and exit with 0.
 
-    Refuses to start while it is not said who may listen and who may notify.
+    Does not start without --subscribe-auth (who may listen) and --notify-keys (who may notify).
 
     \b
     Example:
@@ -71,15 +85,10 @@ def serve(*, embedded: bool, **flags: str | None) -> int:
     """
     settings = Settings.load(**flags)
     configure_logging(settings.log_level, settings.log_format)
-    _refuse_open_doors(settings)
-    token_rules(settings)  # a broken key file is reported here, once, and not by each worker
+    _require(settings, "subscribe_auth", "notify_keys", *([] if embedded else ["redis_url"]))
     if embedded and settings.redis_url is not None:
-        raise ConfigError("--embedded stands instead of a redis_url: give one or the other")
-    if not embedded and settings.redis_url is None:
-        raise ConfigError(
-            "redis_url (SSE_PUSH_REDIS_URL, --redis-url): expected the URL of a Redis, got none; "
-            "or say --embedded for a server of our own"
-        )
+        raise ConfigError("expected either --embedded or redis_url, got both")
+    token_rules(settings)  # a broken key file is reported here, once, and not by each worker
     with embedded_server() if embedded else contextlib.nullcontext() as url:
         return serve_until_signal(settings if url is None else _with_redis(settings, url))
 
@@ -87,15 +96,14 @@ def serve(*, embedded: bool, **flags: str | None) -> int:
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
 @click.option("--port", default=8000, show_default=True, help="port to listen on; 0: any free one")
-@click.option(
-    "--crowd", default=0, metavar="N", show_default=True, help="simulated buyers, with streams"
-)
-@click.option("--redis-url", help="a Redis to use instead of an embedded server")
-@click.option("--tokens", is_flag=True, help="listen with tokens, which the cinema hands out")
+@click.option("--crowd", default=0, metavar="N", show_default=True, help="simulated buyers")
+@click.option("--redis-url", help="Redis to use, instead of a private valkey-server")
+@click.option("--tokens", is_flag=True, help="require tokens, which the cinema's backend issues")
 def demo(*, host: str, port: int, crowd: int, redis_url: str | None, tokens: bool) -> int:
-    """Run a small cinema: open it in two windows, sell a seat in one, see it sold in the other.
+    """Run a small cinema, to try the service out.
 
-    Everything is on one port, and open to whoever can reach it.
+    Open its page in two windows, and sell a seat in one. Everything is on one port, and anyone who
+    can reach the port may use it.
 
     \b
     Example:
@@ -119,9 +127,9 @@ def demo(*, host: str, port: int, crowd: int, redis_url: str | None, tokens: boo
 @main.command()
 @_settings_options
 def check(**flags: str | None) -> int:
-    """Print the settings that are in effect, and prove that Redis announces a change.
+    """Print the settings, and examine Redis: does it announce a change?
 
-    Exits with 0 if all is well or only warned of, 1 if the service would not work.
+    Exits with 0 if the service would work (maybe with warnings), or 1 if it would not.
 
     \b
     Example:
@@ -130,9 +138,11 @@ def check(**flags: str | None) -> int:
     settings = Settings.load(**flags)
     for name, text in settings.safe().items():
         click.echo(f"{name:24} {text}")
-    _check_keys(settings)
+    rules = token_rules(settings)
+    if rules is not None:
+        _print_keys(rules)
     if settings.redis_url is None:
-        raise ConfigError("redis_url: expected the URL of a Redis to look at, got none")
+        raise ConfigError("redis_url: expected the URL of the Redis to check, got none")
     url = settings.redis_url.get_secret_value()
     findings = asyncio.run(examine(url, timeout_s=settings.notify_timeout_s))
     click.echo()
@@ -143,27 +153,19 @@ def check(**flags: str | None) -> int:
 
 @main.command()
 @click.argument("merchant_id", metavar="MERCHANT")
-@click.option("--topic", help="which part of the merchant's data has changed")
-@click.option("--data", metavar="JSON", help="what has changed, as JSON")
-@click.option("--by", help="the tab or user that made the change")
-@click.option("--url", default=_URL, show_default=True, help="where the service is")
-@click.option("--key", envvar=KEY_VARIABLE, help="a key of notify_keys")
-def notify(
-    *,
-    merchant_id: str,
-    topic: str | None,
-    data: str | None,
-    by: str | None,
-    url: str,
-    key: str | None,
-) -> int:
-    """Tell every browser of MERCHANT to refresh; print the ID of the entry.
+@click.option("--topic", help="part of the merchant's data that has changed")
+@click.option("--data", metavar="JSON", help="details of the change, as JSON")
+@click.option("--by", help="tab or user that made the change")
+@_url_option
+@_key_option
+def notify(*, data: str | None, url: str, key: str | None, **fields: str | None) -> int:
+    """Tell every browser of MERCHANT to refresh. Print the ID of the notification.
 
     \b
     Example:
       sse-push notify 42 --topic seats --data '{"seat": "C7"}'
     """
-    body: dict[str, object] = {"merchant_id": merchant_id, "topic": topic, "by": by}
+    body: dict[str, object] = {**fields}
     if data is not None:
         try:
             body["data"] = json.loads(data)
@@ -175,56 +177,59 @@ def notify(
 
 @main.command()
 @click.argument("merchant_id", metavar="MERCHANT")
-@click.option("--jti", help="only the token with this ID")
-@click.option("--sub", help="only the tokens of this subject")
-@click.option("--url", default=_URL, show_default=True, help="where the service is")
-@click.option("--key", envvar=KEY_VARIABLE, help="a key of notify_keys")
-def revoke(*, merchant_id: str, jti: str | None, sub: str | None, url: str, key: str | None) -> int:
-    """End the streams of MERCHANT, and refuse the tokens that they were opened with.
+@click.option("--jti", help="revoke only the token with this ID")
+@click.option("--sub", help="revoke only the tokens of this subject")
+@_url_option
+@_key_option
+def revoke(*, url: str, key: str | None, **fields: str | None) -> int:
+    """Revoke the tokens of MERCHANT. Print the ID of the revocation.
 
-    Prints the ID of the revocation. A token that is issued in a later second is let in.
+    Ends the connections of these tokens, and refuses the tokens from now on. Tokens that are issued
+    in a later second are valid.
 
     \b
     Example:
       sse-push revoke 42 --sub user-7
     """
-    click.echo(_post(url, "/revoke", {"merchant_id": merchant_id, "jti": jti, "sub": sub}, key))
+    click.echo(_post(url, "/revoke", fields, key))
     return 0
 
 
 @main.command()
 @click.argument("merchant_id", metavar="MERCHANT")
-@click.option("--url", default=_URL, show_default=True, help="where the service is")
-@click.option("--last-event-id", default="", metavar="ID", help="resume as if this had been seen")
-@click.option("--heartbeats", is_flag=True, help="print heartbeats as well")
-@click.option("--token", envvar=TOKEN_VARIABLE, help="a token, as `sse-push token` prints one")
+@_url_option
+@click.option("--last-event-id", default="", metavar="ID", help="resume after this event")
+@click.option("--heartbeats", is_flag=True, help="also print heartbeats")
+@click.option("--token", envvar=TOKEN_VARIABLE, help="token, as `sse-push token` prints")
 def tail(
     *, merchant_id: str, url: str, last_event_id: str, heartbeats: bool, token: str | None
 ) -> int:
-    """Listen as a browser does, and print each event with its age; end with Ctrl-C.
+    """Listen as a browser does, and print events, until Ctrl-C.
 
-    The age is the time since Redis gave the entry its ID, by this machine's clock.
+    Each event has its age: the time since Redis stored the notification, by this machine's clock.
 
     \b
     Example:
       sse-push tail 42
     """
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    events_url = httpx.URL(f"{url.rstrip('/')}/events", params={"merchant_id": merchant_id})
+    listening = _listen(str(events_url), last_event_id, token, heartbeats=heartbeats)
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_tail(url, merchant_id, last_event_id, headers, heartbeats=heartbeats))
+        asyncio.run(_until_sigint(listening))
     return 0
 
 
 @main.command()
 @click.argument("merchants", metavar="MERCHANT...", nargs=-1, required=True)
 @click.option("--expires-in", default="15m", show_default=True, help="as in 90s, 15m or 1h")
-@click.option("--sub", help="whom it is for; what can be revoked together")
-@click.option("--jti", help="its own ID; by default a random one")
+@click.option("--sub", help="subject, such as a user: its tokens can be revoked together")
+@click.option("--jti", help="ID of the token  [default: random]")
 def token(*, merchants: tuple[str, ...], expires_in: str, sub: str | None, jti: str | None) -> int:
-    """Print a token that lets its owner listen to MERCHANT, for trying out.
+    """Print a token for MERCHANT, to try the service out.
 
-    It is signed by HS256 with the first of SSE_PUSH_TOKEN_KEYS, and has the aud and the iss that
-    the service expects. Your own backend makes its own, with any JWT library.
+    The token lets a client listen to MERCHANT. It is signed with HS256 and the first of
+    SSE_PUSH_TOKEN_KEYS, and has the aud and the iss that the service expects. A backend signs its
+    own tokens, with any JWT library.
 
     \b
     Example:
@@ -235,29 +240,45 @@ def token(*, merchants: tuple[str, ...], expires_in: str, sub: str | None, jti: 
         raise ConfigError(
             "token_keys (SSE_PUSH_TOKEN_KEYS): expected an HMAC secret to sign with, got none"
         )
-    lifetime_s = _seconds(expires_in)
+    lifetime_s = _parse_duration(expires_in)
     if not 1 <= lifetime_s <= settings.token_max_lifetime_s:
         raise click.BadParameter(
             f"expected 1 s to {settings.token_max_lifetime_s:g} s (token_max_lifetime_s), "
             f"got {expires_in!r}",
             param_hint="--expires-in",
         )
-    click.echo(
-        sign(
-            settings.token_keys[0],
-            [parse_merchant_id(each) for each in merchants],
-            lifetime_s=lifetime_s,
-            subject=sub,
-            token_id=jti,
-            audience=settings.token_audience,
-            issuer=settings.token_issuer,
-        )
+    text = sign(
+        settings.token_keys[0],
+        [parse_merchant_id(merchant) for merchant in merchants],
+        lifetime_s=lifetime_s,
+        subject=sub,
+        token_id=jti,
+        audience=settings.token_audience,
+        issuer=settings.token_issuer,
     )
+    click.echo(text)
     return 0
 
 
-def _post(url: str, path: str, body: dict[str, object], key: str | None) -> str:
-    """Return the ID of what Redis has stored for a backend."""
+@main.command()
+def docs() -> int:
+    """Print where the documentation is, and the title of each file.
+
+    It is the documentation of this version.
+
+    \b
+    Example:
+      less "$(sse-push docs | head -n 1)/operations.md"
+    """
+    click.echo(_DOCS)
+    for path in sorted(_DOCS.glob("*.md")):
+        title = path.read_text("utf-8").partition("\n")[0].removeprefix("# ")
+        click.echo(f"  {path.name:20} {title}")
+    return 0
+
+
+def _post(url: str, path: str, body: Mapping[str, object], key: str | None) -> str:
+    """Post to the service, and return the ID of what Redis has stored."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     try:
         answer = httpx.post(f"{url.rstrip('/')}{path}", json=body, headers=headers, timeout=10)
@@ -269,7 +290,7 @@ def _post(url: str, path: str, body: dict[str, object], key: str | None) -> str:
     return entry_id
 
 
-def _seconds(text: str) -> int:
+def _parse_duration(text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,6})([smh])", text)
     if match is None:
         raise click.BadParameter(
@@ -278,35 +299,29 @@ def _seconds(text: str) -> int:
     return int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-async def _tail(
-    url: str, merchant_id: str, last_event_id: str, headers: dict[str, str], *, heartbeats: bool
-) -> None:
-    """Listen until SIGINT; told by a handler, since a library may swallow a cancellation."""
+async def _until_sigint(work: Coroutine[None, None, None]) -> None:
+    """Run until SIGINT. Cancel again and again then: a library may swallow a cancellation."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
-    listening = asyncio.create_task(
-        _listen(url, merchant_id, last_event_id, headers, heartbeats=heartbeats)
-    )
+    working = asyncio.create_task(work)
     stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait([listening, stopped], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if listening.done():
-        listening.result()
-    while not listening.done():
-        listening.cancel()
-        await asyncio.wait([listening], timeout=_CANCEL_S)
+    if working.done():
+        working.result()
+    while not working.done():
+        working.cancel()
+        await asyncio.wait([working], timeout=_CANCEL_S)
 
 
-async def _listen(
-    url: str, merchant_id: str, last_event_id: str, headers: dict[str, str], *, heartbeats: bool
-) -> None:
-    target = httpx.URL(f"{url.rstrip('/')}/events", params={"merchant_id": merchant_id})
+async def _listen(url: str, last_event_id: str, token: str | None, *, heartbeats: bool) -> None:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     async with httpx.AsyncClient(headers=headers) as client:
-        async for got in follow(client, str(target), last_event_id):
+        async for got in follow(client, url, last_event_id):
             if isinstance(got, StateChange):
-                _say(f"{got.state}{f' {got.why}' if got.why else ''}")
+                _print_line(f"{got.state}{f' {got.why}' if got.why else ''}")
             elif got.type != "heartbeat" or heartbeats:
-                _say(f"{got.type:9} {_age(got):>9} {got.id or '-':22} {got.data}")
+                _print_line(f"{got.type:9} {_age(got):>9} {got.id or '-':22} {got.data}")
 
 
 def _age(event: Event) -> str:
@@ -317,7 +332,7 @@ def _age(event: Event) -> str:
     return f"{age_ms:.0f} ms" if event.type == "refresh" else "-"
 
 
-def _say(text: str) -> None:
+def _print_line(text: str) -> None:
     click.echo(f"{datetime.now(UTC).astimezone():%H:%M:%S.%f}"[:-3] + f" {text}")
 
 
@@ -326,28 +341,23 @@ def _with_redis(settings: Settings, url: str) -> Settings:
     return Settings.load(**{**given, "redis_url": url})
 
 
-def _check_keys(settings: Settings) -> None:
-    rules = token_rules(settings)
-    keys = () if rules is None else rules.keys
-    for algorithm in dict.fromkeys(key.algorithm for key in keys):
-        several = [key for key in keys if key.algorithm == algorithm]
-        kids = ", ".join(key.kid for key in several if key.kid is not None)
-        click.echo(
-            f"{'token keys':24} {algorithm}: {len(several)}{f', kid {kids}' if kids else ''}"
-        )
+def _print_keys(rules: TokenRules) -> None:
+    for algorithm in dict.fromkeys(key.algorithm for key in rules.keys):
+        keys = [key for key in rules.keys if key.algorithm == algorithm]
+        kids = ", ".join(key.kid for key in keys if key.kid is not None)
+        click.echo(f"{'token keys':24} {algorithm}: {len(keys)}{f', kid {kids}' if kids else ''}")
 
 
-def _refuse_open_doors(settings: Settings) -> None:
-    missing = []
-    if settings.subscribe_auth is None:
-        missing.append(
-            "subscribe_auth (SSE_PUSH_SUBSCRIBE_AUTH, --subscribe-auth): expected who may listen, "
-            "got nothing; `token` lets whoever has one, `header` whom a proxy names, `none` anyone"
-        )
-    if settings.notify_keys is None:
-        missing.append(
-            "notify_keys (SSE_PUSH_NOTIFY_KEYS, --notify-keys): expected the keys that may notify, "
-            "comma-separated, got nothing; `none` lets anyone"
-        )
+def _require(settings: Settings, *names: str) -> None:
+    """Refuse to start without these settings.
+
+    Raises:
+        ConfigError: a setting is missing; a line for each, with the values to choose from.
+    """
+    missing = [
+        f"{name} ({PREFIX}{name.upper()}, --{name.replace('_', '-')}): missing; {_CHOICES[name]}"
+        for name in names
+        if getattr(settings, name) is None
+    ]
     if missing:
         raise ConfigError("\n".join(missing))

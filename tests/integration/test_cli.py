@@ -1,4 +1,4 @@
-"""The command line, as a person runs it."""
+"""The command line: every command, run as a process."""
 
 from __future__ import annotations
 
@@ -20,25 +20,31 @@ from tests.harness.tokens import SECRET, jwk_set, public_jwk
 from tests.harness.waiting import START_S, STOP_S, until, wait_for
 
 
-def test_serve_refuses_to_start_while_it_is_not_said_who_may_do_what(redis: Redis) -> None:
-    done = run("serve", "--redis-url", redis.url)
+def test_serve_does_not_start_without_its_required_settings() -> None:
+    done = run("serve")
 
     assert done.returncode == 2
-    assert "SSE_PUSH_SUBSCRIBE_AUTH" in done.stderr
-    assert "SSE_PUSH_NOTIFY_KEYS" in done.stderr
-    assert len(done.stderr.splitlines()) == 2
+    assert done.stderr == (
+        "sse-push: subscribe_auth (SSE_PUSH_SUBSCRIBE_AUTH, --subscribe-auth): missing; "
+        "`token`: anyone with a token, `header`: clients whose merchant a proxy names, "
+        "`none`: anyone\n"
+        "sse-push: notify_keys (SSE_PUSH_NOTIFY_KEYS, --notify-keys): missing; "
+        "the keys that may notify, comma-separated, or `none`: anyone\n"
+        "sse-push: redis_url (SSE_PUSH_REDIS_URL, --redis-url): missing; "
+        "the URL of a Redis; --embedded starts a private server instead\n"
+    )
 
 
-def test_serve_refuses_to_start_without_a_redis() -> None:
+def test_serve_does_not_start_without_a_redis() -> None:
     done = run("serve", "--subscribe-auth", "none", "--notify-keys", "none")
 
     assert done.returncode == 2
-    assert "SSE_PUSH_REDIS_URL" in done.stderr
-    assert "--embedded" in done.stderr
+    assert done.stderr.startswith("sse-push: redis_url (SSE_PUSH_REDIS_URL, --redis-url): missing")
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("environ", "text"),
     [
         ({"SSE_PUSH_HEARBEAT_S": "3"}, "did you mean SSE_PUSH_HEARTBEAT_S?"),
         ({"SSE_PUSH_HEARTBEAT_S": "0"}, "SSE_PUSH_HEARTBEAT_S): input should be greater"),
@@ -48,18 +54,18 @@ def test_serve_refuses_to_start_without_a_redis() -> None:
         ({"SSE_PUSH_TOKEN_KEYS": "x" * 32}, "subscribe_auth (none) must be token"),
     ],
 )
-def test_a_setting_that_is_wrong_is_named_and_nothing_starts(
-    environ: dict[str, str], said: str
+def test_a_wrong_setting_is_named_and_the_service_does_not_start(
+    environ: dict[str, str], text: str
 ) -> None:
     done = run("serve", "--embedded", "--subscribe-auth", "none", **environ)
 
     assert done.returncode == 2
-    assert said in done.stderr
+    assert text in done.stderr
     assert "secret" not in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_check_shows_the_settings_without_secrets_and_proves_the_announcement(
+def test_check_prints_the_settings_without_secrets_and_tests_the_announcement(
     redis: Redis,
 ) -> None:
     url = redis.url.replace("redis://", "redis://:hidden@")
@@ -82,10 +88,10 @@ def test_check_fails_when_redis_does_not_answer() -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("sse-push: expected a Redis that answers, got: Error 111 connecting")
     assert none.returncode == 2
-    assert none.stderr == "sse-push: redis_url: expected the URL of a Redis to look at, got none\n"
+    assert none.stderr == "sse-push: redis_url: expected the URL of the Redis to check, got none\n"
 
 
-async def test_notify_prints_the_id_and_what_it_says_arrives(
+async def test_notify_prints_the_id_of_the_event_that_arrives(
     service: Service, merchant: str
 ) -> None:
     async with open_stream(service.url, merchant) as stream:
@@ -117,14 +123,14 @@ def test_notify_fails_in_one_line(service: Service) -> None:
     assert [len(done.stderr.splitlines()) for done in (refused, down)] == [1, 1]
 
 
-def test_the_key_to_notify_with_may_be_a_variable(service: Service, merchant: str) -> None:
+def test_the_key_of_notify_may_be_a_variable(service: Service, merchant: str) -> None:
     done = run("notify", merchant, "--url", service.url, SSE_PUSH_NOTIFY_KEY=KEY)
 
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"\d{13}-\d+\n", done.stdout)
 
 
-def test_tail_gives_up_in_one_line_where_a_browser_would(service: Service) -> None:
+def test_tail_gives_up_when_a_browser_would_and_prints_one_line(service: Service) -> None:
     refused = run("tail", "no such merchant", "--url", service.url)
     another = run("tail", "42", "--url", f"{service.url}/healthz?")
 
@@ -139,7 +145,7 @@ async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
 ) -> None:
     again = tmp_path / "again"
     again.mkdir()
-    # Whoever comes back while it still drains gets the soft answer, so that has to be short too.
+    # A client that reconnects during the drain gets the soft answer: its retry is short too.
     first = Service.start(
         tmp_path,
         redis.url,
@@ -181,7 +187,9 @@ async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
     assert lines[-1].split()[1] == "ready"  # nothing was missed, so nothing is owed
 
 
-@pytest.mark.parametrize("command", ["serve", "demo", "check", "notify", "tail", "token"])
+@pytest.mark.parametrize(
+    "command", ["serve", "demo", "check", "notify", "revoke", "tail", "token", "docs"]
+)
 def test_help_has_an_example(command: str) -> None:
     done = run(command, "--help")
 
@@ -189,11 +197,11 @@ def test_help_has_an_example(command: str) -> None:
     assert f"sse-push {command}" in done.stdout.partition("Example:")[2]
 
 
-def test_the_version_is_the_package_s() -> None:
+def test_the_command_prints_the_version_of_the_package() -> None:
     assert run("--version").stdout == f"sse-push, version {__version__}\n"
 
 
-def test_a_command_that_is_none_is_a_usage_error() -> None:
+def test_an_unknown_command_is_a_usage_error() -> None:
     began = time.monotonic()
     done = run("sevre")
 
@@ -202,7 +210,7 @@ def test_a_command_that_is_none_is_a_usage_error() -> None:
     assert time.monotonic() - began < STOP_S
 
 
-def test_demo_on_a_port_that_is_taken_says_so_in_one_line(service: Service) -> None:
+def test_demo_on_a_port_in_use_prints_one_line(service: Service) -> None:
     done = run("demo", "--port", str(service.port))
 
     assert done.returncode == 2
@@ -210,6 +218,16 @@ def test_demo_on_a_port_that_is_taken_says_so_in_one_line(service: Service) -> N
         f"sse-push: expected to listen on 127.0.0.1:{service.port}: Address already in use"
     )
     wait_for(service.is_ready, "the service, untouched")
+
+
+def test_docs_prints_the_folder_and_the_title_of_each_file() -> None:
+    done = run("docs")
+
+    folder, *lines = done.stdout.splitlines()
+    files = {path.name: path.read_text().splitlines()[0] for path in Path(folder).iterdir()}
+    assert done.returncode == 0
+    assert "reference.md" in files
+    assert {line.split(None, 1)[0]: f"# {line.split(None, 1)[1]}" for line in lines} == files
 
 
 # -- tokens
@@ -229,7 +247,7 @@ def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         yield started
 
 
-def test_a_token_is_signed_with_the_first_key_and_says_what_the_service_expects() -> None:
+def test_a_token_is_signed_with_the_first_key_and_has_the_claims_that_the_service_expects() -> None:
     environ = {
         "SSE_PUSH_TOKEN_KEYS": f"kid={SECRET},{SECRET[::-1]}",
         "SSE_PUSH_TOKEN_AUDIENCE": "push",
@@ -251,7 +269,7 @@ def test_a_token_is_signed_with_the_first_key_and_says_what_the_service_expects(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "text"),
     [
         (["4 2"], "merchant_id: expected 1 to 64 characters"),
         (["42", "--expires-in", "0s"], "expected 1 s to 3600 s (token_max_lifetime_s), got '0s'"),
@@ -261,16 +279,18 @@ def test_a_token_is_signed_with_the_first_key_and_says_what_the_service_expects(
         ([], "Missing argument"),
     ],
 )
-def test_a_token_that_the_service_would_refuse_is_not_made(arguments: list[str], said: str) -> None:
+def test_a_token_that_the_service_would_refuse_is_not_signed(
+    arguments: list[str], text: str
+) -> None:
     done = run("token", *arguments, SSE_PUSH_TOKEN_KEYS=SECRET)
 
     assert done.returncode != 0
-    assert said in done.stderr
+    assert text in done.stderr
     assert done.stdout == ""
     assert SECRET not in done.stderr
 
 
-def test_without_a_secret_no_token_is_made() -> None:
+def test_a_token_is_not_signed_without_a_secret() -> None:
     done = run("token", "42")
 
     assert done.returncode == 2
@@ -306,7 +326,7 @@ async def test_tail_listens_with_a_token(guarded: Service, tmp_path: Path) -> No
     assert "got 401 application/json" in without.stderr
 
 
-def test_check_says_which_keys_there_are_and_shows_none(redis: Redis, tmp_path: Path) -> None:
+def test_check_counts_the_keys_of_tokens_and_shows_none(redis: Redis, tmp_path: Path) -> None:
     path = jwk_set(tmp_path / "keys.json", public_jwk("ES256", kid="2026"), public_jwk("EdDSA"))
     environ = {
         "SSE_PUSH_SUBSCRIBE_AUTH": "token",

