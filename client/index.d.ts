@@ -1,56 +1,66 @@
 /**
- * Calls `callback` whenever what the page shows may be older than what the service knows.
+ * Calls `callback` whenever the data that the page shows may be out of date.
  *
  * ```js
  * import { onRefresh } from 'sse-push-client'
  *
  * const stop = onRefresh('/events?merchant_id=42', async () => {
  *   const response = await fetch('/seats')
- *   if (!response.ok) throw new Error(`seats: ${response.status}`) // called again, later
+ *   if (!response.ok) throw new Error(`seats: ${response.status}`) // the call is repeated later
  *   show(await response.json())
  * })
  * ```
  *
- * **When it calls.** At the first connection, so that it may serve as the page's first load; at
- * each change; and after a gap in which something may have been missed. The service decides
- * what was missed by comparing IDs: a reconnection that missed nothing makes no call.
+ * **When the callback is called.** At the first connection, so that the callback can also be the
+ * first load of the page; after each change; and after a gap in which the page may have missed a
+ * change. The service finds out what was missed by comparing event IDs: a reconnection that missed
+ * nothing makes no call.
  *
- * **One call at a time.** If `callback` returns a promise, the next call waits until it settles.
- * Refreshes that arrive meanwhile become exactly one call, merged. A promise that never settles
- * therefore ends all calls: give a fetch an end, `{ signal: AbortSignal.timeout(30_000) }`.
+ * **One call at a time.** If `callback` returns a promise, the next call waits until the promise
+ * settles. All refreshes that arrive meanwhile are merged into exactly one call. A promise that
+ * never settles therefore stops all further calls: give each fetch a time limit, such as
+ * `{ signal: AbortSignal.timeout(30_000) }`.
  *
- * **A failed call is repeated.** If `callback` throws or rejects, the error goes to
- * `reportError` (in Node to `console.error`), and the call is made again after a random wait, at
- * most 1 s after the first failure, 2 s after the second, and so on up to 30 s, merged with what
- * has arrived meanwhile. `fetch` resolves for a 500: throw for it, as above.
+ * **A failed call is repeated.** If `callback` throws or rejects, the error goes to `reportError`
+ * (in Node to `console.error`), and the call is repeated after a random wait: at most 1 s after the
+ * first failure, 2 s after the second, and so on, up to 30 s. The repeated call is merged with the
+ * refreshes that have arrived meanwhile. `fetch` also resolves for a status of 500: throw an error
+ * for it, as above.
  *
- * **The connection.** The browser reconnects by itself where it can. This module opens a new
- * EventSource where it can't or doesn't:
+ * **The connection.** The browser reconnects by itself after most failures. This module opens a new
+ * EventSource where the browser cannot reconnect, or does not:
  *
- * - it gave up (any status but 200; Firefox also when refused): after a random wait, at most
- *   1 s, 2 s, 4 s ... 30 s, until a `ready` event arrives;
- * - nothing arrived for 3 heartbeats: after the same wait;
- * - the page becomes visible, is shown, or is online again after more than 1.5 silent
- *   heartbeats, or comes out of the back/forward cache: at once.
+ * - The browser has given up, as it does for any status but 200 (Firefox also if the connection is
+ *   refused): a new EventSource is opened after a random wait of at most 1 s, 2 s, 4 s ... 30 s,
+ *   until a `ready` event arrives.
+ * - No event has arrived for 3 heartbeats: after the same wait.
+ * - The page becomes visible, is shown, or is online again, and no event has arrived for more than
+ *   1.5 heartbeats; or the page comes out of the back/forward cache: at once.
  *
- * While connecting there are no heartbeats to count. A first attempt has 45 s. A browser that is
- * retrying by itself has 60 s, counted again from each failure: a busy service may ask it to
- * wait up to 30 s, and it needs time to connect after that.
+ * There are no heartbeats while the browser connects. A new EventSource has 45 s to connect. A
+ * browser that reconnects by itself has 60 s, counted again from each failed attempt: a busy
+ * service may ask the browser to wait up to 30 s, and connecting takes time as well.
  *
- * **A token that expires.** With the option `token`, each EventSource that this module opens has
- * a new one in its URL. The service says `expiring` before the token is too old: a new one is
- * asked for, and takes the old one's place without losing the last event ID. A refused token (401
- * or 403, which a HEAD request tells) is replaced once; if the next is refused as well, that is
- * final, and the state `refused`. Any other failure is not. Without the option, a status of 401
- * or 403 is retried like any other, and no other request is sent.
+ * **Tokens that expire.** With the option `token`, each EventSource that this module opens has a
+ * new token in its URL. The service sends `expiring` before a token expires. This module then
+ * requests a new token and replaces the EventSource, and keeps the last event ID.
  *
- * @param url of the event stream; may be relative. A `last_event_id` in its query says what the
- * page was rendered with. Later openings say the last one seen there and keep all else.
- * @param callback fetches and shows what changed. It may ignore its argument and fetch everything.
- * @returns its undo. After it no call starts, nothing is sent, no timer or listener is left. A
- * call that is running is not interrupted, and is not repeated. Calling it twice does no harm.
- * @throws what `new EventSource(url)` throws, such as a SyntaxError for a URL that can't be parsed;
- * with the option `token` that is reported, not thrown.
+ * If the service refuses a token (status 401 or 403, which this module learns from a HEAD request),
+ * a new token is tried once. A second refusal without a `ready` in between is final, and the state
+ * becomes `refused`. No other failure is final. Without the option, 401 and 403 are retried like
+ * any other status, and no HEAD request is sent.
+ *
+ * @param url The URL of the event stream; may be relative. A page that was rendered by a server can
+ * put the last event ID that it was rendered with into the query, as `last_event_id`. Later
+ * openings replace `last_event_id` by the last one received, and leave the rest of the query as it
+ * is.
+ * @param callback Fetches and shows the changed data. It may ignore its argument and fetch
+ * everything.
+ * @returns A function that undoes `onRefresh`. After it has been called, no call of `callback`
+ * starts, nothing is sent, and no timer or listener remains. A call that is running is neither
+ * interrupted nor repeated. Calling the function twice does no harm.
+ * @throws Any error of `new EventSource(url)`, such as a SyntaxError for a URL that cannot be
+ * parsed. With the option `token`, such an error goes to `reportError` instead.
  *
  * https://html.spec.whatwg.org/multipage/server-sent-events.html
  */
@@ -60,10 +70,10 @@ export function onRefresh(
   options?: Options,
 ): () => void
 
-/** What one call is about. */
+/** The reason for one call: one refresh, or several that were merged. */
 export interface Refresh {
   /**
-   * Which parts of the data changed, each once; `undefined` if all of them may have.
+   * The parts of the data that have changed, each once; `undefined` if any part may have changed.
    *
    * ```js
    * onRefresh(url, ({ topics }) => {
@@ -73,46 +83,56 @@ export interface Refresh {
    */
   readonly topics: readonly string[] | undefined
   /**
-   * What the sender of the change said about it. `undefined` if nothing, or if more than one
-   * refresh stands behind this call: then fetch. After a failed call the same `data` may come
-   * again, so apply it so that twice is as good as once.
+   * The `data` of the notification, as the backend sent it. `undefined` if the backend sent none,
+   * or if this call stands for more than one refresh: fetch the data then. A call that is repeated
+   * after a failure may have the same `data` again, so applying `data` twice must have the same
+   * result as applying it once.
+   *
+   * ```js
+   * onRefresh(url, ({ data }) => (data ? showSeat(data) : loadSeats()))
+   * ```
    */
   readonly data: any
   /**
-   * Why, if not for an ordinary change; of merged refreshes the strongest.
+   * The reason for the call, `undefined` for an ordinary change. Merged refreshes have the
+   * strongest of their reasons; the last of this list is the strongest.
    *
-   * - `connected`: a connection without a last event ID; the page may be older
-   * - `missed`: something changed while the connection was away
-   * - `resync`: the service can't tell what was missed
+   * - `connected`: the connection started without a last event ID; the page may be out of date
+   * - `missed`: a change happened while the page was not connected
+   * - `resync`: the service cannot determine what the page has missed
    */
   readonly reason: 'connected' | 'missed' | 'resync' | undefined
 }
 
 /**
- * - `connecting`: the browser connects or waits to, or this module does
- * - `open`: the service has said `ready`; what changes now arrives
- * - `refused`: the service has refused two tokens in a row (only with the option `token`); the
- *   reason went to `reportError`. All has ended as if the undo had been called, and nothing but
- *   another `onRefresh` starts it again: neither time, nor the page becoming visible or online
- * - `closed`: the undo was called
+ * The state of the connection. index.js has the table of all transitions.
+ *
+ * - `connecting`: the browser or this module is connecting, or waits before the next attempt
+ * - `open`: the service has sent `ready`; changes arrive from now on
+ * - `refused`: the service has refused two tokens in a row (only with the option `token`), and the
+ *   error has gone to `reportError`. Everything has ended as after the undo. Neither time nor a
+ *   page that becomes visible or online starts it again; only another `onRefresh` does
+ * - `closed`: the page has called the undo
  */
 export type State = 'connecting' | 'open' | 'refused' | 'closed'
 
 export interface Options {
   /**
-   * The name under which this page's own changes are sent as `by`. Their refreshes are not
-   * passed on, as the page knows them already, unless they stand for more (have a reason).
+   * The name under which this page's own changes are sent as `by`. A refresh for the page's own
+   * change makes no call, as the page shows that change already. A refresh with a reason always
+   * makes a call, as it stands for other changes as well.
    *
    * ```js
    * const by = crypto.randomUUID()
    * onRefresh(url, load, { by })
-   * await fetch('/seats/7', { method: 'PUT', headers: { 'X-Changed-By': by } }) // for /notify
+   * // The backend copies the header into `by` of its notification.
+   * await fetch('/seats/7', { method: 'PUT', headers: { 'X-Changed-By': by } })
    * ```
    */
   by?: string
   /**
-   * Is told each change of state, the first one before `onRefresh` returns. What it throws is
-   * reported and has no other effect.
+   * Called at each change of the state, for the first time before `onRefresh` returns. Its errors
+   * go to `reportError` and have no other effect.
    *
    * ```js
    * onRefresh(url, load, { onState: state => { document.body.dataset.stream = state } })
@@ -120,14 +140,14 @@ export interface Options {
    */
   onState?: (state: State) => unknown
   /**
-   * Gets a token from the page's own backend. It goes into the URL as `token`, in the place of
-   * one that is there.
+   * Returns a new token from the page's own backend. The token goes into the URL as `token`, and
+   * replaces a `token` that the URL already has.
    *
    * ```js
    * onRefresh('/events?merchant_id=42', load, {
    *   token: async () => {
    *     const response = await fetch('/push-token', { method: 'POST' })
-   *     if (!response.ok) throw new Error(`push token: ${response.status}`) // asked again, later
+   *     if (!response.ok) throw new Error(`push token: ${response.status}`) // called again later
    *     return response.text()
    *   },
    *   onState: state => {
@@ -136,28 +156,66 @@ export interface Options {
    * })
    * ```
    *
-   * It is asked before each opening, so it must not return one that it has kept. If it throws or
-   * rejects, or has not settled after 45 s, that is reported, and it is asked again after the
-   * same waits as between connections; a stream that is still open stays so, and it is asked
-   * again at its end. Where there will never be one again, call the undo.
+   * `token` is called before each opening and must not return a token that it has stored. If it
+   * throws, rejects, or has not settled after 45 s, the error goes to `reportError`, and `token` is
+   * called again after the same waits as between connections. A stream that is still open stays
+   * open meanwhile, and `token` is called again when the stream ends. If the page can never get a
+   * token again, call the undo.
    *
-   * A token should live for minutes. A stream that ends within 5 × `waitBaseMs` after `ready`
-   * counts as a failure, so that a token which is old when it comes is not renewed in a loop.
+   * A token should be valid for minutes. A stream that ends within 5 × `waitBaseMs` after `ready`
+   * counts as a failure, so that a token that is almost expired when it arrives is not renewed in a
+   * loop.
    */
   token?: () => Promise<string>
-  /** Longest wait after the first failure in a row; doubles with each. Default: 1 000. */
+  /**
+   * The longest wait after the first failure of a connection or a call, in milliseconds. It doubles
+   * with each further failure in a row. Default: 1 000.
+   *
+   * ```js
+   * onRefresh(url, load, { waitBaseMs: 500 }) // at most 0.5 s, 1 s, 2 s ... 30 s
+   * ```
+   */
   waitBaseMs?: number
-  /** Longest wait after any number of failures. Default: 30 000. */
+  /**
+   * The longest wait after any number of failures, in milliseconds. Default: 30 000.
+   *
+   * ```js
+   * onRefresh(url, load, { waitCapMs: 120_000 }) // at most 1 s, 2 s, 4 s ... 120 s
+   * ```
+   */
   waitCapMs?: number
-  /** Sends cookies to another origin, too. Default: false. */
+  /**
+   * Sends cookies to another origin as well. Default: false.
+   *
+   * ```js
+   * onRefresh('https://push.example.org/events?merchant_id=42', load, { withCredentials: true })
+   * ```
+   */
   withCredentials?: boolean
-  /** A class to use in the place of the browser's, for tests and for Node. */
+  /**
+   * A class to use instead of the browser's EventSource, in tests and in Node.
+   *
+   * ```js
+   * import { EventSource } from 'eventsource'
+   * onRefresh('https://example.org/events?merchant_id=42', load, { EventSource })
+   * ```
+   */
   EventSource?: new (url: string, init?: { withCredentials?: boolean }) => EventSourceLike
-  /** The same for `fetch`. It is called only with the option `token`, and only for HEAD. */
+  /**
+   * A function to use instead of the global `fetch`. It is called only with the option `token`, and
+   * only for HEAD requests.
+   *
+   * ```js
+   * onRefresh(url, load, {
+   *   token,
+   *   fetch: (url, init) => fetch(url, { ...init, headers: { 'X-Page': 'seats' } }),
+   * })
+   * ```
+   */
   fetch?: (url: string, init: RequestInit) => Promise<{ readonly status: number }>
 }
 
-/** The part of an EventSource that is used. */
+/** The members of an EventSource that this module uses. */
 export interface EventSourceLike {
   readonly readyState: number
   addEventListener(type: string, listener: (event: MessageEvent) => void): void

@@ -18,7 +18,8 @@ const rows = new Map()
 let cursor = '' // the seat that Tab reaches
 
 /**
- * Gives the map exactly the rows and seats of a house. Seats that stay keep their element and focus.
+ * Gives the map exactly the rows and seats of a house. Seats that stay keep their element, and so
+ * the focus.
  *
  * @param {House} house
  * @param {number} seatsPerRow

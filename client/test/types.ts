@@ -1,4 +1,4 @@
-// Compiled by tsc, never run: right use compiles, wrong use is an expected error.
+// Compiled by tsc, never run: correct use compiles, and each wrong use is an expected error.
 import {
   onRefresh,
   type EventSourceLike,
@@ -50,7 +50,7 @@ export function wrongUse() {
   onRefresh('/events', ({ topics }) => topics.includes('seats'))
   // @ts-expect-error: several topics, as refreshes merge
   onRefresh('/events', ({ topic }) => topic)
-  // @ts-expect-error: what a call is told is not the page's to change
+  // @ts-expect-error: topics are read-only
   onRefresh('/events', ({ topics }) => topics?.push('seats'))
   // @ts-expect-error: not one of the reasons
   onRefresh('/events', ({ reason }) => reason === 'lost')
@@ -60,13 +60,13 @@ export function wrongUse() {
   onRefresh('/events', () => {}, { waitBaseMs: '1s' })
   // @ts-expect-error: by is a name
   onRefresh('/events', () => {}, { by: 7 })
-  // @ts-expect-error: a token is asked for each time, not given once
+  // @ts-expect-error: token is a function, called before each opening
   onRefresh('/events', () => {}, { token: 'eyJ' })
   // @ts-expect-error: a token is text
   onRefresh('/events', () => {}, { token: async () => fetch('/push-token') })
-  // @ts-expect-error: there may be no token
+  // @ts-expect-error: a token may not be undefined
   onRefresh('/events', () => {}, { token: async () => new Map([['token', 'eyJ']]).get('token') })
-  // @ts-expect-error: the status of an answer is needed
+  // @ts-expect-error: fetch resolves to an object with a status
   onRefresh('/events', () => {}, { fetch: async () => 200 })
   // @ts-expect-error: no such option
   onRefresh('/events', () => {}, { heartbeatMs: 15_000 })
