@@ -171,7 +171,7 @@ class Metrics:
 
     def fan_out_begins(self, newest: EntryId) -> None:
         """Observe how old an entry is that is about to be written to its merchant's browsers."""
-        self._age.observe(max(0.0, self._follower.redis_time_s - newest.ms / 1000))
+        self._age.observe(max(0.0, self._follower.probe.redis_time_s - newest.ms / 1000))
 
     def tick(self, lag_s: float) -> None:
         """Take note of a late event loop, and copy what was counted."""

@@ -54,7 +54,7 @@ from sse_push.event_stream.transport import Streaming
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub, Pace
 from sse_push.metrics import Metrics
-from sse_push.notification import Change, EntryId, Notification, parse_json
+from sse_push.notification import EntryId, Notification, parse_json
 from sse_push.runtime.process import (
     exit_if_it_hangs,
     on_stop_signal,
@@ -459,7 +459,9 @@ def create_app(settings: Settings, board_folder: Path, routes: Sequence[BaseRout
         tasks = [
             asyncio.create_task(state["appender"].run(), name="appender"),
             asyncio.create_task(state["follower"].run(), name="tail"),
-            asyncio.create_task(state["follower"].give_up_if_deaf(), name="watchdog of the tail"),
+            asyncio.create_task(
+                state["follower"].probe.give_up_if_deaf(), name="watchdog of the tail"
+            ),
             asyncio.create_task(_keep_board(state), name="board"),
         ]
         if settings.workers > 1:
@@ -558,28 +560,6 @@ def _gate(settings: Settings) -> Gate:
 def _build(settings: Settings, origins: Origins, folder: Path) -> State:
     assert settings.redis_url is not None, "the embedded server's, or refused at the start"
     url = settings.redis_url.get_secret_value()
-    hub: Hub[Frame]
-
-    # The two know each other only by these calls: changes come up, wishes go down.
-    def on_armed(merchant_id: str, newest: EntryId | None) -> None:
-        hub.armed(merchant_id, newest)
-
-    def on_change(change: Change) -> None:
-        hub.publish(change)
-
-    def on_revoked(revocation: Revocation, at: float) -> None:
-        hub.revoke(revocation, at)
-
-    follower = Follower(
-        url,
-        on_armed=on_armed,
-        on_change=on_change,
-        on_revoked=on_revoked,
-        data_limit_bytes=settings.data_limit_bytes,
-        probe_interval_s=settings.probe_interval_s,
-        probe_deadline_s=settings.probe_deadline_s,
-        deaf_limit_s=settings.deaf_limit_s,
-    )
     pace = Pace(
         heartbeat_s=settings.heartbeat_s,
         refresh_interval_s=settings.refresh_interval_ms / 1000,
@@ -595,6 +575,14 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
         pace=pace,
         revocations=Revocations(settings.revocation_lifetime_s, settings.token_leeway_s),
         clock=asyncio.get_running_loop(),
+    )
+    follower = Follower(
+        url,
+        hub,
+        data_limit_bytes=settings.data_limit_bytes,
+        probe_interval_s=settings.probe_interval_s,
+        probe_deadline_s=settings.probe_deadline_s,
+        deaf_limit_s=settings.deaf_limit_s,
     )
     hub.source = follower
     streaming = Streaming(
@@ -629,7 +617,7 @@ def _build(settings: Settings, origins: Origins, folder: Path) -> State:
         0,
     )
     board = WorkerBoard(folder)
-    board.write(follower.probe_age_s)
+    board.write(follower.probe.age_s)
     metrics = Metrics(
         board,
         folder,
@@ -670,7 +658,7 @@ async def _keep_board(state: State) -> None:
         if _may_decide(state):
             decided_at = time.monotonic()
         undecided_s = time.monotonic() - decided_at
-        state["board"].write(max(state["follower"].probe_age_s, undecided_s))
+        state["board"].write(max(state["follower"].probe.age_s, undecided_s))
         due_at = time.monotonic() + step_s
         await asyncio.sleep(step_s)
         state["metrics"].tick(max(0.0, time.monotonic() - due_at))

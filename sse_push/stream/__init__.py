@@ -1,6 +1,12 @@
-"""The Redis streams: adding entries, and being told by Redis that one has changed.
+"""The Redis streams: adding entries, and following which streams change.
 
-The only package, beside ``embedded``, that knows Redis. Does not know who listens, nor how.
+``append`` adds what backends send. ``follow`` reads what is new over one connection on which Redis
+announces changes (``pipeline``), and proves that it does (``probe``). ``tail`` and ``revocations``
+decide which reads come next, without any I/O; the theory of operation is in ``tail``. ``contract``
+knows the keys, ``connection`` the client library, ``examine`` a server's settings.
+
+The only package, beside ``runtime.embedded``, that knows Redis. Does not know browsers, nor how
+they are served.
 
 ==============================  ===========  =====================================================
 key                             type         what
@@ -14,14 +20,14 @@ key                             type         what
 ==============================  ===========  =====================================================
 
 A merchant's stream is a public contract: a backend may XADD to it (ID ``*``) in MULTI or Lua and
-never call HTTP. The braces make it one slot of a cluster. Revocations are trimmed by time, so that
-none goes before the last token that it covers has expired.
+never call HTTP. The braces make it one slot of a cluster. Revocations are trimmed by time: each
+stays until the last token that it covers has expired.
 
 https://redis.io/docs/latest/develop/reference/client-side-caching/
 """
 
 from sse_push.stream.append import Appender, AppendTally
 from sse_push.stream.examine import Finding, examine
-from sse_push.stream.follow import Follower, FollowTally
+from sse_push.stream.follow import Follower, FollowTally, Listener
 
-__all__ = ["AppendTally", "Appender", "Finding", "FollowTally", "Follower", "examine"]
+__all__ = ["AppendTally", "Appender", "Finding", "FollowTally", "Follower", "Listener", "examine"]

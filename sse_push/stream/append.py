@@ -1,6 +1,6 @@
-"""Adding notifications to their merchants' streams, and revocations to theirs.
+"""Add notifications to their merchants' streams, and revocations to theirs.
 
-Knows when a command was certainly not executed. Does not know who listens.
+Knows when a command was certainly not executed. Does not know who reads the streams.
 """
 
 from __future__ import annotations
@@ -28,22 +28,26 @@ from sse_push.stream.contract import (
     stream_key,
 )
 
-_APPENDS_AT_ONCE = 512
-_APPENDS_WAITING = 20_000
+_RECORDS_AT_ONCE = 512
+"""At most this many records go out in one pipeline."""
+
+_RECORDS_WAITING = 20_000
+"""At most this many records wait for Redis; more are refused at once."""
 
 _EXPIRE_SHARE = 0.1
-"""EXPIRE goes along once in this share of the lifetime, not with each XADD: Redis announces it."""
+"""A stream's lifetime is renewed once in this share of it, not with each entry: Redis announces
+each EXPIRE to every process that follows the stream."""
 
 _EXPIRES_REMEMBERED = 50_000
+"""At most this many merchants are known to need no EXPIRE yet; beyond that all are forgotten."""
 
-
-Said = Notification | Revocation
-"""What a backend says, and a stream keeps."""
+Record = Notification | Revocation
+"""What a backend sends, and a stream keeps as an entry."""
 
 
 @dataclass(slots=True)
 class AppendTally:
-    """What notifications have come to, as it was answered; the numbers only rise."""
+    """How many notifications had which outcome, as it was answered; the numbers only rise."""
 
     outcomes: dict[Literal["stored"] | Outcome, int] = field(
         default_factory=lambda: {"stored": 0, "not_published": 0, "unknown": 0}
@@ -56,17 +60,18 @@ class AppendTally:
 
 
 class _Waiting(NamedTuple):
-    """What is on its way into Redis."""
+    """A record on its way into Redis."""
 
-    said: Said
+    record: Record
     entry_id: asyncio.Future[EntryId]
+    """Done once Redis has replied; canceled once the caller no longer waits."""
 
 
 class Appender:
-    """Add what backends say to its stream, all that is waiting in one round trip.
+    """Add records to their streams, all that are waiting in one round trip.
 
-    While one pipeline is on its way, whatever arrives waits for the next: group commit. At most
-    one is on its way, so that after a timeout it is known of all others that they were not sent.
+    Records that arrive while a pipeline is on its way wait for the next one: group commit. There is
+    at most one pipeline on its way, so after a timeout every other record is known to be unsent.
     """
 
     def __init__(
@@ -91,40 +96,41 @@ class Appender:
         self.tally = AppendTally()
 
     async def run(self) -> None:
-        """Send what arrives, for ever."""
+        """Send the records that arrive, for ever."""
         try:
             while True:
                 await self._arrived.wait()
                 self._arrived.clear()
-                while batch := self._take():
+                while batch := self._next_batch():
                     await self._commit(batch)
         finally:
             await self._connection.disconnect(nowait=True)
 
-    async def append(self, said: Said) -> EntryId:
-        """Add one notification, or revocation, and return its entry's ID once Redis has it.
+    async def append(self, record: Record) -> EntryId:
+        """Add one record, and return its entry's ID once Redis has it.
 
         Raises:
-            StreamUnavailable: Redis did not take it in time; ``outcome`` says what is known.
+            StreamUnavailable: Redis did not confirm it in time. ``outcome`` is ``not_published`` if
+                it was certainly not stored, else ``unknown``; in both cases it may be sent again.
 
         https://redis.io/docs/latest/commands/xadd/
         """
-        (result,) = await self.append_all([said])
+        (result,) = await self.append_all([record])
         if isinstance(result, StreamUnavailable):
             raise result
         return result
 
-    async def append_all(self, all_said: Sequence[Said]) -> list[EntryId | StreamUnavailable]:
-        """Add several at once; each has its own result, in their order."""
-        if len(self._queue) + len(all_said) > _APPENDS_WAITING:
+    async def append_all(self, records: Sequence[Record]) -> list[EntryId | StreamUnavailable]:
+        """Add several records at once; return the result of each, in their order."""
+        if len(self._queue) + len(records) > _RECORDS_WAITING:
             refusal = StreamUnavailable(
-                f"expected fewer than {_APPENDS_WAITING} notifications waiting for Redis"
+                f"expected fewer than {_RECORDS_WAITING} notifications waiting for Redis"
             )
-            refused: list[EntryId | StreamUnavailable] = [refusal for _ in all_said]
-            self._count(all_said, refused)
+            refused: list[EntryId | StreamUnavailable] = [refusal for _ in records]
+            self._count(records, refused)
             return refused
         create_future = asyncio.get_running_loop().create_future
-        waiting = [_Waiting(said, create_future()) for said in all_said]
+        waiting = [_Waiting(record, create_future()) for record in records]
         self._queue.extend(waiting)
         self._arrived.set()
         futures = [each.entry_id for each in waiting]
@@ -132,22 +138,22 @@ class Appender:
             if futures:
                 await asyncio.wait(futures, timeout=self._timeout_s)
             results = [self._result(future) for future in futures]
-            self._count(all_said, results)
+            self._count(records, results)
             return results
         finally:
             for future in futures:
-                future.cancel()  # withdraws what is still in the queue
+                future.cancel()  # withdraws a record that is still in the queue
 
     def _count(
-        self, all_said: Sequence[Said], results: Sequence[EntryId | StreamUnavailable]
+        self, records: Sequence[Record], results: Sequence[EntryId | StreamUnavailable]
     ) -> None:
-        pairs = zip(all_said, results, strict=True)
-        self.tally.add([result for said, result in pairs if isinstance(said, Notification)])
+        pairs = zip(records, results, strict=True)
+        self.tally.add([result for record, result in pairs if isinstance(record, Notification)])
 
     def _result(self, future: asyncio.Future[EntryId]) -> EntryId | StreamUnavailable:
         if not future.done():
             outcome: Outcome = "unknown" if future in self._sent else "not_published"
-            text = f"expected an answer of Redis within {self._timeout_s} s, got none"
+            text = f"expected an answer from Redis within {self._timeout_s} s, got none"
             return StreamUnavailable(text, outcome)
         exc = future.exception()
         if exc is None:
@@ -155,52 +161,60 @@ class Appender:
         assert isinstance(exc, StreamUnavailable), "nothing else is ever set"
         return exc
 
-    def _take(self) -> list[_Waiting]:
+    def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
-        while self._queue and len(batch) < _APPENDS_AT_ONCE:
+        while self._queue and len(batch) < _RECORDS_AT_ONCE:
             waiting = self._queue.popleft()
-            if not waiting.entry_id.done():  # its caller has not gone
+            if not waiting.entry_id.done():  # its caller still waits
                 batch.append(waiting)
         return batch
 
     async def _commit(self, batch: list[_Waiting]) -> None:
+        """Send a batch, and give each record its result.
+
+        Up to the moment of sending, a failure means that nothing was published. From then on Redis
+        may have stored any of the records, whatever becomes of the connection.
+        """
         connection = self._connection
         now_s = math.nan
         try:
             await self._connect(connection)
-            if any(isinstance(waiting.said, Revocation) for waiting in batch):
+            if any(isinstance(waiting.record, Revocation) for waiting in batch):
                 now_s = await self._ask_time(connection)
         except (RedisError, OSError) as exc:  # TimeoutError is an OSError
             await connection.disconnect(nowait=True)
-            _refuse(batch, "there is no connection to Redis", exc, "not_published")
+            _fail(batch, "expected a connection to Redis, got none", exc, "not_published")
             return
-        # Whoever gave up while we connected was told that nothing was published.
+        # A caller that gave up while we connected was told that its record was not published.
         batch = [waiting for waiting in batch if not waiting.entry_id.done()]
-        commands, takers = self._commands(batch, now_s)
+        commands, recipients = self._commands(batch, now_s)
         self._sent = frozenset(each.entry_id for each in batch)
         try:
             async with asyncio.timeout(self._timeout_s):
                 await send_commands(connection, commands)
-                for taker in takers:
+                for recipient in recipients:
                     reply = await read_reply(connection)
-                    if isinstance(taker, _Waiting):
-                        _settle(taker, reply)
-                    elif reply == 1 and taker is not None:
-                        self._remember_expire(taker)
+                    if isinstance(recipient, _Waiting):
+                        _resolve(recipient, reply)
+                    elif reply == 1 and recipient is not None:
+                        self._remember_expire(recipient)
         except (RedisError, OSError) as exc:
             await connection.disconnect(nowait=True)
-            _refuse(batch, "Redis did not answer, or was lost before it did", exc, "unknown")
+            _fail(batch, "expected an answer from Redis, got none", exc, "unknown")
 
     async def _connect(self, connection: AbstractConnection) -> None:
-        # One that Redis has closed meanwhile reads as ready: that is found out before anything
-        # is sent, while "not published" is still the truth.
+        # A connection that Redis has closed meanwhile can be read: its end. It is replaced before
+        # anything is sent, while "not published" is still true.
         if connection.is_connected and await connection.can_read():
             await connection.disconnect(nowait=True)
         async with asyncio.timeout(self._timeout_s):
             await connection.connect()
 
     async def _ask_time(self, connection: AbstractConnection) -> float:
-        """Return Redis's own time, in seconds since 1970; if it refuses, 0, which trims nothing.
+        """Return the time of Redis in seconds since 1970; 0, which trims nothing, if it refuses.
+
+        Not ``Probe.redis_time_s``: revocations are trimmed by this time, so it must be that of the
+        server that is about to number them, not an estimate from before a failover.
 
         https://redis.io/docs/latest/commands/time/
         """
@@ -215,29 +229,33 @@ class Appender:
     def _commands(
         self, batch: list[_Waiting], now_s: float
     ) -> tuple[list[Command], list[_Waiting | str | None]]:
-        """Return the commands, and for each who wants its answer; a merchant's own is EXPIRE's."""
+        """Return the commands, and for each the recipient of its reply.
+
+        That is the record, for an XADD; the merchant whose stream has a new lifetime, for its
+        EXPIRE; None for the EXPIRE of the revocations, whose reply nobody needs.
+        """
         commands: list[Command] = []
-        takers: list[_Waiting | str | None] = []
+        recipients: list[_Waiting | str | None] = []
         expiring: set[str] = set()
         now = time.monotonic()
         for waiting in batch:
-            if isinstance(waiting.said, Revocation):
+            if isinstance(waiting.record, Revocation):
                 commands += revoke_commands(
-                    waiting.said, now_s=now_s, lifetime_s=self._revocation_lifetime_s
+                    waiting.record, now_s=now_s, lifetime_s=self._revocation_lifetime_s
                 )
-                takers += [waiting, None]
+                recipients += [waiting, None]
                 continue
-            notification = waiting.said
+            notification = waiting.record
             commands.append(append_command(notification, max_entries=self._max_entries))
-            takers.append(waiting)
+            recipients.append(waiting)
             merchant_id = notification.merchant_id
             is_due = now >= self._expire_due.get(merchant_id, -math.inf)
             if is_due and merchant_id not in expiring:
                 expiring.add(merchant_id)
                 lifetime_s = math.ceil(self._ttl_s * (1 + _EXPIRE_SHARE))
                 commands.append(("EXPIRE", stream_key(merchant_id), lifetime_s))
-                takers.append(merchant_id)
-        return commands, takers
+                recipients.append(merchant_id)
+        return commands, recipients
 
     def _remember_expire(self, merchant_id: str) -> None:
         if len(self._expire_due) >= _EXPIRES_REMEMBERED:
@@ -245,17 +263,17 @@ class Appender:
         self._expire_due[merchant_id] = time.monotonic() + self._ttl_s * _EXPIRE_SHARE
 
 
-def _settle(waiting: _Waiting, reply: object) -> None:
+def _resolve(waiting: _Waiting, reply: object) -> None:
     if waiting.entry_id.done():
         return
     if isinstance(reply, bytes):
         waiting.entry_id.set_result(parse_entry_id(reply))
     else:
         # An error reply (OOM, READONLY, WRONGTYPE, NOREPLICAS ...): not executed.
-        _refuse([waiting], f"Redis refused the entry: {reply}", None, "not_published")
+        _fail([waiting], f"Redis refused the entry: {reply}", None, "not_published")
 
 
-def _refuse(batch: list[_Waiting], text: str, cause: Exception | None, outcome: Outcome) -> None:
+def _fail(batch: list[_Waiting], text: str, cause: Exception | None, outcome: Outcome) -> None:
     for waiting in batch:
         if not waiting.entry_id.done():
             error = StreamUnavailable(text, outcome)

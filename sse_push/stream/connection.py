@@ -1,6 +1,6 @@
-"""Connections to Redis, with every repetition and hidden wait of the client library off.
+"""Connections to Redis, with all repetitions and hidden waits of the client library off.
 
-The one place that reaches into redis-py.
+The one place that uses private names of redis-py. Does not know keys or commands.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sse_push.stream.contract import Command
 
 
 class Announcement(NamedTuple):
-    """An invalidation message: these keys have changed since they were read; None: all.
+    """An invalidation message: these keys have changed since they were read; None: any may have.
 
     https://redis.io/docs/latest/develop/reference/client-side-caching/
     """
@@ -32,12 +32,12 @@ class Announcement(NamedTuple):
 
 
 def connection_pool(url: str, *, connect_timeout_s: float, name: str) -> ConnectionPool:
-    """Return a pool of RESP3 connections that never try again by themselves.
+    """Return a pool of RESP3 connections that never repeat anything by themselves.
 
-    redis-py would repeat an XADD whose answer was lost, and so store it twice; and it would
-    make a connection anew under us that has lost its tracking. Its time limit for each command
-    is off too: on Python 3.11 it is one that can swallow a cancellation, and whoever waits for
-    the task then waits for ever. Every use stands in a time limit of its own.
+    redis-py would repeat an XADD whose reply was lost, and so store it twice; and it would replace
+    a lost connection by one without tracking, unnoticed. Its time limit for each command is off
+    too: on Python 3.11 that limit can swallow a cancellation, and a canceled task would never end.
+    Every use has a time limit of its own instead.
     """
     return ConnectionPool.from_url(
         url,
@@ -56,7 +56,8 @@ async def start_tracking(connection: AbstractConnection) -> None:
     https://redis.io/docs/latest/commands/client-tracking/
     """
     # until redis-py offers this publicly for a single connection: its parser's push handler is the
-    # only way to an invalidation message. tests/integration/test_stream.py fails when it moves.
+    # only way to an invalidation message. tests/integration/stream/test_connection.py fails when
+    # it moves.
     parser = cast("_AsyncHiredisParser", connection._parser)  # noqa: SLF001
     parser.set_invalidation_push_handler(_to_announcement)
     await connection.send_command("CLIENT", "TRACKING", "ON")
@@ -64,7 +65,7 @@ async def start_tracking(connection: AbstractConnection) -> None:
 
 
 async def read_server_id(connection: AbstractConnection) -> bytes:
-    """Return the ID of this run of the server: another one may have lost the newest entries.
+    """Return the ID of this run of the server; another run may have lost the newest entries.
 
     https://redis.io/docs/latest/commands/info/
     """
@@ -81,13 +82,13 @@ async def send_commands(connection: AbstractConnection, commands: Sequence[Comma
     """Send commands in one pipeline, on this very connection or not at all.
 
     Raises:
-        RedisError: it is lost; some of them may have been executed.
+        RedisError: the connection is lost; some of the commands may have been executed.
     """
     if not connection.is_connected:  # redis-py would connect anew, without tracking
         raise RedisConnectionError("the connection to Redis is lost")
     try:
         await connection.send_packed_command(connection.pack_commands(commands))
-    except AttributeError as exc:  # a reader has disconnected under a send that was waiting
+    except AttributeError as exc:  # a reader has disconnected while this send waited
         raise RedisConnectionError("the connection to Redis was lost while sending") from exc
 
 
@@ -104,9 +105,12 @@ async def read_reply(connection: AbstractConnection) -> object:
 
 
 async def read_reply_or_announcement(connection: AbstractConnection) -> object:
-    """Return what comes next, for however long it takes.
+    """Wait for the next reply or announcement, and return it; an error reply as a value.
 
-    Never within a time limit: a cancelled read disconnects. The probe notices silence.
+    Never use it within a time limit: a canceled read disconnects. The probe notices silence.
+
+    Raises:
+        RedisError: the connection is lost.
     """
     try:
         return cast("object", await connection.read_response(timeout=math.inf, push_request=True))

@@ -1,6 +1,6 @@
-"""The streams as Redis has them: their keys, their entries, the commands that read and add.
+"""The streams as Redis has them: keys, commands that read and add, and replies.
 
-Knows keys and replies. Does not know connections.
+The one place that knows the form of keys and entries. Does not know connections.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from sse_push.stream.reads import NEW_ENTRIES, PAGE_ENTRIES, Read, ReadFrom, Rev
 logger = logging.getLogger(__name__)
 
 Command = tuple[str | bytes | int, ...]
+"""A command of Redis and its arguments."""
 
 _KEY_PREFIX = "sse_push:{"
+
 PROBE_PREFIX = "sse_push:probe:"
+"""How the key begins that a process writes to see its own write announced."""
+
 REVOCATIONS_KEY = "sse_push:revocations"
 
 _KEPT_LONGER_S = 60
-"""An entry that is not needed any more may be there; one that is needed may not be gone."""
+"""How much longer than its newest revocation the stream lives: too long does no harm."""
 
 
 def stream_key(merchant_id: str) -> str:
@@ -32,7 +36,7 @@ def stream_key(merchant_id: str) -> str:
 
 
 def merchant_of(key: bytes) -> str | None:
-    """Return whose stream a key is; None if it is none."""
+    """Return the merchant whose stream has this key; None if it is another key."""
     text = key.decode("utf-8", "replace")
     if text.startswith(_KEY_PREFIX) and text.endswith("}"):
         return text[len(_KEY_PREFIX) : -1]
@@ -52,7 +56,9 @@ def read_command(read: Read) -> Command:
 
 
 def append_command(notification: Notification, *, max_entries: int) -> Command:
-    """Return the command that adds a notification, and trims what nobody needs any more.
+    """Return the command that adds a notification, and trims the oldest entries.
+
+    Approximately (``~``): Redis removes whole nodes only, which costs it next to nothing.
 
     https://redis.io/docs/latest/commands/xadd/
     """
@@ -64,9 +70,10 @@ def append_command(notification: Notification, *, max_entries: int) -> Command:
 def revoke_commands(
     revocation: Revocation, *, now_s: float, lifetime_s: float
 ) -> tuple[Command, Command]:
-    """Return the commands that add a revocation, and let go of those that nobody needs any more.
+    """Return the commands that add a revocation, and trim the expired ones.
 
-    ``now_s`` is the time by Redis's own clock, which numbers the entries.
+    A revocation has expired when it is ``lifetime_s`` old: no token that it covers lives longer.
+    ``now_s`` is the time by Redis's own clock, which numbers the entries; 0 trims nothing.
 
     https://redis.io/docs/latest/commands/xadd/
     """
@@ -88,13 +95,13 @@ def read_revocations_command(read: ReadFrom) -> Command:
 
 
 def parse_entry_id(raw: bytes) -> EntryId:
-    """Return an ID that Redis sent."""
+    """Parse an entry ID in a reply of Redis."""
     ms, _, seq = raw.partition(b"-")
     return EntryId(int(ms), int(seq))
 
 
 def parse_entries(merchant_id: str, reply: object, *, data_limit_bytes: int) -> list[Entry] | None:
-    """Return the entries of a reply to a read, oldest first; None if it is an error."""
+    """Return the entries of a reply to a read, oldest first; None if the reply is an error."""
     if isinstance(reply, Exception):
         return None
     return [
@@ -111,7 +118,7 @@ def parse_entries(merchant_id: str, reply: object, *, data_limit_bytes: int) -> 
 
 
 def parse_revocations(reply: object) -> list[RevocationEntry] | None:
-    """Return the entries of a reply to a read, oldest first; None if it is an error."""
+    """Return the entries of a reply to a read, oldest first; None if the reply is an error."""
     if isinstance(reply, Exception):
         return None
     return [

@@ -1,6 +1,6 @@
-"""What an operator should know of a Redis before the service relies on it.
+"""Examine a Redis before the service relies on it: version, announcements, eviction, persistence.
 
-Knows which settings of a server break which promise. Does not know the running service.
+Knows which setting of a server breaks which promise. Does not know the running service.
 """
 
 from __future__ import annotations
@@ -24,20 +24,21 @@ from sse_push.stream.connection import (
 from sse_push.stream.contract import PROBE_PREFIX
 
 _OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
+"""The oldest versions that the service is tested with."""
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at, and what to do about it if it is not well."""
+    """The result of one check; the text says what to do if the level is not ok."""
 
     level: Literal["ok", "warning", "failure"]
     text: str
 
 
 async def examine(url: str, *, timeout_s: float) -> list[Finding]:
-    """Look at a server: its version, whether it announces a change, what it may lose.
+    """Check a server's version, whether it announces a change, and what it may lose.
 
     Raises:
-        StreamUnavailable: it does not answer.
+        StreamUnavailable: the server does not answer.
     """
     pool = connection_pool(url, connect_timeout_s=timeout_s, name="check")
     redis = Redis(connection_pool=pool)

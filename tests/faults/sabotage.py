@@ -32,7 +32,7 @@ async def block(request: Request) -> Response:
 
 async def deafen(request: Request) -> Response:
     """Let Redis announce nothing more on the present connection."""
-    await request.state.follower._ask(("CLIENT", "TRACKING", "OFF"))
+    await request.state.follower._pipeline.ask(("CLIENT", "TRACKING", "OFF"))
     return JSONResponse({})
 
 
@@ -52,7 +52,7 @@ async def kill_tail(request: Request) -> Response:
     def fail(_announcement: object) -> Never:
         raise RuntimeError("sabotage")
 
-    request.state.follower._announced = fail
+    request.state.follower._pipeline._on_announcement = fail
     return JSONResponse({})
 
 

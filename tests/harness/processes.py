@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.harness.waiting import program
@@ -52,12 +52,16 @@ def resident_kib(pid: int) -> int:
 
 @contextmanager
 def frozen(pid: int) -> Generator[None]:
-    """Freeze a process within the context: the process exists, and does not answer."""
+    """Freeze a process within the context: the process exists, and does not answer.
+
+    It may be killed there; then nothing is left to wake.
+    """
     os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def descendants(pid: int) -> dict[int, str]:

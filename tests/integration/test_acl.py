@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 
 from sse_push.errors import StreamUnavailable
-from sse_push.notification import Change, EntryId, Notification
-from sse_push.stream import Appender, Follower
+from sse_push.notification import Notification
+from sse_push.stream import Appender
 from tests.harness.documents import text
 from tests.harness.redis import Redis
 from tests.harness.service import Service
 from tests.harness.stream import Publisher, open_stream
 from tests.harness.waiting import SECOND, until
+from tests.integration.stream.following import Followed
 
 OPERATIONS = text("sse_push/docs/operations.md")
 LINE = next(line for line in OPERATIONS.splitlines() if line.startswith("ACL SETUSER "))
@@ -74,23 +75,13 @@ async def test_the_service_runs_with_exactly_these_rights(guarded: Redis, tmp_pa
 
 
 @pytest.mark.parametrize("right", [each for each in RIGHTS if each not in NEEDED_NOT_TO_WORK_BUT])
-async def test_without_any_of_them_something_fails_and_is_told(
+async def test_a_user_without_any_of_these_rights_fails(
     guarded: Redis, merchant: str, right: str
 ) -> None:
     line = " ".join(word for word in LINE.split() if word != right)
     url = url_of(guarded, f"without{RIGHTS.index(right)}", line)
-    armed: dict[str, EntryId | None] = {}
-    changes: list[Change] = []
-    follower = Follower(
-        url,
-        on_armed=armed.__setitem__,
-        on_change=changes.append,
-        on_revoked=lambda _revocation, _at: None,
-        data_limit_bytes=8192,
-        probe_interval_s=0.05 * SECOND,
-        probe_deadline_s=0.5 * SECOND,
-        deaf_limit_s=20 * SECOND,
-    )
+    followed = Followed(url, probe_deadline_s=0.5 * SECOND)
+    follower, changes = followed.follower, followed.changes
     appender = Appender(
         url,
         timeout_s=SECOND,
@@ -102,8 +93,8 @@ async def test_without_any_of_them_something_fails_and_is_told(
     follower.watch(merchant)
     try:
         with pytest.raises((AssertionError, StreamUnavailable)):  # noqa: PT012 (any of these)
-            await until(lambda: merchant in armed, "the stream to be armed", SECOND)
-            await until(lambda: follower.probe_age_s < SECOND, "a probe")
+            await until(lambda: merchant in followed.newest, "the stream to be armed", SECOND)
+            await until(lambda: follower.probe.age_s < SECOND, "a probe")
             first = await appender.append(Notification(merchant, "a"))
             await until(lambda: any(each.newest == first for each in changes), "it", SECOND)
             second = await appender.append(Notification(merchant, "b"))

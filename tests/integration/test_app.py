@@ -605,7 +605,7 @@ async def test_without_redis_a_notification_was_certainly_not_published(
     assert single.headers["retry-after"] == "2"
     assert single.json().keys() == {"error", "detail", "outcome"}
     assert single.json()["error"] == "unavailable"
-    assert single.json()["detail"].startswith("there is no connection to Redis")
+    assert single.json()["detail"].startswith("expected a connection to Redis, got none")
     assert single.json()["outcome"] == "not_published"
     assert several.status_code == 503
     assert several.headers["retry-after"] == "2"

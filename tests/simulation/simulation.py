@@ -27,7 +27,8 @@ from sse_push.hub import Hub
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.sse_client import Event, Parser
 from sse_push.stream.reads import NEW_ENTRIES, Read, entries_between
-from sse_push.stream.tail import Tail, Watch
+from sse_push.stream.tail import Tail
+from sse_push.stream.watch import Watch
 from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock
 

@@ -26,7 +26,8 @@ from sse_push.hub.state import FanOut, Merchant
 from sse_push.notification import Entry, EntryId
 from sse_push.stream.reads import Read
 from sse_push.stream.schedule import Schedule
-from sse_push.stream.tail import Position, Tail, Watch
+from sse_push.stream.tail import Tail
+from sse_push.stream.watch import Position, Watch
 from tests.simulation.simulation import ModelCycle, ModelFollower, Simulation
 
 RUNS = int(os.environ.get("SSE_PUSH_TEST_RUNS", "10000"))

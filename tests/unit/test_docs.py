@@ -17,7 +17,7 @@ from sse_push.http.app import _CODES, _STATUSES, create_app
 from sse_push.metrics import SERIES
 from sse_push.runtime.uvicorn import REFUSALS
 from sse_push.settings import KEY_VARIABLE, TOKEN_VARIABLE, Settings
-from sse_push.stream.tail import ResyncReason
+from sse_push.stream.watch import ResyncReason
 from tests.harness.documents import NAMES, ROOT, anchors, links, prose, rows, section, text
 
 REFERENCE = "sse_push/docs/reference.md"

@@ -94,8 +94,9 @@ ARROWS: dict[str, set[str]] = {
     },
     "sse_client": {"errors"},
     "stream.schedule": set(),
+    "stream.watch": {"notification", "stream.schedule"},
     "stream.reads": {"access.revocation", "notification"},
-    "stream.tail": {"notification", "stream.reads", "stream.schedule"},
+    "stream.tail": {"notification", "stream.reads", "stream.watch"},
     "stream.revocations": {
         "access.revocation",
         "notification",
@@ -111,14 +112,19 @@ ARROWS: dict[str, set[str]] = {
         "stream.connection",
         "stream.contract",
     },
+    "stream.pipeline": {"stream.connection", "stream.contract"},
+    "stream.probe": {"stream.connection", "stream.contract"},
     "stream.follow": {
         "access.revocation",
         "notification",
         "stream.connection",
         "stream.contract",
+        "stream.pipeline",
+        "stream.probe",
         "stream.reads",
         "stream.revocations",
         "stream.tail",
+        "stream.watch",
     },
     "stream.examine": {"errors", "stream.connection", "stream.contract"},
     "stream": {"stream.append", "stream.examine", "stream.follow"},
@@ -314,6 +320,7 @@ def test_every_module_has_its_tests(module: str) -> None:
     package, _, name = TESTED_AS.get(module, module).rpartition(".")
     candidates = [
         TESTS / "unit" / package.replace(".", "/") / f"test_{name}.py",
+        TESTS / "integration" / package.replace(".", "/") / f"test_{name}.py",
         TESTS / "integration" / f"test_{name}.py",
         TESTS / "integration" / f"test_{package or name}.py",
         TESTS / "browser" / f"test_{package or name}.py",

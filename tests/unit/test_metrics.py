@@ -83,9 +83,7 @@ async def worker(tmp_path: Path) -> Worker:
     hub.source = WatchList()
     follower = Follower(
         NOWHERE,
-        on_armed=ignore,
-        on_change=ignore,
-        on_revoked=lambda _revocation, _at: None,
+        hub,
         data_limit_bytes=8192,
         probe_interval_s=3,
         probe_deadline_s=6,
@@ -214,7 +212,7 @@ async def test_a_tick_tells_how_late_the_loop_was(worker: Worker) -> None:
 
 
 def aged(worker: Worker, age_s: float) -> EntryId:
-    return EntryId(round((worker.follower.redis_time_s - age_s) * 1000), 0)
+    return EntryId(round((worker.follower.probe.redis_time_s - age_s) * 1000), 0)
 
 
 def cumulated(told: dict[str, float]) -> Iterator[tuple[float, float]]:
@@ -225,7 +223,7 @@ def cumulated(told: dict[str, float]) -> Iterator[tuple[float, float]]:
 
 
 async def test_the_delivery_age_is_by_the_clock_of_redis(worker: Worker) -> None:
-    worker.follower._redis_ahead_s -= 1_000_000  # its clock is days behind ours
+    worker.follower.probe._redis_ahead_s -= 1_000_000  # its clock is days behind ours
 
     for age_s in (0.3, 3, 300):
         worker.metrics.fan_out_begins(aged(worker, age_s))
@@ -245,7 +243,7 @@ async def test_an_entry_of_the_future_is_new(worker: Worker) -> None:
 
 
 async def test_until_redis_has_told_its_time_ours_is_as_good(worker: Worker) -> None:
-    assert worker.follower.redis_time_s == pytest.approx(time.time(), abs=SECOND)
+    assert worker.follower.probe.redis_time_s == pytest.approx(time.time(), abs=SECOND)
 
 
 async def test_a_worker_is_seen_from_outside(worker: Worker) -> None:

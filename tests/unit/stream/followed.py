@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.stream.reads import Read
-from sse_push.stream.tail import Tail, Watch
+from sse_push.stream.tail import Tail
+from sse_push.stream.watch import Watch
 
 MOST = 1000
 

@@ -1,0 +1,95 @@
+"""A follower that runs, and a listener that notes what it receives."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from sse_push.access.revocation import Revocation
+from sse_push.notification import Change, Entry, EntryId, Notification
+from sse_push.stream import Follower
+from tests.harness.waiting import SECOND, until
+from tests.integration.stream.servers import Server
+
+
+async def stopped(task: asyncio.Task[None]) -> None:
+    """Cancel a task and all that it began, until it ends; once is enough, says another test."""
+    async with asyncio.timeout(5 * SECOND):
+        while not task.done():
+            for each in asyncio.all_tasks() - {asyncio.current_task()}:
+                each.cancel()
+            await asyncio.wait([task], timeout=0.2 * SECOND)
+
+
+class Followed:
+    """A follower, and its listener, which notes all that it receives."""
+
+    def __init__(self, url: str, probe_deadline_s: float) -> None:
+        self.newest: dict[str, EntryId | None] = {}
+        self.changes: list[Change] = []
+        self.revoked: list[tuple[Revocation, float]] = []
+        self.follower = Follower(
+            url,
+            self,
+            data_limit_bytes=8192,
+            probe_interval_s=0.05 * SECOND,
+            probe_deadline_s=probe_deadline_s,
+            deaf_limit_s=2 * probe_deadline_s,
+        )
+
+    def armed(self, merchant_id: str, newest: EntryId | None) -> None:
+        self.newest[merchant_id] = newest
+
+    def publish(self, change: Change) -> None:
+        self.changes.append(change)
+
+    def revoke(self, revocation: Revocation, at: float) -> None:
+        self.revoked.append((revocation, at))
+
+    @property
+    def revoked_names(self) -> list[str]:
+        return [revocation.merchant_id for revocation, _ in self.revoked]
+
+    async def until_known(self, *names: str) -> None:
+        """Wait until these merchants are revoked, and all revocations are known."""
+        await until(
+            lambda: set(names) <= set(self.revoked_names) and self.follower.knows_revocations,
+            f"{names} in {self.revoked_names}",
+        )
+
+    async def watch(self, *merchants: str) -> None:
+        for merchant in merchants:
+            self.newest.pop(merchant, None)
+            self.follower.watch(merchant)
+        await until(lambda: self.newest.keys() >= set(merchants), "the streams to be armed")
+
+    async def next(self, count: int = 1) -> list[Change]:
+        await until(lambda: len(self.changes) >= count, f"{count} changes in {self.changes}")
+        return self.changes
+
+    async def until_newest(self, newest: EntryId) -> None:
+        await until(
+            lambda: any(change.newest == newest for change in self.changes),
+            f"the newest ID in {self.changes}",
+        )
+
+    async def settle(self, server: Server, marker: str) -> None:
+        """Wait for all changes made until now; the marker is a merchant of its own."""
+        await self.until_newest(server.add(marker))
+        self.changes[:] = [change for change in self.changes if change.merchant_id != marker]
+
+
+@asynccontextmanager
+async def following(url: str, probe_deadline_s: float = 5 * SECOND) -> AsyncGenerator[Followed]:
+    followed = Followed(url, probe_deadline_s)
+    task = asyncio.create_task(followed.follower.run())
+    try:
+        yield followed
+        assert not task.done(), "a follower runs for ever"
+    finally:
+        await stopped(task)
+
+
+def entry(entry_id: EntryId, merchant: str, topic: str | None = None) -> Entry:
+    return Entry(entry_id, Notification(merchant, topic))

@@ -1,0 +1,349 @@
+"""Adding notifications and revocations."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from sse_push.access.revocation import Revocation
+from sse_push.errors import StreamUnavailable
+from sse_push.notification import EntryId, Notification
+from sse_push.stream import Appender
+from sse_push.stream.append import _Waiting
+from sse_push.stream.contract import REVOCATIONS_KEY, stream_key
+from tests.harness.processes import frozen
+from tests.harness.redis import Redis
+from tests.harness.waiting import SECOND, until
+from tests.integration.stream.following import stopped
+from tests.integration.stream.servers import Server, restart
+
+LIFETIME_S = 3600.0
+
+
+class CountingAppender(Appender):
+    """Notes how many notifications went out in each round trip."""
+
+    def __init__(self, url: str, timeout_s: float, max_entries: int, ttl_s: float) -> None:
+        super().__init__(
+            url,
+            timeout_s=timeout_s,
+            stream_max_entries=max_entries,
+            stream_ttl_s=ttl_s,
+            revocation_lifetime_s=LIFETIME_S,
+        )
+        self.batches: list[int] = []
+
+    async def _commit(self, batch: list[_Waiting]) -> None:
+        self.batches.append(len(batch))
+        await super()._commit(batch)
+
+    @property
+    def is_on_its_way(self) -> bool:
+        """The last round trip's commands have been sent."""
+        return any(not each.done() for each in self._sent)
+
+
+@asynccontextmanager
+async def appending(
+    url: str,
+    *,
+    timeout_s: float = 5 * SECOND,
+    max_entries: int = 100,
+    ttl_s: float = 604_800,
+) -> AsyncGenerator[CountingAppender]:
+    appender = CountingAppender(url, timeout_s, max_entries, ttl_s)
+    task = asyncio.create_task(appender.run())
+    try:
+        yield appender
+        assert not task.done(), "an appender runs for ever"
+    finally:
+        await stopped(task)
+
+
+async def test_an_entry_has_the_fields_of_its_notification(server: Server, merchant: str) -> None:
+    async with appending(server.url) as appender:
+        entry_id = await appender.append(Notification(merchant, "seats", '{"a":1}', "tab"))
+        empty_id = await appender.append(Notification(merchant))
+
+    assert server.cli("XRANGE", stream_key(merchant), "-", "+").splitlines() == [
+        *(str(entry_id), "topic", "seats", "data", '{"a":1}', "by", "tab"),
+        *(str(empty_id), "topic"),
+    ]
+
+
+async def test_notifications_that_arrive_together_go_out_together(
+    server: Server, merchant: str
+) -> None:
+    server.cli("CONFIG", "RESETSTAT")
+    async with appending(server.url) as appender:
+        ids = await asyncio.gather(*(appender.append(Notification(merchant)) for _ in range(64)))
+
+    assert ids == sorted(set(ids))
+    assert server.length(merchant) == 64
+    assert server.calls("xadd") == sum(appender.batches) == 64
+    assert len(appender.batches) <= 2
+
+
+async def test_notifications_that_arrive_during_a_round_trip_are_the_next_batch(
+    own_redis: Server, merchant: str
+) -> None:
+    async with appending(own_redis.url) as appender:
+        await appender.append(Notification(merchant))
+        own_redis.cli("CLIENT", "PAUSE", "60000", "WRITE")
+        first = asyncio.create_task(appender.append(Notification(merchant)))
+        await until(lambda: appender.is_on_its_way, "the batch to be sent")
+        waiting = [asyncio.create_task(appender.append(Notification(merchant))) for _ in range(10)]
+        await asyncio.sleep(0)  # they have begun
+        waiting[3].cancel()
+        own_redis.cli("CLIENT", "UNPAUSE")
+        await asyncio.wait([first, *waiting])
+
+    assert appender.batches == [1, 1, 9]
+    assert [task.cancelled() for task in waiting].count(True) == 1
+    assert own_redis.length(merchant) == 11
+
+
+async def test_an_error_reply_fails_its_own_notification_only(
+    server: Server, merchant: str
+) -> None:
+    bad = f"{merchant}-bad"
+    server.cli("SET", stream_key(bad), "1")
+    async with appending(server.url) as appender:
+        first, refused, second = await appender.append_all(
+            [Notification(merchant), Notification(bad), Notification(merchant)]
+        )
+        with pytest.raises(StreamUnavailable, match="Redis refused the entry: WRONGTYPE"):
+            await appender.append(Notification(bad))
+
+    assert appender.batches == [3, 1]
+    assert appender.tally.outcomes == {"stored": 2, "not_published": 2, "unknown": 0}
+    assert isinstance(first, EntryId)
+    assert isinstance(second, EntryId)
+    assert isinstance(refused, StreamUnavailable)
+    assert refused.outcome == "not_published"
+    assert server.length(merchant) == 2
+
+
+async def test_a_revocation_goes_out_with_the_notifications_that_wait(
+    clear: Server, merchant: str
+) -> None:
+    async with appending(clear.url) as appender:
+        first, revoked, second = await appender.append_all(
+            [Notification(merchant), Revocation("42", "t", "u"), Notification(merchant)]
+        )
+
+    assert appender.batches == [3]
+    assert appender.tally.outcomes == {"stored": 2, "not_published": 0, "unknown": 0}
+    assert isinstance(first, EntryId)
+    assert isinstance(second, EntryId)
+    assert isinstance(revoked, EntryId)
+    assert clear.cli("XRANGE", REVOCATIONS_KEY, "-", "+").splitlines() == [
+        *(str(revoked), "merchant_id", "42", "jti", "t", "sub", "u")
+    ]
+    assert LIFETIME_S * 1000 < int(clear.cli("PTTL", REVOCATIONS_KEY)) <= LIFETIME_S * 1000 + 60_000
+    assert clear.length(merchant) == 2
+
+
+async def test_revocations_are_trimmed_by_the_time_of_redis_once_they_have_expired(
+    clear: Server,
+) -> None:
+    seconds = int(clear.cli("TIME").splitlines()[0])
+    young_ms = int((seconds - LIFETIME_S + 30) * 1000)
+    adds = "XADD {0} {1}-* merchant_id old\n" * 500 + "XADD {0} {2}-* merchant_id young\n"
+    clear.cli(script=adds.format(REVOCATIONS_KEY, young_ms - 60_000, young_ms))
+    async with appending(clear.url) as appender:
+        newest = await appender.append(Revocation("new"))
+
+    left = clear.cli("XRANGE", REVOCATIONS_KEY, "-", "+").splitlines()
+    assert left[-6:] == [
+        f"{young_ms}-0",
+        *("merchant_id", "young"),
+        *(str(newest), "merchant_id", "new"),
+    ]
+    assert left.count("old") < 200  # approximately: whole nodes only
+
+
+async def test_a_revocation_is_added_without_trimming_if_redis_refuses_its_time(
+    own_redis: Server, merchant: str
+) -> None:
+    own_redis.cli("DEL", REVOCATIONS_KEY)
+    own_redis.cli(script=f"XADD {REVOCATIONS_KEY} 1-* merchant_id old\n" * 500)
+    own_redis.cli("ACL", "SETUSER", "timeless", "on", ">pw", "~*", "&*", "+@all", "-time")
+    url = own_redis.url.replace("redis://", "redis://timeless:pw@")
+    async with appending(url) as appender:
+        results = await appender.append_all([Revocation("new"), Notification(merchant)])
+
+    assert [type(result) for result in results] == [EntryId, EntryId]
+    assert own_redis.cli("XLEN", REVOCATIONS_KEY) == "501"
+
+
+async def test_a_revocation_that_waits_for_the_time_is_not_published(mortal: Redis) -> None:
+    async with appending(mortal.url, timeout_s=0.3 * SECOND) as appender:
+        await appender.append(Revocation("a"))
+        with (
+            frozen(mortal.process.pid),
+            pytest.raises(StreamUnavailable, match="expected an answer from Redis") as failure,
+        ):
+            await appender.append(Revocation("b"))
+        await until(mortal.answers, "the server")
+        await appender.append(Revocation("c"))
+
+    assert failure.value.outcome == "not_published"
+    assert "b" not in mortal.cli("XRANGE", REVOCATIONS_KEY, "-", "+").splitlines()
+
+
+async def test_a_revocation_that_redis_refuses_fails_alone(clear: Server, merchant: str) -> None:
+    clear.cli("SET", REVOCATIONS_KEY, "1")
+    async with appending(clear.url) as appender:
+        refused, taken = await appender.append_all([Revocation("42"), Notification(merchant)])
+    clear.cli("DEL", REVOCATIONS_KEY)
+
+    assert isinstance(taken, EntryId)
+    assert isinstance(refused, StreamUnavailable)
+    assert refused.outcome == "not_published"
+
+
+async def test_a_stream_is_trimmed_to_about_its_limit(server: Server, merchant: str) -> None:
+    async with appending(server.url, max_entries=100) as appender:
+        results = await appender.append_all([Notification(merchant)] * 1000)
+
+    assert 100 <= server.length(merchant) < 200
+    newest = server.cli("XREVRANGE", stream_key(merchant), "+", "-", "COUNT", "1")
+    assert newest.splitlines()[0] == str(results[-1])
+
+
+async def test_a_lifetime_is_renewed_now_and_then_and_not_with_each_entry(
+    server: Server, merchant: str
+) -> None:
+    server.cli("CONFIG", "RESETSTAT")
+    async with appending(server.url, ttl_s=1000) as appender:
+        for _ in range(5):
+            await appender.append(Notification(merchant))
+        await appender.append_all([Notification(merchant)] * 5)
+        await appender.append(Notification(f"{merchant}-other"))
+
+    assert server.calls("xadd") == 11
+    assert server.calls("expire") == 2
+    assert 1000 < int(server.cli("TTL", stream_key(merchant))) <= 1100
+    assert 1000 < int(server.cli("TTL", stream_key(f"{merchant}-other"))) <= 1100
+
+
+async def test_a_quiet_stream_expires_and_a_later_entry_renews_it(
+    own_redis: Server, merchant: str
+) -> None:
+    key = stream_key(merchant)
+
+    def lifetime_ms() -> int:
+        return int(own_redis.cli("PTTL", key))
+
+    async with appending(own_redis.url, ttl_s=1) as appender:
+        await appender.append(Notification(merchant))
+        await until(lambda: lifetime_ms() < 1800, "its lifetime to run down")
+        await appender.append(Notification(merchant))
+        renewed_ms = lifetime_ms()
+
+    assert renewed_ms > 1800
+    await until(lambda: own_redis.cli("EXISTS", key) == "0", "the stream to expire")
+
+
+async def test_a_connection_that_redis_closed_meanwhile_is_made_anew_unnoticed(
+    server: Server, merchant: str
+) -> None:
+    async with appending(server.url) as appender:
+        await appender.append(Notification(merchant))
+        reader = appender._connection._reader
+        assert reader is not None
+        server.cli("CLIENT", "KILL", "ID", *server.clients("append"))
+        await until(reader.at_eof, "the end of the connection")
+        await appender.append(Notification(merchant))
+
+    assert server.length(merchant) == 2
+
+
+async def test_the_outcome_is_unknown_if_the_connection_is_lost_after_sending(
+    own_redis: Server, merchant: str
+) -> None:
+    async with appending(own_redis.url) as appender:
+        await appender.append(Notification(merchant))
+        own_redis.cli("CLIENT", "PAUSE", "60000", "WRITE")
+        sent = asyncio.create_task(appender.append(Notification(merchant)))
+        await until(lambda: appender.is_on_its_way, "the batch to be sent")
+        own_redis.cli("CLIENT", "KILL", "ID", *own_redis.clients("append"))
+        with pytest.raises(
+            StreamUnavailable, match="expected an answer from Redis, got none"
+        ) as failure:
+            await sent
+        own_redis.cli("CLIENT", "UNPAUSE")
+        await appender.append(Notification(merchant))
+
+    assert failure.value.outcome == "unknown"
+    assert own_redis.length(merchant) == 2
+
+
+async def test_notifications_are_refused_without_redis_and_stored_once_it_is_back(
+    mortal: Redis, merchant: str
+) -> None:
+    async with appending(mortal.url) as appender:
+        mortal.kill()
+        results = await appender.append_all([Notification(merchant)] * 3)
+        restart(mortal)
+        await appender.append(Notification(merchant))
+
+    outcomes = [each.outcome for each in results if isinstance(each, StreamUnavailable)]
+    assert outcomes == ["not_published"] * 3
+    assert Server(mortal.url).length(merchant) == 1
+
+
+async def test_a_redis_that_hangs_leaves_what_was_sent_unknown_and_the_rest_unpublished(
+    mortal: Redis, merchant: str
+) -> None:
+    async with appending(mortal.url, timeout_s=0.3 * SECOND) as appender:
+        await appender.append(Notification(merchant))
+        with frozen(mortal.process.pid):
+            sent = asyncio.create_task(appender.append_all([Notification(merchant)]))
+            await until(lambda: appender.is_on_its_way, "the batch to be sent")
+            waiting = asyncio.create_task(appender.append_all([Notification(merchant)] * 2))
+            async with asyncio.timeout(2 * 0.3 * SECOND):
+                results = [*await sent, *await waiting]
+
+    outcomes = [each.outcome for each in results if isinstance(each, StreamUnavailable)]
+    assert outcomes == ["unknown", "not_published", "not_published"]
+    assert appender.tally.outcomes == {"stored": 1, "not_published": 2, "unknown": 1}
+
+
+async def test_a_notification_that_was_answered_not_published_is_never_stored(
+    mortal: Redis, merchant: str
+) -> None:
+    server, given_up = Server(mortal.url), f"{merchant}-given-up"
+    async with appending(mortal.url, timeout_s=0.3 * SECOND) as appender:
+        await appender.append(Notification(merchant))
+        with frozen(mortal.process.pid):
+            sent = asyncio.create_task(appender.append_all([Notification(merchant)]))
+            await until(lambda: appender.is_on_its_way, "the batch to be sent")
+            # It waits for the first to fail, and then, no longer, for a new connection.
+            with pytest.raises(StreamUnavailable) as failure:
+                await appender.append(Notification(given_up))
+            await sent
+        await appender.append(Notification(merchant))  # what was before it has been dealt with
+
+    assert failure.value.outcome == "not_published"
+    assert server.length(given_up) == 0
+
+
+async def test_more_notifications_than_may_wait_are_refused_at_once(
+    own_redis: Server, merchant: str
+) -> None:
+    async with appending(own_redis.url) as appender:
+        results = await appender.append_all([Notification(merchant)] * 20_001)
+
+    assert {str(each) for each in results} == {
+        "expected fewer than 20000 notifications waiting for Redis"
+    }
+    assert {each.outcome for each in results if isinstance(each, StreamUnavailable)} == {
+        "not_published"
+    }
+    assert appender.tally.outcomes == {"stored": 0, "not_published": 20_001, "unknown": 0}
+    assert own_redis.length(merchant) == 0

@@ -1,0 +1,115 @@
+"""Announcements on a tracked connection, of a real Redis and a real Valkey."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+from redis._parsers.hiredis import _AsyncHiredisParser
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ResponseError
+
+from sse_push.stream.connection import (
+    Announcement,
+    connection_pool,
+    read_reply,
+    read_reply_or_announcement,
+    start_tracking,
+)
+from sse_push.stream.contract import stream_key
+from tests.harness.waiting import SECOND
+from tests.integration.stream.servers import Server
+
+
+@asynccontextmanager
+async def tracked(url: str) -> AsyncGenerator[AbstractConnection]:
+    pool = connection_pool(url, connect_timeout_s=5 * SECOND, name="test")
+    connection = pool.make_connection()
+    try:
+        await connection.connect()
+        await start_tracking(connection)
+        yield connection
+    finally:
+        await connection.disconnect(nowait=True)
+
+
+async def ask(connection: AbstractConnection, *words: str) -> object:
+    await connection.send_command(*words)
+    return await read_reply(connection)
+
+
+async def announced_until_now(connection: AbstractConnection) -> list[Announcement]:
+    """Return every announcement that was made before this."""
+    await connection.send_command("PING", "until now")
+    got: list[Announcement] = []
+    async with asyncio.timeout(5 * SECOND):
+        while isinstance(reply := await read_reply_or_announcement(connection), Announcement):
+            got.append(reply)
+    assert reply == b"until now"
+    return got
+
+
+async def test_the_private_push_handler_of_the_library_is_where_it_is_expected(
+    server: Server, merchant: str
+) -> None:
+    key = stream_key(merchant)
+    async with tracked(server.url) as connection:
+        assert type(connection._parser) is _AsyncHiredisParser
+        await ask(connection, "XRANGE", key, "-", "+")
+        server.add(merchant)
+        async with asyncio.timeout(5 * SECOND):
+            changed = await read_reply_or_announcement(connection)
+            server.cli("FLUSHALL")
+            flushed = await read_reply_or_announcement(connection)
+
+    assert changed == Announcement([key.encode()])
+    assert flushed == Announcement(None)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "XADD {key} * topic a",
+        "MULTI\nXADD {key} * topic a\nXADD {key} * topic b\nEXEC",
+        "EVAL \"redis.call('XADD', KEYS[1], '*', 'topic', 'a')\" 1 {key}",
+        "EXPIRE {key} 1000",
+        "PEXPIRE {key} 1",
+        "DEL {key}",
+        "UNLINK {key}",
+        "SET {key} 1",
+        "RENAME {key} {key}-other",
+        "XTRIM {key} MAXLEN 0",
+    ],
+)
+async def test_a_change_is_announced_once_in_whichever_way_it_is_made(
+    server: Server, merchant: str, script: str
+) -> None:
+    key = stream_key(merchant)
+    server.add(merchant)
+    async with tracked(server.url) as connection:
+        await ask(connection, "XRANGE", key, "-", "+")
+
+        server.cli(script=script.format(key=key))
+        first = await announced_until_now(connection)
+        for _ in range(20):
+            server.cli("XADD", f"{key}-other", "*", "at", "1")
+        server.cli(script=f"DEL {key}\nXADD {key} * at 1\n" * 20)
+        rest = await announced_until_now(connection)
+
+    assert first == [Announcement([key.encode()])]
+    assert rest == []
+
+
+async def test_a_read_that_fails_arms_the_key_too(server: Server, merchant: str) -> None:
+    key = stream_key(merchant)
+    server.cli("SET", key, "1")
+    async with tracked(server.url) as connection:
+        refused = await ask(connection, "XRANGE", key, "-", "+")
+        server.cli("SET", key, "2")
+        announced = await announced_until_now(connection)
+
+    assert isinstance(refused, ResponseError)
+    assert str(refused).startswith("WRONGTYPE")
+    assert announced == [Announcement([key.encode()])]
