@@ -181,6 +181,8 @@ class FanOuts(Generic[FrameT]):
         frame, oldest = fan_out.frame, fan_out.oldest
         stop = fan_out.position + _WRITES_PER_LOOK
         for subscription in fan_out.recipients[fan_out.position : stop]:
+            # Offered unless the connection is joining, blocked or ended, or has settled a part of
+            # this frame by comparing IDs.
             if not (
                 subscription.is_flowing
                 and subscription.version < oldest

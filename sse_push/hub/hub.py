@@ -68,7 +68,6 @@ class Hub(Generic[FrameT]):
         chance: random.Random | None = None,
     ) -> None:
         self.source: Source | None = None
-        """Where changes come from."""
         self.tally = HubTally()
         self.is_draining = False
         self._pace = pace
@@ -120,8 +119,8 @@ class Hub(Generic[FrameT]):
     def subscribe(self, grant: Grant, sink: Sink[FrameT]) -> Subscription[FrameT]:
         """Give a connection its place, before anything is awaited on its behalf.
 
-        Changes that are published from now on are pending for it until ``admit``. The connection
-        ends when its grant expires or is revoked, if it does not end before.
+        Changes are pending for the connection from now on, until ``admit``. Its grant's end, by
+        time or by a revocation, ends the connection.
 
         Raises:
             Unauthorized: the grant is revoked. The check and the place are one step, so that a
@@ -172,15 +171,15 @@ class Hub(Generic[FrameT]):
     def admit(self, subscription: Subscription[FrameT], owed: Iterable[Refresh]) -> None:
         """Put what the comparison has shown to be owed before what came since, and go live.
 
-        Call ``first_frame`` next to write all of it, or ``drained`` to have it offered. A
-        connection that has ended meanwhile stays ended; its first frame is written all the same.
+        Call ``first_frame`` next to write all of it, or ``drained`` to have it offered. An ended
+        connection stays ended, and its first frame is written all the same.
         """
         since, subscription.pending = subscription.pending, {}
         for refresh in (*owed, *in_order(since)):
             self.tally.merged += merge_into(subscription.pending, refresh)
         if subscription.state is JOINING:
             subscription.become(FLOWING)
-        elif subscription.state is not ENDED:
+        elif subscription.state is JOINING_BLOCKED:
             subscription.become(BLOCKED)
 
     def first_frame(self, subscription: Subscription[FrameT]) -> FrameT | None:
@@ -218,6 +217,7 @@ class Hub(Generic[FrameT]):
         merchant = subscription.merchant
         del merchant.subscriptions[subscription]
         if not merchant.subscriptions:
+            # Without a connection there is nobody to write to.
             if merchant.timer is not None:
                 merchant.timer.cancel()
             del self._merchants[merchant.id]
@@ -241,7 +241,7 @@ class Hub(Generic[FrameT]):
             for merchant in self._merchants.values()
             for subscription in merchant.subscriptions
         ]
-        # In random order: clients of one merchant do not come back together.
+        # In random order: the clients of one merchant do not come back together.
         self._chance.shuffle(live)
         # Many connections share ``drain_s`` evenly; few are ended sooner than they would have to.
         per_s = max(_LEAST_ENDS_PER_S, len(live) / max(self._pace.drain_s, _DRAIN_STEP_S))
@@ -257,7 +257,7 @@ class Hub(Generic[FrameT]):
     # -- from the source
 
     def armed(self, merchant_id: str, newest: EntryId | None) -> None:
-        """Note a merchant's newest ID, None if there is no entry: its stream has been read."""
+        """Note that a merchant's stream has been read, and its newest ID; None: no entry."""
         merchant = self._merchants[merchant_id]
         merchant.newest = newest
         merchant.is_armed = True

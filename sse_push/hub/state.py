@@ -112,15 +112,14 @@ class State(enum.Enum):
     BLOCKED = "blocked"
     """The sink has refused a frame: refreshes become pending, and nothing is offered."""
     ENDED = "ended"
-    """The connection has no place in the hub: nothing becomes pending, nothing is offered."""
+    """The connection has given up its place: no change becomes pending, and nothing is offered."""
 
     # Members are compared by identity; Enum's own hash runs Python code.
     __hash__ = object.__hash__
 
 
 JOINING, JOINING_BLOCKED, FLOWING, BLOCKED, ENDED = State
-"""The members once more: in Python 3.11 looking one up in its class takes 0.1 µs."""
-
+"""The members once more: in Python 3.11 looking a member up in its class takes 0.1 µs."""
 
 TRANSITIONS: dict[State, frozenset[State]] = {
     JOINING: frozenset({JOINING_BLOCKED, FLOWING, ENDED}),
@@ -215,7 +214,7 @@ class Subscription(Generic[FrameT]):
         self.blocked_at = math.inf
         """When the sink refused a frame; of use in the two blocked states only."""
         self.written_at = now
-        """When a frame was last written to this connection alone, or at first when it came."""
+        """When a frame was last written to this connection alone; at first, when it came."""
         self.ends_at = ends_at
         """When the connection has reached its greatest age."""
         self.expiry: Expiry[Subscription[FrameT]] | None = None

@@ -16,8 +16,8 @@ from tests.unit.hub import KEEP_S, PATIENT, Client, Service
 # -- expiry
 
 
-def tellings(client: Client) -> list[tuple[float, int]]:
-    """Return when a client was told that its token expires, and in how many seconds."""
+def announcements(client: Client) -> list[tuple[float, int]]:
+    """Return when the end of a client's token was announced, and in how many seconds it comes."""
     return [
         (at, -refresh.version)
         for at, frame in client.frames
@@ -33,16 +33,16 @@ def test_a_token_s_end_is_announced_and_its_client_ends_in_time(service: Service
     service.change("late")
     service.clock.advance(1)
 
-    ((told_at, said),) = tellings(client)
+    ((announced_at, announced_s),) = announcements(client)
     ((ended_at, reason),) = client.ends
-    assert 1069.5 <= told_at <= 1070
-    assert said == 30
+    assert 1069.5 <= announced_at <= 1070
+    assert announced_s == 30
     assert 1099.5 <= ended_at <= 1100
     assert reason is EndReason.TOKEN_EXPIRED
     assert client.subscription.grant == ("42", 1100, None, None, None)
     assert "late" not in [refresh.topic for refresh in client.refreshes]
     assert "late" in [refresh.topic for refresh in other.refreshes]
-    assert (tellings(other), other.ends) == ([], [])
+    assert (announcements(other), other.ends) == ([], [])
 
 
 def test_age_may_end_a_client_before_its_token_does() -> None:
@@ -75,10 +75,10 @@ def test_a_blocked_client_gets_the_announcement_when_it_drains() -> None:
     client.drained()
     service.clock.advance(1)
 
-    ((told_at, said),) = tellings(client)
-    assert refused <= 2  # it is not asked again and again
-    assert 1030 <= told_at <= 1030.5
-    assert said == 20
+    ((announced_at, announced_s),) = announcements(client)
+    assert refused <= 2  # blocked, it is not offered the announcement again
+    assert 1030 <= announced_at <= 1030.5
+    assert announced_s == 20
 
 
 def test_a_client_that_refuses_the_announcement_is_blocked(service: Service) -> None:
@@ -118,8 +118,8 @@ def test_a_joining_client_ends_when_its_token_expires(service: Service) -> None:
 # -- revocation
 
 
-def come(service: Service, grant: Grant) -> Client:
-    """Come by a token, and go live."""
+def open_with(service: Service, grant: Grant) -> Client:
+    """Subscribe a client by a token, and admit it."""
     client = Client(service, 0)
     client.subscription = service.hub.subscribe(grant, client)
     service.compare(client)
@@ -141,8 +141,8 @@ REVOKED = [EndReason.REVOKED]
 
 
 def test_a_merchant_s_revocation_ends_its_connections_and_no_others(service: Service) -> None:
-    old, none, new = (come(service, by_token(iat=iat)) for iat in (900.0, None, 999.5))
-    other = come(service, by_token("43"))
+    old, none, new = (open_with(service, by_token(iat=iat)) for iat in (900.0, None, 999.5))
+    other = open_with(service, by_token("43"))
 
     service.hub.revoke(Revocation("42"), 999.0)
 
@@ -163,9 +163,9 @@ def test_a_revocation_ends_the_connections_of_its_token_or_subject(
     service: Service, revocation: Revocation, is_ended: list[bool]
 ) -> None:
     clients = [
-        come(service, by_token(jti="t", sub="u")),
-        come(service, by_token(jti="s", sub="u")),
-        come(service, by_token(jti="s2", sub="v")),
+        open_with(service, by_token(jti="t", sub="u")),
+        open_with(service, by_token(jti="s", sub="u")),
+        open_with(service, by_token(jti="s2", sub="v")),
     ]
 
     service.hub.revoke(revocation, 1000.0)
@@ -179,26 +179,26 @@ def test_a_client_that_comes_after_its_revocation_is_refused(
     service.hub.revoke(Revocation("42", "t"), 1000.0)
 
     with pytest.raises(Unauthorized, match="expected a token that was not revoked") as refusal:
-        come(service, by_token())
+        open_with(service, by_token())
 
     assert refusal.value.challenge == 'Bearer error="invalid_token"'
     assert (len(service.hub), service.hub.merchant_count, service.source.calls) == (0, 0, [])
-    come(service, by_token(jti="another"))
+    open_with(service, by_token(jti="another"))
 
 
 def test_a_client_that_was_checked_before_its_revocation_is_refused(
     service: Service,
 ) -> None:
-    """A revocation between a first look and the place in the hub is not overlooked."""
+    """A revocation between the first check and ``subscribe`` is not overlooked."""
     service.hub.require_unrevoked(by_token())
     service.hub.revoke(Revocation("42"), 1000.0)
 
     with pytest.raises(Unauthorized):
-        come(service, by_token())
+        open_with(service, by_token())
 
 
 def test_a_revocation_is_remembered_before_a_connection_ends(service: Service) -> None:
-    """Whoever comes back at once, from within its end, is refused."""
+    """A client that comes back at once, while its connection ends, is refused."""
     came_back: list[bool] = []
 
     class Eager(Client):
@@ -219,7 +219,7 @@ def test_a_revocation_is_remembered_before_a_connection_ends(service: Service) -
 def test_a_token_that_was_given_after_a_revocation_is_let_in_and_stays(service: Service) -> None:
     service.hub.revoke(Revocation("42"), 1000.0)
     service.clock.advance(1)
-    client = come(service, by_token(iat=1001.0))
+    client = open_with(service, by_token(iat=1001.0))
 
     service.hub.revoke(Revocation("42"), 1000.0)  # read again
 
@@ -254,7 +254,7 @@ def test_a_token_s_revocation_ends_no_connection_without_a_token(service: Servic
 def test_a_revocation_ends_joining_and_blocked_clients(service: Service) -> None:
     joining = Client(service, 0)
     joining.subscription = service.hub.subscribe(by_token(), joining)
-    blocked = come(service, by_token())
+    blocked = open_with(service, by_token())
     blocked.is_taking = False
     service.change("a")
 
@@ -264,7 +264,7 @@ def test_a_revocation_ends_joining_and_blocked_clients(service: Service) -> None
 
 
 def test_a_revocation_during_a_fan_out_leaves_nothing_to_be_offered(service: Service) -> None:
-    clients = [come(service, by_token()) for _ in range(100)]
+    clients = [open_with(service, by_token()) for _ in range(100)]
     clients[0].cost_s = 0.01  # longer than a slice
     service.change("a")
     assert service.hub._fan_outs._active
@@ -277,7 +277,7 @@ def test_a_revocation_during_a_fan_out_leaves_nothing_to_be_offered(service: Ser
 
 
 def test_a_revocation_of_many_connections_ends_them_in_slices(service: Service) -> None:
-    clients = [come(service, by_token()) for _ in range(100)]
+    clients = [open_with(service, by_token()) for _ in range(100)]
     gone = clients[50]
     service.clock.cost_s = 0.001
 
@@ -301,9 +301,9 @@ def test_a_revocation_is_forgotten_when_it_covers_no_valid_token_any_more(servic
 
     service.clock.advance(KEEP_S - 101)
     with pytest.raises(Unauthorized):
-        come(service, by_token(iat=None))
+        open_with(service, by_token(iat=None))
     service.clock.advance(61)
-    come(service, by_token(iat=None))
+    open_with(service, by_token(iat=None))
     assert len(service.revocations) == 1
 
     service.clock.advance(100)
@@ -316,7 +316,7 @@ def test_a_revocation_is_forgotten_when_it_covers_no_valid_token_any_more(servic
 
 @pytest.mark.parametrize("seed", range(50))
 def test_a_revoked_client_is_never_live(seed: int) -> None:
-    """Comings, first looks, revocations and slices, in random orders."""
+    """First checks, subscriptions, revocations and slices, in random orders."""
     chance = random.Random(seed)
     service = Service()
     service.clock.cost_s = 0.0007
@@ -337,7 +337,7 @@ def test_a_revoked_client_is_never_live(seed: int) -> None:
             grant = asked.pop(chance.randrange(len(asked)))
             is_revoked = service.revocations.revokes(grant)
             try:
-                live.append((grant, come(service, grant)))
+                live.append((grant, open_with(service, grant)))
                 assert not is_revoked
             except Unauthorized:
                 assert is_revoked

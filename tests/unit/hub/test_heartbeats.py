@@ -104,8 +104,8 @@ def test_an_idle_client_is_never_silent_for_longer_than_a_heartbeat(
     service.clock.advance(200)
 
     for client in clients:
-        heard_at = [opened_at, *client.heartbeats_at, service.clock.now]
-        gaps = [late - early for early, late in itertools.pairwise(heard_at)]
+        written_at = [opened_at, *client.heartbeats_at, service.clock.now]
+        gaps = [late - early for early, late in itertools.pairwise(written_at)]
         assert max(gaps) <= HEARTBEAT_S + 1e-6
         assert min(gaps[:-1]) >= 0.8 * HEARTBEAT_S - 2 * TICK_S
         assert client.refreshes == []
@@ -138,11 +138,11 @@ def test_a_heartbeat_follows_the_last_refresh_and_not_the_last_heartbeat(
     client = service.open()
     service.clock.advance(10)
     service.change("a")
-    told_at = service.clock.now
+    written_at = service.clock.now
 
     service.clock.advance(60)
 
-    gap_s = client.heartbeats_at[0] - told_at
+    gap_s = client.heartbeats_at[0] - written_at
     assert 0.8 * HEARTBEAT_S - 2 * TICK_S <= gap_s <= HEARTBEAT_S
 
 
@@ -201,12 +201,12 @@ def test_a_client_that_was_blocked_for_a_moment_gets_its_heartbeats_again() -> N
     client.is_taking = False
     service.change("a")
     client.drained()
-    heard_at = [service.clock.now]
+    written_at = [service.clock.now]
 
     service.clock.advance(100)
 
-    heard_at += [*client.heartbeats_at, service.clock.now]
-    gaps = [late - early for early, late in itertools.pairwise(heard_at)]
+    written_at += [*client.heartbeats_at, service.clock.now]
+    gaps = [late - early for early, late in itertools.pairwise(written_at)]
     assert max(gaps) <= HEARTBEAT_S
 
 

@@ -1,4 +1,4 @@
-"""How several refreshes become one, and what is still said then."""
+"""How several refreshes become one, and which fields that one has."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_merged_refresh_has_the_newer_id_even_if_it_is_lower_or_missing() -> N
     assert older.merged_with(Refresh(2, None)).id is None
 
 
-def test_topics_wait_side_by_side_in_the_order_of_their_newest_ids() -> None:
+def test_topics_are_pending_side_by_side_in_the_order_of_their_newest_ids() -> None:
     pending: Pending = {}
 
     for number, topic in enumerate(["a", "b", "c", "a"], start=1):
@@ -73,7 +73,7 @@ def test_topics_wait_side_by_side_in_the_order_of_their_newest_ids() -> None:
     ]
 
 
-def test_a_refresh_without_topic_covers_all_that_wait() -> None:
+def test_a_refresh_without_topic_stands_for_all_pending_ones() -> None:
     pending: Pending = {}
 
     for number, topic in enumerate(["a", "b", None], start=1):
@@ -82,7 +82,7 @@ def test_a_refresh_without_topic_covers_all_that_wait() -> None:
     assert in_order(pending) == [refresh_of(3, None, by="x")]
 
 
-def test_a_topic_that_is_covered_already_waits_no_more_by_itself() -> None:
+def test_a_topic_merges_into_a_pending_refresh_without_topic() -> None:
     pending: Pending = {}
 
     for number, topic in enumerate([None, "a"], start=1):
@@ -91,7 +91,7 @@ def test_a_topic_that_is_covered_already_waits_no_more_by_itself() -> None:
     assert in_order(pending) == [refresh_of(2)]
 
 
-def test_one_refresh_that_waits_keeps_its_data() -> None:
+def test_a_single_pending_refresh_keeps_its_data() -> None:
     pending: Pending = {}
 
     merge_into(pending, refresh_of(1, None, data="1", by="x"))
@@ -99,7 +99,7 @@ def test_one_refresh_that_waits_keeps_its_data() -> None:
     assert in_order(pending) == [refresh_of(1, None, data="1", by="x")]
 
 
-def test_past_thirty_two_topics_one_refresh_without_topic_waits() -> None:
+def test_more_than_thirty_two_topics_merge_into_one_refresh_without_topic() -> None:
     pending: Pending = {}
     for number in range(1, TOPICS_PENDING + 1):
         merge_into(pending, refresh_of(number, f"t{number}"))
@@ -116,7 +116,7 @@ def test_past_thirty_two_topics_one_refresh_without_topic_waits() -> None:
     assert in_order(pending) == [refresh_of(34)]
 
 
-def test_each_refresh_that_became_part_of_another_one_is_counted_once() -> None:
+def test_each_merged_refresh_is_counted_once() -> None:
     pending: Pending = {}
 
     merged = [
@@ -130,7 +130,7 @@ def test_each_refresh_that_became_part_of_another_one_is_counted_once() -> None:
     assert sum(merged) + covering + covered + len(pending) == 7
 
 
-def test_the_topics_that_are_one_too_many_are_counted() -> None:
+def test_topics_over_the_limit_are_counted_as_merged() -> None:
     pending: Pending = {}
 
     merged = [merge_into(pending, refresh_of(n, f"t{n}")) for n in range(1, TOPICS_PENDING + 2)]
