@@ -11,7 +11,8 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from sse_push import __version__
-from sse_push.cli import _OPTIONS_OF_SERVE, main
+from sse_push.cli import main
+from sse_push.cli.operate import OPTIONS_OF_SERVE
 from sse_push.errors import EndReason, Occasion
 from sse_push.http.app import _CODES, _STATUSES, create_app
 from sse_push.metrics import SERIES
@@ -52,7 +53,7 @@ def test_the_settings_that_are_flags_and_the_other_variables_are_named() -> None
     introduction = section(REFERENCE, "Settings").partition("|")[0]
     others, _, flags = introduction.partition("The settings ")
 
-    assert re.findall(r"`([a-z_]+)`", flags)[:-1] == list(_OPTIONS_OF_SERVE)
+    assert re.findall(r"`([a-z_]+)`", flags)[:-1] == list(OPTIONS_OF_SERVE)
     assert {KEY_VARIABLE, TOKEN_VARIABLE} <= set(re.findall(r"`([A-Z_]+)`", others))
 
 

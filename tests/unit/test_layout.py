@@ -173,20 +173,19 @@ ARROWS: dict[str, set[str]] = {
     "demo.crowd": {"demo.cinema", "sse_client"},
     "demo.run": {"demo.backend", "demo.cinema", "demo.crowd", "server", "settings"},
     "demo": {"demo.run"},
-    "cli": {
-        "__init__",
+    "cli.operate": {
         "access.tokens",
         "demo",
         "errors",
         "http.app",
-        "notification",
         "runtime.embedded",
         "runtime.logs",
         "server",
         "settings",
-        "sse_client",
         "stream",
     },
+    "cli.request": {"access.tokens", "errors", "notification", "settings", "sse_client"},
+    "cli": {"__init__", "cli.operate", "cli.request"},
     "__main__": {"cli", "errors", "runtime.logs"},
 }
 """What each module imports of the package; in an order in which none knows a later one."""
