@@ -7,8 +7,8 @@ import re
 import shutil
 import ssl
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,10 +16,29 @@ from typing import Self
 
 import httpx
 
-from tests.harness.waiting import STOP_S, accepts, free_port, program, wait_for
+from tests.harness.waiting import SECOND, STOP_S, accepts, free_port, program, wait_for
 
 SHIPPED = Path(__file__).parents[2] / "nginx"
 SITE = "conf.d/sse-push.conf"
+OUTSIDER = "127.0.0.2"
+"""The address of a client that the internal server refuses."""
+
+OPEN = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\n:\n\n\r\n"
+)
+"""The head of an event stream and a comment, for ``Recorder.answer``."""
+EVENTS = (
+    b"GET /events?merchant_id=42 HTTP/1.1\r\nHost: x\r\nAccept: %s\r\nConnection: close\r\n\r\n"
+)
+
+SPOOFED = (
+    b"X-Merchant-Id: 7\r\nx-merchant-ID: 8\r\nX_Merchant_Id: 9\r\nX-Forwarded-For: 127.0.0.1\r\n"
+    b"X-Forwarded-For: 192.0.2.9\r\nX_Forwarded_For: 192.0.2.9\r\nForwarded: for=192.0.2.9\r\n"
+    b"X-Forwarded-Proto: https\r\n"
+)
+
+CHUNKS = b"2\r\n{}\r\n0\r\n\r\n"
 
 
 @dataclass
@@ -203,3 +222,68 @@ def replace_once(folder: Path, old: str, new: str) -> None:
 def _command(folder: Path, *, is_tls: bool) -> list[str]:
     main_file = "nginx-tls.conf" if is_tls else "nginx.conf"
     return [program("nginx"), "-p", f"{folder}/", "-c", main_file]
+
+
+@asynccontextmanager
+async def recording() -> AsyncGenerator[tuple[Recorder, str]]:
+    """Run a server that notes what it is asked; with its address."""
+    recorder = Recorder()
+    async with await asyncio.start_server(recorder.accept, "127.0.0.1", 0) as listening:
+        yield recorder, f"127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    async with asyncio.timeout(5 * SECOND):  # nginx has gone, and its connections with it
+        await asyncio.gather(*recorder.connections)
+
+
+async def ask(
+    port: int, request: bytes, trust: ssl.SSLContext | None = None
+) -> tuple[int, dict[str, str], bytes]:
+    """Send these bytes, read until nginx closes; return status, headers and what follows them."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+    try:
+        writer.write(request)
+        async with asyncio.timeout(5 * SECOND):
+            got = await reader.read()
+    finally:
+        writer.transport.abort()
+    head, _, body = got.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    pairs = [line.partition(": ") for line in lines]
+    headers = {name.lower(): value for name, _, value in pairs}
+    assert len(headers) == len(pairs), f"expected each header once, got {lines}"
+    return int(first.split()[1]), headers, body
+
+
+def line(text: str, *headers: str) -> bytes:
+    return "\r\n".join(
+        [f"{text} HTTP/1.1", "Host: x", "Connection: close", *headers, "", ""]
+    ).encode()
+
+
+def fields(request: str) -> dict[str, str]:
+    """Return the headers of a request as it came; each may be there once."""
+    lines = request.rstrip().split("\r\n")[1:]
+    named = [line.partition(": ") for line in lines]
+    headers = {name.lower(): value for name, _, value in named}
+    assert len(headers) == len(named), f"expected each header once, got {lines}"
+    return headers
+
+
+ERRORS = {
+    400: ("malformed", line("GET /%zz")),
+    403: ("forbidden", line("POST /notify")),
+    404: ("not_found", line("GET /elsewhere")),
+    405: ("method_not_allowed", line("TRACE /events")),
+    413: ("too_large", line("POST /notify", "Content-Length: 1048577") + b"x" * 1_048_577),
+    414: ("too_large", line(f"GET /{'x' * 9000}")),
+    431: ("too_large", line("GET /", f"X: {'x' * 9000}")),
+    501: ("unsupported", line("POST /", "Transfer-Encoding: gzip")),
+    505: ("unsupported", b"GET / HTTP/3.0\r\nHost: x\r\n\r\n"),
+}
+
+"""For each status that nginx gives by itself: the code, and a request that gets it."""
+
+
+def yes(*lines: str) -> bytes:
+    """Return the answer of a backend that allows a stream, with these headers."""
+    headers = "".join(f"{line}\r\n" for line in lines)
+    return f"HTTP/1.1 200 OK\r\n{headers}Content-Length: 2\r\n\r\nok".encode()

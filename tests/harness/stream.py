@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -128,3 +128,27 @@ class Publisher:
 
     async def close(self) -> None:
         await self.client.aclose()
+
+
+@asynccontextmanager
+async def publishing(url: str) -> AsyncGenerator[Publisher]:
+    """Be a backend that notifies at this address."""
+    publisher = Publisher(url)
+    try:
+        yield publisher
+    finally:
+        await publisher.close()
+
+
+def has_ended(stream: Stream) -> bool:
+    """Return whether the response has ended, complete or cut."""
+    return stream._task is not None and stream._task.done()
+
+
+async def read_to(reader: AsyncIterator[str], text: str) -> str:
+    """Read until this text has come; heartbeats may come before."""
+    got = ""
+    async with asyncio.timeout(5 * SECOND):
+        while text not in got:
+            got += await anext(reader)
+    return got

@@ -15,7 +15,7 @@ import httpx
 import jwt
 import pytest
 
-from tests.harness.nginx import Nginx
+from tests.harness.nginx import Nginx, recording, yes
 from tests.harness.processes import workers_of
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service, serving
@@ -38,7 +38,6 @@ from tests.harness.tokens import (
 )
 from tests.harness.waiting import LATE_S, SECOND, until, wait_for
 from tests.integration.test_app import serving_here
-from tests.integration.test_nginx_hardened import recording, yes
 
 LIMITED_KEY = "a-key-for-some-0123456789"
 COOKIE = "__Host-push"
