@@ -29,8 +29,8 @@ LISTEN = """async ([url, options]) => {
 }"""
 
 COUNT = """url => {
-    window.heard = 0
-    new EventSource(url).addEventListener('refresh', () => { heard += 1 })
+    window.refreshes = 0
+    new EventSource(url).addEventListener('refresh', () => { refreshes += 1 })
 }"""
 
 
@@ -41,12 +41,12 @@ def call(
 
 
 class Listener:
-    """A page that listens with the module, and notes what it is told."""
+    """A page that uses the module, and records its calls, states and requests."""
 
     def __init__(self, page: Page, backend: Publisher) -> None:
         self.page = page
         self.backend = backend
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.ended: list[str] = []
         page.on("request", self._on_request)
         page.on("requestfailed", self._on_request_end)
@@ -54,14 +54,14 @@ class Listener:
 
     def _on_request(self, request: Request) -> None:
         if "/events" in request.url:
-            self.asked.append(request.url)
+            self.requested.append(request.url)
 
     def _on_request_end(self, request: Request) -> None:
         if "/events" in request.url:
             self.ended.append(request.url)
 
     async def calls(self, count: int) -> list[dict[str, object]]:
-        """Wait until the callback was called so often, and return the calls."""
+        """Wait until the callback has been called ``count`` times, and return the calls."""
         await self.page.wait_for_function(
             "count => calls.length >= count", arg=count, timeout=15_000 * SECOND
         )
@@ -69,7 +69,7 @@ class Listener:
         return calls
 
     async def states(self, last: str, count: int) -> list[str]:
-        """Wait until the state is ``last`` after so many changes, and return all of them."""
+        """Wait until ``last`` is the state after ``count`` changes, and return all states."""
         await self.page.wait_for_function(
             "([last, count]) => states.length >= count && states.at(-1) === last",
             arg=[last, count],
@@ -83,7 +83,7 @@ class Listener:
 async def listen(
     browser: Browser, url: str, merchant_id: str, tolerated: str = "(?!)", **options: object
 ) -> AsyncGenerator[Listener]:
-    """Open a page that listens to a merchant of whom something is known already."""
+    """Open a page for a merchant whose stream has an entry already."""
     backend = Publisher(url)
     try:
         await backend.notify(merchant_id)
@@ -103,7 +103,7 @@ def running(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         yield started
 
 
-async def test_a_page_is_told_when_it_connects_and_of_each_change(
+async def test_a_page_is_called_at_the_first_connection_and_at_each_change(
     running: Demo, browser: Browser, merchant: str
 ) -> None:
     async with listen(browser, running.url, merchant) as page:
@@ -122,43 +122,43 @@ async def test_a_page_is_told_when_it_connects_and_of_each_change(
     assert states == ["connecting", "open"]
 
 
-async def test_a_page_does_not_hear_its_own_changes(
+async def test_a_page_is_not_called_for_its_own_changes(
     running: Demo, browser: Browser, merchant: str
 ) -> None:
     async with listen(browser, running.url, merchant, by="this tab") as page:
         await page.page.evaluate(COUNT, f"/events?merchant_id={merchant}")
         await page.calls(1)
-        await page.page.wait_for_function("heard === 1")
+        await page.page.wait_for_function("refreshes === 1")
 
         await page.backend.notify(merchant, topic="own", by="this tab")
-        await page.page.wait_for_function("heard === 2")
+        await page.page.wait_for_function("refreshes === 2")
         await page.backend.notify(merchant, topic="other", by="another tab")
         calls = await page.calls(2)
 
     assert calls == [call(reason="connected"), call(["other"])]
 
 
-async def test_a_page_that_has_stopped_hears_nothing_and_leaves_no_stream(
+async def test_a_page_that_has_called_the_undo_is_not_called_and_has_no_stream(
     running: Demo, browser: Browser, merchant: str
 ) -> None:
     async with listen(browser, running.url, merchant) as page:
         await page.page.evaluate(COUNT, f"/events?merchant_id={merchant}&counts")
         await page.calls(1)
-        await page.page.wait_for_function("heard === 1")
+        await page.page.wait_for_function("refreshes === 1")
 
         await page.page.evaluate("stop()")
         await page.backend.notify(merchant)
-        await page.page.wait_for_function("heard === 2")
+        await page.page.wait_for_function("refreshes === 2")
         states = await page.states("closed", 3)
         calls = await page.calls(1)
-        await until(lambda: page.ended == page.asked[:1], "the end of its stream, and no other")
+        await until(lambda: page.ended == page.requested[:1], "the end of its stream, and no other")
 
     assert states == ["connecting", "open", "closed"]
     assert calls == [call(reason="connected")]
-    assert len(page.asked) == 2
+    assert len(page.requested) == 2
 
 
-async def test_a_restart_is_survived_and_what_changed_meanwhile_is_told(
+async def test_a_page_survives_restarts_and_is_called_for_the_changes_meanwhile(
     redis: Redis, tmp_path: Path, browser: Browser, merchant: str
 ) -> None:
     def start(port: int | None = None) -> Demo:
@@ -193,7 +193,7 @@ async def test_a_restart_is_survived_and_what_changed_meanwhile_is_told(
     assert states == ["connecting", "open"] * 3
 
 
-async def test_answers_that_end_an_event_source_are_survived_by_a_new_one_that_resumes(
+async def test_a_new_event_source_resumes_after_answers_that_end_an_event_source(
     redis: Redis, tmp_path: Path, browser: Browser, merchant: str
 ) -> None:
     refused = 0
@@ -228,7 +228,7 @@ async def test_answers_that_end_an_event_source_are_survived_by_a_new_one_that_r
 
     assert calls[2:] == [call(["meanwhile"], reason="missed")]
     assert states == ["connecting", "open"] * 2
-    first, by_the_browser, *anew = page.asked
+    first, by_the_browser, *anew = page.requested
     assert first == by_the_browser == f"{demo.url}/events?merchant_id={merchant}"
     assert len(anew) >= 4
     assert set(anew) == {f"{first}&last_event_id={seen}"}

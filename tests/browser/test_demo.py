@@ -1,4 +1,4 @@
-"""The demo as a person sees it: two windows side by side, in a real browser."""
+"""The demo as a user sees it: two windows side by side, in a real browser."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Generator[Demo]:
 
 @pytest.fixture
 def demo(running: Demo) -> Demo:
-    """Both houses empty."""
+    """Return the demo with both houses empty."""
     for merchant_id in ("roxy", "lumiere"):
         running.empty(merchant_id)
     return running
 
 
-async def test_a_sale_in_one_window_is_seen_in_the_other(demo: Demo, browser: Browser) -> None:
+async def test_a_sale_in_one_window_appears_in_the_other(demo: Demo, browser: Browser) -> None:
     async with (
         open_window(browser, viewport=DESKTOP) as one,
         open_window(browser, viewport=DESKTOP) as other,
@@ -68,26 +68,26 @@ async def test_a_sale_in_one_window_is_seen_in_the_other(demo: Demo, browser: Br
         await screenshot(other, "desktop-the-other-window")
 
 
-async def test_with_tokens_a_sale_in_one_window_is_seen_in_the_other(
+async def test_a_sale_in_one_window_appears_in_the_other_with_tokens(
     tmp_path: Path, browser: Browser
 ) -> None:
-    asked: list[str] = []
+    requested: list[str] = []
     with Demo.start(tmp_path, "--tokens") as demo:
         async with (
             open_window(browser, viewport=DESKTOP) as one,
             open_window(browser, viewport=DESKTOP) as other,
         ):
-            other.on("request", lambda request: asked.append(request.url))
+            other.on("request", lambda request: requested.append(request.url))
             await asyncio.gather(enter(one, demo.url), enter(other, demo.url))
 
             await seat(one, "C7").click()
             await expect_seat(other, "C7", "sold", seconds=1)
 
-    (stream,) = [url for url in asked if "/events?" in url]
+    (stream,) = [url for url in requested if "/events?" in url]
     assert re.search(r"[?&]token=eyJ", stream)
 
 
-async def test_a_seat_that_both_click_at_once_is_sold_to_one_and_the_other_is_told(
+async def test_a_seat_that_two_windows_click_at_once_is_sold_to_one_of_them(
     demo: Demo, browser: Browser
 ) -> None:
     async with (
@@ -105,7 +105,7 @@ async def test_a_seat_that_both_click_at_once_is_sold_to_one_and_the_other_is_to
 
         for name in ("A1", "D7", "H12"):
             await asyncio.gather(seat(one, name).click(), seat(other, name).click())
-            await until(lambda: len(held) == 2, "both to have asked")
+            await until(lambda: len(held) == 2, "both requests")
             await asyncio.gather(*(route.continue_() for route in held))
             held.clear()
 
@@ -122,17 +122,17 @@ async def test_a_seat_that_both_click_at_once_is_sold_to_one_and_the_other_is_to
         assert await taken(one) == await taken(other) == demo.sold() == {"A1", "D7", "H12"}
 
 
-async def test_the_other_cinema_hears_nothing(demo: Demo, browser: Browser) -> None:
-    asked: list[str] = []
+async def test_the_other_cinema_receives_nothing(demo: Demo, browser: Browser) -> None:
+    requested: list[str] = []
 
     def on_request(request: Request) -> None:
         if "/seats?" in request.url:
-            asked.append(request.url)
+            requested.append(request.url)
 
     async with open_window(browser) as roxy, open_window(browser) as lumiere:
         lumiere.on("request", on_request)
         await asyncio.gather(enter(roxy, demo.url), enter(lumiere, f"{demo.url}/?cinema=lumiere"))
-        await until(lambda: len(asked) == 2, "the first load, and that of the first refresh")
+        await until(lambda: len(requested) == 2, "the first load, and that of the first refresh")
 
         for name in ("B2", "B3", "B4"):
             await seat(roxy, name).click()
@@ -143,10 +143,10 @@ async def test_the_other_cinema_hears_nothing(demo: Demo, browser: Browser) -> N
         await expect(lumiere.locator("#news li")).to_have_count(1)
         await expect(lumiere.locator("#sold")).to_have_text("1")
         await expect(roxy.locator("#sold")).to_have_text("0")
-        assert len(asked) == 3
+        assert len(requested) == 3
 
 
-async def test_both_windows_come_back_after_a_restart_and_are_right_again(
+async def test_both_windows_reconnect_after_a_restart_and_show_all_sales(
     tmp_path: Path, browser: Browser
 ) -> None:
     async def refuse(route: Route) -> None:
@@ -193,11 +193,11 @@ async def test_the_page_works_through_nginx(
     browser: Browser, tmp_path: Path, *, tls: bool, flags: tuple[str, ...]
 ) -> None:
     async def application(route: Route) -> None:
-        """Stand where a site's own application stands: nginx has a location for the stream only."""
+        """Answer for the site's own application: nginx has a location for the event stream only."""
         url = route.request.url.replace(nginx.url, demo.url)
         await route.fulfill(response=await route.fetch(url=url))
 
-    asked: list[str] = []
+    requested: list[str] = []
     with (
         Demo.start(tmp_path, *flags) as demo,
         Nginx.start(tmp_path / "nginx", f"127.0.0.1:{demo.port}", tls=tls) as nginx,
@@ -206,7 +206,7 @@ async def test_the_page_works_through_nginx(
             open_window(browser, ignore_https_errors=True) as one,
             open_window(browser, ignore_https_errors=True) as other,
         ):
-            other.on("request", lambda request: asked.append(request.url))
+            other.on("request", lambda request: requested.append(request.url))
             for page in (one, other):
                 await page.route(re.compile(f"^{nginx.url}/(?!events)"), application)
             await asyncio.gather(enter(one, nginx.url), enter(other, nginx.url))
@@ -222,7 +222,7 @@ async def test_the_page_works_through_nginx(
         await until(lambda: nginx.access_log.count('"/events"') == 2, "two streams in the log")
         log = nginx.access_log
 
-    streams = [url for url in asked if "/events?" in url]
+    streams = [url for url in requested if "/events?" in url]
     assert all(("token=eyJ" in url) == bool(flags) for url in streams)
     assert "eyJ" not in log
 
@@ -254,7 +254,7 @@ async def test_a_phone_shows_the_whole_house(demo: Demo, browser: Browser) -> No
 
 
 async def enter(page: Page, url: str) -> None:
-    """Open the page, and wait until it is live and shows the house."""
+    """Open the page, and wait until the state is open and the house is shown."""
     await page.goto(url)
     await expect_state(page, "open")
     await expect(page.locator("#map button")).to_have_count(96)

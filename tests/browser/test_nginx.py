@@ -1,4 +1,4 @@
-"""A browser behind nginx as shipped: how soon it hears, and that an outage does not end it."""
+"""A browser behind nginx as shipped: how soon events arrive, and how an outage passes."""
 
 from __future__ import annotations
 
@@ -32,40 +32,24 @@ FIRST_EVENT_MS = """url => new Promise((resolve, reject) => {
     source.onerror = () => reject(new Error('no event arrived'))
 })"""
 
-OPEN_FIVE = """url => {
-    window.heard = []
-    window.times = type => heard.filter(event => event.type === type).length
-    for (let number = 0; number < 5; number++) {
-        const source = new EventSource(url)
-        for (const type of ['refresh', 'goodbye', 'error']) {
-            source.addEventListener(type, ({ data, lastEventId }) => heard.push({
-                type,
-                said: data && JSON.parse(data),
-                lastEventId,
-                readyState: source.readyState,
-            }))
-        }
-    }
-}"""
-
 OPEN_MANY = """({ url, count }) => {
     window.sources = []
-    window.heard = []
-    window.times = type => heard.filter(event => event.type === type).length
-    window.open_one = number => {
+    window.received = []
+    window.times = type => received.filter(event => event.type === type).length
+    window.openOne = number => {
         const source = new EventSource(url)
         sources.push(source)
         for (const type of ['ready', 'refresh', 'goodbye', 'error']) {
-            source.addEventListener(type, ({ data, lastEventId }) => heard.push({
+            source.addEventListener(type, ({ data, lastEventId }) => received.push({
                 type,
-                said: data && JSON.parse(data),
+                data: data && JSON.parse(data),
                 lastEventId,
                 number,
                 readyState: source.readyState,
             }))
         }
     }
-    for (let number = 0; number < count; number++) open_one(number)
+    for (let number = 0; number < count; number++) openOne(number)
 }"""
 
 CONNECTING, OPEN = 0, 1
@@ -78,7 +62,9 @@ def nginx(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Generat
         yield started
 
 
-async def test_the_first_event_comes_at_once(nginx: Nginx, browser: Browser, merchant: str) -> None:
+async def test_the_first_event_arrives_at_once(
+    nginx: Nginx, browser: Browser, merchant: str
+) -> None:
     async with open_window(browser) as page:
         await open_blank_page(page, nginx.url)
 
@@ -94,12 +80,12 @@ async def test_the_first_event_comes_at_once(nginx: Nginx, browser: Browser, mer
     assert statistics.median(measured_ms) < 100 * SECOND
 
 
-async def test_a_browser_comes_back_by_itself_after_an_outage(
+async def test_a_browser_reconnects_by_itself_after_an_outage(
     redis: Redis, tmp_path: Path, browser: Browser, merchant: str
 ) -> None:
-    """The first of five streams will do: each one waits for 5 to 29 s, as it was told."""
+    """The first of five streams is enough: each waits for 5 to 29 s, as `retry` asks."""
     async with AsyncExitStack() as stack:
-        # nginx's workers run under an account of their own, and must get at the socket.
+        # nginx's workers run under an account of their own, and must reach the socket.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sse_push-")))
         folder.chmod(0o755)
         uds = folder / "sse-push.sock"
@@ -112,29 +98,29 @@ async def test_a_browser_comes_back_by_itself_after_an_outage(
         page = await stack.enter_async_context(open_window(browser, tolerated="INCOMPLETE_CHUNKED"))
         await open_blank_page(page, nginx.url)
         seen = await backend.notify(merchant)
-        await page.evaluate(OPEN_FIVE, f"/events?merchant_id={merchant}")
+        await page.evaluate(OPEN_MANY, {"url": f"/events?merchant_id={merchant}", "count": 5})
         await page.wait_for_function("times('refresh') === 5")
 
         service.process.kill()
         service.process.wait()
         await page.wait_for_function("times('goodbye') === 5 && times('error') === 10")
-        heard = await page.evaluate("heard")
+        received = await page.evaluate("received")
         uds.unlink()
         stack.callback(Service.start(tmp_path, redis.url, uds=uds).stop)
         await until(lambda: nginx.healthz() == 200, "the service", START_S)
         newest = await backend.notify(merchant, topic="meanwhile")
         await page.wait_for_function("times('refresh') > 5", timeout=35_000 * SECOND)
-        last = await page.evaluate("heard.at(-1)")
+        last = await page.evaluate("received.findLast(({ type }) => type === 'refresh')")
 
-    soft_answers = [event for event in heard if event["type"] == "goodbye"]
-    assert [event["said"] for event in soft_answers] == [{"reason": "upstream_unavailable"}] * 5
+    soft_answers = [event for event in received if event["type"] == "goodbye"]
+    assert [event["data"] for event in soft_answers] == [{"reason": "upstream_unavailable"}] * 5
     assert {event["lastEventId"] for event in soft_answers} == {seen}
-    assert {event["readyState"] for event in heard if event["type"] == "error"} == {CONNECTING}
+    assert {event["readyState"] for event in received if event["type"] == "error"} == {CONNECTING}
     assert last["lastEventId"] == newest
-    assert last["said"] == {"merchant_id": merchant, "topic": "meanwhile", "reason": "missed"}
+    assert last["data"] == {"merchant_id": merchant, "topic": "meanwhile", "reason": "missed"}
 
 
-async def test_over_http2_many_streams_of_one_origin_are_open_at_once(
+async def test_many_streams_of_one_origin_are_open_at_once_over_http2(
     service: Service, tmp_path: Path, browser: Browser, merchant: str
 ) -> None:
     """Two tabs of one browser, 20 streams each; over HTTP/1.1 the seventh would wait."""
@@ -155,28 +141,28 @@ async def test_over_http2_many_streams_of_one_origin_are_open_at_once(
         newest = await backend.notify(merchant, topic="seats")
         for each in (page, tab):
             await each.wait_for_function(
-                "id => heard.filter(({ lastEventId }) => lastEventId === id).length === 20",
+                "id => received.filter(({ lastEventId }) => lastEventId === id).length === 20",
                 arg=newest,
             )
         short = await page.evaluate(
             "url => fetch(url, { method: 'HEAD' }).then(({ status }) => status)", address
         )
-        heard = [*await page.evaluate("heard"), *await tab.evaluate("heard")]
+        received = [*await page.evaluate("received"), *await tab.evaluate("received")]
         await page.close()
         await tab.close()
         await until(lambda: nginx.access_log.count('"/events"') == 41, "41 lines")
 
     assert short == 200
-    assert "error" not in {event["type"] for event in heard}
+    assert "error" not in {event["type"] for event in received}
     lines = [json.loads(line) for line in nginx.access_log.splitlines()]
     protocols = {line["protocol"] for line in lines if line["path"] == "/events"}
     assert protocols == {"HTTP/2.0"}
 
 
-async def test_over_http1_the_seventh_stream_waits(
+async def test_the_seventh_stream_waits_over_http1(
     nginx: Nginx, browser: Browser, merchant: str
 ) -> None:
-    """It is why there is nginx-tls.conf, and shows that the test above can fail."""
+    """The limit is why nginx-tls.conf exists; this test shows that the one above can fail."""
     address = f"/events?merchant_id={merchant}"
     async with open_window(browser) as page:
         await open_blank_page(page, nginx.url)
@@ -190,7 +176,7 @@ async def test_over_http1_the_seventh_stream_waits(
     assert sorted(states) == [CONNECTING] + 6 * [OPEN]
 
 
-async def test_a_reload_under_tls_is_not_seen_by_a_browser(
+async def test_a_browser_does_not_notice_a_reload_under_tls(
     service: Service, tmp_path: Path, browser: Browser, merchant: str
 ) -> None:
     address = f"/events?merchant_id={merchant}"
@@ -208,21 +194,21 @@ async def test_a_reload_under_tls_is_not_seen_by_a_browser(
             nginx.reload()
             await backend.notify(merchant)
             await page.wait_for_function(f"times('refresh') >= {8 * (reloads + 1)}")
-        await page.evaluate("open_one(8)")
+        await page.evaluate("openOne(8)")
         await page.wait_for_function("times('ready') === 9")
         newest = await backend.notify(merchant)
         await page.wait_for_function(
-            f"heard.filter(e => e.lastEventId === '{newest}').length === 9"
+            f"received.filter(e => e.lastEventId === '{newest}').length === 9"
         )
-        heard = await page.evaluate("heard")
+        received = await page.evaluate("received")
 
-    assert {event["type"] for event in heard} == {"ready", "refresh"}
+    assert {event["type"] for event in received} == {"ready", "refresh"}
 
 
-async def test_a_browser_survives_the_limit_of_its_address(
+async def test_a_browser_over_the_limit_of_its_address_connects_once_there_is_room(
     service: Service, tmp_path: Path, browser: Browser, merchant: str
 ) -> None:
-    """It waits as it was told, and comes back when there is room."""
+    """The browser waits as `retry` asks, and connects when another stream has ended."""
     replace = {
         "limit_conn sse_push_address 200": "limit_conn sse_push_address 1",
         "*    29000;": "*    300;",
@@ -238,12 +224,12 @@ async def test_a_browser_survives_the_limit_of_its_address(
         await page.evaluate(OPEN_MANY, {"url": f"/events?merchant_id={merchant}", "count": 1})
         await page.wait_for_function("times('ready') === 1")
 
-        await page.evaluate("open_one(1)")
+        await page.evaluate("openOne(1)")
         await page.wait_for_function("times('goodbye') >= 2")
         await page.evaluate("sources[0].close()")
         await page.wait_for_function("times('ready') === 2")
-        heard = await page.evaluate("heard")
+        received = await page.evaluate("received")
 
-    goodbyes = [event["said"] for event in heard if event["type"] == "goodbye"]
+    goodbyes = [event["data"] for event in received if event["type"] == "goodbye"]
     assert goodbyes == len(goodbyes) * [{"reason": "too_many_connections"}]
-    assert {event["readyState"] for event in heard if event["type"] == "error"} == {CONNECTING}
+    assert {event["readyState"] for event in received if event["type"] == "error"} == {CONNECTING}

@@ -1,7 +1,7 @@
 """The browser module with tokens that expire or are refused, in a real browser.
 
-The service here is the test's own: its tokens are names, and are refused and expire when the test
-says so. What the module hears from it, and what is asked of it, are the same as from sse-push.
+The service here is a fake: its tokens are plain names, which the test refuses or lets expire. Its
+responses, and the requests of the module, are the same as with sse-push.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ LISTEN = """async waitBaseMs => {
 }"""
 
 
-class Asked(NamedTuple):
-    """One request for the stream, and the status that answered it."""
+class StreamRequest(NamedTuple):
+    """A request for the event stream, and the status of its response."""
 
     method: str
     token: str | None
@@ -64,11 +64,11 @@ class Asked(NamedTuple):
     status: int
 
 
-class Service:
-    """One merchant's events for whoever has a token that holds: t1, t2 and so on."""
+class FakeService:
+    """The events of one merchant, for requests with a valid token: t1, t2 and so on."""
 
     def __init__(self) -> None:
-        self.asked: list[Asked] = []
+        self.requests: list[StreamRequest] = []
         self.tokens_given = 0
         self.refusals: dict[str, int] = {}
         self.status_of_new_tokens = 200
@@ -95,17 +95,17 @@ class Service:
         self._topic = topic
         self._send(f"id: {self._newest}-0\n{_event('refresh', topic=topic)}")
 
-    def say_expiring(self) -> None:
+    def announce_expiry(self) -> None:
         self._send(_event("expiring", expires_in_s=30))
 
     def expire(self, token: str) -> None:
-        """End the streams as at the token's ``exp``."""
+        """End the streams as sse-push does at the token's ``exp``."""
         self.refusals[token] = 401
         self._send(f"retry: 20\n{_event('goodbye', reason='token_expired')}")
         self.cut()
 
     def cut(self) -> None:
-        """End the streams without a word."""
+        """End the streams without a ``goodbye``."""
         self._send(None)
         self._streams.clear()
 
@@ -125,7 +125,7 @@ class Service:
         last_event_id = request.query_params.get("last_event_id")
         last_event_id = request.headers.get("last-event-id", last_event_id)
         status = self.refusals.get(token or "", 401)
-        self.asked.append(Asked(request.method, token, last_event_id, status))
+        self.requests.append(StreamRequest(request.method, token, last_event_id, status))
         if status != 200:
             return Response(status_code=status)
         if request.method == "HEAD":
@@ -160,12 +160,12 @@ def _event(kind: str, **said: object) -> str:
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Leave them to pytest, whose loop this runs in."""
+        """Leave signals to pytest, in whose loop this server runs."""
         yield
 
 
 @asynccontextmanager
-async def serve(service: Service) -> AsyncGenerator[str]:
+async def serve(service: FakeService) -> AsyncGenerator[str]:
     """Serve on a free port in this loop, and yield the URL."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         server = _Server(uvicorn.Config(service.app, lifespan="off", log_level="warning"))
@@ -181,7 +181,7 @@ async def serve(service: Service) -> AsyncGenerator[str]:
 
 @asynccontextmanager
 async def listening_page(
-    browser: Browser, service: Service, tolerated: str = "(?!)"
+    browser: Browser, service: FakeService, tolerated: str = "(?!)"
 ) -> AsyncGenerator[Page]:
     async with serve(service) as url, open_window(browser, tolerated=tolerated) as page:
         page.set_default_timeout(15_000 * SECOND)
@@ -190,47 +190,47 @@ async def listening_page(
         yield page
 
 
-async def heard(page: Page, count: int) -> list[object]:
-    """Wait until the callback was called so often, and return the topics and reasons."""
+async def calls_of(page: Page, count: int) -> list[object]:
+    """Wait for ``count`` calls, and return the topics and the reason of each."""
     await page.wait_for_function("count => calls.length >= count", arg=count)
     calls: list[object] = await page.evaluate("calls")
     return calls
 
 
-async def states(page: Page, last: str, count: int) -> list[str]:
+async def states_of(page: Page, last: str, count: int) -> list[str]:
     await page.wait_for_function(
         "([last, count]) => states.length >= count && states.at(-1) === last", arg=[last, count]
     )
-    told: list[str] = await page.evaluate("states")
-    return told
+    states: list[str] = await page.evaluate("states")
+    return states
 
 
 async def has_lasted(page: Page) -> None:
-    """Wait until the stream is old enough for its end to be no failure."""
+    """Wait until the end of the stream does not count as a failure any more."""
     await page.wait_for_function(
         "ms => states.at(-1) === 'open' && Date.now() - openedAt > ms", arg=5 * WAIT_BASE_MS
     )
 
 
-async def test_a_token_is_renewed_before_it_expires_and_no_refresh_is_lost_or_doubled(
+async def test_an_expiring_token_is_replaced_and_no_refresh_is_lost_or_doubled(
     browser: Browser,
 ) -> None:
-    service = Service()
+    service = FakeService()
     async with listening_page(browser, service) as page:
-        await heard(page, 1)
+        await calls_of(page, 1)
         await has_lasted(page)
 
         service.may_give_tokens.clear()
-        service.say_expiring()
+        service.announce_expiry()
         service.notify("on the old stream")
-        await heard(page, 2)
+        await calls_of(page, 2)
         service.before_next_stream = lambda: service.notify("between the streams")
         service.may_give_tokens.set()
-        await heard(page, 3)
-        told = await states(page, "open", 4)
+        await calls_of(page, 3)
+        states = await states_of(page, "open", 4)
         await until(lambda: service.open_streams == 1, "the end of the old stream")
         service.notify("on the new stream")
-        calls = await heard(page, 4)
+        calls = await calls_of(page, 4)
         errors = await page.evaluate("errors")
 
     assert calls == [
@@ -239,46 +239,49 @@ async def test_a_token_is_renewed_before_it_expires_and_no_refresh_is_lost_or_do
         [["between the streams"], "missed"],
         [["on the new stream"], None],
     ]
-    assert service.asked == [Asked("GET", "t1", None, 200), Asked("GET", "t2", "2-0", 200)]
-    assert told == ["connecting", "open"] * 2
+    assert service.requests == [
+        StreamRequest("GET", "t1", None, 200),
+        StreamRequest("GET", "t2", "2-0", 200),
+    ]
+    assert states == ["connecting", "open"] * 2
     assert errors == []
 
 
-async def test_a_token_that_has_expired_is_renewed_and_does_not_come_back(browser: Browser) -> None:
-    service = Service()
+async def test_an_expired_token_is_replaced_and_not_sent_again(browser: Browser) -> None:
+    service = FakeService()
     async with listening_page(browser, service) as page:
-        await heard(page, 1)
+        await calls_of(page, 1)
         await has_lasted(page)
 
         service.expire("t1")
-        await states(page, "open", 4)
+        await states_of(page, "open", 4)
         await has_lasted(page)
         service.expire("t2")
-        told = await states(page, "open", 6)
+        states = await states_of(page, "open", 6)
         service.notify("after it")
-        calls = await heard(page, 2)
+        calls = await calls_of(page, 2)
 
     assert calls == [[None, "connected"], [["after it"], None]]
-    assert service.asked == [
-        Asked("GET", "t1", None, 200),
-        Asked("GET", "t2", "1-0", 200),
-        Asked("GET", "t3", "1-0", 200),
+    assert service.requests == [
+        StreamRequest("GET", "t1", None, 200),
+        StreamRequest("GET", "t2", "1-0", 200),
+        StreamRequest("GET", "t3", "1-0", 200),
     ]
-    assert told == ["connecting", "open"] * 3
+    assert states == ["connecting", "open"] * 3
 
 
-async def test_a_token_that_expires_while_the_browser_is_away_is_renewed(browser: Browser) -> None:
-    service = Service()
+async def test_a_token_that_expires_while_the_browser_is_away_is_replaced(browser: Browser) -> None:
+    service = FakeService()
     async with listening_page(browser, service, REFUSED) as page:
-        await heard(page, 1)
+        await calls_of(page, 1)
 
         service.refusals["t1"] = 401
         service.cut()
         service.notify("meanwhile")
-        await heard(page, 2)
-        told = await states(page, "open", 4)
+        await calls_of(page, 2)
+        states = await states_of(page, "open", 4)
         service.notify("after it")
-        calls = await heard(page, 3)
+        calls = await calls_of(page, 3)
         errors = await page.evaluate("errors")
 
     assert calls == [
@@ -286,66 +289,69 @@ async def test_a_token_that_expires_while_the_browser_is_away_is_renewed(browser
         [["meanwhile"], "missed"],
         [["after it"], None],
     ]
-    by_the_browser, by_head = Asked("GET", "t1", "1-0", 401), Asked("HEAD", "t1", None, 401)
-    assert service.asked == [
-        Asked("GET", "t1", None, 200),
+    by_the_browser, by_head = (
+        StreamRequest("GET", "t1", "1-0", 401),
+        StreamRequest("HEAD", "t1", None, 401),
+    )
+    assert service.requests == [
+        StreamRequest("GET", "t1", None, 200),
         by_the_browser,
         by_head,
-        Asked("GET", "t2", "1-0", 200),
+        StreamRequest("GET", "t2", "1-0", 200),
     ]
-    assert told == ["connecting", "open"] * 2
+    assert states == ["connecting", "open"] * 2
     assert errors == []
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refused_token_is_renewed_exactly_once_and_then_it_is_final(
+async def test_a_refused_token_is_replaced_once_and_the_second_refusal_is_final(
     browser: Browser, status: int
 ) -> None:
-    service = Service()
+    service = FakeService()
     service.status_of_new_tokens = status
     async with listening_page(browser, service, REFUSED) as page:
-        told = await states(page, "refused", 2)
+        states = await states_of(page, "refused", 2)
         await page.evaluate("""async () => {
             for (const type of ['online', 'pageshow']) dispatchEvent(new Event(type))
             document.dispatchEvent(new Event('visibilitychange'))
             dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))
         }""")
-        # Its longest wait has gone by, and whatever was sent in it has been answered.
+        # The longest wait is over, and each request sent meanwhile has its response.
         await page.wait_for_function("ms => Date.now() - openedAt > ms", arg=5 * WAIT_BASE_MS)
         await page.evaluate(
             "async () => { for (const _ of '123') await fetch('/client/index.js') }"
         )
-        refused = list(service.asked)
+        refused = list(service.requests)
         tokens_given = service.tokens_given
         errors = await page.evaluate("errors")
 
         service.status_of_new_tokens = 200
         await page.evaluate("listen()")
-        calls = await heard(page, 1)
+        calls = await calls_of(page, 1)
 
     assert refused == [
-        Asked("GET", "t1", None, status),
-        Asked("HEAD", "t1", None, status),
-        Asked("GET", "t2", None, status),
-        Asked("HEAD", "t2", None, status),
+        StreamRequest("GET", "t1", None, status),
+        StreamRequest("HEAD", "t1", None, status),
+        StreamRequest("GET", "t2", None, status),
+        StreamRequest("HEAD", "t2", None, status),
     ]
     assert tokens_given == 2
-    assert told == ["connecting", "refused"]
+    assert states == ["connecting", "refused"]
     assert errors == [f"Uncaught Error: token refused: {status}"]
     assert calls == [[None, "connected"]]
-    assert service.asked[4:] == [Asked("GET", "t3", None, 200)]
+    assert service.requests[4:] == [StreamRequest("GET", "t3", None, 200)]
 
 
-async def test_answers_that_refuse_no_token_are_not_final(browser: Browser) -> None:
-    service = Service()
+async def test_answers_other_than_401_and_403_are_not_final(browser: Browser) -> None:
+    service = FakeService()
     service.status_of_new_tokens = 503
     async with listening_page(browser, service, "status of 503") as page:
         await until(lambda: service.tokens_given >= 6, "six tokens", 15 * SECOND)
         service.status_of_new_tokens = 200
-        calls = await heard(page, 1)
-        told = await states(page, "open", 2)
+        calls = await calls_of(page, 1)
+        states = await states_of(page, "open", 2)
         errors = await page.evaluate("errors")
 
     assert calls == [[None, "connected"]]
-    assert told == ["connecting", "open"]
+    assert states == ["connecting", "open"]
     assert errors == []
