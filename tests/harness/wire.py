@@ -29,7 +29,7 @@ _KEYS = {
     "expiring": ({"expires_in_s"}, set[str]()),
     "goodbye": ({"reason"}, set[str]()),
 }
-_WITH_RETRY = {"ready", "expiring", "goodbye"}
+_WITH_RETRY = {"ready", "goodbye"}
 _WITH_ID = {"ready", "refresh"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import get_args
 
@@ -10,16 +11,19 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from sse_push import __version__
+from sse_push import __version__, notification
+from sse_push.access import revocation
 from sse_push.cli import main
 from sse_push.cli.operate import OPTIONS_OF_SERVE
 from sse_push.errors import EndReason, Occasion
 from sse_push.http.app import _CODES, _STATUSES, create_app
+from sse_push.hub.refresh import Reason
 from sse_push.metrics import SERIES
 from sse_push.runtime.uvicorn import REFUSALS
 from sse_push.settings import KEY_VARIABLE, TOKEN_VARIABLE, Settings
 from sse_push.stream.watch import ResyncReason
-from tests.harness.documents import NAMES, ROOT, anchors, links, prose, rows, section, text
+from tests.harness.documents import NAMES, ROOT, Example, anchors, links, prose, rows, section, text
+from tests.harness.wire import well_formed
 
 REFERENCE = "sse_push/docs/reference.md"
 OCCASIONS = {
@@ -148,6 +152,61 @@ def test_the_reasons_that_the_browser_module_names_are_in_the_list() -> None:
     named = re.findall(r"reason === '(\w+)'", code)
     assert "token_expired" in named
     assert {*named} <= {reason.value for reason in EndReason.on(Occasion.END)}
+
+
+# -- fields, events and numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "fields"),
+    [
+        ("sse_push/docs/backends.md", "The fields of a notification", notification.FIELDS),
+        ("sse_push/docs/access.md", "Revocation: before a token expires", revocation.FIELDS),
+    ],
+)
+def test_a_table_of_fields_has_those_that_are_read(
+    name: str, title: str, fields: Collection[str]
+) -> None:
+    table = [row[0].strip("`") for row in rows(section(name, title)) if row[0].startswith("`")]
+
+    assert sorted(table) == sorted(fields)
+
+
+def test_the_events_on_the_wire_are_as_the_service_writes_them() -> None:
+    events = well_formed(Example("client/README.md", "text").code.encode() + b"\n", "42")
+    explained = section("client/README.md", "The events on the wire").rpartition("```")[2]
+
+    assert [event.type for event in events] == re.findall(r"^- `(\w+)`", explained, re.MULTILINE)[
+        1:
+    ]
+    assert all(f"`{reason}`" in explained for reason in get_args(Reason))
+
+
+def test_the_limits_of_nginx_are_those_of_its_files() -> None:
+    files = "".join(path.read_text() for path in sorted((ROOT / "nginx").rglob("*.conf")))
+    limits = re.findall(
+        r"^limit_conn \w+ (\d+);|^limit_req_zone .* rate=(\d+)r/s;", files, re.MULTILINE
+    )
+    introduction = text("nginx/README.md").partition("## The files")[0]
+    numbers = [
+        number.replace(" ", "").replace("\n", "")
+        for number in re.findall(r"\d+(?:\s+\d{3})*", introduction)
+    ]
+
+    assert len(limits) == 3
+    assert {"".join(limit) for limit in limits} <= set(numbers)
+
+
+def test_the_modules_that_the_design_names_are_there() -> None:
+    way = section("sse_push/docs/design.md", "The way of a notification")
+    named = set(re.findall(r"`((?:stream|hub|event_stream)(?:/\w+)?|notification)`", way))
+
+    assert {"notification", "stream/follow", "stream/tail", "hub"} <= named
+    assert [
+        name
+        for name in named
+        if not (ROOT / f"sse_push/{name}.py").exists() and not (ROOT / f"sse_push/{name}").is_dir()
+    ] == []
 
 
 # -- the documents themselves
