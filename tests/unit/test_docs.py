@@ -22,6 +22,8 @@ from sse_push.metrics import SERIES
 from sse_push.runtime.uvicorn import REFUSALS
 from sse_push.settings import KEY_VARIABLE, TOKEN_VARIABLE, Settings
 from sse_push.stream.watch import ResyncReason
+from tests.bench.__main__ import CASES
+from tests.faults.__main__ import choose, load
 from tests.harness.documents import NAMES, ROOT, Example, anchors, links, prose, rows, section, text
 from tests.harness.wire import well_formed
 
@@ -207,6 +209,22 @@ def test_the_modules_that_the_design_names_are_there() -> None:
         for name in named
         if not (ROOT / f"sse_push/{name}.py").exists() and not (ROOT / f"sse_push/{name}").is_dir()
     ] == []
+
+
+def test_the_matrix_of_faults_has_every_fault_of_the_full_form() -> None:
+    matrix = rows(section("tests/README.md", "What was lost under which fault"))
+
+    assert [row[:2] for row in matrix[1:]] == [
+        [load(name).FAULT.number, load(name).FAULT.title] for name in choose(None, "full")
+    ]
+
+
+def test_the_table_of_the_bench_has_every_figure() -> None:
+    table = rows(section("tests/README.md", "How fast it is"))
+
+    assert [[*row[:2], row[-1]] for row in table[1:]] == [
+        [case.title, figure.unit, figure.bar or "–"] for case in CASES for figure in case.figures
+    ]
 
 
 # -- the documents themselves
