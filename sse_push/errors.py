@@ -1,48 +1,91 @@
-"""Everything that can go wrong, and every reason for which a connection ends, by name.
+"""Three lists: the package's errors, why a request is refused, and why a connection ends.
 
-Does not know HTTP or Redis: ``http`` turns errors into answers, ``cli`` into exit codes.
+Knows the status and the code of each refusal. Does not know how it is answered (``http``), nor the
+exit code of the command line (``cli``).
 
 PushError
-├── ConfigError            the settings; nothing was started
-├── InvalidNotification    the request
-├── InvalidRevocation      the request
-├── InvalidMerchantId      the request
-├── InvalidEntryId         the request; as a last event ID: position unknown
-├── TooLarge               the request, over a limit
-├── AmbiguousCredentials   who asks: several answers
-├── Unauthorized           who asks: no answer
-├── Forbidden              who asks: known, and not allowed
-├── OriginNotAllowed       who asks: a page of another origin
-├── TooManyNotifications   how often
-├── NotNow                 the service: a client of events is asked to come back
-└── StreamUnavailable      Redis
+├── ConfigError                the settings are wrong; nothing was started
+├── InvalidEntryId             a text is no entry ID; a last event ID counts as unknown then
+├── NotNow                     503 unavailable, or a soft answer
+└── RequestError               a request, or an item of its array, is refused
+    ├── AmbiguousCredentials   400 malformed
+    ├── InvalidMerchantId      400 malformed
+    ├── InvalidNotification    400 malformed
+    ├── InvalidQuery           400 malformed
+    ├── InvalidRevocation      400 malformed
+    ├── Unauthorized           401 unauthorized
+    ├── Forbidden              403 forbidden
+    ├── OriginNotAllowed       403 origin_not_allowed
+    ├── TooLarge               413 too_large
+    ├── UnsupportedMediaType   415 unsupported
+    ├── TooManyNotifications   429 rate_limited
+    └── StreamUnavailable      503 unavailable
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 Outcome = Literal["not_published", "unknown"]
 
 
+# -- why a request is refused
+
+
+class Refusal(enum.Enum):
+    """Why a request is refused: the list of codes, each with its status.
+
+    The value is the code: ``error`` in the answer, and the label of ``sse_push_errors_total``.
+    """
+
+    status: int
+
+    def __new__(cls, code: str, status: int) -> Self:
+        """Make a member whose value is its code."""
+        member = object.__new__(cls)
+        member._value_ = code
+        member.status = status
+        return member
+
+    MALFORMED = "malformed", 400
+    UNAUTHORIZED = "unauthorized", 401
+    FORBIDDEN = "forbidden", 403
+    ORIGIN_NOT_ALLOWED = "origin_not_allowed", 403
+    NOT_FOUND = "not_found", 404
+    METHOD_NOT_ALLOWED = "method_not_allowed", 405
+    REQUEST_TIMEOUT = "request_timeout", 408
+    TOO_LARGE = "too_large", 413
+    UNSUPPORTED = "unsupported", 415
+    RATE_LIMITED = "rate_limited", 429
+    HEADERS_TOO_LARGE = "headers_too_large", 431
+    UNAVAILABLE = "unavailable", 503
+
+    def body(self, detail: str, **more: object) -> dict[str, object]:
+        """Return the JSON object of the answer; ``detail``: ``expected X, got Y``."""
+        return {"error": self.value, "detail": detail, **more}
+
+
+# -- why a connection ends
+
+
 class Occasion(enum.Flag):
-    """When a reason is given."""
+    """When an ``EndReason`` is given."""
 
     END = enum.auto()
     """At the end of a connection that was served."""
     SOFT_ANSWER = enum.auto()
-    """Instead of serving a connection."""
+    """In a soft answer: an event stream of one ``goodbye``, instead of a connection."""
     NGINX = enum.auto()
-    """By nginx, which answers instead of the service."""
+    """In nginx's own soft answer, while the service does not answer."""
 
 
 class EndReason(enum.Enum):
-    """Why a connection ended, or is not served: the one list.
+    """Why a connection ends, or is not served: the list of reasons.
 
-    The value is what logs, metrics and the ``goodbye`` event say. ``occasions`` says when,
-    ``reaction`` what the client does then. nginx's files, the documentation and the browser module
-    are tested against this list.
+    The value is the reason in logs, metrics and the ``goodbye`` event. ``occasions``: when it is
+    given; ``reaction``: what the client does then. Tests hold nginx's files, the documentation and
+    the browser module against this list.
     """
 
     occasions: Occasion
@@ -63,8 +106,9 @@ class EndReason(enum.Enum):
     TOKEN_EXPIRED = "token_expired", Occasion.END, "renews its token, then reconnects"
     REVOKED = "revoked", Occasion.END, "reconnects, and is refused with 401 if it has no new token"
     FAILED = "failed", Occasion.END, "reconnects"
-    """An error of the service's own, which its log has."""
+    """The service itself has failed; its log has the error."""
     NOT_READY = "not_ready", Occasion.SOFT_ANSWER, "reconnects later"
+    """The service does not know yet which tokens are revoked."""
     FULL = "full", Occasion.SOFT_ANSWER, "reconnects later"
     MERCHANT_FULL = "merchant_full", Occasion.SOFT_ANSWER, "reconnects later"
     TOO_MANY_CONNECTIONS = (
@@ -72,7 +116,9 @@ class EndReason(enum.Enum):
         Occasion.SOFT_ANSWER | Occasion.NGINX,
         "reconnects later",
     )
+    """One client address has too many connections."""
     UPSTREAM_UNAVAILABLE = "upstream_unavailable", Occasion.NGINX, "reconnects later"
+    """nginx gets no answer from the service."""
 
     @classmethod
     def on(cls, occasion: Occasion) -> tuple[Self, ...]:
@@ -80,46 +126,75 @@ class EndReason(enum.Enum):
         return tuple(reason for reason in cls if occasion in reason.occasions)
 
 
+# -- the errors
+
+
 class PushError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of the errors that this package raises on purpose."""
 
 
 class ConfigError(PushError):
     """A setting is unknown, missing, out of range, or contradicts another; nothing was started."""
 
 
-class InvalidNotification(PushError):
-    """A notification is not one; the text says what was expected and what was given."""
-
-
-class InvalidRevocation(PushError):
-    """A revocation is not one; the text says what was expected and what was given."""
-
-
-class TooLarge(PushError):
-    """Something is over a limit of ``Settings``; the text names the limit."""
-
-
 class InvalidEntryId(PushError):
-    """A text is not ``<ms>-<seq>``; as a last event ID it means: position unknown."""
+    """A text is not ``<ms>-<seq>``; as a last event ID it counts as unknown."""
 
 
-class InvalidMerchantId(PushError):
-    """A text cannot name a merchant."""
+class NotNow(PushError):
+    """A client of ``GET /events`` can't be served now, and is asked to come back later."""
+
+    def __init__(self, reason: EndReason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
 
 
-class AmbiguousCredentials(PushError):
-    """A request shows several credentials, or one several times, and only one can be meant."""
+class RequestError(PushError):
+    """A request, or an item of the array in its body, is refused."""
+
+    refusal: ClassVar[Refusal]
 
 
-class Unauthorized(PushError):
-    """The caller has not shown that it may do this; the same request will be refused again.
+class AmbiguousCredentials(RequestError):
+    """A request shows several credentials, or one several times, where only one can count."""
 
-    ``challenge`` is the value of the header ``WWW-Authenticate``: it tells a token that was refused
-    from no token at all.
+    refusal = Refusal.MALFORMED
+
+
+class InvalidMerchantId(RequestError):
+    """A value is not of the form of a merchant's ID."""
+
+    refusal = Refusal.MALFORMED
+
+
+class InvalidNotification(RequestError):
+    """The body of a request, or an item of its array, is not a notification."""
+
+    refusal = Refusal.MALFORMED
+
+
+class InvalidQuery(RequestError):
+    """The query of a request has a parameter several times."""
+
+    refusal = Refusal.MALFORMED
+
+
+class InvalidRevocation(RequestError):
+    """The body of a request, or an entry in Redis, is not a revocation."""
+
+    refusal = Refusal.MALFORMED
+
+
+class Unauthorized(RequestError):
+    """The caller has shown no valid credential; the same request will be refused again.
+
+    ``challenge`` is the value of the header ``WWW-Authenticate``, by which a client knows an
+    invalid token from a missing one.
 
     https://www.rfc-editor.org/rfc/rfc6750#section-3
     """
+
+    refusal = Refusal.UNAUTHORIZED
 
     def __init__(self, text: str, challenge: str = "Bearer") -> None:
         super().__init__(text)
@@ -127,40 +202,52 @@ class Unauthorized(PushError):
 
     @classmethod
     def invalid_token(cls, text: str) -> Self:
-        """Return the error of a token that was shown and lets nobody in."""
+        """Return the error of a token that is invalid, expired or revoked."""
         return cls(text, 'Bearer error="invalid_token"')
 
 
-class Forbidden(PushError):
+class Forbidden(RequestError):
     """The caller is known and not allowed; whether the merchant exists is not disclosed."""
 
-
-class OriginNotAllowed(PushError):
-    """A page of another origin asks, by a browser that would show it our answer."""
+    refusal = Refusal.FORBIDDEN
 
 
-class TooManyNotifications(PushError):
-    """A key notifies more often than it may; ``retry_after_s`` is when it may again, in seconds."""
+class OriginNotAllowed(RequestError):
+    """A page of another origin has sent the request, and could read the answer."""
+
+    refusal = Refusal.ORIGIN_NOT_ALLOWED
+
+
+class TooLarge(RequestError):
+    """A body, a part of it or an array is over a limit of ``Settings``; the text has the limit."""
+
+    refusal = Refusal.TOO_LARGE
+
+
+class UnsupportedMediaType(RequestError):
+    """The body of a request is of a type that its path does not read."""
+
+    refusal = Refusal.UNSUPPORTED
+
+
+class TooManyNotifications(RequestError):
+    """A key notifies more often than it may, until ``retry_after_s`` seconds have passed."""
+
+    refusal = Refusal.RATE_LIMITED
 
     def __init__(self, text: str, retry_after_s: int = 1) -> None:
         super().__init__(text)
         self.retry_after_s = retry_after_s
 
 
-class NotNow(PushError):
-    """A client of ``GET /events`` cannot be served now, and is asked to come back later."""
+class StreamUnavailable(RequestError):
+    """Redis has not stored, or not returned, entries.
 
-    def __init__(self, reason: EndReason) -> None:
-        super().__init__(reason.value)
-        self.reason = reason
-
-
-class StreamUnavailable(PushError):
-    """Redis did not take, or did not give, entries.
-
-    ``outcome`` is ``"not_published"`` only if the command was certainly not executed; with
-    ``"unknown"`` it may have been. Trying again is safe in both cases: a refresh is idempotent.
+    ``outcome`` is ``"not_published"`` only if Redis has certainly not executed the command, and
+    ``"unknown"`` if it may have. The caller may try again in both cases: a refresh is idempotent.
     """
+
+    refusal = Refusal.UNAVAILABLE
 
     def __init__(self, text: str, outcome: Outcome = "not_published") -> None:
         super().__init__(text)

@@ -1,11 +1,12 @@
-"""What a Prometheus server is told: all workers together, whichever of them answers.
+"""Metrics for Prometheus: the sum over all workers, whichever worker answers the scrape.
 
-The only module that knows prometheus-client. What it tells is counted elsewhere, as plain integers
-(``hub.tally`` and so on), and copied from there once a second: nothing is added to a delivery.
+The only module that knows prometheus-client. Does not count: the parts of the service do, as plain
+integers (``hub.tally`` and so on), which are copied from there once a second, so that a delivery
+costs nothing more.
 
-With several workers each keeps its numbers in files of the same folder (the library's multiprocess
-mode), and who answers adds them up. What a worker that is stuck could not tell by itself (its
-probe's age, its memory) is read from the board and from ``/proc`` by the one that answers.
+With several workers each keeps its numbers in files of one folder (the library's multiprocess
+mode), and the worker that answers adds them up. A stuck worker could not report its own probe age
+or memory: the worker that answers reads these from the board and from ``/proc``.
 
 https://prometheus.github.io/client_python/multiprocess/
 https://prometheus.io/docs/practices/naming/
@@ -31,6 +32,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.values import MutexValue, ValueClass
 
+from sse_push.errors import Refusal
 from sse_push.event_stream.transport import Streaming
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub
@@ -45,6 +47,8 @@ _AGE_BUCKETS_S = (
     *(1.0, 2.0, 5.0, 10.0, 20.0, 60.0),
 )
 _RETIRED = "retired"
+"""The name, instead of a process ID, of the files that hold the counts of all dead workers."""
+
 _LOCK_STEP_S = 0.01
 _LOCK_TRIES = 100
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -110,10 +114,10 @@ SERIES: dict[str, Series] = {
 
 @contextmanager
 def shared_by_workers(folder: Path) -> Generator[None]:
-    """Let the processes that are started within keep their numbers below one folder.
+    """Let processes that are started in this context keep their numbers below one folder.
 
-    prometheus-client reads the variable when it is imported, so that it has to be in the
-    environment that a worker inherits.
+    prometheus-client reads the variable when it is imported: only the environment that a worker
+    inherits is early enough.
     """
     path = folder / _SHARED
     path.mkdir()
@@ -125,9 +129,9 @@ def shared_by_workers(folder: Path) -> Generator[None]:
 
 
 class Metrics:
-    """The series of one worker, and the answer to a scrape for all of them.
+    """The series of one worker, and the answer to a scrape for all workers.
 
-    Made and kept up to date in the event loop; ``render`` may run in any thread.
+    Belongs to the event loop, except ``render``, which may run in any thread.
     """
 
     def __init__(
@@ -139,7 +143,7 @@ class Metrics:
         follower: Follower,
         appender: Appender,
         streaming: Streaming,
-        errors: Mapping[str, int],
+        errors: Mapping[Refusal, int],
         connections_limit: int,
     ) -> None:
         disable_created_metrics()
@@ -150,11 +154,12 @@ class Metrics:
         self._errors = errors
         self._own = CollectorRegistry()
         self._answer = self._own
-        if ValueClass is not MutexValue:  # several workers
+        if ValueClass is not MutexValue:  # multiprocess mode: several workers
             self._answer = CollectorRegistry()
             self._answer.register(_Files(board, folder / _SHARED))
         self._answer.register(_Workers(board))
-        self._told: dict[tuple[str, str], int] = {}
+        self._copied: dict[tuple[str, str], int] = {}
+        """The count of each series, by name and label, at the last update."""
         self._counters = {
             name: self._counter(name) for name, each in SERIES.items() if each.kind == "counter"
         }
@@ -167,21 +172,20 @@ class Metrics:
         self._age = Histogram(
             name, SERIES[name].meaning, buckets=_AGE_BUCKETS_S, registry=self._own
         )
-        self.copy()
+        self.update()
 
-    def fan_out_begins(self, newest: EntryId) -> None:
-        """Observe how old an entry is that is about to be written to its merchant's browsers."""
+    def observe_fan_out(self, newest: EntryId) -> None:
+        """Observe the age of the newest entry of a fan-out that begins."""
         self._age.observe(max(0.0, self._follower.probe.redis_time_s - newest.ms / 1000))
 
-    def tick(self, lag_s: float) -> None:
-        """Take note of a late event loop, and copy what was counted."""
+    def observe_lag(self, lag_s: float) -> None:
+        """Observe how late the event loop was."""
         self._lag.set(lag_s)
-        self.copy()
 
-    def copy(self) -> None:
-        """Copy what was counted since the last time, and what there is now."""
+    def update(self) -> None:
+        """Bring the series up to date with the counts and the current state of the parts."""
         for name, label, count in self._counts():
-            self._tell(name, label, count)
+            self._raise(name, label, count)
         self._connections.set(len(self._hub))
         self._merchants.set(self._hub.merchant_count)
         self._tasks.set(len(asyncio.all_tasks()))
@@ -201,7 +205,7 @@ class Metrics:
         for outcome, count in self._appender.tally.outcomes.items():
             yield "sse_push_notifications_total", outcome, count
         for error, count in self._errors.items():
-            yield "sse_push_errors_total", error, count
+            yield "sse_push_errors_total", error.value, count
         yield "sse_push_refreshes_written_total", "", hub.written
         yield "sse_push_refreshes_merged_total", "", hub.merged
         yield "sse_push_refreshes_skipped_total", "", hub.skipped
@@ -209,12 +213,12 @@ class Metrics:
         for loss, count in tail.tail.resyncs.items():
             yield "sse_push_resyncs_total", loss, count
 
-    def _tell(self, name: str, label: str, count: int) -> None:
-        told = self._told.get((name, label))
-        if count != told:  # a label is there from the first time, with 0
+    def _raise(self, name: str, label: str, count: int) -> None:
+        copied = self._copied.get((name, label))
+        if count != copied:  # None at first, so that each label is in the first scrape, with 0
             counter = self._counters[name]
-            (counter.labels(label) if label else counter).inc(count - (told or 0))
-            self._told[name, label] = count
+            (counter.labels(label) if label else counter).inc(count - (copied or 0))
+            self._copied[name, label] = count
 
     def _counter(self, name: str) -> Counter:
         series = SERIES[name]
@@ -226,28 +230,28 @@ class Metrics:
 
 
 class _Files(Collector):
-    """What all workers have told, the gauges of those that are alive and the counters of all."""
+    """The files of all workers: the gauges of the living, the counters of all."""
 
     def __init__(self, board: WorkerBoard, folder: Path) -> None:
         self._board = board
         self._folder = folder
 
     def collect(self) -> Iterable[Metric]:
-        """Add up all files."""
+        """Return the sums over all files."""
         with _locked(self._folder / "lock", fcntl.LOCK_EX, tries=1) as is_alone:
             if is_alone:
                 self._retire_the_dead()
         with _locked(self._folder / "lock", fcntl.LOCK_SH, tries=_LOCK_TRIES):
-            # A worker that has just begun has made its file, and not filled it yet.
+            # A worker that has just started has created its file, and not filled it yet.
             files = [str(path) for path in self._folder.glob("*.db") if _size_of(path) > 0]
             return cast("Iterable[Metric]", MultiProcessCollector.merge(files))
 
     def _retire_the_dead(self) -> None:
-        """Forget dead workers' gauges, and add their counts to one file for all of them.
+        """Delete dead workers' gauges, and add their counts to one file of all dead workers.
 
         Otherwise a worker that dies again and again would leave ever more files to read.
         """
-        # The files before the board, since a worker is on the board before it has files.
+        # The files are listed before the board is read: a worker writes the board first.
         files = [path for path in self._folder.glob("*_*.db") if not _is_retired(path)]
         living = self._board.living()
         for path in files:
@@ -259,13 +263,13 @@ class _Files(Collector):
 
 
 class _Workers(Collector):
-    """What is seen of a worker from outside, so that one that is stuck is seen too."""
+    """What is known of each worker from outside, so that stuck workers are included."""
 
     def __init__(self, board: WorkerBoard) -> None:
         self._board = board
 
     def collect(self) -> Iterable[Metric]:
-        """Look at all that are alive."""
+        """Return the sums, or the worst value, over the living workers."""
         living = self._board.living()
         yield _family("sse_push_workers_alive", len(living))
         yield _family("sse_push_probe_age_seconds", max(living.values(), default=float("inf")))
@@ -279,6 +283,8 @@ def _is_retired(path: Path) -> bool:
 
 
 def _add(source: Path, target: Path) -> None:
+    # MmapedDict is not documented; read from prometheus-client 0.26.0. The last argument of
+    # write_value is the time of a gauge, which a counter does not have.
     total = MmapedDict(str(target))
     try:
         for key, value, _, _ in MmapedDict.read_all_values_from_file(str(source)):
@@ -289,7 +295,7 @@ def _add(source: Path, target: Path) -> None:
 
 @contextmanager
 def _locked(path: Path, mode: int, *, tries: int) -> Generator[bool]:
-    """Hold a lock; False if it is not to be had, since whoever has it may be stuck for ever."""
+    """Hold a lock, or yield False after some tries: its holder may be stuck for ever."""
     with path.open("a") as lock:
         is_held = False
         for number in range(tries):

@@ -25,18 +25,21 @@ BY_CHARACTERS = 128
 NAME_PATTERN = rf"[A-Za-z0-9._:-]{{1,{NAME_CHARACTERS}}}"
 """The form of a name: of a merchant, a topic, or a key that verifies tokens (``kid``)."""
 
+ENTRY_ID_PATTERN = r"[0-9]{1,20}-[0-9]{1,20}"
+_UNPRINTABLE = r"\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069"
+"""Control characters, separators of lines and paragraphs, bidirectional overrides."""
+
+BY_PATTERN = rf"[^{_UNPRINTABLE}]{{1,{BY_CHARACTERS}}}"
+
 FIELDS = ("merchant_id", "topic", "data", "by")
 """The fields of a notification, in JSON, in a form and in a stream entry."""
 
 _NAME = re.compile(NAME_PATTERN)
 _NAME_TEXT = f"1 to {NAME_CHARACTERS} characters of A-Z a-z 0-9 . _ : -"
-_ENTRY_ID = re.compile(r"([0-9]{1,20})-([0-9]{1,20})")
+_ENTRY_ID = re.compile(ENTRY_ID_PATTERN)
 _GREATEST = 10**NAME_CHARACTERS
-# No control, no line or paragraph separator, no bidirectional override, no half of a pair.
-_BY = re.compile(
-    r"[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-    rf"{{1,{BY_CHARACTERS}}}"
-)
+# Half of a surrogate pair is a character in Python only, so that the pattern need not name them.
+_BY = re.compile(BY_PATTERN.replace(_UNPRINTABLE, rf"{_UNPRINTABLE}\ud800-\udfff"))
 _ESCAPES = {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 """What an event stream leaves alone, and many a reader of lines takes for the end of one."""
 
@@ -59,7 +62,7 @@ class EntryId(NamedTuple):
         match = _ENTRY_ID.fullmatch(text)
         if match is None:
             raise InvalidEntryId(f"expected <ms>-<seq>, got {text[:64]!r}")
-        entry_id = cls(int(match[1]), int(match[2]))
+        entry_id = cls(*map(int, text.split("-")))
         if max(entry_id) >= 2**64 or entry_id == (0, 0):
             raise InvalidEntryId(f"expected 0-1 to {2**64 - 1}-{2**64 - 1}, got {text!r}")
         return entry_id

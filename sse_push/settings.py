@@ -446,6 +446,11 @@ class Settings(BaseSettings):
         ]
 
     @property
+    def has_tokens(self) -> bool:
+        """Whether tokens decide who may listen."""
+        return self.subscribe_auth == "token"
+
+    @property
     def revocation_lifetime_s(self) -> float:
         """Seconds after which no token is left that a revocation could cover.
 

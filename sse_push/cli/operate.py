@@ -17,7 +17,7 @@ import click
 from sse_push.access.tokens import TokenRules
 from sse_push.demo import run_demo
 from sse_push.errors import ConfigError
-from sse_push.http.app import token_rules
+from sse_push.http.service import token_rules
 from sse_push.runtime.embedded import embedded_server
 from sse_push.runtime.logs import configure_logging
 from sse_push.server import serve as serve_until_signal

@@ -106,7 +106,7 @@ async def test_a_body_that_is_no_notification_is_refused_with_what_was_expected(
 @pytest.mark.parametrize(
     ("fields", "detail"),
     [
-        ({"merchant_id": None}, f"{MERCHANT_ID} None (NoneType)"),
+        ({"merchant_id": None}, f"merchant_id is missing, expected {NAME}"),
         ({"merchant_id": 42.0}, f"{MERCHANT_ID} 42.0 (float)"),
         ({"merchant_id": True}, f"{MERCHANT_ID} True (bool)"),
         ({"merchant_id": ["42"]}, f"{MERCHANT_ID} a JSON array"),
@@ -463,8 +463,8 @@ async def test_another_path_is_404_in_json(publisher: Publisher) -> None:
         404,
         {
             "error": "not_found",
-            "detail": "expected /events, /notify, /revoke, /healthz, /readyz or /metrics, "
-            "got another path",
+            "detail": "expected /events, /notify, /revoke, /healthz, /readyz, /metrics or "
+            "/openapi.json, got another path",
         },
     )
 

@@ -24,8 +24,10 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode, checks
 from schemathesis.specs.openapi import checks as openapi_checks
 
-from sse_push.http import app
-from sse_push.runtime.uvicorn import REFUSALS
+from sse_push.errors import Refusal
+from sse_push.http.app import ROUTES
+from sse_push.http.openapi import describe
+from sse_push.settings import Settings
 from tests.harness.processes import open_fds, resident_kib
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
@@ -37,7 +39,7 @@ FUZZ_S = float(os.environ.get("SSE_PUSH_TEST_FUZZ_S", "2"))
 EXAMPLES_AT_ONCE = 50
 """Hypothesis knows no time, so it is asked for some, again and again."""
 
-CODES = set(app._STATUSES.values()) | set(app._CODES.items()) | set(REFUSALS.items())
+CODES = {(refusal.status, refusal.value) for refusal in Refusal}
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 
@@ -156,7 +158,8 @@ def notified(service: Service, body: bytes, media_type: str = JSON) -> Answer:
 # -- by the description
 
 
-SCHEMA = schemathesis.openapi.from_dict(json.loads(app._OPENAPI))
+DOCUMENT = json.loads(json.dumps(describe(ROUTES, notify_max_items=Settings().notify_max_items)))
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT)
 CHECKS = [
     checks.not_a_server_error,
     openapi_checks.status_code_conformance,
@@ -169,7 +172,7 @@ ENDLESS = {("/events", "GET")}
 
 OPERATIONS = [
     (path, method.upper())
-    for path, item in json.loads(app._OPENAPI)["paths"].items()
+    for path, item in DOCUMENT["paths"].items()
     for method in item
     if (path, method.upper()) not in ENDLESS
 ]

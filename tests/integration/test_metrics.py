@@ -280,7 +280,7 @@ async def test_a_stream_that_ends_as_the_service_stops_is_logged_with_the_rest(
     lines = [line for line in service.log.splitlines() if '"drain' in line]
     assert status == 0
     assert len(lines) == 2
-    assert '"message": "draining", "streams": 3}' in lines[0]
+    assert '"message": "draining", "connections": 3}' in lines[0]
     assert '"message": "drained", "took_s": ' in lines[1]
     assert lines[1].endswith('"connections_left": 0}')
     service.assert_no_errors()

@@ -593,8 +593,8 @@ async def test_without_tokens_streams_end_and_come_back(
         assert answer.status_code == 400
         assert answer.json() == {
             "error": "malformed",
-            "detail": "expected merchant_id only: jti and sub are of tokens, and no stream here "
-            f"has one (subscribe_auth is {mode})",
+            "detail": "expected merchant_id only, got jti or sub: no connection here has a token "
+            f"(subscribe_auth is {mode})",
         }
 
 

@@ -20,7 +20,7 @@ ARROWS: dict[str, set[str]] = {
     "runtime.process": set(),
     "runtime.readiness": set(),
     "runtime.timer_wheel": set(),
-    "runtime.uvicorn.protocol": {"runtime.timer_wheel"},
+    "runtime.uvicorn.protocol": {"errors", "runtime.timer_wheel"},
     "runtime.uvicorn.serving": {"runtime.uvicorn.protocol"},
     "runtime.uvicorn.takeover": set(),
     "runtime.uvicorn": {
@@ -129,6 +129,7 @@ ARROWS: dict[str, set[str]] = {
     "stream.examine": {"errors", "stream.connection", "stream.contract"},
     "stream": {"stream.append", "stream.examine", "stream.follow"},
     "metrics": {
+        "errors",
         "event_stream.transport",
         "event_stream.wire",
         "hub",
@@ -137,9 +138,21 @@ ARROWS: dict[str, set[str]] = {
         "stream",
     },
     "http": set(),
-    "http.app": {
+    "http.paths": set(),
+    "http.bodies": {"errors", "notification"},
+    "http.schemas": {"access.revocation", "errors", "http.bodies", "notification"},
+    "http.openapi": {
+        "__init__",
         "access.gate",
-        "access.keys",
+        "access.origin",
+        "errors",
+        "event_stream.wire",
+        "http.bodies",
+        "http.paths",
+        "http.schemas",
+    },
+    "http.service": {
+        "access.gate",
         "access.origin",
         "access.proxies",
         "access.rate",
@@ -152,12 +165,39 @@ ARROWS: dict[str, set[str]] = {
         "event_stream.wire",
         "hub",
         "metrics",
-        "notification",
-        "runtime.process",
         "runtime.readiness",
         "runtime.uvicorn",
         "settings",
         "stream",
+    },
+    "http.answers": {"errors", "event_stream.wire", "runtime.uvicorn"},
+    "http.endpoints": {
+        "access.gate",
+        "access.keys",
+        "access.origin",
+        "access.revocation",
+        "access.room",
+        "errors",
+        "event_stream.transport",
+        "event_stream.wire",
+        "http.answers",
+        "http.bodies",
+        "http.service",
+        "notification",
+    },
+    "http.app": {
+        "access.origin",
+        "access.room",
+        "event_stream.wire",
+        "http.answers",
+        "http.endpoints",
+        "http.openapi",
+        "http.paths",
+        "http.service",
+        "hub",
+        "runtime.process",
+        "runtime.uvicorn",
+        "settings",
     },
     "server": {
         "errors",
@@ -177,7 +217,7 @@ ARROWS: dict[str, set[str]] = {
         "access.tokens",
         "demo",
         "errors",
-        "http.app",
+        "http.service",
         "runtime.embedded",
         "runtime.logs",
         "server",
@@ -202,7 +242,12 @@ ONLY_IN: dict[str, set[str]] = {
 }
 """Libraries that one part knows, so that another one could take their place."""
 
-TESTED_AS = {"__main__": "cli", "event_stream.transport": "event_stream.event_stream"}
+TESTED_AS = {
+    "__main__": "cli",
+    "event_stream.transport": "event_stream.event_stream",
+    "http.endpoints": "http.app",
+    "http.paths": "http.app",
+}
 
 
 def named(path: Path) -> str:

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sse_push import metrics
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
-from sse_push.errors import EndReason
+from sse_push.errors import EndReason, Refusal
 from sse_push.event_stream import wire
 from sse_push.event_stream.transport import Streaming
 from sse_push.event_stream.wire import Frame
@@ -53,7 +53,7 @@ class Worker:
     appender: Appender
     streaming: Streaming
     board: WorkerBoard
-    errors: dict[str, int]
+    errors: dict[Refusal, int]
     metrics: Metrics
 
     def told(self, accept: str = PLAIN) -> dict[str, float]:
@@ -107,7 +107,7 @@ async def worker(tmp_path: Path) -> Worker:
         send_buffer_bytes=16_384,
     )
     board = WorkerBoard(tmp_path)
-    errors = {"malformed": 0}
+    errors = dict.fromkeys(Refusal, 0)
     told = Metrics(
         board,
         tmp_path,
@@ -171,10 +171,10 @@ async def test_what_was_counted_is_copied_once_however_often_it_is_looked_at(
     worker.follower.tally.tail.resyncs["stream_gone"] = 9
     worker.appender.tally.outcomes["unknown"] = 10
     worker.streaming.soft_answers[EndReason.SERVER_STOPPING] = 11
-    worker.errors["malformed"] = 12
+    worker.errors[Refusal.MALFORMED] = 12
 
     for _ in range(times):
-        worker.metrics.copy()
+        worker.metrics.update()
 
     told = worker.told()
     assert {key: value for key, value in told.items() if value and "age" not in key} == {
@@ -198,16 +198,16 @@ async def test_what_was_counted_is_copied_once_however_often_it_is_looked_at(
 async def test_only_the_difference_is_added(worker: Worker) -> None:
     for written in (3, 3, 10):
         worker.hub.tally.written = written
-        worker.metrics.copy()
+        worker.metrics.update()
 
     assert worker.told()["sse_push_refreshes_written_total"] == 10
 
 
 async def test_a_tick_tells_how_late_the_loop_was(worker: Worker) -> None:
-    worker.metrics.tick(0.75)
+    worker.metrics.observe_lag(0.75)
     assert worker.told()["sse_push_loop_lag_seconds"] == 0.75
 
-    worker.metrics.tick(0)
+    worker.metrics.observe_lag(0)
     assert worker.told()["sse_push_loop_lag_seconds"] == 0
 
 
@@ -226,7 +226,7 @@ async def test_the_delivery_age_is_by_the_clock_of_redis(worker: Worker) -> None
     worker.follower.probe._redis_ahead_s -= 1_000_000  # its clock is days behind ours
 
     for age_s in (0.3, 3, 300):
-        worker.metrics.fan_out_begins(aged(worker, age_s))
+        worker.metrics.observe_fan_out(aged(worker, age_s))
 
     buckets = dict(cumulated(worker.told()))
     assert (min(buckets), sorted(buckets)[-2], max(buckets)) == (0.001, 60, math.inf)
@@ -235,7 +235,7 @@ async def test_the_delivery_age_is_by_the_clock_of_redis(worker: Worker) -> None
 
 
 async def test_an_entry_of_the_future_is_new(worker: Worker) -> None:
-    worker.metrics.fan_out_begins(aged(worker, -500))
+    worker.metrics.observe_fan_out(aged(worker, -500))
 
     told = worker.told()
     assert told["sse_push_delivery_age_seconds_sum"] == 0

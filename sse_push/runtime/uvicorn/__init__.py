@@ -6,12 +6,11 @@ faster than by ``send``. uvicorn is pinned below the next minor version, since t
 on more than its public interface; tests/unit/runtime/uvicorn fails if that has changed.
 """
 
-from sse_push.runtime.uvicorn.protocol import REFUSALS, REFUSED_KEY, Requests
+from sse_push.runtime.uvicorn.protocol import REFUSED_KEY, Requests
 from sse_push.runtime.uvicorn.serving import force_exit, run_server
 from sse_push.runtime.uvicorn.takeover import SEND_SCOPE_KEY, take_over
 
 __all__ = [
-    "REFUSALS",
     "REFUSED_KEY",
     "SEND_SCOPE_KEY",
     "Requests",

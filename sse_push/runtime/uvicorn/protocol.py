@@ -19,10 +19,8 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
+from sse_push.errors import Refusal
 from sse_push.runtime.timer_wheel import NOT_PLANNED, Clock, TimerWheel
-
-REFUSALS = {400: "malformed", 408: "request_timeout", 431: "headers_too_large"}
-"""The error code of each status that is answered here, without the application."""
 
 REFUSED_KEY = "sse_push.refused"
 """In the ASGI scope of a refused request: its application gets ``http.disconnect`` instead."""
@@ -75,7 +73,7 @@ class Requests:
     """What all connections of a process share: their limits, and a count of refusals by error."""
 
     def __init__(
-        self, *, header_limit_bytes: int, timeout_s: float, errors: dict[str, int], clock: Clock
+        self, *, header_limit_bytes: int, timeout_s: float, errors: dict[Refusal, int], clock: Clock
     ) -> None:
         self.header_limit_bytes = header_limit_bytes
         self.timeout_s = timeout_s
@@ -231,7 +229,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.state is TOO_LARGE:
             self._refuse_head()
         else:
-            self._refuse(400, "expected HTTP/1.1, got something else")
+            self._refuse(Refusal.MALFORMED, "expected HTTP/1.1, got something else")
 
     @property
     def _last_cycle(self) -> RequestResponseCycle | None:
@@ -256,11 +254,14 @@ class BoundedProtocol(HttpToolsProtocol):
         ):
             # There is nothing to answer: a browser has connected ahead of a request, or the
             # application answered without reading the body to its end.
-            self._requests.errors[REFUSALS[408]] += 1
+            self._requests.errors[Refusal.REQUEST_TIMEOUT] += 1
             self.transport.close()
         else:
             timeout_s = self._requests.timeout_s
-            self._refuse(408, f"expected the request within {timeout_s:g} s, got a part")
+            self._refuse(
+                Refusal.REQUEST_TIMEOUT,
+                f"expected the request within {timeout_s:g} s, got a part",
+            )
 
     def _is_answering_a_whole_request(self) -> bool:
         cycle = self._last_cycle
@@ -271,12 +272,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse_head(self) -> None:
         limit_bytes = self._requests.header_limit_bytes
         self._refuse(
-            431, f"request line and headers: expected at most {limit_bytes} bytes, got more"
+            Refusal.HEADERS_TOO_LARGE,
+            f"request line and headers: expected at most {limit_bytes} bytes, got more",
         )
 
-    def _refuse(self, status: int, detail: str) -> None:
+    def _refuse(self, refusal: Refusal, detail: str) -> None:
         """Answer with an error and close; only close if another answer has begun or is due."""
-        self._requests.errors[REFUSALS[status]] += 1
+        self._requests.errors[refusal] += 1
         self.state = REFUSED
         self._requests.end_deadline(self)
         self._unset_keepalive_if_required()
@@ -290,9 +292,9 @@ class BoundedProtocol(HttpToolsProtocol):
             cast("dict[str, object]", cycle.scope)[REFUSED_KEY] = True
             cycle.disconnected = True
             cycle.message_event.set()
-        body = json.dumps({"error": REFUSALS[status], "detail": detail}).encode()
+        body = json.dumps(refusal.body(detail)).encode()
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(STATUS_LINE[status] + head % len(body) + body)
+        self.transport.write(STATUS_LINE[refusal.status] + head % len(body) + body)
         # Only our side is closed: the client may still be sending, and must be able to read this.
         self.transport.write_eof()
         self._linger = self.loop.call_later(_LINGER_S, self.transport.abort)

@@ -11,9 +11,9 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
+from sse_push.errors import Refusal
 from sse_push.runtime.uvicorn.protocol import (
     _TICKS,
-    REFUSALS,
     TRANSITIONS,
     BoundedProtocol,
     Requests,
@@ -134,7 +134,7 @@ class Connection:
 
         self.loop = Loop()
         self.loop_ = cast("asyncio.AbstractEventLoop", self.loop)
-        self.errors = dict.fromkeys(REFUSALS.values(), 0)
+        self.errors = dict.fromkeys(Refusal, 0)
         requests = Requests(
             header_limit_bytes=LIMIT_BYTES,
             timeout_s=TIMEOUT_S,
@@ -164,7 +164,7 @@ class Connection:
         return await self.feed()
 
     def counted(self) -> dict[str, int]:
-        return {code: count for code, count in self.errors.items() if count}
+        return {refusal.value: count for refusal, count in self.errors.items() if count}
 
 
 def fields(size_bytes: int) -> bytes:

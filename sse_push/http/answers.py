@@ -1,0 +1,135 @@
+"""How a refused request is answered, hard or soft: the status, the headers and the JSON.
+
+Knows HTTP and the list of refusals. Does not know why a request was refused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ExceptionHandler
+
+from sse_push.errors import (
+    NotNow,
+    Refusal,
+    RequestError,
+    StreamUnavailable,
+    TooManyNotifications,
+    Unauthorized,
+)
+from sse_push.event_stream import wire
+from sse_push.runtime.uvicorn import REFUSED_KEY
+
+logger = logging.getLogger(__name__)
+
+_RETRY_AFTER_S = 2
+_BY_STATUS = {
+    refusal.status: refusal
+    for refusal in (Refusal.MALFORMED, Refusal.NOT_FOUND, Refusal.METHOD_NOT_ALLOWED)
+}
+"""The refusals that are raised as Starlette's own exception."""
+
+
+def body_of(error: RequestError) -> dict[str, object]:
+    """Return the JSON object that answers a refused request, or a refused item of an array."""
+    more = {"outcome": error.outcome} if isinstance(error, StreamUnavailable) else {}
+    return error.refusal.body(str(error), **more)
+
+
+def not_all_stored(
+    failures: Sequence[StreamUnavailable], results: Sequence[Mapping[str, object]]
+) -> Response:
+    """Return 503 for an array some of whose items Redis has not stored, with all results.
+
+    The outcome of the array is unknown if that of any item is.
+    """
+    refusal = StreamUnavailable.refusal
+    outcomes = {failure.outcome for failure in failures}
+    body = refusal.body(
+        f"{len(failures)} of {len(results)} not stored: {failures[0]}",
+        outcome="unknown" if "unknown" in outcomes else "not_published",
+        results=results,
+    )
+    return _answer(refusal, body, {"Retry-After": str(_RETRY_AFTER_S)})
+
+
+async def _on_request_error(request: Request[Any], exc: Exception) -> Response:
+    assert isinstance(exc, RequestError), "registered for it only"
+    headers = {}
+    if isinstance(exc, StreamUnavailable):
+        headers["Retry-After"] = str(_RETRY_AFTER_S)
+        logger.debug("not stored outcome=%s cause=%s", exc.outcome, exc.__cause__)
+    if isinstance(exc, TooManyNotifications):
+        headers["Retry-After"] = str(exc.retry_after_s)
+    if isinstance(exc, Unauthorized):
+        headers["WWW-Authenticate"] = exc.challenge
+    request.state["errors"][exc.refusal] += 1
+    return _answer(exc.refusal, body_of(exc), headers)
+
+
+async def _on_not_now(request: Request[Any], exc: Exception) -> Response:
+    """Ask a client that accepts an event stream to come back by a soft answer, others by 503.
+
+    EventSource gives up after any status but 200, so that a soft answer is 200.
+
+    https://html.spec.whatwg.org/multipage/server-sent-events.html#sse-processing-model
+    """
+    assert isinstance(exc, NotNow), "registered for it only"
+    # nginx decides by the same rule about its own soft answer.
+    accepts = (request.headers.get("accept") or "*/*").lower()
+    if wire.MEDIA_TYPE in accepts or "*/*" in accepts:
+        answer: Response = request.state["streaming"].soft_answer(exc.reason)
+        return answer
+    request.state["errors"][Refusal.UNAVAILABLE] += 1
+    body = Refusal.UNAVAILABLE.body(exc.reason.value)
+    return _answer(Refusal.UNAVAILABLE, body, {"Retry-After": str(_RETRY_AFTER_S)})
+
+
+async def _on_client_disconnect(request: Request[Any], _exc: Exception) -> Response:
+    """Answer a client that left before the end of its body; nobody reads the answer."""
+    if REFUSED_KEY not in request.scope:  # otherwise the server has counted it
+        request.state["errors"][Refusal.MALFORMED] += 1
+    body = Refusal.MALFORMED.body("expected the rest of the body, got its end")
+    return _answer(Refusal.MALFORMED, body)
+
+
+async def _on_http_exception(request: Request[Any], exc: Exception) -> Response:
+    """Answer in JSON what Starlette refuses: another path, another method."""
+    assert isinstance(exc, HTTPException), "registered for it only"
+    refusal, detail, headers = _BY_STATUS[exc.status_code], exc.detail, dict(exc.headers or {})
+    if detail == HTTPStatus.NOT_FOUND.phrase:  # not a text of the endpoint
+        detail = f"expected {_paths(request)}, got another path"
+    if refusal is Refusal.METHOD_NOT_ALLOWED:
+        # Starlette joins a set, whose order differs from process to process.
+        headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
+        detail = f"expected {headers['Allow']}, got {request.method}"
+    request.state["errors"][refusal] += 1
+    return _answer(refusal, refusal.body(detail), headers)
+
+
+def _paths(request: Request[Any]) -> str:
+    routes = (route.path for route in request.app.routes if isinstance(route, Route))
+    *others, last = dict.fromkeys(routes)
+    return f"{', '.join(others)} or {last}"
+
+
+def _answer(
+    refusal: Refusal, body: Mapping[str, object], headers: Mapping[str, str] | None = None
+) -> Response:
+    return JSONResponse(body, refusal.status, headers)
+
+
+EXCEPTION_HANDLERS: Mapping[type[Exception], ExceptionHandler] = {
+    RequestError: _on_request_error,
+    NotNow: _on_not_now,
+    HTTPException: _on_http_exception,
+    ClientDisconnect: _on_client_disconnect,
+}
+"""The answer to each exception that an endpoint, or Starlette, raises."""

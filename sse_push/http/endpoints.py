@@ -1,0 +1,241 @@
+"""The endpoints: each parses a request, calls the parts of the service, and answers.
+
+Knows HTTP and the parts in ``State``. Does not know Redis (``stream``), how connections are served
+(``hub``, ``event_stream``), nor how a refused request is answered (``answers``).
+"""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sse_push.access.gate import authorize_notify
+from sse_push.access.keys import NotifyKey
+from sse_push.access.origin import PREFLIGHT_HEADERS, require_backend
+from sse_push.access.revocation import Revocation
+from sse_push.access.room import Place
+from sse_push.errors import (
+    EndReason,
+    InvalidQuery,
+    InvalidRevocation,
+    NotNow,
+    RequestError,
+    StreamUnavailable,
+    TooLarge,
+    TooManyNotifications,
+)
+from sse_push.event_stream import transport as event_stream
+from sse_push.event_stream import wire
+from sse_push.http.answers import body_of, not_all_stored
+from sse_push.http.bodies import FORM, JSON, parse_form, read_body, require_media_type
+from sse_push.http.service import State
+from sse_push.notification import EntryId, Notification, parse_json
+
+logger = logging.getLogger(__name__)
+
+PLACE_SCOPE_KEY = "sse_push.place"
+"""The key of the connection's place in the ASGI scope of a request to ``/events``."""
+
+_REVOCATIONS_WAIT_S = 0.5
+"""How long a client waits for revocations to be read before it is asked to come back later."""
+
+
+# -- for browsers
+
+
+async def events(request: Request[State]) -> Response:
+    """GET /events?merchant_id=42[&last_event_id=…] -> 200 ``text/event-stream``."""
+    state = request.state
+    state["origins"].check(request.headers)
+    grant = state["gate"].authorize_subscribe(request, _parameter(request, "merchant_id"))
+    # The hub asks this again, in one step with taking the client in. It is asked here because a
+    # HEAD request never reaches the hub, and a revoked client gets 401 rather than a soft answer.
+    state["hub"].require_unrevoked(grant)
+    # The header wins: it is newer than the page, which has the ID in its URL.
+    last_event_id = request.headers.get("last-event-id") or _parameter(request, "last_event_id")
+    if request.method == "HEAD":
+        return Response(headers=event_stream.HEADERS, media_type=wire.MEDIA_TYPE)
+    await _require_serving(state)
+    place: Place = request.scope[PLACE_SCOPE_KEY]
+    place.reserve(grant.merchant_id, _counted_address(request))
+    return state["streaming"].open(request.scope, grant, last_event_id)
+
+
+async def preflight(request: Request[State]) -> Response:
+    """OPTIONS /events from a page of an allowed origin -> 204 with what it may send.
+
+    https://fetch.spec.whatwg.org/#cors-preflight-request
+    """
+    request.state["origins"].check(request.headers)
+    if not {"origin", "access-control-request-method"} <= set(request.headers):
+        raise HTTPException(405, headers={"Allow": "GET, HEAD"})
+    return Response(status_code=204, headers=PREFLIGHT_HEADERS)
+
+
+async def _require_serving(state: State) -> None:
+    """Wait until revocations are known, where tokens can be revoked; usually they are.
+
+    Raises:
+        NotNow: they are still unknown, or the service drains, which may have begun meanwhile.
+    """
+    has_tokens, follower = state["settings"].has_tokens, state["follower"]
+    is_known = not has_tokens or await follower.wait_for_revocations(_REVOCATIONS_WAIT_S)
+    if state["hub"].is_draining:
+        raise NotNow(EndReason.SERVER_STOPPING)
+    if not is_known:
+        raise NotNow(EndReason.NOT_READY)
+
+
+def _parameter(request: Request[State], name: str) -> str | None:
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise InvalidQuery(f"{name}: expected once in the query, got {len(values)} times")
+    return values[0] if values else None
+
+
+def _counted_address(request: Request[State]) -> str | None:
+    """Return the client's address, or None if connections per address have no limit."""
+    state = request.state
+    if not state["settings"].max_connections_per_address:
+        return None
+    forwarded_for = request.headers.getlist("x-forwarded-for")
+    return state["gate"].proxies.client_address(request.scope.get("client"), forwarded_for)
+
+
+# -- for backends
+
+
+async def notify(request: Request[State]) -> Response:
+    """POST /notify with a notification, or an array of them -> 200 ``{"id": "<ms>-<seq>"}``."""
+    state, settings = request.state, request.state["settings"]
+    key = _authorize_backend(request)
+    body = await read_body(request, settings.body_limit_bytes)
+    is_json = require_media_type(request, JSON, FORM) == JSON
+    value = parse_json(body) if is_json else parse_form(body)
+    _require_rate(state, key, len(value) if isinstance(value, list) else 1)
+    if isinstance(value, list):
+        return await _notify_all(state, value, key)
+    notification = _notification(value, key, settings.data_limit_bytes)
+    entry_id = await state["appender"].append(notification)
+    return JSONResponse({"id": str(entry_id)})
+
+
+async def _notify_all(state: State, values: list[object], key: NotifyKey | None) -> Response:
+    """Answer 200 with a result per item, in order; 503 if Redis has not stored all valid ones."""
+    settings, errors = state["settings"], state["errors"]
+    if len(values) > settings.notify_max_items:
+        raise TooLarge(f"expected at most {settings.notify_max_items} items, got {len(values)}")
+    items = [_notification_or_error(each, key, settings.data_limit_bytes) for each in values]
+    for item in items:
+        if isinstance(item, RequestError):
+            errors[item.refusal] += 1
+    valid = [item for item in items if isinstance(item, Notification)]
+    appended = iter(await state["appender"].append_all(valid))
+    outcomes = [next(appended) if isinstance(item, Notification) else item for item in items]
+    results = [_result(outcome) for outcome in outcomes]
+    failures = [outcome for outcome in outcomes if isinstance(outcome, StreamUnavailable)]
+    if failures:
+        errors[StreamUnavailable.refusal] += 1
+        return not_all_stored(failures, results)
+    return JSONResponse(results)
+
+
+def _notification(value: object, key: NotifyKey | None, data_limit_bytes: int) -> Notification:
+    notification = Notification.from_value(value, data_limit_bytes=data_limit_bytes)
+    if key is not None:
+        key.require(notification.merchant_id)
+    return notification
+
+
+def _notification_or_error(
+    value: object, key: NotifyKey | None, data_limit_bytes: int
+) -> Notification | RequestError:
+    try:
+        return _notification(value, key, data_limit_bytes)
+    except RequestError as exc:
+        return exc
+
+
+def _result(outcome: EntryId | RequestError) -> dict[str, object]:
+    return {"id": str(outcome)} if isinstance(outcome, EntryId) else body_of(outcome)
+
+
+async def revoke(request: Request[State]) -> Response:
+    """POST /revoke ``{"merchant_id", "jti"?, "sub"?}`` -> 200 ``{"id": "<ms>-<seq>"}``."""
+    settings = request.state["settings"]
+    key = _authorize_backend(request)
+    require_media_type(request, JSON)
+    revocation = Revocation.from_value(
+        parse_json(await read_body(request, settings.body_limit_bytes))
+    )
+    if key is not None:
+        key.require(revocation.merchant_id)
+    if not settings.has_tokens and {revocation.token_id, revocation.subject} != {None}:
+        raise InvalidRevocation(
+            "expected merchant_id only, got jti or sub: no connection here has a token "
+            f"(subscribe_auth is {settings.subscribe_auth})"
+        )
+    entry_id = await request.state["appender"].append(revocation)
+    logger.info("revoked merchant_id=%s id=%s", revocation.merchant_id, entry_id)
+    return JSONResponse({"id": str(entry_id)})
+
+
+def _authorize_backend(request: Request[State]) -> NotifyKey | None:
+    """Return the key of a backend; a page is refused even with a key."""
+    require_backend(request.headers)
+    keys = request.state["settings"].notify_keys
+    assert keys is not None, "refused at the start"
+    return authorize_notify(request.headers.getlist("authorization"), keys)
+
+
+def _require_rate(state: State, key: NotifyKey | None, count: int) -> None:
+    retry_after_s = state["rates"].spend(key, count)
+    if retry_after_s:
+        settings = state["settings"]
+        raise TooManyNotifications(
+            f"expected at most {settings.notify_rate_per_s:g} notifications per second, and "
+            f"{settings.notify_burst} at once, got more",
+            retry_after_s,
+        )
+
+
+# -- for operators
+
+
+async def healthz(_request: Request[State]) -> Response:
+    """GET /healthz -> 200 while the process lives."""
+    return JSONResponse({"alive": True})
+
+
+async def readyz(request: Request[State]) -> Response:
+    """GET /readyz -> 200 while Redis announces probes to every worker; 503 otherwise."""
+    state = request.state
+    expected, deadline_s = state["settings"].workers, state["settings"].probe_deadline_s
+    found, is_draining = state["board"].read(), state["hub"].is_draining
+    is_ready = found.workers >= expected and found.worst_age_s <= deadline_s and not is_draining
+    body = {
+        "ready": is_ready,
+        "draining": is_draining,
+        "workers": {"expected": expected, "alive": found.workers},
+        "probe_age_s": None if found.worst_age_s == float("inf") else round(found.worst_age_s, 1),
+    }
+    return JSONResponse(body, status_code=200 if is_ready else 503)
+
+
+async def metrics(request: Request[State]) -> Response:
+    """GET /metrics -> 200 with the numbers of all workers together, for Prometheus."""
+    series = request.state["metrics"]
+    series.update()
+    accept = request.headers.get("accept", "")
+    # In a thread, since it reads the files of every worker.
+    content, media_type = await run_in_threadpool(series.render, accept)
+    return Response(content, headers={"Content-Type": media_type})
+
+
+async def openapi(request: Request[State]) -> Response:
+    """GET /openapi.json -> 200 with the description of the service as OpenAPI 3.1."""
+    return Response(request.state["openapi"], media_type=JSON)

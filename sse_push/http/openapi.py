@@ -1,0 +1,338 @@
+"""The description of the service as OpenAPI 3.1, made once at the start.
+
+Made from the routes, the refusals, the schemas, and the settings of this process. Does not know how
+a request is answered (``endpoints``).
+
+https://spec.openapis.org/oas/v3.1.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from starlette.routing import Route
+
+from sse_push import __version__
+from sse_push.access.gate import MERCHANT_HEADER
+from sse_push.access.origin import PREFLIGHT_HEADERS
+from sse_push.errors import Refusal
+from sse_push.event_stream.wire import MEDIA_TYPE
+from sse_push.http import paths
+from sse_push.http.bodies import FORM, JSON
+from sse_push.http.schemas import (
+    ALIVE,
+    DOCUMENT,
+    NAME,
+    READINESS,
+    RESULTS,
+    SCHEMAS,
+    TEXT,
+    Node,
+    array_of,
+    one_of,
+    reference,
+)
+
+Operations = Mapping[tuple[str, str], Node]
+"""Operations by method and path."""
+
+_BY_ANYONE: Sequence[Node] = [{}]
+_BY_BACKENDS: Sequence[Node] = [{}, {"key": []}]
+_BY_CLIENTS: Sequence[Node] = [{}, {"token": []}, {"tokenInQuery": []}]
+
+
+def describe(routes: Iterable[Route], *, notify_max_items: int) -> Node:
+    """Return the document; each method of a route must have its operation below."""
+    operations = {**_EVENTS, **_notify(notify_max_items), **_REVOKE, **_MONITORING}
+    described: dict[str, dict[str, Node]] = {}
+    for route in routes:
+        for method in sorted(route.methods or ()):
+            described.setdefault(route.path, {})[method.lower()] = operations[method, route.path]
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "sse-push",
+            "version": __version__,
+            "license": {"name": "MIT", "identifier": "MIT"},
+            "description": "Tells every open browser of a merchant that its data has changed. "
+            "The answer to a refused request is JSON, `Error`. Another path is answered with 404 "
+            "`not_found`, another method with 405 `method_not_allowed`. The connection is closed "
+            "after a request that is not HTTP (400 `malformed`), whose headers are too large (431 "
+            "`headers_too_large`), or that comes too slowly (408 `request_timeout`).",
+        },
+        "paths": described,
+        "components": {
+            "securitySchemes": _SECURITY_SCHEMES,
+            "responses": {name: _response(each) for name, each in _REFUSED.items()},
+            "schemas": SCHEMAS,
+        },
+    }
+
+
+# -- answers
+
+
+class _Refused(NamedTuple):
+    """An answer of one status, with one of these codes."""
+
+    description: str
+    refusals: Sequence[Refusal]
+    header: str | None = None
+    """A header that the answer always has."""
+    more: Node | None = None
+    """Keywords of its schema, besides those of ``Error``."""
+
+
+_NOT_STORED = "Redis has not stored it within notify_timeout_s. Trying again is safe."
+_REFUSED = {
+    "Malformed": _Refused(
+        "Not JSON, an unknown field, a value of a wrong form, a parameter or a credential twice.",
+        [Refusal.MALFORMED],
+    ),
+    "Unauthorized": _Refused(
+        "No key or token, or an invalid one.", [Refusal.UNAUTHORIZED], "WWW-Authenticate"
+    ),
+    "Forbidden": _Refused(
+        "Another merchant, or a page of another origin.",
+        [Refusal.FORBIDDEN, Refusal.ORIGIN_NOT_ALLOWED],
+    ),
+    "MethodNotAllowed": _Refused("Not a preflight.", [Refusal.METHOD_NOT_ALLOWED], "Allow"),
+    "TooLarge": _Refused("The body, `data` or the array is too large.", [Refusal.TOO_LARGE]),
+    "Unsupported": _Refused("Another Content-Type.", [Refusal.UNSUPPORTED]),
+    "RateLimited": _Refused(
+        "The key has sent more than notify_rate_per_s.", [Refusal.RATE_LIMITED], "Retry-After"
+    ),
+    "NotNow": _Refused(
+        "For a client that accepts no event stream; others get the soft answer.",
+        [Refusal.UNAVAILABLE],
+        "Retry-After",
+    ),
+    "NotStored": _Refused(
+        _NOT_STORED, [Refusal.UNAVAILABLE], "Retry-After", {"required": ["outcome"]}
+    ),
+    "NotAllStored": _Refused(
+        f"{_NOT_STORED} For an array `results` has the result of each item.",
+        [Refusal.UNAVAILABLE],
+        "Retry-After",
+        {"required": ["outcome"], "properties": {"results": RESULTS}},
+    ),
+}
+
+
+def _response(refused: _Refused) -> Node:
+    codes = {"properties": {"error": {"enum": [each.value for each in refused.refusals]}}}
+    parts = [reference("Error"), codes, *([] if refused.more is None else [refused.more])]
+    answer = _answer(refused.description, {JSON: {"allOf": parts}})
+    if refused.header is None:
+        return answer
+    kind = "integer" if refused.header == "Retry-After" else "string"
+    return {**answer, "headers": {refused.header: {"required": True, "schema": {"type": kind}}}}
+
+
+def _refused(*names: str) -> Mapping[str, Node]:
+    return {
+        str(_REFUSED[name].refusals[0].status): {"$ref": f"#/components/responses/{name}"}
+        for name in names
+    }
+
+
+def _answer(description: str, schemas: Mapping[str, Node], **more: Node) -> Node:
+    return {"description": description, "content": _content(schemas), **more}
+
+
+def _content(schemas: Mapping[str, Node]) -> Node:
+    return {media_type: {"schema": schema} for media_type, schema in schemas.items()}
+
+
+# -- operations
+
+
+def _parameter(place: str, name: str, description: str, **more: object) -> Node:
+    return {"name": name, "in": place, "description": description, "schema": TEXT, **more}
+
+
+_METHODS = "Access-Control-Allow-Methods"
+_CORS_HEADERS: Node = {
+    "Vary": {"description": "Origin, if allowed_origins is set.", "schema": TEXT},
+    "Access-Control-Allow-Origin": {
+        "description": "For pages of allowed_origins.",
+        "schema": TEXT,
+    },
+}
+_EVENT_STREAM = _answer(
+    "The event stream: `ready`, then `refresh`, `heartbeat`, `expiring`; the last event is "
+    "`goodbye`. With X-Sse-Push-Soft-Answer `goodbye` is the only event, and the client should "
+    "come back later.",
+    {MEDIA_TYPE: TEXT},
+    headers={
+        "Cache-Control": {"schema": {"const": "no-store, no-transform"}},
+        "X-Accel-Buffering": {"schema": {"const": "no"}},
+        "X-Sse-Push-Soft-Answer": {"schema": {"const": "1"}},
+        **_CORS_HEADERS,
+    },
+)
+_PARAMETERS = [
+    _parameter(
+        "query",
+        "merchant_id",
+        "The merchant whose changes are sent. Optional if a token, or a proxy, names just one.",
+        schema=NAME,
+        example="42",
+    ),
+    _parameter(
+        "query",
+        "last_event_id",
+        "The last event ID that the page was rendered with. Any other text counts as unknown: the "
+        "client gets a refresh.",
+        example="1795454750480-0",
+    ),
+    _parameter("header", "Last-Event-ID", "Set by EventSource; wins over the query."),
+    _parameter(
+        "header", "Origin", "Set by browsers. A foreign origin must be one of allowed_origins."
+    ),
+    _parameter(
+        "header",
+        MERCHANT_HEADER,
+        "With subscribe_auth=header: the client's merchants, set by a trusted proxy.",
+    ),
+]
+_EVENTS: Operations = {
+    ("GET", paths.EVENTS): {
+        "summary": "Receive an event when the data of a merchant changes",
+        "security": _BY_CLIENTS,
+        "parameters": _PARAMETERS,
+        "responses": {
+            "200": _EVENT_STREAM,
+            **_refused("Malformed", "Unauthorized", "Forbidden", "NotNow"),
+        },
+    },
+    ("HEAD", paths.EVENTS): {
+        "summary": "Whether a client may receive events, without an event stream",
+        "security": _BY_CLIENTS,
+        "parameters": _PARAMETERS,
+        "responses": {
+            "200": {"description": "The client may."},
+            **{status: {"description": "As for GET."} for status in ("400", "401", "403")},
+        },
+    },
+    ("OPTIONS", paths.EVENTS): {
+        "summary": "Answer a browser's preflight",
+        "security": _BY_ANYONE,
+        "parameters": [
+            _parameter("header", "Origin", "The origin of the page."),
+            _parameter("header", "Access-Control-Request-Method", "The method to ask about."),
+        ],
+        "responses": {
+            "204": {
+                "description": "Pages of this origin may receive events.",
+                "headers": {
+                    **_CORS_HEADERS,
+                    _METHODS: {"schema": {"const": PREFLIGHT_HEADERS[_METHODS]}},
+                },
+            },
+            **_refused("Forbidden", "MethodNotAllowed"),
+        },
+    },
+}
+
+
+def _notify(max_items: int) -> Operations:
+    notification, form = reference("Notification"), reference("Form")
+    several = array_of(notification, maxItems=max_items)
+    return {
+        ("POST", paths.NOTIFY): {
+            "summary": "Announce that the data of a merchant has changed",
+            "security": _BY_BACKENDS,
+            "requestBody": {
+                "required": True,
+                "content": _content({JSON: one_of(notification, several), FORM: form}),
+            },
+            "responses": {
+                "200": _answer(
+                    "Redis has stored the notification. An array is answered with an array, in "
+                    "the same order.",
+                    {JSON: one_of(reference("Accepted"), RESULTS)},
+                ),
+                **_refused("Malformed", "Unauthorized", "Forbidden", "TooLarge", "Unsupported"),
+                **_refused("RateLimited", "NotAllStored"),
+            },
+        }
+    }
+
+
+_REVOKE: Operations = {
+    ("POST", paths.REVOKE): {
+        "summary": "End connections, and refuse their tokens until these would have expired",
+        "security": _BY_BACKENDS,
+        "requestBody": {"required": True, "content": _content({JSON: reference("Revocation")})},
+        "responses": {
+            "200": _answer(
+                "Redis has stored the revocation; the connections end within a second, in every "
+                "worker.",
+                {JSON: reference("Accepted")},
+            ),
+            **_refused("Malformed", "Unauthorized", "Forbidden", "TooLarge", "Unsupported"),
+            **_refused("NotStored"),
+        },
+    }
+}
+
+
+def _open(path: str, summary: str, responses: Mapping[str, Node]) -> Operations:
+    """Return GET and HEAD of a path that anyone may ask."""
+    without_body = {
+        status: {"description": response["description"]} for status, response in responses.items()
+    }
+    get = {"summary": summary, "security": _BY_ANYONE, "responses": responses}
+    head = {**get, "summary": f"{summary}, without a body", "responses": without_body}
+    return {("GET", path): get, ("HEAD", path): head}
+
+
+_MONITORING: Operations = {
+    **_open(
+        paths.HEALTHZ,
+        "Whether the process lives",
+        {"200": _answer("The process lives.", {JSON: ALIVE})},
+    ),
+    **_open(
+        paths.READYZ,
+        "Whether every worker receives changes from Redis",
+        {
+            "200": _answer("Every worker does.", {JSON: READINESS}),
+            "503": _answer("A worker does not, or the service drains.", {JSON: READINESS}),
+        },
+    ),
+    **_open(
+        paths.METRICS,
+        "The metrics of all workers together",
+        {
+            "200": _answer(
+                "In the format that the client prefers.",
+                {"text/plain": TEXT, "application/openmetrics-text": TEXT},
+            )
+        },
+    ),
+    **_open(paths.OPENAPI, "This description", {"200": _answer("OpenAPI 3.1.", {JSON: DOCUMENT})}),
+}
+
+
+_SECURITY_SCHEMES: Node = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key of notify_keys; not needed with notify_keys=none.",
+    },
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "With subscribe_auth=token; also in the cookie that token_cookie names.",
+    },
+    "tokenInQuery": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "token",
+        "description": "The same token, for an EventSource, which can't set headers.",
+    },
+}

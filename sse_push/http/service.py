@@ -1,0 +1,229 @@
+"""The parts of one serving process, built from its settings.
+
+Knows every part by its constructor. Does not know HTTP, nor what the parts do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from pathlib import Path
+from typing import TypedDict
+
+from sse_push.access.gate import Gate
+from sse_push.access.origin import Origins
+from sse_push.access.proxies import Proxies
+from sse_push.access.rate import Rates
+from sse_push.access.revocation import Revocations
+from sse_push.access.room import Room
+from sse_push.access.token_keys import load_keys
+from sse_push.access.tokens import TokenRules
+from sse_push.errors import Refusal
+from sse_push.event_stream import wire
+from sse_push.event_stream.transport import Streaming
+from sse_push.event_stream.wire import Frame
+from sse_push.hub import Hub, Pace
+from sse_push.metrics import Metrics
+from sse_push.runtime.readiness import WorkerBoard
+from sse_push.runtime.uvicorn import Requests
+from sse_push.settings import Settings
+from sse_push.stream import Appender, Follower
+
+_REPORT_INTERVAL_S = 1.0
+
+
+class State(TypedDict):
+    """The parts that endpoints use; the ASGI state of each request."""
+
+    settings: Settings
+    gate: Gate
+    origins: Origins
+    appender: Appender
+    follower: Follower
+    hub: Hub[Frame]
+    streaming: Streaming
+    board: WorkerBoard
+    rates: Rates
+    requests: Requests
+    errors: dict[Refusal, int]
+    """How often each refusal was the answer, or the result of an item of an array."""
+    metrics: Metrics
+    openapi: bytes
+
+
+def build(settings: Settings, origins: Origins, board_folder: Path, openapi: bytes) -> State:
+    """Return the parts of a process, of which none runs yet; called in its event loop."""
+    hub = _hub(settings)
+    follower = _follower(settings, hub)
+    hub.source = follower
+    streaming = _streaming(settings, hub, follower)
+    appender = _appender(settings)
+    errors = dict.fromkeys(Refusal, 0)
+    board = WorkerBoard(board_folder)
+    board.write(follower.probe.age_s)
+    metrics = Metrics(
+        board,
+        board_folder,
+        hub=hub,
+        follower=follower,
+        appender=appender,
+        streaming=streaming,
+        errors=errors,
+        connections_limit=settings.max_connections,
+    )
+    hub.on_fan_out = metrics.observe_fan_out
+    return State(
+        settings=settings,
+        gate=_gate(settings),
+        origins=origins,
+        appender=appender,
+        follower=follower,
+        hub=hub,
+        streaming=streaming,
+        board=board,
+        rates=_rates(settings),
+        requests=_requests(settings, errors),
+        errors=errors,
+        metrics=metrics,
+        openapi=openapi,
+    )
+
+
+def token_rules(settings: Settings) -> TokenRules | None:
+    """Return what makes a token valid, or None unless tokens decide who may listen.
+
+    Raises:
+        ConfigError: the keys of tokens can't be used.
+    """
+    if not settings.has_tokens:
+        return None
+    return TokenRules(
+        keys=load_keys(settings.token_keys, settings.token_keys_file, settings.token_algorithms),
+        audience=settings.token_audience,
+        issuer=settings.token_issuer,
+        leeway_s=settings.token_leeway_s,
+        max_lifetime_s=settings.token_max_lifetime_s,
+    )
+
+
+def room_of(settings: Settings) -> Room:
+    """Return the places of the process."""
+    return Room(
+        max_connections=settings.max_connections,
+        max_connections_per_merchant=settings.max_connections_per_merchant,
+        max_connections_per_address=settings.max_connections_per_address,
+    )
+
+
+async def report(state: State) -> None:
+    """Once a second, write this worker's state to the board and copy what was counted.
+
+    A worker without the revocations of tokens is as old as when it last had them: it could let a
+    revoked token in.
+    """
+    settings, follower = state["settings"], state["follower"]
+    step_s = min(_REPORT_INTERVAL_S, settings.probe_interval_s)
+    known_at = -math.inf
+    while True:
+        if not settings.has_tokens or follower.knows_revocations:
+            known_at = time.monotonic()
+        unknown_s = time.monotonic() - known_at
+        state["board"].write(max(follower.probe.age_s, unknown_s))
+        due_at = time.monotonic() + step_s
+        await asyncio.sleep(step_s)
+        state["metrics"].observe_lag(max(0.0, time.monotonic() - due_at))
+        state["metrics"].update()
+
+
+# -- each part
+
+
+def _hub(settings: Settings) -> Hub[Frame]:
+    return Hub(
+        encode=wire.encode_refreshes,
+        encode_expiring=wire.encode_expiring,
+        heartbeat=wire.HEARTBEAT,
+        pace=_pace(settings),
+        revocations=Revocations(settings.revocation_lifetime_s, settings.token_leeway_s),
+        clock=asyncio.get_running_loop(),
+    )
+
+
+def _follower(settings: Settings, hub: Hub[Frame]) -> Follower:
+    return Follower(
+        _redis_url(settings),
+        hub,
+        data_limit_bytes=settings.data_limit_bytes,
+        probe_interval_s=settings.probe_interval_s,
+        probe_deadline_s=settings.probe_deadline_s,
+        deaf_limit_s=settings.deaf_limit_s,
+    )
+
+
+def _pace(settings: Settings) -> Pace:
+    return Pace(
+        heartbeat_s=settings.heartbeat_s,
+        refresh_interval_s=settings.refresh_interval_ms / 1000,
+        send_timeout_s=settings.send_timeout_s,
+        max_connection_age_s=settings.max_connection_age_s,
+        drain_s=settings.drain_s,
+        token_expiring_s=settings.token_expiring_s,
+    )
+
+
+def _streaming(settings: Settings, hub: Hub[Frame], follower: Follower) -> Streaming:
+    return Streaming(
+        hub=hub,
+        archive=follower,
+        heartbeat_s=settings.heartbeat_s,
+        retry_ms=settings.retry_ms,
+        soft_retry_min_ms=settings.soft_retry_min_ms,
+        soft_retry_max_ms=settings.soft_retry_max_ms,
+        send_timeout_s=settings.send_timeout_s,
+        send_buffer_bytes=settings.send_buffer_bytes,
+    )
+
+
+def _appender(settings: Settings) -> Appender:
+    return Appender(
+        _redis_url(settings),
+        timeout_s=settings.notify_timeout_s,
+        stream_max_entries=settings.stream_max_entries,
+        stream_ttl_s=settings.stream_ttl_s,
+        revocation_lifetime_s=settings.revocation_lifetime_s,
+    )
+
+
+def _redis_url(settings: Settings) -> str:
+    assert settings.redis_url is not None, "the embedded server's, or refused at the start"
+    return settings.redis_url.get_secret_value()
+
+
+def _gate(settings: Settings) -> Gate:
+    assert settings.subscribe_auth is not None, "refused at the start"
+    return Gate(
+        settings.subscribe_auth,
+        proxies=Proxies(settings.trusted_proxies, is_unix_socket=settings.uds is not None),
+        token_rules=token_rules(settings),
+        token_cookie=settings.token_cookie,
+    )
+
+
+def _rates(settings: Settings) -> Rates:
+    assert settings.notify_keys is not None, "refused at the start"
+    return Rates(
+        settings.notify_keys,
+        rate_per_s=settings.notify_rate_per_s,
+        burst=settings.notify_burst,
+        workers=settings.workers,
+    )
+
+
+def _requests(settings: Settings, errors: dict[Refusal, int]) -> Requests:
+    return Requests(
+        header_limit_bytes=settings.header_limit_bytes,
+        timeout_s=settings.request_timeout_s,
+        errors=errors,
+        clock=asyncio.get_running_loop(),
+    )

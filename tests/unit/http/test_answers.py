@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from sse_push.errors import (
+    EndReason,
+    Forbidden,
+    InvalidMerchantId,
+    NotNow,
+    Outcome,
+    Refusal,
+    RequestError,
+    StreamUnavailable,
+    TooManyNotifications,
+    Unauthorized,
+)
+from sse_push.http.answers import EXCEPTION_HANDLERS, body_of, not_all_stored
+from sse_push.runtime.uvicorn import REFUSED_KEY
+
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class SoftAnswers:
+    """What makes soft answers, as far as a handler calls it."""
+
+    def soft_answer(self, reason: EndReason) -> Response:
+        return Response(f"soft {reason.value}")
+
+
+class Service:
+    """An application whose one endpoint raises, and its count of refusals."""
+
+    def __init__(self, error: Exception, *, is_refused: bool = False) -> None:
+        self.errors = dict.fromkeys(Refusal, 0)
+        self.is_refused = is_refused
+
+        async def fail(_request: Request) -> Response:
+            raise error
+
+        self.app = Starlette(
+            routes=[Route("/fail", fail), Route("/other", fail, methods=["PUT", "POST"])],
+            exception_handlers=EXCEPTION_HANDLERS,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["state"] = {"errors": self.errors, "streaming": SoftAnswers()}
+        if self.is_refused:
+            scope[REFUSED_KEY] = True
+        await self.app(scope, receive, send)
+
+    async def get(
+        self, path: str = "/fail", headers: Mapping[str, str] = NO_HEADERS
+    ) -> httpx.Response:
+        transport = httpx.ASGITransport(self)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            del client.headers["accept"]
+            return await client.get(path, headers=headers)
+
+    def counted(self) -> dict[str, int]:
+        return {refusal.value: count for refusal, count in self.errors.items() if count}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "body", "header"),
+    [
+        (InvalidMerchantId("expected a"), 400, {"error": "malformed"}, None),
+        (
+            Unauthorized("expected a"),
+            401,
+            {"error": "unauthorized"},
+            ("www-authenticate", "Bearer"),
+        ),
+        (
+            Unauthorized.invalid_token("expected a"),
+            401,
+            {"error": "unauthorized"},
+            ("www-authenticate", 'Bearer error="invalid_token"'),
+        ),
+        (Forbidden("expected a"), 403, {"error": "forbidden"}, None),
+        (
+            TooManyNotifications("expected a", 7),
+            429,
+            {"error": "rate_limited"},
+            ("retry-after", "7"),
+        ),
+        (
+            StreamUnavailable("expected a", "unknown"),
+            503,
+            {"error": "unavailable", "outcome": "unknown"},
+            ("retry-after", "2"),
+        ),
+    ],
+)
+async def test_a_refused_request_is_answered_by_its_refusal_and_counted(
+    error: RequestError, status: int, body: dict[str, str], header: tuple[str, str] | None
+) -> None:
+    service = Service(error)
+
+    answer = await service.get()
+
+    assert (answer.status_code, answer.json()) == (status, {**body, "detail": "expected a"})
+    assert {name: value for name, value in answer.headers.items() if name[:7] != "content"} == (
+        {} if header is None else dict([header])
+    )
+    assert service.counted() == {body["error"]: 1}
+
+
+# -- a client that is asked to come back later
+
+
+@pytest.mark.parametrize("accept", [None, "*/*", "Text/Event-Stream", "text/html, */*;q=0.1"])
+async def test_a_client_that_accepts_an_event_stream_gets_a_soft_answer(accept: str | None) -> None:
+    service = Service(NotNow(EndReason.FULL))
+
+    answer = await service.get(headers={} if accept is None else {"Accept": accept})
+
+    assert (answer.status_code, answer.text) == (200, "soft full")
+    assert service.counted() == {}
+
+
+async def test_any_other_client_that_is_not_served_gets_503() -> None:
+    service = Service(NotNow(EndReason.FULL))
+
+    answer = await service.get(headers={"Accept": "application/json"})
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert answer.json() == {"error": "unavailable", "detail": "full"}
+    assert service.counted() == {"unavailable": 1}
+
+
+# -- what Starlette raises
+
+
+async def test_another_path_is_answered_with_all_paths() -> None:
+    service = Service(Forbidden(""))
+
+    answer = await service.get("/nowhere")
+
+    assert answer.status_code == 404
+    assert answer.json() == {
+        "error": "not_found",
+        "detail": "expected /fail or /other, got another path",
+    }
+    assert service.counted() == {"not_found": 1}
+
+
+async def test_another_method_is_answered_with_all_methods_in_order() -> None:
+    service = Service(Forbidden(""))
+
+    answer = await service.get("/other")
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST, PUT")
+    assert answer.json() == {
+        "error": "method_not_allowed",
+        "detail": "expected POST, PUT, got GET",
+    }
+    assert service.counted() == {"method_not_allowed": 1}
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "malformed"), (404, "not_found")])
+async def test_an_exception_of_a_further_route_keeps_its_text(status: int, code: str) -> None:
+    answer = await Service(HTTPException(status, "there is no seat")).get()
+
+    assert (answer.status_code, answer.json()) == (
+        status,
+        {"error": code, "detail": "there is no seat"},
+    )
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_a_body_without_its_end_is_counted_once(*, is_refused: bool) -> None:
+    service = Service(ClientDisconnect(), is_refused=is_refused)
+
+    answer = await service.get()
+
+    assert (answer.status_code, answer.json()["error"]) == (400, "malformed")
+    assert service.counted() == ({} if is_refused else {"malformed": 1})
+
+
+# -- arrays
+
+
+def test_a_refused_item_has_the_body_of_a_refused_request() -> None:
+    assert body_of(Forbidden("expected a")) == {"error": "forbidden", "detail": "expected a"}
+    assert body_of(StreamUnavailable("expected a"))["outcome"] == "not_published"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "outcome"),
+    [
+        (["not_published"], "not_published"),
+        (["not_published", "unknown", "not_published"], "unknown"),
+    ],
+)
+def test_an_array_has_an_unknown_outcome_if_any_of_its_items_has(
+    outcomes: list[Outcome], outcome: Outcome
+) -> None:
+    failures = [
+        StreamUnavailable(f"expected {number}", each) for number, each in enumerate(outcomes)
+    ]
+    results: list[Mapping[str, object]] = [{"id": "1-1"}, *({"error": ""} for _ in failures)]
+
+    answer = not_all_stored(failures, results)
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert json.loads(bytes(answer.body)) == {
+        "error": "unavailable",
+        "detail": f"{len(failures)} of {len(results)} not stored: expected 0",
+        "outcome": outcome,
+        "results": results,
+    }
