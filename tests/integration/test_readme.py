@@ -46,7 +46,7 @@ RUN = {
     *(XADD, KEYS, TOKENS, SIGN, REVOKE, PAGE_WITH_TOKEN),
 }
 NOT_RUN = {
-    Example("README.md", "sh", 0): "installs the package; its parts are in test_wheel, test_demo",
+    Example("README.md", "sh", 0): "installs the package; its parts are in test_package, test_demo",
     Example("README.md", "sh", 1): "the gate, which runs this test",
     Example("tests/README.md", "sh", 0): "the gate, which runs this test",
     Example("tests/README.md", "sh", 1): "parts of the gate",
