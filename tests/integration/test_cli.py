@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import time
@@ -12,11 +13,12 @@ import jwt
 import pytest
 
 from sse_push import __version__
+from tests.harness.access import LIMITED_KEY
 from tests.harness.programs import Running, run
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service, serving
 from tests.harness.stream import open_stream
-from tests.harness.tokens import SECRET, jwk_set, public_jwk
+from tests.harness.tokens import SECRET, jwk_set, public_jwk, token_of
 from tests.harness.waiting import START_S, STOP_S, until, wait_for
 
 
@@ -239,6 +241,7 @@ def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         tmp_path_factory.mktemp("guarded"),
         redis.url,
         *("--subscribe-auth", "token"),
+        *("--notify-keys", f"{KEY},{LIMITED_KEY} 42 shop-*"),
         token_keys=f"kid={SECRET}",
         token_audience="push",
         token_issuer="shop",
@@ -298,6 +301,32 @@ def test_a_token_is_not_signed_without_a_secret() -> None:
         "sse-push: token_keys (SSE_PUSH_TOKEN_KEYS): expected an HMAC secret to sign with, "
         "got none\n"
     )
+
+
+async def test_revoke_ends_a_stream_and_prints_the_id(
+    guarded: Service, redis: Redis, merchant: str
+) -> None:
+    token = token_of(merchant, jti="t", iat=int(time.time()) - 10, aud="push", iss="shop")
+    async with open_stream(guarded.url, query=f"token={token}") as stream:
+        await stream.next("ready")
+        done = await asyncio.to_thread(
+            run,
+            *("revoke", merchant, "--jti", "t", "--sub", "u", "--url", guarded.url),
+            SSE_PUSH_NOTIFY_KEY=KEY,
+        )
+        await stream.next("goodbye")
+
+    assert done.returncode == 0, done.stderr
+    lines = redis.cli("XRANGE", "sse_push:revocations", done.stdout.strip(), "+").splitlines()
+    assert lines[1:7] == ["merchant_id", merchant, "jti", "t", "sub", "u"]
+
+
+def test_revoke_prints_a_refusal(guarded: Service) -> None:
+    done = run("revoke", "43", "--url", guarded.url, SSE_PUSH_NOTIFY_KEY=LIMITED_KEY)
+
+    assert done.returncode == 1
+    assert "answered 403" in done.stderr
+    assert LIMITED_KEY not in done.stderr
 
 
 async def test_tail_listens_with_a_token(guarded: Service, tmp_path: Path) -> None:

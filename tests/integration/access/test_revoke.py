@@ -1,4 +1,4 @@
-"""Cutting off, over HTTP: streams that end on all workers, and tokens that are refused after it."""
+"""Revocations over HTTP: streams end on all workers, and tokens are refused from then on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.harness.access import LIMITED_KEY
 from tests.harness.processes import frozen
-from tests.harness.programs import run
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service, serving
 from tests.harness.stream import Publisher, Stream, open_stream
@@ -24,7 +24,6 @@ from tests.harness.tokens import SECRET, token_of
 from tests.harness.waiting import LATE_S, SECOND, until
 
 REVOCATIONS_KEY = "sse_push:revocations"
-LIMITED_KEY = "a-key-for-some-0123456789"
 TOKENS = ("--subscribe-auth", "token", "--notify-keys", f"{KEY},{LIMITED_KEY} 42 shop-*")
 TIMES = {
     "heartbeat_s": 1,
@@ -39,7 +38,7 @@ WITHIN_S = SECOND + LATE_S
 
 @pytest.fixture(scope="module")
 def pair(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
-    """Two workers that ask for tokens."""
+    """A service of two workers that requires tokens."""
     folder = tmp_path_factory.mktemp("pair")
     with serving(folder, redis.url, *TOKENS, "--workers", "2", settings=TIMES) as started:
         yield started
@@ -47,7 +46,7 @@ def pair(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Se
 
 @pytest.fixture
 def mortal(tmp_path: Path) -> Generator[Redis]:
-    """A Redis for one test, which may break it."""
+    """A Redis that the test may break."""
     started = Redis.start(tmp_path)
     yield started
     started.kill()
@@ -55,19 +54,19 @@ def mortal(tmp_path: Path) -> Generator[Redis]:
 
 @pytest.fixture
 def alone(mortal: Redis, tmp_path: Path) -> Generator[Service]:
-    """One worker that asks for tokens, on a Redis of its own."""
+    """A service of one worker that requires tokens, on a Redis of its own."""
     with serving(tmp_path, mortal.url, *TOKENS, settings=TIMES, notify_timeout_s=0.5) as started:
         yield started
 
 
 def token(merchant: str, ago_s: float = 10, /, **claims: Any) -> str:
-    """Return a token that was issued a while ago."""
+    """Return a token that was issued ``ago_s`` ago."""
     claims = {"iat": int(time.time() - ago_s), "aud": ..., "iss": ..., **claims}
     return token_of(merchant, **claims)
 
 
 class Backend(Publisher):
-    """A backend that also cuts off, and a browser that shows what becomes of it."""
+    """A backend that also revokes, and a browser whose streams show the effect."""
 
     def __init__(self, url: str, key: str = KEY) -> None:
         super().__init__(url, key)
@@ -146,10 +145,10 @@ def assert_refused(answer: httpx.Response) -> None:
     assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
 
-# -- what is ended, what is refused
+# -- connections that end, tokens that are refused
 
 
-async def test_a_merchant_s_streams_end_on_both_workers_and_its_tokens_are_refused(
+async def test_the_streams_of_a_revoked_merchant_end_and_its_tokens_are_refused(
     pair: Service, redis: Redis, merchant: str
 ) -> None:
     old, other = token(merchant), token(f"{merchant}-other")
@@ -168,7 +167,7 @@ async def test_a_merchant_s_streams_end_on_both_workers_and_its_tokens_are_refus
         await assert_live(backend, f"{merchant}-other", *others)
 
 
-async def test_a_token_that_is_issued_after_it_is_let_in(pair: Service, merchant: str) -> None:
+async def test_a_token_that_is_issued_later_is_accepted(pair: Service, merchant: str) -> None:
     async with AsyncExitStack() as stack, backend_of(pair) as backend:
         await backend.revoke(merchant)
         await backend.revoke(merchant, sub="u")
@@ -183,7 +182,7 @@ async def test_a_token_that_is_issued_after_it_is_let_in(pair: Service, merchant
 
 
 @pytest.mark.parametrize("claim", ["jti", "sub"])
-async def test_one_token_or_one_subject_is_cut_off_and_others_of_the_merchant_are_not(
+async def test_a_revoked_token_or_subject_does_not_concern_others_of_the_merchant(
     pair: Service, merchant: str, claim: str
 ) -> None:
     mine = token(merchant, **{claim: "mine"})
@@ -206,9 +205,7 @@ async def test_one_token_or_one_subject_is_cut_off_and_others_of_the_merchant_ar
         await assert_live(backend, merchant, *again)
 
 
-async def test_a_token_s_revocation_holds_whenever_it_says_that_it_was_issued(
-    pair: Service, merchant: str
-) -> None:
+async def test_a_revoked_token_is_refused_whatever_its_iat(pair: Service, merchant: str) -> None:
     async with backend_of(pair) as backend:
         await backend.revoke(merchant, jti="t")
 
@@ -249,7 +246,7 @@ async def test_head_of_a_revoked_token_is_refused(pair: Service, merchant: str) 
     assert answer.status_code == 401
 
 
-async def test_every_instance_hears_of_it(
+async def test_every_instance_reads_a_revocation(
     pair: Service, redis: Redis, merchant: str, tmp_path: Path
 ) -> None:
     elsewhere = Service.start(tmp_path, redis.url, *TOKENS, settings=TIMES)
@@ -264,7 +261,7 @@ async def test_every_instance_hears_of_it(
     assert elsewhere.stop() == 0
 
 
-async def test_a_service_that_is_started_again_remembers(
+async def test_a_restarted_service_remembers_revocations(
     mortal: Redis, alone: Service, tmp_path: Path
 ) -> None:
     text = token("42", jti="t")
@@ -278,7 +275,7 @@ async def test_a_service_that_is_started_again_remembers(
     assert again.stop() == 0
 
 
-async def test_who_knew_of_it_still_refuses_when_redis_has_lost_it(
+async def test_a_service_remembers_a_revocation_that_redis_has_lost(
     mortal: Redis, alone: Service
 ) -> None:
     text, other = token("42", jti="t"), token("42", jti="s")
@@ -296,7 +293,9 @@ async def test_who_knew_of_it_still_refuses_when_redis_has_lost_it(
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_nobody_who_is_revoked_slips_in(pair: Service, merchant: str, seed: int) -> None:
+async def test_a_revoked_client_never_gets_in_at_random(
+    pair: Service, merchant: str, seed: int
+) -> None:
     """Clients that come again and again, while their tokens are revoked at random moments."""
     chance = random.Random(seed)
     tokens = {jti: token(merchant, jti=jti, sub=f"u{jti}") for jti in map(str, range(12))}
@@ -338,10 +337,10 @@ async def test_nobody_who_is_revoked_slips_in(pair: Service, merchant: str, seed
                 await assert_revoked(stream, time.monotonic())
 
 
-# -- when Redis can't be asked
+# -- when Redis can't be read
 
 
-async def test_while_revocations_can_t_be_read_new_streams_are_put_off_and_old_ones_stay(
+async def test_new_streams_are_put_off_and_old_ones_stay_while_revocations_are_unknown(
     mortal: Redis, alone: Service
 ) -> None:
     async with AsyncExitStack() as stack, backend_of(alone) as backend:
@@ -377,7 +376,7 @@ async def test_while_revocations_can_t_be_read_new_streams_are_put_off_and_old_o
     assert_refused(known)
 
 
-async def test_a_service_that_has_not_read_them_yet_lets_nobody_in(
+async def test_a_service_that_has_not_read_the_revocations_puts_clients_off(
     mortal: Redis, tmp_path: Path
 ) -> None:
     mortal.cli("SET", REVOCATIONS_KEY, "no stream")
@@ -405,7 +404,9 @@ async def test_a_service_that_has_not_read_them_yet_lets_nobody_in(
     assert "event: ready" in first
 
 
-async def test_without_tokens_nobody_waits_for_revocations(mortal: Redis, tmp_path: Path) -> None:
+async def test_clients_without_tokens_do_not_wait_for_revocations(
+    mortal: Redis, tmp_path: Path
+) -> None:
     mortal.cli("SET", REVOCATIONS_KEY, "no stream")
     times = {name: value for name, value in TIMES.items() if name != "token_keys"}
     started = Service.start(tmp_path, mortal.url, settings=times)
@@ -422,7 +423,7 @@ async def test_without_tokens_nobody_waits_for_revocations(mortal: Redis, tmp_pa
     ],
     ids=["full", "read only"],
 )
-async def test_a_redis_that_takes_no_writes_takes_no_revocation_and_nothing_else_breaks(
+async def test_a_redis_without_writes_refuses_revocations_and_breaks_nothing_else(
     mortal: Redis, alone: Service, break_it: tuple[str, ...], mend_it: tuple[str, ...]
 ) -> None:
     refused, let_in = token("42", jti="t"), token("42", jti="s")
@@ -447,7 +448,9 @@ async def test_a_redis_that_takes_no_writes_takes_no_revocation_and_nothing_else
     }
 
 
-async def test_a_redis_that_does_not_answer_is_503_in_time(mortal: Redis, alone: Service) -> None:
+async def test_a_redis_that_does_not_answer_makes_a_503_in_time(
+    mortal: Redis, alone: Service
+) -> None:
     async with backend_of(alone) as backend:
         with frozen(mortal.process.pid):
             began_at = time.monotonic()
@@ -458,7 +461,7 @@ async def test_a_redis_that_does_not_answer_is_503_in_time(mortal: Redis, alone:
     assert took_s < 0.5 + 2 * SECOND
 
 
-# -- who may, and what is none
+# -- refused revocations
 
 
 @pytest.mark.parametrize(
@@ -481,7 +484,7 @@ async def test_a_redis_that_does_not_answer_is_503_in_time(mortal: Redis, alone:
         ({"content": b" " * 2_000_000}, 413, "too_large", "body: expected at most"),
     ],
 )
-async def test_what_is_no_revocation_is_refused_with_what_was_expected(
+async def test_a_malformed_revocation_is_refused_with_what_was_expected(
     pair: Service, options: dict[str, Any], status: int, error: str, detail: str
 ) -> None:
     async with backend_of(pair) as backend:
@@ -519,7 +522,7 @@ async def revocations_of(redis: Redis, merchant: str) -> int:
         ([("Authorization", f"Bearer {LIMITED_KEY}")], 403, "forbidden"),
     ],
 )
-async def test_who_may_not_notify_a_merchant_may_not_cut_it_off(
+async def test_a_caller_that_may_not_notify_a_merchant_may_not_revoke(
     pair: Service,
     redis: Redis,
     merchant: str,
@@ -534,7 +537,7 @@ async def test_who_may_not_notify_a_merchant_may_not_cut_it_off(
     assert await revocations_of(redis, merchant) == 0
 
 
-async def test_a_token_does_not_revoke(pair: Service, redis: Redis, merchant: str) -> None:
+async def test_a_token_may_not_revoke(pair: Service, redis: Redis, merchant: str) -> None:
     async with backend_of(pair, token(merchant)) as backend:
         answer = await backend.ask(json={"merchant_id": merchant})
 
@@ -553,11 +556,11 @@ async def test_a_key_for_some_merchants_revokes_those(pair: Service, merchant: s
             await assert_revoked(stream, since)
 
 
-# -- where no stream has a token
+# -- connections without tokens
 
 
 @pytest.mark.parametrize("mode", ["none", "header"])
-async def test_without_tokens_streams_end_and_come_back(
+async def test_revoked_streams_without_tokens_end_and_come_back(
     redis: Redis, merchant: str, tmp_path: Path, mode: str
 ) -> None:
     times = {name: value for name, value in TIMES.items() if name != "token_keys"}
@@ -582,10 +585,8 @@ async def test_without_tokens_streams_end_and_come_back(
         for stream in streams:
             await assert_revoked(stream, since)
         await assert_live(backend, merchant, *[await come() for _ in range(6)])
-        refused = [
-            await backend.ask(json={"merchant_id": merchant, claim: "x"})
-            for claim in ("jti", "sub")
-        ]
+        of_claims = [{"merchant_id": merchant, claim: "x"} for claim in ("jti", "sub")]
+        refused = [await backend.ask(json=body) for body in of_claims]
     assert started.stop() == 0
     started.assert_no_errors()
 
@@ -596,29 +597,3 @@ async def test_without_tokens_streams_end_and_come_back(
             "detail": "expected merchant_id only, got jti or sub: no connection here has a token "
             f"(subscribe_auth is {mode})",
         }
-
-
-# -- from the command line
-
-
-async def test_the_command_line_cuts_off(pair: Service, redis: Redis, merchant: str) -> None:
-    async with AsyncExitStack() as stack:
-        stream = await listen(stack, pair, token(merchant, jti="t"))
-        done = await asyncio.to_thread(
-            run,
-            *("revoke", merchant, "--jti", "t", "--sub", "u", "--url", pair.url),
-            SSE_PUSH_NOTIFY_KEY=KEY,
-        )
-        await stream.next("goodbye")
-
-    assert done.returncode == 0, done.stderr
-    lines = redis.cli("XRANGE", REVOCATIONS_KEY, done.stdout.strip(), "+").splitlines()
-    assert lines[1:7] == ["merchant_id", merchant, "jti", "t", "sub", "u"]
-
-
-def test_the_command_line_says_what_was_refused(pair: Service) -> None:
-    done = run("revoke", "43", "--url", pair.url, SSE_PUSH_NOTIFY_KEY=LIMITED_KEY)
-
-    assert done.returncode != 0
-    assert "answered 403" in done.stderr
-    assert LIMITED_KEY not in done.stderr
