@@ -106,6 +106,40 @@ async def test_notifications_that_arrive_during_a_round_trip_are_the_next_batch(
     assert own_redis.length(merchant) == 11
 
 
+async def test_an_empty_request_has_no_results(own_redis: Server) -> None:
+    async with appending(own_redis.url) as appender:
+        assert await appender.append_all([]) == []
+
+    assert appender.batches == []
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+async def test_a_caller_that_leaves_during_the_round_trip_harms_no_other(
+    own_redis: Server, merchant: str, *, is_lost: bool
+) -> None:
+    async with appending(own_redis.url) as appender:
+        await appender.append(Notification(merchant))
+        own_redis.cli("CLIENT", "PAUSE", "60000", "WRITE")
+        leaving = asyncio.create_task(appender.append(Notification(merchant)))
+        staying = asyncio.create_task(appender.append_all([Notification(merchant)]))
+        await until(lambda: appender.is_on_its_way, "the batch to be sent")
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        if is_lost:
+            own_redis.cli("CLIENT", "KILL", "ID", *own_redis.clients("append"))
+            await asyncio.wait([staying])
+        own_redis.cli("CLIENT", "UNPAUSE")
+        (result,) = await staying
+
+    assert appender.batches == [1, 2]
+    if is_lost:
+        assert isinstance(result, StreamUnavailable)
+        assert result.outcome == "unknown"
+    else:
+        assert isinstance(result, EntryId)
+        assert own_redis.length(merchant) == 3
+
+
 async def test_an_error_reply_fails_its_own_notification_only(
     server: Server, merchant: str
 ) -> None:

@@ -71,6 +71,16 @@ async def test_a_server_without_announcements_fails_the_examination(own_redis: S
     )
 
 
+async def test_an_announcement_of_another_key_is_no_proof(own_redis: Server) -> None:
+    def another(data: bytes) -> bytes:
+        return re.sub(rb"(?<=\r\n)sse_push:probe:check-", b"sse_push:probe:other-", data)
+
+    async with proxied(own_redis.url, another) as url:
+        _, announces, _, _ = await examine(url, timeout_s=0.2 * SECOND)
+
+    assert announces.level == "failure"
+
+
 async def test_a_server_that_is_too_old_fails_the_examination(own_redis: Server) -> None:
     def older(data: bytes) -> bytes:
         return re.sub(rb"(?<=redis_version:)[0-9]", b"5", data)

@@ -10,11 +10,29 @@ import re
 import pytest
 
 from sse_push.notification import Change
+from sse_push.stream.follow import _until_one_fails
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.following import Followed, following, stopped
 from tests.integration.stream.servers import Server, restart
+
+
+async def test_works_end_together_as_soon_as_one_of_them_ends() -> None:
+    """None of the follower's ends by itself; if one did, a new connection would follow."""
+    is_canceled = False
+
+    async def go_on() -> None:
+        nonlocal is_canceled
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            is_canceled = True
+            raise
+
+    await _until_one_fails(go_on(), asyncio.sleep(0))
+
+    assert is_canceled
 
 
 async def test_a_follower_that_is_canceled_ends_at_any_step(server: Server, merchant: str) -> None:

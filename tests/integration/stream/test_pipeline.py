@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
@@ -20,7 +21,8 @@ from tests.integration.stream.servers import Server
 class Piped:
     """A pipeline, what it sends besides questions, and what has arrived, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: AbstractConnection) -> None:
+        self.connection = connection
         self.wanted: list[Request] = []
         self.arrived: list[object] = []
         self.pipeline = Pipeline(self.next_requests, self.arrived.append)
@@ -36,7 +38,7 @@ class Piped:
 @asynccontextmanager
 async def piped(url: str) -> AsyncGenerator[Piped]:
     connection = connection_pool(url, connect_timeout_s=5 * SECOND, name="test").make_connection()
-    found = Piped()
+    found = Piped(connection)
     await connection.connect()
     await start_tracking(connection)
     tasks = [
@@ -95,6 +97,17 @@ async def test_a_caller_that_is_canceled_takes_no_reply_of_another(
             answer = await second
 
     assert answer == 2
+
+
+async def test_a_reply_that_no_request_waits_for_is_dropped(server: Server, merchant: str) -> None:
+    key = stream_key(merchant)
+    async with piped(server.url) as found:
+        await found.connection.send_command("GET", key)
+        server.cli("SET", key, "1")
+        await until(lambda: found.arrived == [Announcement([key.encode()])], "an announcement")
+        answer = await found.pipeline.ask(("ECHO", "1"))
+
+    assert answer == b"1"
 
 
 @pytest.mark.parametrize("is_sent", [True, False])

@@ -135,6 +135,7 @@ async def test_a_caller_waits_while_revocations_are_read(clear: Server) -> None:
         assert not followed.follower.knows_revocations
         assert await followed.follower.wait_for_revocations(5 * SECOND)
         assert followed.revoked_names == ["a"]
+        assert await followed.follower.wait_for_revocations(0), "they are known already"
 
 
 async def test_a_caller_waits_for_revocations_no_longer_than_its_timeout(mortal: Redis) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.stream.reads import Read
 from sse_push.stream.tail import Tail
@@ -28,10 +30,12 @@ class Followed:
     def __init__(self) -> None:
         self.armed: list[tuple[str, EntryId | None]] = []
         self.changes: list[Change] = []
+        self.on_arming: Callable[[], None] = lambda: None
         self.tail = Tail(self.on_armed, self.changes.append)
 
     def on_armed(self, merchant_id: str, newest: EntryId | None) -> None:
         self.armed.append((merchant_id, newest))
+        self.on_arming()
 
     def reads(self, most: int = MOST) -> list[Read]:
         """Send the reads that are due, and leave them unanswered."""

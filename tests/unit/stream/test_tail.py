@@ -113,6 +113,23 @@ def test_an_announcement_that_arrives_after_unwatch_is_ignored(followed: Followe
     assert followed.reads() == []
 
 
+@pytest.mark.parametrize("is_dirty", [True, False])
+def test_a_stream_that_its_listener_leaves_on_an_answer_is_not_read_again(
+    followed: Followed, *, is_dirty: bool
+) -> None:
+    followed.tail.watch("42")
+    watch, _ = followed.send_one()
+    if is_dirty:
+        followed.tail.announced("42")
+    followed.on_arming = lambda: followed.tail.unwatch("42")
+
+    followed.tail.answered(watch, entries(7))
+
+    assert followed.armed == [("42", at(7))]
+    assert not followed.tail.has_reads
+    assert len(followed.tail) == 0
+
+
 # -- a new connection
 
 
