@@ -16,6 +16,7 @@ from sse_push.errors import EndReason, Occasion, Refusal
 from sse_push.http.app import ROUTES
 from sse_push.hub.refresh import Reason
 from sse_push.metrics import SERIES
+from sse_push.runtime.process import HANGING
 from sse_push.settings import KEY_VARIABLE, TOKEN_VARIABLE, Settings
 from sse_push.stream.watch import ResyncReason
 from tests.bench.__main__ import CASES
@@ -57,6 +58,19 @@ def test_the_settings_that_are_flags_and_the_other_variables_are_named() -> None
 
     assert re.findall(r"`([a-z_]+)`", flags)[:-1] == list(OPTIONS_OF_SERVE)
     assert {KEY_VARIABLE, TOKEN_VARIABLE} <= set(re.findall(r"`([A-Z_]+)`", others))
+
+
+def test_the_commands_table_is_the_help() -> None:
+    table = [row for row in rows(section(REFERENCE, "Commands")) if row[0].startswith("`")]
+
+    assert table == [
+        [
+            f"`sse-push {name}`",
+            re.sub(r"\s+", " ", (command.help or "").split("\n\n")[0]).rstrip("."),
+        ]
+        for name, command in main.commands.items()
+    ]
+    assert f"hangs exits with {HANGING}." in section(REFERENCE, "Commands")
 
 
 def test_the_endpoints_table_is_the_routes() -> None:
