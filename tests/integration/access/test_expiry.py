@@ -20,7 +20,7 @@ from tests.harness.tokens import (
     token_of,
 )
 from tests.harness.waiting import LATE_S, SECOND, until
-from tests.integration.test_app import serving_here
+from tests.integration.http.test_notifications import serving_here
 
 EXPIRED = "expected a token that has not expired"
 
