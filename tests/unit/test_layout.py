@@ -245,8 +245,7 @@ ONLY_IN: dict[str, set[str]] = {
 TESTED_AS = {
     "__main__": "cli",
     "event_stream.transport": "event_stream.event_stream",
-    "http.endpoints": "http.notifications",
-    "http.paths": "http.notifications",
+    "http.paths": "http.endpoints",
 }
 
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.harness.access import refused
+from tests.harness.in_process import serving_here
 from tests.harness.redis import Redis
 from tests.harness.service import Service
 from tests.harness.stream import Publisher, open_stream
@@ -20,7 +21,6 @@ from tests.harness.tokens import (
     token_of,
 )
 from tests.harness.waiting import LATE_S, SECOND, until
-from tests.integration.http.test_notifications import serving_here
 
 EXPIRED = "expected a token that has not expired"
 

@@ -190,7 +190,9 @@ def answered_as_described(service: Service, case: schemathesis.Case[Any]) -> Any
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
-def test_what_is_described_is_answered_as_described(target: Target, path: str, method: str) -> None:
+def test_a_described_request_is_answered_as_described(
+    target: Target, path: str, method: str
+) -> None:
     def check(case: schemathesis.Case[Any]) -> None:
         answer = answered_as_described(target.open, case)
         if path == "/notify" and case.media_type == JSON:
@@ -205,7 +207,7 @@ def test_what_is_described_is_answered_as_described(target: Target, path: str, m
 
 
 @pytest.mark.parametrize(("path", "method"), WITH_INPUT)
-def test_what_is_not_described_is_refused_as_described(
+def test_a_request_beside_the_description_is_refused_as_described(
     target: Target, path: str, method: str
 ) -> None:
     def check(case: schemathesis.Case[Any]) -> None:
@@ -261,7 +263,7 @@ ANY: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 )
 
 
-def test_what_is_notified_arrives_as_it_was_or_not_at_all(target: Target, merchant: str) -> None:
+def test_a_notification_arrives_as_it_was_sent_or_not_at_all(target: Target, merchant: str) -> None:
     request = f"GET /events?merchant_id={merchant} HTTP/1.1\r\nHost: test\r\n\r\n".encode()
     with Wire(target.open.port, request) as wire:
         assert wire.answer() is not None
@@ -379,7 +381,7 @@ PATHS = st.one_of(
 )
 
 
-def test_whoever_listens_however_gets_a_stream_of_ours_or_a_refusal(target: Target) -> None:
+def test_any_request_for_events_gets_an_event_stream_or_a_refusal(target: Target) -> None:
     def check(
         example: tuple[bytes, bytes, bytes, list[tuple[bytes, bytes]], bool, object],
     ) -> None:
@@ -437,7 +439,7 @@ HEADS = st.just({"alg": "HS256", "typ": "JWT"}) | st.dictionaries(
 )
 
 
-def test_any_token_lets_in_or_does_not(target: Target) -> None:
+def test_any_token_is_accepted_or_refused(target: Target) -> None:
     def check(example: tuple[object, dict[str, Any], int, bytes]) -> None:
         head, claims, position, insert = example
         good = claims_of("42")
@@ -491,7 +493,7 @@ EDITS = st.lists(
 )
 
 
-def test_any_bytes_are_answered_or_not_but_never_with_an_error_of_ours(target: Target) -> None:
+def test_any_bytes_are_never_answered_with_a_server_error(target: Target) -> None:
     def check(example: tuple[bytes, list[tuple[int, int, bytes]]]) -> None:
         raw, edits = example
         for position, length, insert in edits:
@@ -512,7 +514,7 @@ def test_any_bytes_are_answered_or_not_but_never_with_an_error_of_ours(target: T
     fuzz(st.tuples(st.sampled_from(TEMPLATES) | st.binary(max_size=200), EDITS), check)
 
 
-def test_after_all_that_it_serves(target: Target, merchant: str) -> None:
+def test_the_service_still_serves_after_all_that(target: Target, merchant: str) -> None:
     for service in target:
         query = f"merchant_id={merchant}&token={token_of(merchant)}"
         with Wire(

@@ -1,48 +1,19 @@
-"""The HTTP interface: what is refused and why, what Redis's absence looks like, and readiness."""
+"""POST /notify: what is stored, and what is refused with which text."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import signal
-from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Literal
+from collections.abc import AsyncGenerator
 
-import httpx
 import pytest
-import uvicorn
 
-from sse_push.http.app import create_app
 from sse_push.notification import EntryId
-from sse_push.server import listening_socket
-from sse_push.settings import Settings
-from tests.harness.processes import frozen
 from tests.harness.redis import Redis
-from tests.harness.service import KEY, Service, serving
-from tests.harness.stream import Publisher, open_stream
-from tests.harness.waiting import SECOND, until, wait_for
-
-NAME = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
-MERCHANT_ID = f"merchant_id: expected {NAME}, or an integer; got"
-OTHER_KEY = "another-key-of-the-tests-9876543210"
-
-
-def key_of(merchant: str) -> str:
-    return f"sse_push:{{{merchant}}}"
-
-
-def entries(redis: Redis, merchant: str) -> int:
-    return int(redis.cli("XLEN", key_of(merchant)))
-
-
-def appends(redis: Redis) -> int:
-    """Return how many XADD this Redis has ever executed, whatever the key."""
-    lines = redis.cli("INFO", "commandstats").splitlines()
-    line = next((each for each in lines if each.startswith("cmdstat_xadd:")), "calls=0,")
-    return int(line.partition("calls=")[2].partition(",")[0])
-
+from tests.harness.service import KEY, Service
+from tests.harness.stream import Publisher
+from tests.harness.waiting import SECOND
+from tests.integration.http.stored import MERCHANT_ID, NAME, appends, entries, key_of
 
 # -- what is not a notification
 
@@ -91,7 +62,7 @@ def appends(redis: Redis) -> int:
     ],
     ids=lambda value: repr(value)[:24] if isinstance(value, bytes) else "",
 )
-async def test_a_body_that_is_no_notification_is_refused_with_what_was_expected(
+async def test_a_body_that_is_not_a_notification_is_refused_with_what_was_expected(
     redis: Redis, publisher: Publisher, body: bytes, detail: str
 ) -> None:
     before = appends(redis)
@@ -149,7 +120,7 @@ async def test_a_field_of_a_wrong_form_is_refused_by_its_name(
     assert appends(redis) == before
 
 
-async def test_data_that_is_no_finite_number_is_refused(
+async def test_data_with_an_infinite_number_is_refused(
     redis: Redis, publisher: Publisher, merchant: str
 ) -> None:
     before = appends(redis)
@@ -161,7 +132,7 @@ async def test_data_that_is_no_finite_number_is_refused(
     assert appends(redis) == before
 
 
-async def test_an_integer_is_its_text_and_null_is_as_good_as_nothing(
+async def test_an_integer_counts_as_its_text_and_null_as_absent(
     redis: Redis, publisher: Publisher
 ) -> None:
     number = 20_000_000_000_000_000_000
@@ -175,7 +146,7 @@ async def test_an_integer_is_its_text_and_null_is_as_good_as_nothing(
     assert last == [answer.json()["id"], "topic"]  # with an empty value: Redis wants one field
 
 
-async def test_the_answer_is_the_id_of_the_entry_with_the_fields_as_they_came(
+async def test_the_answer_is_the_id_of_an_entry_with_the_fields_as_they_were_sent(
     redis: Redis, publisher: Publisher, merchant: str
 ) -> None:
     answer = await publisher.post(
@@ -272,7 +243,7 @@ async def pieces(size_bytes: int) -> AsyncGenerator[bytes]:
 
 
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["declared", "chunked"])
-async def test_a_body_has_a_limit_however_its_size_is_told(
+async def test_a_body_has_a_limit_however_its_size_is_announced(
     redis: Redis, publisher: Publisher, merchant: str, *, is_chunked: bool
 ) -> None:
     notification = json.dumps({"merchant_id": merchant}).encode()
@@ -291,7 +262,7 @@ async def test_a_body_has_a_limit_however_its_size_is_told(
     assert taken.status_code == 200
 
 
-async def test_a_body_that_is_too_large_is_answered_before_it_has_all_come(
+async def test_a_body_that_is_too_large_is_answered_before_its_end(
     service: Service,
 ) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
@@ -312,7 +283,7 @@ async def test_a_body_that_is_too_large_is_answered_before_it_has_all_come(
 # -- forms and other types
 
 
-async def test_a_form_does_as_well_as_json(
+async def test_a_form_is_stored_like_json(
     redis: Redis, publisher: Publisher, merchant: str
 ) -> None:
     answer = await publisher.post(
@@ -357,7 +328,7 @@ async def test_a_form_does_as_well_as_json(
     ],
     ids=repr,
 )
-async def test_a_form_that_is_no_notification_is_refused(
+async def test_a_form_that_is_not_a_notification_is_refused(
     redis: Redis, publisher: Publisher, body: bytes, detail: str
 ) -> None:
     before = appends(redis)
@@ -370,7 +341,7 @@ async def test_a_form_that_is_no_notification_is_refused(
     assert appends(redis) == before
 
 
-async def test_another_content_type_is_415_and_a_charset_is_none(
+async def test_another_content_type_is_415_and_a_charset_makes_no_difference(
     redis: Redis, publisher: Publisher, merchant: str
 ) -> None:
     body = json.dumps({"merchant_id": merchant}).encode()
@@ -388,445 +359,3 @@ async def test_another_content_type_is_415_and_a_charset_is_none(
     )
     assert stored == 0
     assert taken.status_code == 200
-
-
-# -- keys
-
-
-@pytest.mark.parametrize(
-    ("authorization", "detail"),
-    [
-        (None, "expected the header Authorization: Bearer <key>"),
-        ("", "expected the header Authorization: Bearer <key>"),
-        ("Bearer", "expected the header Authorization: Bearer <key>"),
-        (KEY, "expected the header Authorization: Bearer <key>"),
-        (f"Basic {KEY}", "expected the header Authorization: Bearer <key>"),
-        (f"Bearer {KEY}x", "expected a key of notify_keys, got another one"),
-        (f"Bearer {KEY[:-1]}", "expected a key of notify_keys, got another one"),
-        (f"Bearer {KEY},{KEY}", "expected a key of notify_keys, got another one"),
-        ("Bearer none", "expected a key of notify_keys, got another one"),
-        ("Bearer schlüssel", "expected a key of notify_keys, got another one"),
-    ],
-)
-async def test_without_a_key_of_ours_nothing_is_taken_nor_looked_at(
-    redis: Redis, service: Service, authorization: str | None, detail: str
-) -> None:
-    before = appends(redis)
-    headers = httpx.Headers()
-    if authorization is not None:
-        headers = httpx.Headers({b"Authorization": authorization.encode("latin-1")})
-
-    async with httpx.AsyncClient() as client:
-        answer = await client.post(f"{service.url}/notify", content=b"{nonsense", headers=headers)
-
-    assert (answer.status_code, answer.json()) == (401, {"error": "unauthorized", "detail": detail})
-    assert answer.headers["www-authenticate"] == "Bearer"
-    assert appends(redis) == before
-
-
-async def test_the_scheme_may_be_of_any_case(service: Service, merchant: str) -> None:
-    """As RFC 9110 has it: the name of a scheme is case-insensitive."""
-    async with httpx.AsyncClient() as client:
-        answer = await client.post(
-            f"{service.url}/notify",
-            json={"merchant_id": merchant},
-            headers={"Authorization": f"bearer {KEY}"},
-        )
-
-    assert answer.status_code == 200
-
-
-# -- paths, methods, queries
-
-
-async def test_another_method_is_405_with_those_that_are_allowed(
-    service: Service, publisher: Publisher
-) -> None:
-    to_notify = await publisher.client.get("/notify")
-    to_events = await publisher.client.post("/events?merchant_id=42")
-
-    assert (to_notify.status_code, to_notify.headers["allow"]) == (405, "POST")
-    assert to_notify.json() == {
-        "error": "method_not_allowed",
-        "detail": "expected POST, got GET",
-    }
-    assert to_events.status_code == 405
-    assert to_events.headers["allow"] == "GET, HEAD"
-    assert to_events.json()["error"] == "method_not_allowed"
-    service.assert_no_errors()
-
-
-async def test_another_path_is_404_in_json(publisher: Publisher) -> None:
-    answer = await publisher.client.get("/event?merchant_id=42")
-
-    assert (answer.status_code, answer.json()) == (
-        404,
-        {
-            "error": "not_found",
-            "detail": "expected /events, /notify, /revoke, /healthz, /readyz, /metrics or "
-            "/openapi.json, got another path",
-        },
-    )
-
-
-@pytest.mark.parametrize(
-    ("query", "detail"),
-    [
-        ("", f"{MERCHANT_ID} None (NoneType)"),
-        ("merchant_id=", f"{MERCHANT_ID} '' (str)"),
-        ("merchantId=42", f"{MERCHANT_ID} None (NoneType)"),
-        ("merchant_id=42%0d%0aX-Header:%201", f"{MERCHANT_ID} '42\\r\\nX-Header: 1' (str)"),
-        ("merchant_id=42%00", f"{MERCHANT_ID} '42\\x00' (str)"),
-        ("merchant_id=..%2f42", f"{MERCHANT_ID} '../42' (str)"),
-        ("merchant_id=%ff", f"{MERCHANT_ID} '\\ufffd' (str)"),
-        ("merchant_id=" + "x" * 65, f"{MERCHANT_ID} '{'x' * 65}' (str)"),
-        (
-            "merchant_id=42&merchant_id=43",
-            "merchant_id: expected once in the query, got 2 times",
-        ),
-        (
-            "merchant_id=42&last_event_id=1-1&last_event_id=1-2",
-            "last_event_id: expected once in the query, got 2 times",
-        ),
-    ],
-)
-async def test_a_stream_of_no_merchant_is_400(
-    service: Service, publisher: Publisher, query: str, detail: str
-) -> None:
-    answer = await publisher.client.get(f"/events?{query}")
-
-    assert (answer.status_code, answer.json()) == (400, {"error": "malformed", "detail": detail})
-    service.assert_no_errors()
-
-
-async def test_head_of_a_stream_ends_at_once(publisher: Publisher) -> None:
-    answer = await publisher.client.head("/events?merchant_id=42", timeout=SECOND)
-
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/event-stream")
-    assert answer.headers["cache-control"] == "no-store, no-transform"
-    assert answer.content == b""
-
-
-async def test_the_process_says_that_it_lives_and_that_it_is_ready(publisher: Publisher) -> None:
-    alive = await publisher.client.get("/healthz")
-    ready = await publisher.client.get("/readyz")
-
-    assert (alive.status_code, alive.json()) == (200, {"alive": True})
-    assert ready.status_code == 200
-    age_s = ready.json().pop("probe_age_s")
-    assert {**ready.json(), "probe_age_s": 0} == {
-        "ready": True,
-        "draining": False,
-        "workers": {"expected": 1, "alive": 1},
-        "probe_age_s": 0,
-    }
-    assert 0 <= age_s <= 2 * SECOND
-
-
-async def test_readiness_counts_the_workers(workers: Service) -> None:
-    async with httpx.AsyncClient() as client:
-        ready = await client.get(f"{workers.url}/readyz")
-
-    assert ready.json()["workers"] == {"expected": 2, "alive": 2}
-
-
-# -- a Redis that goes away
-
-
-@pytest.fixture(scope="module")
-def frail(tmp_path_factory: pytest.TempPathFactory) -> Generator[Redis]:
-    """A Redis that is meant to break."""
-    server = Redis.start(tmp_path_factory.mktemp("frail"))
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
-def hardened(frail: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
-    """A service on it, with two keys, and times that tests can wait for."""
-    with serving(
-        tmp_path_factory.mktemp("hardened"),
-        frail.url,
-        "--notify-keys",
-        f"{OTHER_KEY}, {KEY}",
-        notify_timeout_s=SECOND,
-        probe_interval_s=0.1 * SECOND,
-        probe_deadline_s=2 * SECOND,
-        drain_s=SECOND,
-    ) as started:
-        yield started
-
-
-@pytest.fixture
-async def caller(hardened: Service) -> AsyncGenerator[Publisher]:
-    wait_for(hardened.is_ready, "the service to be ready again")
-    backend = Publisher(hardened.url)
-    yield backend
-    await backend.close()
-
-
-@contextmanager
-def killed(redis: Redis) -> Generator[None]:
-    """Be without this Redis; afterwards it is back on its port, and has forgotten everything."""
-    redis.kill()
-    try:
-        yield
-    finally:
-        redis.process = Redis.start(redis.folder, port=redis.port).process
-
-
-async def test_several_keys_are_good_at_the_same_time(
-    hardened: Service, caller: Publisher, merchant: str
-) -> None:
-    other = Publisher(hardened.url, OTHER_KEY)
-    stranger = Publisher(hardened.url, OTHER_KEY + "x")
-    try:
-        answers = [
-            await backend.post(json={"merchant_id": merchant})
-            for backend in (caller, other, stranger)
-        ]
-    finally:
-        await other.close()
-        await stranger.close()
-
-    assert [answer.status_code for answer in answers] == [200, 200, 401]
-
-
-async def test_without_redis_a_notification_was_certainly_not_published(
-    frail: Redis, caller: Publisher, merchant: str
-) -> None:
-    await caller.notify(merchant)
-    with killed(frail):
-        single = await caller.post(json={"merchant_id": merchant})
-        several = await caller.post(json=[{"merchant_id": merchant}, {}])
-
-    assert single.status_code == 503
-    assert single.headers["retry-after"] == "2"
-    assert single.json().keys() == {"error", "detail", "outcome"}
-    assert single.json()["error"] == "unavailable"
-    assert single.json()["detail"].startswith("expected a connection to Redis, got none")
-    assert single.json()["outcome"] == "not_published"
-    assert several.status_code == 503
-    assert several.headers["retry-after"] == "2"
-    assert several.json()["error"] == "unavailable"
-    assert several.json()["detail"].startswith("1 of 2 not stored: ")
-    assert several.json()["outcome"] == "not_published"
-    assert several.json()["results"] == [
-        single.json(),
-        {"error": "malformed", "detail": f"merchant_id is missing, expected {NAME}"},
-    ]
-    assert entries(frail, merchant) == 0
-    assert (await caller.post(json={"merchant_id": merchant})).status_code == 200
-
-
-async def test_a_refusal_says_nothing_of_where_redis_is(
-    frail: Redis, caller: Publisher, merchant: str
-) -> None:
-    with killed(frail):
-        answer = await caller.post(json={"merchant_id": merchant})
-
-    assert str(frail.port) not in answer.text
-    assert "127.0.0.1" not in answer.text
-
-
-async def test_a_redis_that_hangs_is_answered_for_in_time_with_what_is_known(
-    frail: Redis, caller: Publisher, merchant: str
-) -> None:
-    await caller.notify(merchant)  # so that there is a connection to send by
-    with frozen(frail.process.pid):
-        sent = await caller.post(json={"merchant_id": merchant})
-        waited = await caller.post(json={"merchant_id": merchant})
-
-    for answer in (sent, waited):
-        assert answer.status_code == 503
-        assert answer.headers["retry-after"] == "2"
-        assert answer.elapsed.total_seconds() < 2 * SECOND
-    assert sent.json()["outcome"] == "unknown"
-    assert waited.json()["outcome"] == "not_published"
-
-
-async def test_readiness_is_red_while_redis_hangs_and_green_again_after(
-    frail: Redis, hardened: Service, caller: Publisher
-) -> None:
-    with frozen(frail.process.pid):
-        await until(lambda: not hardened.is_ready(), "not ready", 4 * SECOND)
-        red = await caller.client.get("/readyz")
-        alive = await caller.client.get("/healthz")
-
-    await until(hardened.is_ready, "ready again")
-    assert red.json()["ready"] is False
-    assert red.json()["probe_age_s"] >= 2 * SECOND
-    assert alive.status_code == 200
-
-
-async def test_a_key_of_a_wrong_type_fails_its_own_merchant_only(
-    frail: Redis, caller: Publisher, merchant: str
-) -> None:
-    bad = f"{merchant}-bad"
-    frail.cli("SET", key_of(bad), "a text")
-
-    single = await caller.post(json={"merchant_id": bad})
-    several = await caller.post(
-        json=[{"merchant_id": merchant}, {"merchant_id": bad}, {"merchant_id": merchant}]
-    )
-
-    refused = {
-        "error": "unavailable",
-        "detail": "Redis refused the entry: WRONGTYPE Operation against a key holding the wrong"
-        " kind of value",
-        "outcome": "not_published",
-    }
-    assert (single.status_code, single.json()) == (503, refused)
-    assert several.status_code == 503
-    first, second, third = several.json()["results"]
-    assert second == refused
-    assert EntryId.parse(first["id"]) < EntryId.parse(third["id"])
-    assert several.json()["detail"] == f"1 of 3 not stored: {refused['detail']}"
-    assert entries(frail, merchant) == 2
-
-
-# -- callers that go away
-
-
-async def begin_request(service: Service, *lines: str) -> asyncio.StreamWriter:
-    """Send some of a request, and leave the answer to whoever waits for it."""
-    _, writer = await asyncio.open_connection("127.0.0.1", service.port)
-    writer.write("\r\n".join(lines).encode())
-    await writer.drain()
-    return writer
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
-async def test_callers_that_go_away_leave_no_connection_behind(
-    frail: Redis, hardened: Service, caller: Publisher, merchant: str
-) -> None:
-    def descriptors() -> int:
-        return len(list(Path(f"/proc/{hardened.process.pid}/fd").iterdir()))
-
-    body = json.dumps({"merchant_id": merchant})
-    request = ["POST /notify HTTP/1.1", "Host: test", f"Authorization: Bearer {KEY}"]
-    request += ["Content-Type: application/json", f"Content-Length: {len(body)}", "", body]
-    await caller.notify(merchant)
-    before = descriptors()
-
-    with frozen(frail.process.pid):
-        writers = [await begin_request(hardened, *request) for _ in range(50)]
-        await until(lambda: descriptors() >= before + 50, "50 callers")
-        for writer in writers:
-            writer.transport.abort()
-        await until(lambda: descriptors() <= before + 1, "no caller")
-    await until(hardened.is_ready, "ready again")
-
-    assert (await caller.post(json={"merchant_id": merchant})).status_code == 200
-
-
-async def test_a_caller_that_leaves_in_the_middle_of_its_body_is_no_error_of_ours(
-    frail: Redis, hardened: Service, caller: Publisher, merchant: str
-) -> None:
-    before = appends(frail)
-    writer = await begin_request(
-        hardened,
-        "POST /notify HTTP/1.1",
-        "Host: test",
-        f"Authorization: Bearer {KEY}",
-        "Content-Length: 1000",
-        "",
-        f'{{"merchant_id": "{merchant}", ',
-    )
-    await caller.client.get("/healthz")  # it has come that far
-    writer.transport.abort()
-    await caller.client.get("/healthz")
-
-    answer = await caller.post(json={"merchant_id": merchant})
-
-    assert answer.status_code == 200
-    assert appends(frail) == before + 1
-    hardened.assert_no_errors()
-
-
-# -- draining
-
-
-@contextmanager
-def sigterm_ignored() -> Generator[None]:
-    """Leave SIGTERM to the service, of which this process is more than it knows."""
-    original = signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, original)
-
-
-@asynccontextmanager
-async def serving_here(
-    redis_url: str, folder: Path, *, http: Literal["httptools", "h11"] = "httptools", **more: object
-) -> AsyncGenerator[str]:
-    """Serve from this process, where SIGTERM begins the drain and the server goes on."""
-    settings = Settings.load(
-        port=0,
-        redis_url=redis_url,
-        notify_keys="none",
-        probe_interval_s=0.1,
-        **{"subscribe_auth": "none", **more},
-    )
-    with listening_socket(settings) as sock, sigterm_ignored():
-        config = uvicorn.Config(
-            create_app(settings, folder),
-            http=http,
-            ws="none",
-            lifespan="on",
-            log_config=None,
-        )
-        server = uvicorn.Server(config)
-        serving = asyncio.create_task(server._serve([sock]))
-        await until(lambda: server.started, "the server")
-        try:
-            yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            await serving
-
-
-async def test_while_it_drains_streams_are_put_off_and_notifications_are_taken(
-    redis: Redis, tmp_path: Path, merchant: str
-) -> None:
-    async with (
-        serving_here(redis.url, tmp_path, allowed_origins="https://app.test") as url,
-        httpx.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
-        open_stream(url, merchant) as stream,
-    ):
-        await stream.next("refresh")
-        signal.raise_signal(signal.SIGTERM)
-        await stream.next("goodbye")
-        await stream.wait_complete()
-
-        soft = await client.get(
-            f"/events?merchant_id={merchant}", headers={"Origin": "https://app.test"}
-        )
-        hard = await client.get("/events?merchant_id=42", headers={"Accept": "application/json"})
-        head = await client.head("/events?merchant_id=42")
-        told = await client.post("/notify", json={"merchant_id": merchant})
-        ready = await client.get("/readyz")
-        alive = await client.get("/healthz")
-
-    first, *rest = soft.text.split("\n")
-    assert soft.status_code == 200
-    assert soft.headers["content-type"].startswith("text/event-stream")
-    assert soft.headers["x-sse-push-soft-answer"] == "1"
-    assert soft.headers["access-control-allow-origin"] == "https://app.test"
-    assert soft.headers["vary"] == hard.headers["vary"] == "Origin"
-    assert soft.headers["cache-control"] == "no-store, no-transform"
-    assert 5000 <= int(first.removeprefix("retry: ")) <= 30_000
-    assert rest == ["event: goodbye", 'data: {"reason":"server_stopping"}', "", ""]
-    assert (hard.status_code, hard.headers["retry-after"]) == (503, "2")
-    assert hard.json() == {"error": "unavailable", "detail": "server_stopping"}
-    assert head.status_code == 200
-    assert told.status_code == 200
-    assert entries(redis, merchant) == 1
-    assert (ready.status_code, ready.json()["ready"], ready.json()["draining"]) == (
-        503,
-        False,
-        True,
-    )
-    assert alive.status_code == 200

@@ -1,4 +1,4 @@
-"""The cycle and the protocol are uvicorn's own; over real sockets: ``test_hostile.py``."""
+"""The cycle and the protocol are uvicorn's own; over real sockets: ``tests/integration/http``."""
 
 from __future__ import annotations
 

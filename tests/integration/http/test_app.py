@@ -1,0 +1,58 @@
+"""The lifespan of the service: what it answers while it drains."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import httpx
+
+from tests.harness.in_process import serving_here
+from tests.harness.redis import Redis
+from tests.harness.stream import open_stream
+from tests.harness.waiting import SECOND
+from tests.integration.http.stored import entries
+
+
+async def test_a_draining_service_gives_soft_answers_and_accepts_notifications(
+    redis: Redis, tmp_path: Path, merchant: str
+) -> None:
+    async with (
+        serving_here(redis.url, tmp_path, allowed_origins="https://app.test") as url,
+        httpx.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
+        open_stream(url, merchant) as stream,
+    ):
+        await stream.next("refresh")
+        signal.raise_signal(signal.SIGTERM)
+        await stream.next("goodbye")
+        await stream.wait_complete()
+
+        soft = await client.get(
+            f"/events?merchant_id={merchant}", headers={"Origin": "https://app.test"}
+        )
+        hard = await client.get("/events?merchant_id=42", headers={"Accept": "application/json"})
+        head = await client.head("/events?merchant_id=42")
+        told = await client.post("/notify", json={"merchant_id": merchant})
+        ready = await client.get("/readyz")
+        alive = await client.get("/healthz")
+
+    first, *rest = soft.text.split("\n")
+    assert soft.status_code == 200
+    assert soft.headers["content-type"].startswith("text/event-stream")
+    assert soft.headers["x-sse-push-soft-answer"] == "1"
+    assert soft.headers["access-control-allow-origin"] == "https://app.test"
+    assert soft.headers["vary"] == hard.headers["vary"] == "Origin"
+    assert soft.headers["cache-control"] == "no-store, no-transform"
+    assert 5000 <= int(first.removeprefix("retry: ")) <= 30_000
+    assert rest == ["event: goodbye", 'data: {"reason":"server_stopping"}', "", ""]
+    assert (hard.status_code, hard.headers["retry-after"]) == (503, "2")
+    assert hard.json() == {"error": "unavailable", "detail": "server_stopping"}
+    assert head.status_code == 200
+    assert told.status_code == 200
+    assert entries(redis, merchant) == 1
+    assert (ready.status_code, ready.json()["ready"], ready.json()["draining"]) == (
+        503,
+        False,
+        True,
+    )
+    assert alive.status_code == 200
