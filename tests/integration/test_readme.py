@@ -118,7 +118,7 @@ async def test_the_example_for_redis_reaches_a_browser(redis: Redis, service: Se
 # -- access
 
 
-def test_the_example_for_keys_is_one() -> None:
+def test_the_example_for_keys_is_read_as_two_keys() -> None:
     printed = shell(f'{KEYS.code}printf %s "$SSE_PUSH_NOTIFY_KEYS"')
 
     keys = Settings.load(notify_keys=printed).notify_keys
@@ -137,7 +137,7 @@ def service_with_tokens(redis: Redis, folder: Path, secret: str) -> Generator[Se
         assert started.stop() == 0, started.log
 
 
-async def test_the_examples_for_tokens_let_in(
+async def test_the_tokens_of_the_examples_open_a_connection(
     redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from_command, secret = shell(f"{TOKENS.code}echo $SSE_PUSH_TOKEN_KEYS").split()
@@ -166,7 +166,9 @@ async def test_the_example_for_revoking_ends_a_connection(redis: Redis, tmp_path
 
 
 @pytest.mark.parametrize("example", SERVE)
-def test_the_example_for_serving_serves(redis: Redis, tmp_path: Path, example: Example) -> None:
+def test_the_example_for_serving_starts_a_service(
+    redis: Redis, tmp_path: Path, example: Example
+) -> None:
     port = free_port()
     script = example.code.replace("redis://127.0.0.1:6379/0", redis.url)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
