@@ -165,6 +165,13 @@ def test_the_reasons_that_the_browser_module_names_are_in_the_list() -> None:
     assert {*named} <= {reason.value for reason in EndReason.on(Occasion.END)}
 
 
+def test_the_browser_module_ranks_the_reasons_of_a_refresh_as_the_service_does() -> None:
+    code = (ROOT / "client/index.js").read_text()
+
+    (listed,) = re.findall(r"^const REASONS = \[(.*?)\]", code, re.MULTILINE)
+    assert re.findall(r"'(\w+)'", listed) == [*get_args(Reason)]
+
+
 # -- fields, events and numbers
 
 
