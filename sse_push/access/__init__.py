@@ -1,1 +1,21 @@
-"""Who may notify, who may listen, for how long, and whether there is room."""
+"""Access: what can stop a request, in the order in which the endpoints ask.
+
+=====================================================  =================================  =====
+``GET /events``
+1. May pages of this origin listen?                    ``origin.Origins.check``           403
+2. Which merchant may this client listen to?           ``gate.Gate``                      401
+   By a token: is it valid, and signed by a key?       ``tokens``, ``token_keys``
+   By a header: is its sender a trusted proxy?         ``proxies``
+   The answer is the right to listen                   ``grant``
+3. Is that right revoked?                              ``revocation.Revocations``         401
+4. Is there room: in all, per merchant, per address?   ``room.Place.reserve``             soft
+``POST /notify``, ``POST /revoke``
+1. Does the request come from a page?                  ``origin.require_backend``         403
+2. Is its key one of the settings?                     ``gate.authorize_notify``          401
+3. Does the key notify too often?                      ``rate.Rates.spend``               429
+4. Is the key for this merchant?                       ``keys.NotifyKey.require``         403
+=====================================================  =================================  =====
+
+Knows credentials, merchants, addresses, clocks and counts. Does not know Redis, how connections
+are served, nor how a refusal is answered. Each caller imports the one module that it needs.
+"""

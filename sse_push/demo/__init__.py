@@ -1,4 +1,8 @@
-"""A small cinema: the backend that a merchant would have, the service, and a crowd, on one port."""
+"""A small cinema: a merchant's backend, its page, the service, and simulated buyers, on one port.
+
+``run`` puts them together. ``cinema`` has the data, ``backend`` the endpoints and the page, and
+``crowd`` the simulated buyers.
+"""
 
 from sse_push.demo.run import run_demo
 

@@ -1,6 +1,6 @@
-"""The cinema's own backend, as any shop has one: pages, data, and a word to the service.
+"""The cinema's own backend, as a merchant has one: the page, its data, and notifications.
 
-Knows HTTP, and the service only by its URL: it would be the same in another process or language.
+Knows HTTP, and the service by its URL only. A backend in another process or language does the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _TRIES = 3
 _TOKEN_LIFETIME_S = 120
-"""Short, so that a page that stays open renews its token before one's eyes."""
+"""Short, so that one can watch the page renew its token."""
 
 
 def client_folder() -> Path:
@@ -37,7 +37,7 @@ def client_folder() -> Path:
 
 
 class Backend:
-    """The endpoints; what waits for SQLite or the service runs in threads."""
+    """The endpoints; those that wait for SQLite or the service run in threads."""
 
     def __init__(self, cinema: Cinema, service_url: str, token_key: str | None) -> None:
         self._cinema = cinema
@@ -59,8 +59,8 @@ class Backend:
     def token(self, request: Request) -> Response:
         """GET /token?merchant_id=roxy -> a token that lets a page listen to this house.
 
-        204 where none is needed. A shop would look at its session here: is this one of the
-        merchant's own people?
+        204 if the service needs no tokens. A real backend checks its session here: may this user
+        see the data of this merchant?
         """
         if self._token_key is None:
             return Response(status_code=204)
@@ -74,7 +74,7 @@ class Backend:
         return PlainTextResponse(text, headers={"Cache-Control": "no-store"})
 
     def seats(self, request: Request) -> Response:
-        """GET /seats?merchant_id=roxy -> the house as it is now."""
+        """GET /seats?merchant_id=roxy -> all seats of the house, sold and free."""
         merchant_id = _house(request.query_params.get("merchant_id"))
         film, starts = SHOWS[merchant_id]
         sales = self._cinema.sales(merchant_id)
@@ -110,29 +110,29 @@ class Backend:
         return await run_in_threadpool(self._reset, merchant_id, by)
 
     def _sell(self, merchant_id: str, seat: str, by: str) -> Response:
-        sale, is_ours = self._cinema.sell(merchant_id, seat, by)
-        if not is_ours:
+        sale, is_new = self._cinema.sell(merchant_id, seat, by)
+        if not is_new:
             earlier_ms = round(time.time() * 1000) - sale.sold_at_ms
             earlier = f"{earlier_ms} ms" if earlier_ms < 1000 else f"{earlier_ms / 1000:.0f} s"
             detail = f"seat {seat} was sold {earlier} earlier"
             return JSONResponse({"error": "sold", "detail": detail}, 409)
-        # After the commit: a browser that refetches at once must find the sale.
+        # After the commit: a browser that fetches at once must find the sale.
         data = {"seat": seat, "sold_at_ms": sale.sold_at_ms}
-        self._tell({"merchant_id": merchant_id, "topic": "seats", "data": data, "by": by})
+        self._notify({"merchant_id": merchant_id, "topic": "seats", "data": data, "by": by})
         return JSONResponse(data)
 
     def _reset(self, merchant_id: str, by: str) -> Response:
         self._cinema.empty(merchant_id)
-        self._tell({"merchant_id": merchant_id, "topic": "seats", "by": by})
+        self._notify({"merchant_id": merchant_id, "topic": "seats", "by": by})
         return JSONResponse({})
 
-    def _tell(self, notification: dict[str, object]) -> None:
-        # A refresh is idempotent, so trying again is always right.
+    def _notify(self, notification: dict[str, object]) -> None:
+        # Safe to repeat: a refresh is idempotent.
         for attempt in range(1, 1 + _TRIES):
             try:
                 self._service.post("/notify", json=notification).raise_for_status()
             except httpx.HTTPError as exc:
-                logger.warning("not told attempt=%d cause=%s", attempt, exc)
+                logger.warning("not notified attempt=%d cause=%s", attempt, exc)
                 time.sleep(0.1 * 2**attempt)
             else:
                 return

@@ -1,6 +1,6 @@
 """The cinema's data: which seats are sold, in SQLite.
 
-Knows SQL. Does not know HTTP, nor that anybody is told.
+Knows SQL. Does not know HTTP, nor that browsers are notified.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEATS = [
 
 @dataclass(frozen=True, slots=True)
 class Sale:
-    """A sold seat: by which tab, and when, in milliseconds since 1970."""
+    """A sold seat: the tab that bought it, and the time in milliseconds since 1970."""
 
     seat: str
     by: str
@@ -33,7 +33,7 @@ class Sale:
 
 
 class Cinema:
-    """All houses of one SQLite file; a connection per call, so that any thread may call."""
+    """All houses, in one SQLite file; each call has its own connection, so any thread may call."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,7 +45,7 @@ class Cinema:
             )
 
     def sales(self, merchant_id: str) -> dict[str, Sale]:
-        """Return what is sold, by seat."""
+        """Return the sales of a house by seat."""
         with self._transaction() as database:
             rows = database.execute(
                 "SELECT seat, by, sold_at_ms FROM sale WHERE merchant_id = ?", (merchant_id,)
@@ -53,18 +53,18 @@ class Cinema:
             return {seat: Sale(seat, by, sold_at_ms) for seat, by, sold_at_ms in rows}
 
     def sell(self, merchant_id: str, seat: str, by: str) -> tuple[Sale, bool]:
-        """Sell a seat if it is free; return its sale, and whether it is this one."""
+        """Sell a seat if it is free; return the seat's sale, and whether this call made it."""
         sale = Sale(seat, by, time.time_ns() // 1_000_000)
         with self._transaction() as database:
             sold = database.execute(
                 "INSERT INTO sale VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (merchant_id, seat, by, sale.sold_at_ms),
             )
-            is_ours = sold.rowcount == 1
-        return (sale, True) if is_ours else (self.sales(merchant_id)[seat], False)
+            is_new = sold.rowcount == 1
+        return (sale, True) if is_new else (self.sales(merchant_id)[seat], False)
 
     def empty(self, merchant_id: str) -> None:
-        """Take all sales of a house back."""
+        """Undo all sales of a house."""
         with self._transaction() as database:
             database.execute("DELETE FROM sale WHERE merchant_id = ?", (merchant_id,))
 

@@ -1,7 +1,7 @@
-"""Simulated buyers: each holds a stream as a browser does, and buys a seat now and then.
+"""Simulated buyers: each listens as a browser does, and buys a seat now and then.
 
-Knows the cinema's HTTP interface, like the page. Runs in a process of its own, so that what it
-costs does not count as the service's.
+Knows the cinema's HTTP interface, as the page does. Runs in a process of its own, so that the
+service's CPU time and memory are the service's alone.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from sse_push.demo.cinema import SHOWS
 from sse_push.sse_client import Event, GaveUp, follow
 
 _SECONDS_PER_SALE = 0.7
-"""For the whole crowd: a page shows each sale, and a person can follow."""
+"""Mean time between two sales of the whole crowd: slow enough to watch."""
 
 _SECONDS_OF_A_FULL_HOUSE = 5.0
+"""How long a house stays sold out before the crowd empties it."""
 
 
 class CinemaTokens(httpx.Auth):
-    """Gets a token from the cinema for each connection, as the page does."""
+    """Gets a new token from the cinema's backend for each connection, as the page does."""
 
     async def async_auth_flow(
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-        """Ask for a token first, if this is to listen."""
+        """Get a token first, if the request opens an event stream."""
         if request.url.path == "/events":
             answer = yield httpx.Request("GET", request.url.copy_with(path="/token"))
             token = (await answer.aread()).decode()
@@ -39,8 +40,8 @@ class CinemaTokens(httpx.Auth):
 
 
 def run_crowd(url: str, buyers: int) -> None:
-    """Buy until the process that started us is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends us after its drain
+    """Buy seats until the parent process has ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process after its drain
     asyncio.run(_crowd(url, buyers))
 
 
@@ -83,4 +84,4 @@ async def _buy(client: httpx.AsyncClient, by: str) -> None:
             await asyncio.sleep(_SECONDS_OF_A_FULL_HOUSE)
             await client.post("/seats/reset", json=body)
     except (httpx.TransportError, ValueError):
-        return  # the service is starting or stopping; the next round sees
+        return  # the service is starting or stopping: the next sale tries again

@@ -17,18 +17,18 @@ from sse_push.settings import Settings
 
 
 def run_demo(
-    settings: Settings, token_key: str | None, buyers: int, say: Callable[[str], object]
+    settings: Settings, token_key: str | None, buyers: int, print_line: Callable[[str], object]
 ) -> int:
-    """Run it until a signal; ``say`` is told what to open.
+    """Run the demo until a signal, and ``print_line`` how to open it.
 
-    With ``token_key`` the service asks for tokens, and the cinema signs them.
+    With ``token_key`` the service requires tokens, and the cinema's backend signs them.
     """
     url = ""
 
     def on_bound(address: str) -> None:
         nonlocal url
         url = address
-        _invite(url, buyers, say, has_tokens=token_key is not None)
+        _print_invitation(url, buyers, print_line, has_tokens=token_key is not None)
         if buyers:
             crowd = multiprocessing.get_context("spawn").Process(
                 target=run_crowd, args=(url, buyers), name="crowd", daemon=True
@@ -44,14 +44,16 @@ def run_demo(
         return serve(settings, routes, on_bound)
 
 
-def _invite(url: str, buyers: int, say: Callable[[str], object], *, has_tokens: bool) -> None:
-    say("")
-    say(f"  The cinema is open:  {url}/")
-    say("  Open it in two windows side by side, and sell a seat in one.")
+def _print_invitation(
+    url: str, buyers: int, print_line: Callable[[str], object], *, has_tokens: bool
+) -> None:
+    print_line("")
+    print_line(f"  The cinema is open:  {url}/")
+    print_line("  Open it in two windows side by side, and sell a seat in one.")
     if buyers:
-        say(f"  {buyers} simulated buyers are on their way.")
-    say("")
+        print_line(f"  {buyers} simulated buyers are on their way.")
+    print_line("")
     token = f""" --token "$(curl -s '{url}/token?merchant_id=roxy')\"""" if has_tokens else ""
-    say(f"  From a terminal:     sse-push tail roxy --url {url}{token}")
-    say("  Ctrl-C ends it.")
-    say("")
+    print_line(f"  From a terminal:     sse-push tail roxy --url {url}{token}")
+    print_line("  Ctrl-C ends it.")
+    print_line("")

