@@ -33,7 +33,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.values import MutexValue, ValueClass
 
 from sse_push.errors import Refusal
-from sse_push.event_stream.transport import Streaming
+from sse_push.event_stream import EventStreams
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub
 from sse_push.notification import EntryId
@@ -142,7 +142,7 @@ class Metrics:
         hub: Hub[Frame],
         follower: Follower,
         appender: Appender,
-        streaming: Streaming,
+        event_streams: EventStreams,
         errors: Mapping[Refusal, int],
         connections_limit: int,
     ) -> None:
@@ -150,7 +150,7 @@ class Metrics:
         self._hub = hub
         self._follower = follower
         self._appender = appender
-        self._streaming = streaming
+        self._event_streams = event_streams
         self._errors = errors
         self._own = CollectorRegistry()
         self._answer = self._own
@@ -200,7 +200,7 @@ class Metrics:
         yield "sse_push_connections_opened_total", "", hub.opened
         for end in hub.closed:
             yield "sse_push_connections_closed_total", end.value, hub.closed[end]
-        for reason, count in self._streaming.soft_answers.items():
+        for reason, count in self._event_streams.soft_answers.items():
             yield "sse_push_soft_answers_total", reason.value, count
         for outcome, count in self._appender.tally.outcomes.items():
             yield "sse_push_notifications_total", outcome, count

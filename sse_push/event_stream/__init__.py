@@ -1,1 +1,46 @@
-"""How the event stream of one connection is written."""
+"""Event streams: how a connection is opened, written to and ended.
+
+``response`` chooses the way to write: ``transport`` under uvicorn, ``portable`` under any other
+server. Both begin with an ``opening``, which finds by ``resume`` what the client is owed.
+``shared`` has what all event streams of a process share, ``wire`` the bytes of each event.
+
+The life of a connection, with the calls of the hub and the states of the fast way::
+
+    GET /events, allowed             (otherwise an error, or a soft answer)
+         |
+         |  hub.subscribe            its place: changes are pending from now on
+    OPENING
+         |  hub.when_armed           the merchant's stream has been read once
+         |  hub.settle, owed         last event ID against newest ID: what the client is owed
+         |  Archive.between          only if the ID is older: what the client has missed
+         |  hub.admit                what is owed comes before what is pending
+         |  hub.first_frame          written in one piece with ``ready``; if Redis takes longer
+         |                           than arm_timeout_s, ``ready`` alone, and the rest follows
+         v
+       OPEN <-- hub.drained --+      offer: each frame is one write
+         |                    |
+         +-- no bytes taken --+      DRAINING: refreshes are pending, newer replace older
+         |
+         |  end                      age, token, revocation, shutdown: the hub has given the
+         v                           place up, so that no frame follows
+     FINISHING                       ``goodbye``, and the response is complete
+         |
+         v                           CUT, from any state: the client takes no bytes
+    hub.unsubscribe                  the client has disconnected, which it may at any time
+
+Does not know Redis, nor who may get an event stream.
+"""
+
+from sse_push.event_stream.portable import keep_streams_at_shutdown
+from sse_push.event_stream.response import open_event_stream
+from sse_push.event_stream.shared import HEADERS, EventStreams
+from sse_push.event_stream.wire import MEDIA_TYPE, Frame
+
+__all__ = [
+    "HEADERS",
+    "MEDIA_TYPE",
+    "EventStreams",
+    "Frame",
+    "keep_streams_at_shutdown",
+    "open_event_stream",
+]

@@ -1,6 +1,6 @@
 """The wire format: events as the bytes of a ``text/event-stream``.
 
-Knows the WHATWG format and nothing else: not who gets them, nor how they are written.
+Knows the WHATWG format. Does not know which client gets an event, nor how it is written.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 """
@@ -18,7 +18,7 @@ MEDIA_TYPE = "text/event-stream"
 
 
 class Frame(NamedTuple):
-    """Events on their way: their bytes, and the same as one chunk of an HTTP/1.1 body.
+    """One or more events: their bytes, and the same bytes as one chunk of an HTTP/1.1 body.
 
     https://www.rfc-editor.org/rfc/rfc9112#name-chunked-transfer-coding
     """
@@ -35,14 +35,14 @@ class Frame(NamedTuple):
 def encode_refreshes(merchant_id: str, refreshes: Sequence[Refresh]) -> Frame:
     """Encode ``refresh`` events, in this order.
 
-    ``id`` always stands with data: a block of an ID alone moves the last event ID in Chromium,
-    but not in Firefox. Nothing but our own JSON and typed IDs reaches a line.
+    Each ``id`` comes with data: a block of an ID alone changes the last event ID in Chromium, but
+    not in Firefox. Lines hold only our own JSON and typed IDs, so that no input can add a line.
     """
     return Frame.of(b"".join(_encode_refresh(merchant_id, refresh) for refresh in refreshes))
 
 
 def _encode_refresh(merchant_id: str, refresh: Refresh) -> bytes:
-    # merchant_id and topic are of a pattern that JSON need not escape; data is JSON already.
+    # merchant_id and topic match patterns without characters to escape; data is JSON already.
     data = f'{{"merchant_id":"{merchant_id}"'
     if refresh.topic is not None:
         data += f',"topic":"{refresh.topic}"'
@@ -64,9 +64,9 @@ def encode_ready(
     connection_id: str,
     newest: EntryId | None,
 ) -> bytes:
-    """Encode the first block of a stream; ``newest`` only if nothing is owed."""
+    """Encode the first event of a connection; ``newest`` only if the client is owed nothing."""
     line = "" if newest is None else f"id: {newest}\n"
-    # 15 and not 15.0: a whole number stays one.
+    # 15 and not 15.0: a whole number has no fraction.
     heartbeat = int(heartbeat_s) if heartbeat_s == int(heartbeat_s) else heartbeat_s
     data = _json(
         {"merchant_id": merchant_id, "heartbeat_s": heartbeat, "connection_id": connection_id}
@@ -75,17 +75,17 @@ def encode_ready(
 
 
 def encode_goodbye(reason: str, retry_ms: int) -> bytes:
-    """Encode the last block of a stream: why it ends, and when to come back."""
+    """Encode the last event of a connection: why it ends, and when to reconnect."""
     return f'retry: {retry_ms}\nevent: goodbye\ndata: {{"reason":"{reason}"}}\n\n'.encode()
 
 
 def encode_expiring(expires_in_s: int) -> Frame:
-    """Encode the word that a stream's token expires; without id, since it stands for no change."""
+    """Encode the event before a token expires; without ``id``, since no data has changed."""
     return Frame.of(b'event: expiring\ndata: {"expires_in_s":%d}\n\n' % expires_in_s)
 
 
-# A named event, since a comment never reaches JavaScript; with data, since an event without
-# is not dispatched; without id, since it stands for no change.
+# A named event, since JavaScript never sees a comment; with data, since an event without data is
+# not dispatched; without ``id``, since no data has changed.
 HEARTBEAT = Frame.of(b"event: heartbeat\ndata: {}\n\n")
 
 

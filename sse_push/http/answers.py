@@ -85,7 +85,7 @@ async def _on_not_now(request: Request[Any], exc: Exception) -> Response:
     # nginx decides by the same rule about its own soft answer.
     accepts = (request.headers.get("accept") or "*/*").lower()
     if wire.MEDIA_TYPE in accepts or "*/*" in accepts:
-        answer: Response = request.state["streaming"].soft_answer(exc.reason)
+        answer: Response = request.state["event_streams"].soft_answer(exc.reason)
         return answer
     request.state["errors"][Refusal.UNAVAILABLE] += 1
     body = Refusal.UNAVAILABLE.body(exc.reason.value)

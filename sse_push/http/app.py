@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from sse_push.access.origin import Origins
 from sse_push.access.room import Room
-from sse_push.event_stream.wire import Frame
+from sse_push.event_stream import Frame, keep_streams_at_shutdown
 from sse_push.http import endpoints, paths
 from sse_push.http.answers import EXCEPTION_HANDLERS
 from sse_push.http.endpoints import PLACE_SCOPE_KEY
@@ -132,6 +132,7 @@ async def _lifespan(state: State) -> AsyncGenerator[State]:
     tasks = _start_tasks(state)
     loop = asyncio.get_running_loop()
     stop_if_a_callback_fails(loop)
+    keep_streams_at_shutdown()
     try:
         with (
             exit_if_it_hangs(loop, settings.loop_stall_limit_s),

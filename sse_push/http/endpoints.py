@@ -28,8 +28,7 @@ from sse_push.errors import (
     TooLarge,
     TooManyNotifications,
 )
-from sse_push.event_stream import transport as event_stream
-from sse_push.event_stream import wire
+from sse_push.event_stream import HEADERS, open_event_stream, wire
 from sse_push.http.answers import body_of, not_all_stored
 from sse_push.http.bodies import FORM, JSON, parse_form, read_body, require_media_type
 from sse_push.http.service import State
@@ -58,11 +57,11 @@ async def events(request: Request[State]) -> Response:
     # The header wins: it is newer than the page, which has the ID in its URL.
     last_event_id = request.headers.get("last-event-id") or _parameter(request, "last_event_id")
     if request.method == "HEAD":
-        return Response(headers=event_stream.HEADERS, media_type=wire.MEDIA_TYPE)
+        return Response(headers=HEADERS, media_type=wire.MEDIA_TYPE)
     await _require_serving(state)
     place: Place = request.scope[PLACE_SCOPE_KEY]
     place.reserve(grant.merchant_id, _counted_address(request))
-    return state["streaming"].open(request.scope, grant, last_event_id)
+    return open_event_stream(state["event_streams"], request.scope, grant, last_event_id)
 
 
 async def preflight(request: Request[State]) -> Response:

@@ -20,9 +20,7 @@ from sse_push.access.room import Room
 from sse_push.access.token_keys import load_keys
 from sse_push.access.tokens import TokenRules
 from sse_push.errors import Refusal
-from sse_push.event_stream import wire
-from sse_push.event_stream.transport import Streaming
-from sse_push.event_stream.wire import Frame
+from sse_push.event_stream import EventStreams, Frame, wire
 from sse_push.hub import Hub, Pace
 from sse_push.metrics import Metrics
 from sse_push.runtime.readiness import WorkerBoard
@@ -42,7 +40,7 @@ class State(TypedDict):
     appender: Appender
     follower: Follower
     hub: Hub[Frame]
-    streaming: Streaming
+    event_streams: EventStreams
     board: WorkerBoard
     rates: Rates
     requests: Requests
@@ -57,7 +55,7 @@ def build(settings: Settings, origins: Origins, board_folder: Path, openapi: byt
     hub = _hub(settings)
     follower = _follower(settings, hub)
     hub.source = follower
-    streaming = _streaming(settings, hub, follower)
+    event_streams = _event_streams(settings, hub, follower)
     appender = _appender(settings)
     errors = dict.fromkeys(Refusal, 0)
     board = WorkerBoard(board_folder)
@@ -68,7 +66,7 @@ def build(settings: Settings, origins: Origins, board_folder: Path, openapi: byt
         hub=hub,
         follower=follower,
         appender=appender,
-        streaming=streaming,
+        event_streams=event_streams,
         errors=errors,
         connections_limit=settings.max_connections,
     )
@@ -80,7 +78,7 @@ def build(settings: Settings, origins: Origins, board_folder: Path, openapi: byt
         appender=appender,
         follower=follower,
         hub=hub,
-        streaming=streaming,
+        event_streams=event_streams,
         board=board,
         rates=_rates(settings),
         requests=_requests(settings, errors),
@@ -172,8 +170,8 @@ def _pace(settings: Settings) -> Pace:
     )
 
 
-def _streaming(settings: Settings, hub: Hub[Frame], follower: Follower) -> Streaming:
-    return Streaming(
+def _event_streams(settings: Settings, hub: Hub[Frame], follower: Follower) -> EventStreams:
+    return EventStreams(
         hub=hub,
         archive=follower,
         heartbeat_s=settings.heartbeat_s,

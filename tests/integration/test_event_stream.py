@@ -1,13 +1,16 @@
-"""The wire, byte for byte, and what a client is owed when it comes."""
+"""The wire, byte for byte, and what a client is owed when it connects."""
 
 from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
+from sse_starlette.sse import AppStatus
 
 from sse_push.notification import EntryId
+from tests.harness.in_process import serving_here
 from tests.harness.redis import Redis
 from tests.harness.service import Service
 from tests.harness.stream import Publisher, open_stream
@@ -22,7 +25,7 @@ READY = re.compile(
 )
 
 
-async def test_the_first_stream_of_a_merchant_begins_with_ready_and_a_refresh_without_id(
+async def test_the_first_connection_of_a_merchant_begins_with_ready_and_a_refresh_without_id(
     service: Service, merchant: str
 ) -> None:
     async with open_stream(service.url, merchant) as stream:
@@ -58,7 +61,9 @@ async def test_a_notification_is_written_as_one_block(
     )
 
 
-async def test_the_response_says_what_a_stream_needs(service: Service, merchant: str) -> None:
+async def test_a_response_has_the_headers_that_an_event_stream_needs(
+    service: Service, merchant: str
+) -> None:
     async with open_stream(service.url, merchant) as stream:
         assert stream.status == 200
         assert stream.headers["content-type"].startswith("text/event-stream")
@@ -97,7 +102,7 @@ async def test_a_client_that_was_away_gets_one_refresh_with_the_topic_that_chang
     assert READY.match(stream.body)["id"] is None  # type: ignore[index]
 
 
-async def test_several_topics_missed_come_in_the_order_of_their_ids(
+async def test_several_topics_missed_arrive_in_the_order_of_their_ids(
     service: Service, publisher: Publisher, merchant: str
 ) -> None:
     seen = await publisher.notify(merchant)
@@ -143,7 +148,7 @@ async def test_an_id_that_is_unknown_malformed_or_newer_gets_one_refresh(
     ]
 
 
-async def test_the_query_resumes_too_but_the_header_wins(
+async def test_a_client_resumes_by_the_query_too_but_the_header_wins(
     service: Service, publisher: Publisher, merchant: str
 ) -> None:
     seen = await publisher.notify(merchant)
@@ -159,7 +164,7 @@ async def test_the_query_resumes_too_but_the_header_wins(
     assert header.refreshes == []
 
 
-async def test_a_client_without_an_id_is_told_to_refresh_once(
+async def test_a_client_without_an_id_gets_one_refresh(
     service: Service, publisher: Publisher, merchant: str
 ) -> None:
     newest = await publisher.notify(merchant, topic="seats")
@@ -186,7 +191,7 @@ async def test_a_burst_is_a_handful_of_events_and_the_last_has_the_newest_id(
     assert len(stream.refreshes) <= 15
 
 
-async def test_a_stream_is_named_by_its_merchant_and_hears_of_no_other(
+async def test_a_client_gets_the_refreshes_of_its_merchant_and_of_no_other(
     service: Service, publisher: Publisher, merchant: str
 ) -> None:
     async with open_stream(service.url, merchant) as stream:
@@ -217,7 +222,7 @@ async def test_an_entry_that_a_backend_adds_itself_is_announced(
     ]
 
 
-async def test_a_stream_that_is_deleted_or_of_another_type_is_a_resync_and_harms_nobody_else(
+async def test_a_stream_that_is_deleted_or_of_another_type_is_a_resync_for_its_clients_only(
     redis: Redis, service: Service, publisher: Publisher, merchant: str
 ) -> None:
     key = f"sse_push:{{{merchant}}}"
@@ -244,3 +249,12 @@ async def test_a_stream_that_is_deleted_or_of_another_type_is_a_resync_and_harms
     assert reasons == ["connected", "resync", "resync", "resync", None]
     assert EntryId.parse(stream.refreshes[-1].id) == EntryId.parse(back)
     assert [event.id for event in other.refreshes] == ["", told]
+
+
+async def test_a_process_that_starts_keeps_sse_starlette_from_ending_its_event_streams(
+    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AppStatus, "enable_automatic_graceful_drain", True)
+
+    async with serving_here(redis.url, tmp_path, http="h11"):
+        assert AppStatus.enable_automatic_graceful_drain is False

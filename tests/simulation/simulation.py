@@ -20,8 +20,8 @@ from typing import Any, cast
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason
-from sse_push.event_stream import wire
-from sse_push.event_stream.transport import Streaming, TransportStream
+from sse_push.event_stream import EventStreams, wire
+from sse_push.event_stream.transport import TransportStream
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub
 from sse_push.notification import Change, Entry, EntryId, Notification
@@ -387,7 +387,7 @@ class Simulation:
         )
         self.hub.source = self.follower
         self.stream = stream
-        self.streaming = Streaming(
+        self.event_streams = EventStreams(
             hub=self.hub,
             archive=self.follower,
             heartbeat_s=15,
@@ -462,7 +462,7 @@ class Simulation:
         page.dechunker = Dechunker()
         page.highest = (0, 0)
         response = self.stream(
-            self.streaming,
+            self.event_streams,
             Grant(page.merchant_id),
             page.last_event_id or None,
             cast("Any", page.cycle),

@@ -15,8 +15,9 @@ from typing import Any, cast
 import pytest
 
 from sse_push.errors import EndReason
-from sse_push.event_stream import transport as event_stream
-from sse_push.event_stream.transport import TransportStream, _Beginning
+from sse_push.event_stream import opening, resume
+from sse_push.event_stream.opening import Opening
+from sse_push.event_stream.transport import DRAINING, FINISHING, OPEN, TransportStream
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub, Refresh, State, Subscription, fan_out
 from sse_push.hub import hub as register
@@ -198,7 +199,7 @@ class WritesIntoAClosedFlow(TransportStream):
     """The transport: written to while a send of ours waits."""
 
     def offer(self, frame: Frame) -> bool:
-        if not self._is_open and self._task is not None and not self._cycle.disconnected:
+        if self.state in (DRAINING, FINISHING) and not self._cycle.disconnected:
             cast("ModelCycle", self._cycle).put(frame.chunk)
             return True
         return super().offer(frame)
@@ -211,7 +212,7 @@ class EndsAfterItsLastChunk(Hub[Frame]):
         if subscription.state is not State.ENDED:
             subscription.sink.end(reason)
             stream = cast("TransportStream", subscription.sink)
-            stream._is_open = True  # and unsubscribes when its task ends
+            stream.state = OPEN  # and unsubscribes when its task ends
 
 
 MUTANTS_OF: dict[str, list[type]] = {
@@ -274,9 +275,9 @@ def in_any_order(pending: Pending) -> list[Refresh]:
 
 
 def tells_the_id_before_the_refresh(
-    self: _Beginning, newest: EntryId | None, refreshes: tuple[Refresh, ...]
+    self: Opening, newest: EntryId | None, refreshes: tuple[Refresh, ...]
 ) -> None:
-    _admit(self, newest, refreshes)
+    _go_live(self, newest, refreshes)
     self._newest = newest
 
 
@@ -288,8 +289,8 @@ def gives_a_missing_stream_an_id(
     return _owed(last_event_id, newest, version)
 
 
-_admit = _Beginning._admit
-_owed = event_stream.owed
+_go_live = Opening._go_live
+_owed = resume.owed
 
 
 @pytest.mark.parametrize(
@@ -298,8 +299,8 @@ _owed = event_stream.owed
         (Refresh, "merged_with", keeps_the_newest_data),
         (Refresh, "merged_with", keeps_the_newest_by),
         (fan_out, "in_order", in_any_order),
-        (_Beginning, "_admit", tells_the_id_before_the_refresh),
-        (event_stream, "owed", gives_a_missing_stream_an_id),
+        (Opening, "_go_live", tells_the_id_before_the_refresh),
+        (opening, "owed", gives_a_missing_stream_an_id),
     ],
 )
 def test_a_rule_that_is_forgotten_leaves_somebody_behind(

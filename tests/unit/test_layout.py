@@ -82,15 +82,45 @@ ARROWS: dict[str, set[str]] = {
         "runtime.timer_wheel",
     },
     "hub": {"hub.hub", "hub.refresh", "hub.state"},
-    "event_stream": set(),
     "event_stream.wire": {"hub", "notification"},
-    "event_stream.transport": {
+    "event_stream.resume": {"errors", "hub", "notification"},
+    "event_stream.shared": {"errors", "event_stream.resume", "event_stream.wire", "hub"},
+    "event_stream.opening": {
         "access.grant",
         "errors",
+        "event_stream.resume",
+        "event_stream.shared",
         "event_stream.wire",
         "hub",
         "notification",
+    },
+    "event_stream.transport": {
+        "access.grant",
+        "errors",
+        "event_stream.opening",
+        "event_stream.shared",
+        "event_stream.wire",
+        "hub",
+    },
+    "event_stream.portable": {
+        "access.grant",
+        "errors",
+        "event_stream.opening",
+        "event_stream.shared",
+        "event_stream.wire",
+    },
+    "event_stream.response": {
+        "access.grant",
+        "event_stream.portable",
+        "event_stream.shared",
+        "event_stream.transport",
         "runtime.uvicorn",
+    },
+    "event_stream": {
+        "event_stream.portable",
+        "event_stream.response",
+        "event_stream.shared",
+        "event_stream.wire",
     },
     "sse_client": {"errors"},
     "stream.schedule": set(),
@@ -130,7 +160,7 @@ ARROWS: dict[str, set[str]] = {
     "stream": {"stream.append", "stream.examine", "stream.follow"},
     "metrics": {
         "errors",
-        "event_stream.transport",
+        "event_stream",
         "event_stream.wire",
         "hub",
         "notification",
@@ -161,7 +191,7 @@ ARROWS: dict[str, set[str]] = {
         "access.token_keys",
         "access.tokens",
         "errors",
-        "event_stream.transport",
+        "event_stream",
         "event_stream.wire",
         "hub",
         "metrics",
@@ -178,7 +208,7 @@ ARROWS: dict[str, set[str]] = {
         "access.revocation",
         "access.room",
         "errors",
-        "event_stream.transport",
+        "event_stream",
         "event_stream.wire",
         "http.answers",
         "http.bodies",
@@ -188,7 +218,7 @@ ARROWS: dict[str, set[str]] = {
     "http.app": {
         "access.origin",
         "access.room",
-        "event_stream.wire",
+        "event_stream",
         "http.answers",
         "http.endpoints",
         "http.openapi",
@@ -244,7 +274,6 @@ ONLY_IN: dict[str, set[str]] = {
 
 TESTED_AS = {
     "__main__": "cli",
-    "event_stream.transport": "event_stream.event_stream",
     "http.paths": "http.endpoints",
 }
 

@@ -19,8 +19,7 @@ from sse_push import metrics
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason, Refusal
-from sse_push.event_stream import wire
-from sse_push.event_stream.transport import Streaming
+from sse_push.event_stream import EventStreams, wire
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub
 from sse_push.metrics import SERIES, Metrics, _Files, shared_by_workers
@@ -51,7 +50,7 @@ class Worker:
     hub: Hub[Frame]
     follower: Follower
     appender: Appender
-    streaming: Streaming
+    event_streams: EventStreams
     board: WorkerBoard
     errors: dict[Refusal, int]
     metrics: Metrics
@@ -96,7 +95,7 @@ async def worker(tmp_path: Path) -> Worker:
         stream_ttl_s=60,
         revocation_lifetime_s=60,
     )
-    streaming = Streaming(
+    event_streams = EventStreams(
         hub=hub,
         archive=follower,
         heartbeat_s=15,
@@ -114,11 +113,11 @@ async def worker(tmp_path: Path) -> Worker:
         hub=hub,
         follower=follower,
         appender=appender,
-        streaming=streaming,
+        event_streams=event_streams,
         errors=errors,
         connections_limit=15_000,
     )
-    return Worker(hub, follower, appender, streaming, board, errors, told)
+    return Worker(hub, follower, appender, event_streams, board, errors, told)
 
 
 def base_name(series: str) -> str:
@@ -170,7 +169,7 @@ async def test_what_was_counted_is_copied_once_however_often_it_is_looked_at(
     worker.follower.tally.reconnects = 8
     worker.follower.tally.tail.resyncs["stream_gone"] = 9
     worker.appender.tally.outcomes["unknown"] = 10
-    worker.streaming.soft_answers[EndReason.SERVER_STOPPING] = 11
+    worker.event_streams.soft_answers[EndReason.SERVER_STOPPING] = 11
     worker.errors[Refusal.MALFORMED] = 12
 
     for _ in range(times):

@@ -54,7 +54,7 @@ class Service:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"errors": self.errors, "streaming": SoftAnswers()}
+        scope["state"] = {"errors": self.errors, "event_streams": SoftAnswers()}
         if self.is_refused:
             scope[REFUSED_KEY] = True
         await self.app(scope, receive, send)

@@ -1,0 +1,143 @@
+"""How every event stream opens, whichever way it is written: ``ready``, then what is owed.
+
+Knows the hub, the archive, and what a client is owed. Does not know how bytes reach the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from typing import NamedTuple
+
+from sse_push.access.grant import Grant
+from sse_push.errors import EndReason
+from sse_push.event_stream.resume import missed, missed_topics, owed
+from sse_push.event_stream.shared import EventStreams
+from sse_push.event_stream.wire import Frame, encode_ready
+from sse_push.hub import Refresh, Sink, State
+from sse_push.notification import EntryId
+
+logger = logging.getLogger(__name__)
+
+_PROCESS_ID = secrets.token_hex(4)
+_connection_numbers = itertools.count(1)
+
+
+class _Gap(NamedTuple):
+    """The entries that a client has missed: those after ``start``, up to ``end``."""
+
+    start: EntryId
+    end: EntryId
+
+
+class Opening:
+    """A connection's place in the hub, and the first bytes of its event stream.
+
+    The place is taken at once: changes that are published while Redis is asked are not lost.
+
+    Raises:
+        Unauthorized: the grant was revoked.
+    """
+
+    def __init__(
+        self, streams: EventStreams, grant: Grant, sink: Sink[Frame], last_event_id: str | None
+    ) -> None:
+        self.subscription = streams.hub.subscribe(grant, sink)
+        self._streams = streams
+        self._last_event_id = last_event_id
+        self._newest: EntryId | None = None
+        """The newest ID, if the client is owed nothing up to it."""
+        self._waiting: asyncio.Task[None] | None = None
+        """Waits for Redis."""
+        self._is_late = False
+        """The first bytes are written before Redis has answered."""
+
+    async def first_bytes(self) -> bytes:
+        """Return the first bytes to write, within ``arm_timeout_s``: proxies flush on them.
+
+        If Redis has not answered by then, they are a ``ready`` without ID; what is owed is offered
+        to the sink when Redis has answered.
+        """
+        streams, subscription = self._streams, self.subscription
+        is_armed = subscription.merchant.is_armed
+        gap = self._compare() if is_armed else None
+        if gap is not None or not is_armed:
+            await self._wait(gap)
+        frame = streams.hub.first_frame(subscription)
+        ready = encode_ready(
+            subscription.merchant.id,
+            retry_ms=streams.jittered_retry_ms(),
+            heartbeat_s=streams.heartbeat_s,
+            connection_id=f"{_PROCESS_ID}-{next(_connection_numbers)}",
+            newest=self._newest,
+        )
+        return ready if frame is None else ready + frame.body
+
+    async def close(self) -> None:
+        """Give the place up, and stop waiting for Redis."""
+        self._streams.hub.unsubscribe(self.subscription)
+        if self._waiting is not None:
+            self._waiting.cancel()
+            await asyncio.wait([self._waiting])
+
+    def _compare(self) -> _Gap | None:
+        """Compare the last event ID with the newest ID that was read.
+
+        Goes live with what is owed; or returns the gap that the archive must fill before that.
+        """
+        newest = self._streams.hub.settle(self.subscription)
+        result = owed(self._last_event_id, newest, self.subscription.version)
+        if isinstance(result, EntryId):
+            assert newest is not None, "an ID can only be older than another ID"
+            return _Gap(result, newest)
+        self._go_live(newest, result)
+        return None
+
+    def _go_live(self, newest: EntryId | None, refreshes: tuple[Refresh, ...]) -> None:
+        # An ID moves the client forward: ``ready`` has one only if nothing up to it is owed.
+        self._newest = None if refreshes else newest
+        self._streams.hub.admit(self.subscription, refreshes)
+
+    async def _wait(self, gap: _Gap | None) -> None:
+        """Wait for Redis for ``arm_timeout_s``, and let it go on in a task after that."""
+        name = f"join {self.subscription.merchant.id}"
+        self._waiting = asyncio.create_task(self._join(gap), name=name)
+        await asyncio.wait([self._waiting], timeout=self._streams.arm_timeout_s)
+        self._is_late = not self._waiting.done()
+        self._waiting.add_done_callback(self._check)
+        if not self._is_late:
+            self._waiting.result()
+
+    async def _join(self, gap: _Gap | None) -> None:
+        """Go live as soon as Redis has answered.
+
+        Without a gap, the merchant's stream has not been read yet: reading it may show one.
+        """
+        hub, subscription = self._streams.hub, self.subscription
+        if gap is None:
+            armed = asyncio.Event()
+            hub.when_armed(subscription, armed.set)
+            await armed.wait()
+            if subscription.state is State.ENDED:
+                return
+            gap = self._compare()
+        if gap is not None:
+            # Changes from now on are pending until the answer: they follow what was missed.
+            version = subscription.version
+            merchant_id = subscription.merchant.id
+            entries = await self._streams.archive.between(merchant_id, gap.start, gap.end)
+            known = missed_topics(entries, version) if entries else (missed(gap.end, version),)
+            self._go_live(gap.end, known)
+        if self._is_late:
+            hub.drained(subscription)
+
+    def _check(self, waiting: asyncio.Task[None]) -> None:
+        """End a connection whose joining has failed late: it would get nothing but heartbeats.
+
+        A failure before the first bytes is raised by ``first_bytes``.
+        """
+        if self._is_late and not waiting.cancelled() and waiting.exception() is not None:
+            logger.error("joining failed, ending the stream", exc_info=waiting.exception())
+            self._streams.hub.end(self.subscription, EndReason.FAILED)

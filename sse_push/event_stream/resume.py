@@ -1,0 +1,68 @@
+"""Where a client stands: what it is owed, by its last event ID and the newest ID that was read.
+
+Knows entries and refreshes. Does not know connections, nor how the entries are stored.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id-header
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from sse_push.errors import InvalidEntryId
+from sse_push.hub import Refresh
+from sse_push.notification import Entry, EntryId
+
+
+class Archive(Protocol):
+    """Where the entries between two IDs are looked up."""
+
+    async def between(
+        self, merchant_id: str, start: EntryId, end: EntryId
+    ) -> tuple[Entry, ...] | None:
+        """Return the entries after ``start`` up to ``end``; None if not all of them are known."""
+
+
+def owed(
+    last_event_id: str | None, newest: EntryId | None, version: int
+) -> tuple[Refresh, ...] | EntryId:
+    """Compare a last event ID with the newest ID that was read.
+
+    Returns the refresh that is owed, if one is. If the client's ID is older than the newest,
+    returns the client's ID: only the stream knows the entries after it.
+    """
+    if not last_event_id:
+        # WHATWG treats the empty ID as no ID. The page may have been rendered before the last
+        # change.
+        return (Refresh(version, newest, reason="connected"),)
+    try:
+        seen = EntryId.parse(last_event_id)
+    except InvalidEntryId:
+        return (missed(newest, version),)
+    if newest is not None and seen == newest:
+        return ()
+    if newest is not None and seen < newest:
+        return seen
+    # The client is ahead: the stream is gone, or was replaced by one with another history.
+    return (missed(newest, version),)
+
+
+def missed(newest: EntryId | None, version: int) -> Refresh:
+    """Return the refresh that is owed if the entries missed are not known."""
+    return Refresh(version, newest, reason="missed")
+
+
+def missed_topics(entries: Iterable[Entry], version: int) -> tuple[Refresh, ...]:
+    """Return the refreshes that are owed for the entries missed, if all of them are known."""
+    return tuple(
+        Refresh(
+            version,
+            entry.id,
+            entry.notification.topic,
+            entry.notification.data,
+            entry.notification.by,
+            "missed",
+        )
+        for entry in entries
+    )

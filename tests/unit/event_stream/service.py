@@ -1,0 +1,285 @@
+"""The event streams of a process without Redis and sockets, and the clients behind them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, cast
+
+from starlette.types import Message, Scope
+
+from sse_push.access.grant import Grant
+from sse_push.access.revocation import Revocation, Revocations
+from sse_push.errors import EndReason
+from sse_push.event_stream import EventStreams, open_event_stream
+from sse_push.event_stream.transport import State, TransportStream
+from sse_push.event_stream.wire import HEARTBEAT, Frame, encode_expiring, encode_refreshes
+from sse_push.hub import Hub, Subscription
+from sse_push.notification import Change, Entry, EntryId, Notification
+from sse_push.runtime.timer_wheel import Clock
+from tests.harness.chunks import Dechunker
+from tests.harness.clock import PACE, ManualClock, WatchList
+from tests.harness.waiting import SECOND
+from tests.simulation.simulation import ModelCycle
+
+READY = (
+    b'retry: 0\nevent: ready\ndata: {"merchant_id":"42","heartbeat_s":15,"connection_id":"?"}\n\n'
+)
+READY_AT_7 = READY.replace(b"event", b"id: 7-0\nevent", 1)
+CONNECTED = b'event: refresh\ndata: {"merchant_id":"42","reason":"connected"}\n\n'
+CONNECTED_AT_7 = b"id: 7-0\n" + CONNECTED
+MISSED_AT_7 = b'id: 7-0\nevent: refresh\ndata: {"merchant_id":"42","reason":"missed"}\n\n'
+REFRESH_8 = b'id: 8-0\nevent: refresh\ndata: {"merchant_id":"42","topic":"seats"}\n\n'
+BEAT = b"event: heartbeat\ndata: {}\n\n"
+
+
+def entry(number: int, topic: str | None = None, **fields: str) -> Entry:
+    notification = Notification("42", topic, fields.get("data"), fields.get("by"))
+    return Entry(EntryId(number, 0), notification)
+
+
+def goodbye(reason: str) -> bytes:
+    return b'retry: 0\nevent: goodbye\ndata: {"reason":"%b"}\n\n' % reason.encode()
+
+
+def masked(body: bytes) -> bytes:
+    """Hide what differs from connection to connection."""
+    return re.sub(rb'"connection_id":"[0-9a-f]{8}-[0-9]+"', b'"connection_id":"?"', body)
+
+
+async def turns(count: int = 20) -> None:
+    """Let all that can go on do so."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+class Shelf:
+    """An archive that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.entries: tuple[Entry, ...] | None = None
+        self.asked: list[tuple[str, EntryId, EntryId]] = []
+        self.error: Exception | None = None
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+
+    async def between(
+        self, merchant_id: str, start: EntryId, end: EntryId
+    ) -> tuple[Entry, ...] | None:
+        self.asked.append((merchant_id, start, end))
+        await self.is_open.wait()
+        if self.error is not None:
+            raise self.error
+        return self.entries
+
+
+class Service:
+    """What the streams of a process share, with a clock and a Redis that are moved by hand."""
+
+    def __init__(
+        self,
+        *,
+        retry_ms: int = 0,
+        send_timeout_s: float = 15,
+        arm_timeout_s: float = 0,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock = ManualClock()
+        self.source = WatchList()
+        self.shelf = Shelf()
+        self.tasks: list[asyncio.Task[None]] = []
+        self.hub: Hub[Frame] = Hub(
+            encode=encode_refreshes,
+            encode_expiring=encode_expiring,
+            heartbeat=HEARTBEAT,
+            pace=PACE,
+            revocations=Revocations(3600, 5),
+            clock=clock or self.clock,
+        )
+        self.hub.source = self.source
+        self.streams = EventStreams(
+            hub=self.hub,
+            archive=self.shelf,
+            heartbeat_s=15,
+            retry_ms=retry_ms,
+            soft_retry_min_ms=5000,
+            soft_retry_max_ms=5003,
+            send_timeout_s=send_timeout_s,
+            send_buffer_bytes=16_384,
+            arm_timeout_s=arm_timeout_s,
+        )
+
+    @property
+    def subscriptions(self) -> list[Subscription[Frame]]:
+        return [
+            subscription
+            for merchant in self.hub._merchants.values()
+            for subscription in merchant.subscriptions
+        ]
+
+    def armed(self, newest: EntryId | None) -> None:
+        self.hub.armed("42", newest)
+
+    def change(self, number: int, topic: str | None = "seats") -> None:
+        changed = entry(number, topic)
+        self.hub.publish(Change("42", changed.id, (changed,)))
+
+    def end(self, reason: EndReason) -> None:
+        for subscription in self.subscriptions:
+            self.hub.end(subscription, reason)
+
+    def begin(self, call: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Answer one request, as a server does."""
+        self.tasks.append(asyncio.create_task(call))
+        return self.tasks[-1]
+
+    async def close(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        for task in self.tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+class Cycle(ModelCycle):
+    """A cycle of uvicorn's that also keeps the head, and messages that come before the end."""
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__(capacity)
+        self.head: Mapping[str, Any] = {}
+        self.aborted = asyncio.Event()
+        self.incoming: deque[dict[str, Any]] = deque()
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        await super().send(message)
+        if message["type"] == "http.response.start":
+            self.head = message
+
+    async def receive(self) -> dict[str, Any]:
+        return self.incoming.popleft() if self.incoming else await super().receive()
+
+    def pause(self) -> None:
+        """Let the kernel take no more; ``deliver`` makes it take bytes again."""
+        self.flow.write_paused = True
+        self.flow.is_writable.clear()
+
+    def abort(self) -> None:
+        self.aborted.set()
+        super().abort()
+
+
+class RecordedStream(TransportStream):
+    """Remembers its states."""
+
+    def __init__(
+        self, streams: EventStreams, grant: Grant, last_event_id: str | None, cycle: Cycle
+    ) -> None:
+        super().__init__(streams, grant, last_event_id, cycle)
+        self.states = [self.state]
+
+    def _become(self, state: State) -> None:
+        super()._become(state)
+        self.states.append(state)
+
+
+class Browser:
+    """A client of the fast way: what its socket would have brought so far."""
+
+    def __init__(
+        self,
+        service: Service,
+        last_event_id: str | None = None,
+        cycle: Cycle | None = None,
+        expires_at: float | None = None,
+    ) -> None:
+        self.cycle = cycle or Cycle(10**6)
+        self.stream = RecordedStream(
+            service.streams,
+            Grant("42", expires_at),
+            last_event_id,
+            self.cycle,
+        )
+        call = self.stream({}, cast("Any", self.cycle.receive), cast("Any", self.cycle.send))
+        self.task = service.begin(call)
+        self._dechunker = Dechunker()
+        self._received = b""
+
+    @property
+    def received(self) -> bytes:
+        self._received += self._dechunker.feed(self.cycle.deliver(10**6))
+        return masked(self._received)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.cycle.is_complete
+
+    async def done(self) -> None:
+        async with asyncio.timeout(5 * SECOND):
+            await self.task
+
+
+class Server:
+    """An ASGI server of another make, and the client behind it."""
+
+    def __init__(
+        self,
+        service: Service,
+        last_event_id: str | None = None,
+        *,
+        method: str = "GET",
+        expires_at: float | None = None,
+    ) -> None:
+        self.scope: Scope = {"type": "http", "method": method, "http_version": "1.1"}
+        self.messages: list[Message] = []
+        self.takes = asyncio.Event()
+        self.takes.set()
+        self.is_gone = asyncio.Event()
+        self.stream = open_event_stream(
+            service.streams, self.scope, Grant("42", expires_at), last_event_id
+        )
+        self.task = service.begin(self.stream(self.scope, self.receive, self.send))
+
+    async def send(self, message: Message) -> None:
+        await self.takes.wait()
+        self.messages.append(message)
+
+    async def receive(self) -> Message:
+        await self.is_gone.wait()
+        return {"type": "http.disconnect"}
+
+    @property
+    def received(self) -> bytes:
+        return masked(b"".join(message["body"] for message in self.messages[1:]))
+
+    @property
+    def is_complete(self) -> bool:
+        return bool(self.messages) and self.messages[-1].get("more_body") is False
+
+    async def done(self) -> None:
+        async with asyncio.timeout(5 * SECOND):
+            await self.task
+
+    async def leave(self) -> None:
+        self.is_gone.set()
+        await self.done()
+
+
+Serve = Callable[..., Service]
+
+
+class Neighbor:
+    """Somebody else, so that the merchant stays."""
+
+    def offer(self, _frame: Frame) -> bool:
+        return True
+
+    def end(self, _reason: EndReason) -> None:
+        """Take it."""
+
+
+def revoke(service: Service) -> None:
+    service.hub.revoke(Revocation("42"), time.time())
