@@ -1,37 +1,32 @@
-"""The cinema, over HTTP: what its page and its crowd do."""
+"""The cinema over HTTP: all that its page and its crowd use."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import signal
 from collections.abc import Generator
 
 import httpx
 import pytest
 
 from sse_push.demo.crowd import CinemaTokens
+from tests.harness.demo import Demo
 from tests.harness.processes import descendants, is_running
 from tests.harness.programs import Running
 from tests.harness.stream import open_stream
-from tests.harness.waiting import START_S, STOP_S, free_port, until, wait_for
+from tests.harness.waiting import START_S, STOP_S, free_port, until
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    running = Running.start(tmp_path_factory.mktemp("demo"), "demo", "--port", str(port))
-    wait_for(lambda: is_ready(url), "the demo", START_S)
-    yield url
-    running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(STOP_S) == 0
-    assert url in running.out
+    with Demo.start(tmp_path_factory.mktemp("demo")) as started:
+        yield started.url
+    assert started.url in started.out
 
 
-def is_ready(url: str) -> bool:
+def is_listening(url: str) -> bool:
     try:
-        return httpx.get(f"{url}/readyz").status_code == 200
+        return httpx.get(f"{url}/healthz").status_code == 200
     except httpx.TransportError:
         return False
 
@@ -50,7 +45,7 @@ def test_the_page_and_the_module_are_there(demo: str, path: str) -> None:
     assert httpx.get(f"{demo}{path}").status_code == 200
 
 
-def test_a_house_is_as_its_page_draws_it(demo: str) -> None:
+def test_a_house_has_the_seats_that_its_page_draws(demo: str) -> None:
     answer = httpx.get(f"{demo}/seats", params={"merchant_id": "lumiere"})
     house = answer.json()
 
@@ -69,7 +64,7 @@ def test_a_seat_is_sold_once(demo: str) -> None:
     assert sold(demo)["B1"] == "one"
 
 
-async def test_two_who_buy_a_seat_at_once_are_told_apart(demo: str) -> None:
+async def test_one_of_several_buyers_at_once_gets_the_seat(demo: str) -> None:
     async with httpx.AsyncClient(base_url=demo) as client:
         for number in range(1, 13):
             answers = await asyncio.gather(
@@ -91,11 +86,11 @@ async def test_a_sale_reaches_the_streams_of_its_cinema_only(demo: str) -> None:
         await asyncio.to_thread(sell, demo, "D1", "tab-1")
         await roxy.next("refresh", 2)
         answer = await asyncio.to_thread(sell, demo, "D2", "tab-1")
-        told = await roxy.next("refresh", 3)
+        event = await roxy.next("refresh", 3)
         await asyncio.to_thread(sell, demo, "D1", "tab-2", "lumiere")
         await lumiere.next("refresh", 2)
 
-    assert json.loads(told.data) == {
+    assert json.loads(event.data) == {
         "merchant_id": "roxy",
         "topic": "seats",
         "data": answer.json(),
@@ -124,7 +119,7 @@ def test_a_house_is_emptied(demo: str) -> None:
         ("/seats/reset", b"[]", 400),
     ],
 )
-def test_what_makes_no_sense_is_refused(demo: str, path: str, body: bytes, status: int) -> None:
+def test_a_malformed_request_is_refused(demo: str, path: str, body: bytes, status: int) -> None:
     answer = httpx.post(f"{demo}{path}", content=body)
 
     assert answer.status_code == status
@@ -139,7 +134,7 @@ async def test_a_crowd_buys_and_leaves_with_the_demo(
     folder = tmp_path_factory.mktemp("crowd")
     running = Running.start(folder, "demo", "--port", str(port), "--crowd", "5")
     try:
-        await until(lambda: is_ready(url), "the demo", START_S)
+        await until(lambda: is_listening(url), "the demo", START_S)
         await until(lambda: bool(sold(url) or sold(url, "lumiere")), "a sale", START_S)
         others = descendants(running.process.pid)
         status = await asyncio.to_thread(running.press_ctrl_c)
@@ -158,21 +153,13 @@ async def test_a_crowd_buys_and_leaves_with_the_demo(
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    running = Running.start(
-        tmp_path_factory.mktemp("guarded"),
-        *("demo", "--tokens", "--crowd", "3", "--port", str(port)),
-        SSE_PUSH_HEARTBEAT_S="1",
-    )
-    wait_for(lambda: is_ready(url), "the demo", START_S)
-    yield url
-    running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(STOP_S) == 0
-    assert f"--token \"$(curl -s '{url}/token?merchant_id=roxy')\"" in running.out
+    folder = tmp_path_factory.mktemp("guarded")
+    with Demo.start(folder, "--tokens", "--crowd", "3", heartbeat_s=1) as started:
+        yield started.url
+    assert f"--token \"$(curl -s '{started.url}/token?merchant_id=roxy')\"" in started.out
 
 
-async def test_the_cinema_hands_out_tokens_and_the_service_asks_for_them(guarded: str) -> None:
+async def test_the_cinema_issues_tokens_and_the_service_requires_them(guarded: str) -> None:
     token = httpx.get(f"{guarded}/token", params={"merchant_id": "roxy"})
     stranger = httpx.get(f"{guarded}/token", params={"merchant_id": "42"})
     without = httpx.get(f"{guarded}/events", params={"merchant_id": "roxy"})
@@ -188,7 +175,7 @@ async def test_the_cinema_hands_out_tokens_and_the_service_asks_for_them(guarded
 
 
 async def test_the_crowd_listens_with_tokens(guarded: str) -> None:
-    """It gives up if it is refused, and then buys nothing that anyone could see."""
+    """The crowd's own client is used here: a refused buyer would give up and show nothing."""
     async with (
         httpx.AsyncClient(auth=CinemaTokens()) as client,
         client.stream("GET", f"{guarded}/events?merchant_id=roxy") as answer,
@@ -197,7 +184,7 @@ async def test_the_crowd_listens_with_tokens(guarded: str) -> None:
         assert answer.request.headers["authorization"].startswith("Bearer ey")
 
 
-async def test_without_the_flag_there_are_no_tokens_and_nobody_needs_one(demo: str) -> None:
+async def test_a_demo_without_tokens_issues_none_and_requires_none(demo: str) -> None:
     async with (
         httpx.AsyncClient(auth=CinemaTokens()) as client,
         client.stream("GET", f"{demo}/events?merchant_id=roxy") as answer,
