@@ -157,6 +157,16 @@ def test_the_reasons_of_nginx_are_those_of_the_list() -> None:
     assert given == {reason.value for reason in EndReason.on(Occasion.NGINX)}
 
 
+def test_the_codes_of_errors_in_nginx_are_those_of_refusals() -> None:
+    files = "".join(path.read_text() for path in sorted((ROOT / "nginx").rglob("*.conf")))
+    (by_status,) = re.findall(r"map \$status \$sse_push_error \{\n(.*?)\}", files, re.DOTALL)
+
+    codes = re.findall(r'^ *[0-9]+ +"(\w+)";', by_status, re.MULTILINE)
+    codes += re.findall(r'\{"error":"(\w+)"', files)
+    assert len(codes) >= 15
+    assert {*codes} <= {refusal.value for refusal in Refusal}
+
+
 def test_the_reasons_that_the_browser_module_names_are_in_the_list() -> None:
     code = (ROOT / "client/index.js").read_text()
 
