@@ -222,6 +222,23 @@ def test_a_merchant_whose_clients_leave_while_a_change_is_pending_is_dropped(
 # -- recipients that join meanwhile
 
 
+def test_a_fan_out_of_settled_changes_leaves_the_first_frame_to_its_client(
+    service: Service,
+) -> None:
+    service.open()
+    service.change("first")
+    service.change("a")
+    joining = service.join()
+    newest = service.compare(joining)
+    owed = Refresh(joining.subscription.version, newest, reason="missed")
+    service.hub.admit(joining.subscription, [owed])
+
+    service.clock.advance(AFTER_INTERVAL_S)
+
+    assert joining.frames == []
+    assert service.hub.first_frame(joining.subscription) == (owed,)
+
+
 def test_a_client_that_joins_between_two_changes_of_a_fan_out_gets_the_newer_one(
     service: Service,
 ) -> None:

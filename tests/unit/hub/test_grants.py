@@ -10,7 +10,7 @@ from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocation
 from sse_push.errors import EndReason, Unauthorized
 from sse_push.hub import State
-from tests.harness.clock import PACE
+from tests.harness.clock import PACE, Timer
 from tests.unit.hub import KEEP_S, PATIENT, Client, Service
 
 # -- expiry
@@ -294,10 +294,16 @@ def test_a_revocation_of_many_connections_ends_them_in_slices(service: Service) 
     assert [client for client in clients if ends(client) != [REVOKED]] == [gone]
 
 
+def timers_to_forget(service: Service) -> list[Timer]:
+    forget = service.hub._grants._forget
+    return [timer for timer in service.clock.timers if timer.callback == forget]
+
+
 def test_a_revocation_is_forgotten_when_it_covers_no_valid_token_any_more(service: Service) -> None:
     service.hub.revoke(Revocation("42"), 1000.0)
     service.clock.advance(100)
     service.hub.revoke(Revocation("43"), 1100.0)
+    assert len(timers_to_forget(service)) == 1
 
     service.clock.advance(KEEP_S - 101)
     with pytest.raises(Unauthorized):
@@ -309,9 +315,7 @@ def test_a_revocation_is_forgotten_when_it_covers_no_valid_token_any_more(servic
     service.clock.advance(100)
     assert len(service.revocations) == 0
     service.clock.advance(60)
-    assert [
-        timer for timer in service.clock.timers if timer.callback == service.hub._grants._forget
-    ] == []
+    assert timers_to_forget(service) == []
 
 
 @pytest.mark.parametrize("seed", range(50))

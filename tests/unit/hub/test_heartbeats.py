@@ -282,6 +282,9 @@ def test_a_connection_ends_at_its_greatest_age_give_or_take_a_fifth(
         service.clock.advance(5)
 
     ages = [client.ends[0][0] - opened_at for client in clients]
+    late_s = [client.ends[0][0] - client.subscription.ends_at for client in clients]
+    assert min(late_s) >= 0
+    assert max(late_s) <= 2 * TICK_S
     assert {client.ends[0][1] for client in clients} == {EndReason.CONNECTION_AGE}
     assert min(ages) >= 0.8 * AGE_S
     assert max(ages) <= 1.2 * AGE_S + 2 * TICK_S

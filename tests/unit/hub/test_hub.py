@@ -258,6 +258,17 @@ def test_a_joining_client_has_no_first_frame(service: Service, *, is_blocked: bo
     assert service.hub.first_frame(joining.subscription) == (Refresh(0, None, reason="connected"),)
 
 
+def test_a_client_that_ended_while_it_joined_has_no_first_frame(service: Service) -> None:
+    service.open()
+    joining = service.join()
+    service.change("a")
+    assert joining.subscription.pending
+
+    service.hub.unsubscribe(joining.subscription)
+
+    assert service.hub.first_frame(joining.subscription) is None
+
+
 def test_a_client_that_ended_while_it_compared_does_not_go_live(service: Service) -> None:
     service.open()
     joining = service.join()
