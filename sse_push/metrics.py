@@ -169,9 +169,8 @@ class Metrics:
         self._tasks = self._gauge("sse_push_event_loop_tasks", "livesum")
         self._lag = self._gauge("sse_push_loop_lag_seconds", "livemax")
         name = "sse_push_delivery_age_seconds"
-        self._age = Histogram(
-            name, SERIES[name].meaning, buckets=_AGE_BUCKETS_S, registry=self._own
-        )
+        meaning = SERIES[name].meaning
+        self._age = Histogram(name, meaning, buckets=_AGE_BUCKETS_S, registry=self._own)
         self.update()
 
     def observe_fan_out(self, newest: EntryId) -> None:
@@ -185,7 +184,7 @@ class Metrics:
     def update(self) -> None:
         """Bring the series up to date with the counts and the current state of the parts."""
         for name, label, count in self._counts():
-            self._raise(name, label, count)
+            self._increase(name, label, count)
         self._connections.set(len(self._hub))
         self._merchants.set(self._hub.merchant_count)
         self._tasks.set(len(asyncio.all_tasks()))
@@ -213,7 +212,7 @@ class Metrics:
         for loss, count in tail.tail.resyncs.items():
             yield "sse_push_resyncs_total", loss, count
 
-    def _raise(self, name: str, label: str, count: int) -> None:
+    def _increase(self, name: str, label: str, count: int) -> None:
         copied = self._copied.get((name, label))
         if count != copied:  # None at first, so that each label is in the first scrape, with 0
             counter = self._counters[name]
@@ -251,7 +250,7 @@ class _Files(Collector):
 
         Otherwise a worker that dies again and again would leave ever more files to read.
         """
-        # The files are listed before the board is read: a worker writes the board first.
+        # Files first, board second: a worker is on the board before it has files.
         files = [path for path in self._folder.glob("*_*.db") if not _is_retired(path)]
         living = self._board.living()
         for path in files:

@@ -1,6 +1,6 @@
-"""A notification: what a backend says about a merchant, and how Redis keeps it.
+"""A notification: the data of a merchant has changed; its JSON, and its fields in Redis.
 
-Knows JSON and the form of names. Does not know Redis, HTTP or event streams.
+Knows strict JSON and the form of names. Does not know Redis, HTTP or event streams.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sse_push.errors import (
     InvalidEntryId,
     InvalidMerchantId,
     InvalidNotification,
-    PushError,
+    RequestError,
     TooLarge,
 )
 
@@ -38,24 +38,24 @@ _NAME = re.compile(NAME_PATTERN)
 _NAME_TEXT = f"1 to {NAME_CHARACTERS} characters of A-Z a-z 0-9 . _ : -"
 _ENTRY_ID = re.compile(ENTRY_ID_PATTERN)
 _GREATEST = 10**NAME_CHARACTERS
-# Half of a surrogate pair is a character in Python only, so that the pattern need not name them.
+# Only Python has strings with half of a surrogate pair, so the public pattern need not exclude it.
 _BY = re.compile(BY_PATTERN.replace(_UNPRINTABLE, rf"{_UNPRINTABLE}\ud800-\udfff"))
 _ESCAPES = {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-"""What an event stream leaves alone, and many a reader of lines takes for the end of one."""
+"""Not line ends in an event stream, but many programs that read lines take them for such."""
 
 
 class EntryId(NamedTuple):
-    """ID of a stream entry, ``<ms>-<seq>``; compares as Redis compares it."""
+    """The ID of a stream entry, ``<ms>-<seq>``; ordered as Redis orders IDs."""
 
     ms: int
     seq: int
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse ``<ms>-<seq>``, two ASCII decimal numbers below 2**64, and nothing around them.
+        """Parse ``<ms>-<seq>``: two ASCII decimal numbers below 2**64, without spaces.
 
         Raises:
-            InvalidEntryId: anything else, ``0-0`` too: no entry can have it.
+            InvalidEntryId: the text is anything else, or ``0-0``, which no entry can have.
 
         https://redis.io/docs/latest/develop/data-types/streams/#entry-ids
         """
@@ -72,10 +72,10 @@ class EntryId(NamedTuple):
 
 
 def parse_merchant_id(value: object) -> str:
-    """Return a merchant's ID from its text, or from the integer that PHP sends.
+    """Return a merchant's ID from its text, or from an integer, which PHP sends for numeric IDs.
 
     Raises:
-        InvalidMerchantId: anything else, or a text that is not 1 to 64 of ``A-Za-z0-9._:-``.
+        InvalidMerchantId: the value is neither, or the text is not of the form of a name.
     """
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _GREATEST:
         value = str(value)
@@ -87,15 +87,15 @@ def parse_merchant_id(value: object) -> str:
 
 
 def read_object(
-    value: object, fields: Collection[str], error: type[PushError]
+    value: object, fields: Collection[str], error: type[RequestError]
 ) -> tuple[str, dict[str, object]]:
     """Return the merchant of a decoded JSON object, and its other fields that are not ``null``.
 
     ``fields`` are all that may stand in the object. A field that is ``null`` counts as absent.
 
     Raises:
-        PushError: as ``error``: not an object, ``merchant_id`` is missing or of a wrong form, or a
-            field is unknown.
+        RequestError: of the type ``error``: the value is not an object, ``merchant_id`` is missing
+            or malformed, or a field is unknown.
     """
     if not isinstance(value, dict):
         raise error(f"expected a JSON object with merchant_id, got {_show(value)}")
@@ -113,10 +113,10 @@ def read_object(
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """What a backend tells: the data of ``merchant_id`` has changed.
+    """A backend's message that the data of ``merchant_id`` has changed.
 
-    ``topic``: which part of it, absent: any. ``data``: JSON text on one line. ``by``: the
-    sender's own name for the tab or user that made the change.
+    ``topic``: the part that has changed; None: any part. ``data``: JSON text on one line. ``by``:
+    the sender's own name for the tab or user that made the change.
     """
 
     merchant_id: str
@@ -129,7 +129,8 @@ class Notification:
         """Check a decoded JSON object ``{"merchant_id", "topic"?, "data"?, "by"?}``.
 
         Raises:
-            InvalidNotification: not an object, a field is missing, unknown, or of a wrong form.
+            InvalidNotification: the value is not an object, or a field is missing, unknown or
+                malformed.
             TooLarge: ``data`` is longer than ``data_limit_bytes`` as compact UTF-8 JSON.
         """
         merchant_id, given = read_object(value, FIELDS, InvalidNotification)
@@ -146,10 +147,10 @@ class Notification:
     def from_fields(
         cls, merchant_id: str, fields: Mapping[bytes, bytes], *, data_limit_bytes: int
     ) -> Self:
-        """Read the fields of a stream entry, which may come from anyone.
+        """Read the fields of a stream entry, which any program may have added.
 
-        A field that is unknown, or not of its form, counts as absent: whoever wrote it, the
-        merchant's data has changed, and a refresh that says less is still right.
+        An unknown or malformed field counts as absent: the entry still means that the merchant's
+        data has changed, and a refresh without that field is right.
         """
         topic = _text(fields.get(b"topic"))
         by = _text(fields.get(b"by"))
@@ -161,24 +162,24 @@ class Notification:
         )
 
     def to_fields(self) -> dict[str, str]:
-        """Return the fields of the stream entry; never empty, since Redis refuses that."""
+        """Return the fields of the stream entry; never empty, since Redis requires a field."""
         fields = {"topic": self.topic, "data": self.data, "by": self.by}
         return {name: text for name, text in fields.items() if text is not None} or {"topic": ""}
 
 
 class Entry(NamedTuple):
-    """A notification as the stream keeps it."""
+    """A notification in a merchant's stream."""
 
     id: EntryId
     notification: Notification
 
 
 class Change(NamedTuple):
-    """What a look at a merchant's stream has shown to be new.
+    """What a read of a merchant's stream has shown to be new.
 
-    ``newest``: the ID it has now, None if it holds no entry. ``entries``: every entry since the
-    last look, oldest first; empty if they are not all known. ``is_resync``: history was trimmed,
-    replaced or lost, so that ``newest`` may be lower than before.
+    ``newest``: the newest ID of the stream, None if it has no entry. ``entries``: every entry since
+    the last read, oldest first; empty if not all of them are known. ``is_resync``: history was
+    trimmed, replaced or lost, so that ``newest`` may be lower than before.
     """
 
     merchant_id: str
@@ -191,7 +192,7 @@ def parse_json(body: bytes) -> object:
     """Decode a JSON text strictly: UTF-8, no NaN, no name twice in an object.
 
     Raises:
-        InvalidNotification: it is not that; the text says where.
+        InvalidNotification: the text is anything else; the error says where.
 
     https://www.rfc-editor.org/rfc/rfc8259
     """
@@ -261,7 +262,7 @@ def _text(raw: bytes | None) -> str | None:
 
 
 def _show(value: object) -> str:
-    """Name a value of a caller in an error: its type, and the start of it."""
+    """Describe a value in the text of an error: its start and its type."""
     if isinstance(value, (dict, list)):
         return f"a JSON {'object' if isinstance(value, dict) else 'array'}"
     if isinstance(value, int) and abs(value) >= _GREATEST:

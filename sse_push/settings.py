@@ -29,15 +29,16 @@ from sse_push.errors import ConfigError
 
 PREFIX = "SSE_PUSH_"
 KEY_VARIABLE = f"{PREFIX}NOTIFY_KEY"
-"""Not a setting: the key with which ``sse-push notify`` speaks to a service."""
+"""Not a setting: the key that ``sse-push notify`` and ``revoke`` send."""
 TOKEN_VARIABLE = f"{PREFIX}TOKEN"
-"""Not a setting: the token with which ``sse-push tail`` listens."""
+"""Not a setting: the token that ``sse-push tail`` sends."""
 
 _SECRET_SETTINGS = ("notify_keys", "token_keys", "redis_url")
+"""Settings whose values appear in no error and no output."""
 
 
 def _list_of(parse: Callable[[str], object], word: str | None = None) -> BeforeValidator:
-    """Read a comma-separated text as a tuple; ``word`` stands instead of a list."""
+    """Read a comma-separated text as a tuple; the text ``word`` stays as it is."""
 
     def split(value: object) -> object:
         if not isinstance(value, str) or value == word:
@@ -48,7 +49,7 @@ def _list_of(parse: Callable[[str], object], word: str | None = None) -> BeforeV
 
 
 def _origin(text: str) -> str:
-    """Check an origin as a browser writes it.
+    """Return an origin that is written as browsers write it, or ``*``.
 
     https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin
     """
@@ -83,7 +84,7 @@ OriginList = Annotated[tuple[str, ...], NoDecode, _list_of(_origin)]
 
 
 class Settings(BaseSettings):
-    """Settings from ``SSE_PUSH_*`` and flags; a name that is not here is an error.
+    """Settings from ``SSE_PUSH_*`` and flags; an unknown name is an error.
 
     Durations are seconds (``_s``) or milliseconds (``_ms``), sizes bytes (``_bytes``).
     """
@@ -359,7 +360,7 @@ class Settings(BaseSettings):
     @classmethod
     def _scheme_is_known(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            # Nothing of it is shown: a password stands in it, and not always where it should.
+            # No error shows the URL: it has a password, maybe in the wrong place.
             url = value.get_secret_value()
             if not url.startswith(("redis://", "rediss://", "unix://")):
                 raise ValueError("expected redis://, rediss:// or unix://, got another scheme")
@@ -401,7 +402,7 @@ class Settings(BaseSettings):
             ),
             (
                 self.uds is not None and {"host", "port"} & self.model_fields_set != set(),
-                "uds stands instead of host and port: set one or the other",
+                "uds replaces host and port: set one or the other",
             ),
             *self._contradictions_of_access(),
         ]
@@ -415,7 +416,7 @@ class Settings(BaseSettings):
         return [
             (
                 self.subscribe_auth == "token" and not has_keys,
-                "subscribe_auth (token) needs keys that check tokens: token_keys or "
+                "subscribe_auth (token) needs keys that verify tokens: token_keys or "
                 "token_keys_file",
             ),
             (
@@ -425,13 +426,13 @@ class Settings(BaseSettings):
             ),
             (
                 bool(self.token_keys) and "HS256" not in self.token_algorithms,
-                f"token_keys are for HS256, which token_algorithms "
-                f"({','.join(self.token_algorithms)}) leaves out",
+                "token_keys need HS256, which is missing in token_algorithms "
+                f"({','.join(self.token_algorithms)})",
             ),
             (
                 self.subscribe_auth == "header" and self.uds is None and not self.trusted_proxies,
-                "subscribe_auth (header) needs trusted_proxies, or uds: anybody could set the "
-                "header",
+                "subscribe_auth (header) needs trusted_proxies or uds: otherwise any client could "
+                "set the header",
             ),
             (
                 "*" in self.allowed_origins and len(self.allowed_origins) > 1,
@@ -440,7 +441,7 @@ class Settings(BaseSettings):
             (
                 "*" in self.allowed_origins
                 and (self.token_cookie is not None or self.subscribe_auth == "header"),
-                "allowed_origins (*) must be a list where a cookie says who listens "
+                "allowed_origins (*) must be a list if cookies decide who may listen "
                 "(token_cookie, subscribe_auth=header)",
             ),
         ]
@@ -452,29 +453,30 @@ class Settings(BaseSettings):
 
     @property
     def revocation_lifetime_s(self) -> float:
-        """Seconds after which no token is left that a revocation could cover.
+        """How long a revocation is kept: then every token that it could revoke has expired.
 
-        A token without ``iat`` may expire a leeway later than its lifetime allows, and the clock
-        that says when it was revoked is another one.
+        A token without ``iat`` may expire a leeway later than its lifetime allows. A second leeway
+        is for the clock of Redis, by which the revocation is dated.
         """
         return self.token_max_lifetime_s + 2 * self.token_leeway_s
 
     @classmethod
     def load(cls, **flags: object) -> Self:
-        """Build the settings from the environment, and from flags, which win; None is unset.
+        """Build the settings from the environment and from flags; a flag wins, None is unset.
 
         Raises:
-            ConfigError: a line per mistake: which setting, what was expected, what came.
+            ConfigError: the text has a line per mistake: the setting, what was expected, and what
+                was given.
         """
         _refuse_unknown(os.environ, frozenset(cls.model_fields))
         given = {name: value for name, value in flags.items() if value is not None}
         try:
-            return cls(**given)  # type: ignore[arg-type]  # checked by the model, that is what it is for
+            return cls(**given)  # type: ignore[arg-type]  # the model checks the types
         except ValidationError as exc:
             raise ConfigError("\n".join(_describe(exc))) from exc
 
     def safe(self) -> dict[str, str]:
-        """Return every setting as text that may be shown: without secrets."""
+        """Return every setting as text without secrets."""
         shown = {name: _text(getattr(self, name)) for name in type(self).model_fields}
         for name, keys in (("notify_keys", self.notify_keys), ("token_keys", self.token_keys)):
             if keys and isinstance(keys, tuple):
@@ -489,7 +491,7 @@ def _text(value: object) -> str:
 
 
 def mask_password(url: str) -> str:
-    """Return a URL with its password, and what may hold one, hidden."""
+    """Return a URL without its password, and without its query, which may hold one."""
     parts = urlsplit(url)
     if parts.password is not None:
         netloc = f"{parts.username or ''}:***@{parts.netloc.rpartition('@')[2]}"

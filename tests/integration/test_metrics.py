@@ -39,16 +39,16 @@ async def scrape(service: Service) -> Told:
     }
 
 
-async def told_when(
+async def scraped_when(
     service: Service, is_so: Callable[[Told], bool], seconds: float = 5 * SECOND
 ) -> Told:
     """Ask until it is so: what the other worker has counted is a second old at most."""
     deadline = time.monotonic() + seconds
     while True:
-        told = await scrape(service)
-        if is_so(told):
-            return told
-        assert time.monotonic() < deadline, told
+        samples = await scrape(service)
+        if is_so(samples):
+            return samples
+        assert time.monotonic() < deadline, samples
         await asyncio.sleep(0.05)
 
 
@@ -99,7 +99,7 @@ async def test_a_scrape_of_several_workers_has_every_series_and_no_other(workers
 
 async def test_the_numbers_of_both_workers_are_added_up(workers: Service, merchant: str) -> None:
     publisher = Publisher(workers.url)
-    before = await told_when(workers, lambda told: told["sse_push_connections_open"] == 0)
+    before = await scraped_when(workers, lambda samples: samples["sse_push_connections_open"] == 0)
 
     async with open_streams(workers, merchant, 40) as streams:
         assert len(processes_of(streams)) == 2
@@ -108,15 +108,15 @@ async def test_the_numbers_of_both_workers_are_added_up(workers: Service, mercha
         for _ in range(3):
             await publisher.post(content=b"{")
         await publisher.post(json=[{"merchant_id": merchant}, {"merchant_id": "%"}])
-        now = await told_when(
+        now = await scraped_when(
             workers,
-            lambda told: (
-                rise(before, told, "sse_push_notifications_total{stored}") == 8
-                and rise(before, told, "sse_push_errors_total{malformed}") == 4
-                and told["sse_push_connections_open"] == 40
+            lambda samples: (
+                rise(before, samples, "sse_push_notifications_total{stored}") == 8
+                and rise(before, samples, "sse_push_errors_total{malformed}") == 4
+                and samples["sse_push_connections_open"] == 40
             ),
         )
-    after = await told_when(workers, lambda told: told["sse_push_connections_open"] == 0)
+    after = await scraped_when(workers, lambda samples: samples["sse_push_connections_open"] == 0)
     await publisher.close()
 
     assert rise(before, now, "sse_push_connections_opened_total") == 40
@@ -132,7 +132,7 @@ async def test_the_numbers_of_both_workers_are_added_up(workers: Service, mercha
     assert after["sse_push_open_fds"] <= now["sse_push_open_fds"] - 40
 
 
-async def test_what_is_written_is_counted_for_each_browser_and_its_age_for_each_fan_out(
+async def test_a_refresh_is_counted_per_browser_and_its_age_per_fan_out(
     workers: Service, merchant: str
 ) -> None:
     publisher = Publisher(workers.url)
@@ -143,9 +143,9 @@ async def test_what_is_written_is_counted_for_each_browser_and_its_age_for_each_
         for stream in streams:
             await stream.next("refresh", 2)
         busy = len(processes_of(streams))
-        now = await told_when(
+        now = await scraped_when(
             workers,
-            lambda told: rise(before, told, "sse_push_refreshes_written_total") == 20,
+            lambda samples: rise(before, samples, "sse_push_refreshes_written_total") == 20,
         )
     await publisher.close()
 
@@ -161,26 +161,26 @@ async def test_a_worker_that_is_killed_leaves_its_counts_and_no_gauge(
     async with open_streams(own, merchant, 40) as streams:
         for _ in range(5):
             await publisher.notify(merchant)
-        before = await told_when(
+        before = await scraped_when(
             own,
-            lambda told: (
-                told["sse_push_connections_opened_total"] == 40
-                and told["sse_push_notifications_total{stored}"] == 5
-                and told["sse_push_connections_open"] == 40
+            lambda samples: (
+                samples["sse_push_connections_opened_total"] == 40
+                and samples["sse_push_notifications_total{stored}"] == 5
+                and samples["sse_push_connections_open"] == 40
             ),
         )
 
         os.kill(victim, signal.SIGKILL)
-        alone = await told_when(own, lambda told: told["sse_push_workers_alive"] == 1)
+        alone = await scraped_when(own, lambda samples: samples["sse_push_workers_alive"] == 1)
         left = [stream for stream in streams if not stream._task.done()]  # type: ignore[union-attr]
         assert 0 < len(left) < 40
         assert alone["sse_push_connections_open"] == len(left)
 
-        now = await told_when(
+        now = await scraped_when(
             own,
-            lambda told: (
-                told["sse_push_workers_alive"] == 2
-                and told["sse_push_probe_age_seconds"] < 2 * SECOND
+            lambda samples: (
+                samples["sse_push_workers_alive"] == 2
+                and samples["sse_push_probe_age_seconds"] < 2 * SECOND
             ),
             20 * SECOND,
         )
@@ -188,33 +188,33 @@ async def test_a_worker_that_is_killed_leaves_its_counts_and_no_gauge(
         assert now["sse_push_merchants_live"] == 1
     await publisher.close()
 
-    for told in (alone, now):
+    for samples in (alone, now):
         fallen = {
-            key: (before[key], told[key])
+            key: (before[key], samples[key])
             for key in before
             if key.partition("{")[0].endswith(("_total", "_count", "_sum", "_bucket"))
-            and told[key] < before[key]
+            and samples[key] < before[key]
         }
         assert fallen == {}
 
 
-async def test_a_worker_that_is_stuck_is_seen_by_the_other(own: Service) -> None:
-    await told_when(own, lambda told: told["sse_push_probe_age_seconds"] < 1.5 * SECOND)
+async def test_a_stuck_worker_is_in_the_scrape_of_another(own: Service) -> None:
+    await scraped_when(own, lambda samples: samples["sse_push_probe_age_seconds"] < 1.5 * SECOND)
     stuck, _ = workers_of(own.process.pid)
 
     with frozen(stuck):
         async with asyncio.timeout(10 * SECOND):
-            told = dict.fromkeys(("sse_push_probe_age_seconds", "sse_push_workers_alive"), 0.0)
-            while told["sse_push_probe_age_seconds"] < 2 * SECOND:
+            samples = dict.fromkeys(("sse_push_probe_age_seconds", "sse_push_workers_alive"), 0.0)
+            while samples["sse_push_probe_age_seconds"] < 2 * SECOND:
                 # A connection that the stuck worker takes is never answered.
                 with contextlib.suppress(TimeoutError):
-                    told = await asyncio.wait_for(scrape(own), 0.5 * SECOND)
+                    samples = await asyncio.wait_for(scrape(own), 0.5 * SECOND)
 
-    assert told["sse_push_workers_alive"] == 2
-    await told_when(own, lambda told: told["sse_push_probe_age_seconds"] < 1.5 * SECOND)
+    assert samples["sse_push_workers_alive"] == 2
+    await scraped_when(own, lambda samples: samples["sse_push_probe_age_seconds"] < 1.5 * SECOND)
 
 
-async def test_what_a_worker_counted_last_is_told_when_it_has_ended(
+async def test_the_last_counts_of_a_worker_are_in_a_scrape_after_its_end(
     own: Service, merchant: str
 ) -> None:
     publisher = Publisher(own.url)
@@ -229,11 +229,11 @@ async def test_what_a_worker_counted_last_is_told_when_it_has_ended(
     wait_for(own.is_ready, "both workers ready")
     await publisher.notify(merchant)
 
-    told = await told_when(
-        own, lambda told: told["sse_push_notifications_total{stored}"] == 5, 3 * SECOND
+    samples = await scraped_when(
+        own, lambda samples: samples["sse_push_notifications_total{stored}"] == 5, 3 * SECOND
     )
     await publisher.close()
-    assert told["sse_push_workers_alive"] == 2
+    assert samples["sse_push_workers_alive"] == 2
     assert before["sse_push_notifications_total{stored}"] == 0
 
 
@@ -253,7 +253,7 @@ async def test_a_redis_that_is_lost_shows_in_the_reconnects_and_the_resyncs(
             redis = Redis.start(tmp_path, port=redis.port)
             for stream in streams:
                 await stream.next("refresh", 2, 10 * SECOND)
-            told = await scrape(service)
+            samples = await scrape(service)
     finally:
         await publisher.close()
         status = service.stop()
@@ -261,14 +261,14 @@ async def test_a_redis_that_is_lost_shows_in_the_reconnects_and_the_resyncs(
 
     assert refused.status_code == 503
     outcome = refused.json()["outcome"]
-    assert told[f"sse_push_notifications_total{{{outcome}}}"] == 1
-    assert told["sse_push_errors_total{unavailable}"] == 1
-    assert told["sse_push_tail_reconnects_total"] >= 1
-    assert told["sse_push_resyncs_total{server_changed}"] == 1
+    assert samples[f"sse_push_notifications_total{{{outcome}}}"] == 1
+    assert samples["sse_push_errors_total{unavailable}"] == 1
+    assert samples["sse_push_tail_reconnects_total"] >= 1
+    assert samples["sse_push_resyncs_total{server_changed}"] == 1
     assert status == 0
 
 
-async def test_a_stream_that_ends_as_the_service_stops_is_logged_with_the_rest(
+async def test_the_connections_that_end_as_the_service_stops_are_logged_together(
     redis: Redis, tmp_path: Path, merchant: str
 ) -> None:
     service = Service.start(tmp_path, redis.url, drain_s=0.5 * SECOND, log_format="json")

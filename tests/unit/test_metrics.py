@@ -1,4 +1,4 @@
-"""What is told of what was counted, in a process that is alone; ``integration`` has several."""
+"""The metrics of a process without workers; the integration tests have several."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Worker:
     errors: dict[Refusal, int]
     metrics: Metrics
 
-    def told(self, accept: str = PLAIN) -> dict[str, float]:
+    def scraped(self, accept: str = PLAIN) -> dict[str, float]:
         """Return the samples of a scrape: ``name`` or ``name{label value}``."""
         content, _ = self.metrics.render(accept)
         return {
@@ -107,7 +107,7 @@ async def worker(tmp_path: Path) -> Worker:
     )
     board = WorkerBoard(tmp_path)
     errors = dict.fromkeys(Refusal, 0)
-    told = Metrics(
+    metrics_of_worker = Metrics(
         board,
         tmp_path,
         hub=hub,
@@ -117,14 +117,14 @@ async def worker(tmp_path: Path) -> Worker:
         errors=errors,
         connections_limit=15_000,
     )
-    return Worker(hub, follower, appender, event_streams, board, errors, told)
+    return Worker(hub, follower, appender, event_streams, board, errors, metrics_of_worker)
 
 
 def base_name(series: str) -> str:
     return series.removesuffix("_total")
 
 
-async def test_a_scrape_has_every_series_as_it_is_declared_and_no_other(worker: Worker) -> None:
+async def test_a_scrape_has_every_series_as_declared_and_no_other(worker: Worker) -> None:
     content, media_type = worker.metrics.render(PLAIN)
 
     assert media_type.startswith("text/plain; version=")
@@ -137,18 +137,18 @@ async def test_a_scrape_has_every_series_as_it_is_declared_and_no_other(worker: 
     }
 
 
-async def test_every_label_is_there_from_the_beginning_with_zero(worker: Worker) -> None:
-    told = worker.told()
+async def test_every_label_is_in_the_first_scrape_with_zero(worker: Worker) -> None:
+    samples = worker.scraped()
 
     for name, series in SERIES.items():
         if series.kind == "counter":
-            samples = {key: value for key, value in told.items() if key.partition("{")[0] == name}
-            assert samples, name
-            assert set(samples.values()) == {0}
-            assert all(("{" in key) == (series.label is not None) for key in samples)
+            named = {key: value for key, value in samples.items() if key.partition("{")[0] == name}
+            assert named, name
+            assert set(named.values()) == {0}
+            assert all(("{" in key) == (series.label is not None) for key in named)
 
 
-async def test_open_metrics_is_spoken_to_whoever_asks_for_it(worker: Worker) -> None:
+async def test_a_server_that_prefers_open_metrics_gets_it(worker: Worker) -> None:
     content, media_type = worker.metrics.render("application/openmetrics-text; version=1.0.0")
 
     assert media_type.startswith("application/openmetrics-text; version=1.0.0")
@@ -156,7 +156,7 @@ async def test_open_metrics_is_spoken_to_whoever_asks_for_it(worker: Worker) -> 
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_what_was_counted_is_copied_once_however_often_it_is_looked_at(
+async def test_a_count_is_copied_once_however_often_the_series_are_updated(
     worker: Worker, times: int
 ) -> None:
     first = worker.hub.subscribe(Grant("a"), Sink())
@@ -175,8 +175,8 @@ async def test_what_was_counted_is_copied_once_however_often_it_is_looked_at(
     for _ in range(times):
         worker.metrics.update()
 
-    told = worker.told()
-    assert {key: value for key, value in told.items() if value and "age" not in key} == {
+    samples = worker.scraped()
+    assert {key: value for key, value in samples.items() if value and "age" not in key} == {
         "sse_push_connections_open": 2,
         "sse_push_connections_limit": 15_000,
         "sse_push_merchants_live": 2,
@@ -199,23 +199,23 @@ async def test_only_the_difference_is_added(worker: Worker) -> None:
         worker.hub.tally.written = written
         worker.metrics.update()
 
-    assert worker.told()["sse_push_refreshes_written_total"] == 10
+    assert worker.scraped()["sse_push_refreshes_written_total"] == 10
 
 
-async def test_a_tick_tells_how_late_the_loop_was(worker: Worker) -> None:
+async def test_the_lag_of_the_loop_is_the_last_that_was_observed(worker: Worker) -> None:
     worker.metrics.observe_lag(0.75)
-    assert worker.told()["sse_push_loop_lag_seconds"] == 0.75
+    assert worker.scraped()["sse_push_loop_lag_seconds"] == 0.75
 
     worker.metrics.observe_lag(0)
-    assert worker.told()["sse_push_loop_lag_seconds"] == 0
+    assert worker.scraped()["sse_push_loop_lag_seconds"] == 0
 
 
 def aged(worker: Worker, age_s: float) -> EntryId:
     return EntryId(round((worker.follower.probe.redis_time_s - age_s) * 1000), 0)
 
 
-def cumulated(told: dict[str, float]) -> Iterator[tuple[float, float]]:
-    for key, value in told.items():
+def cumulated(samples: dict[str, float]) -> Iterator[tuple[float, float]]:
+    for key, value in samples.items():
         name, _, bound = key.partition("{")
         if name == "sse_push_delivery_age_seconds_bucket":
             yield float(bound[:-1]), value
@@ -227,45 +227,45 @@ async def test_the_delivery_age_is_by_the_clock_of_redis(worker: Worker) -> None
     for age_s in (0.3, 3, 300):
         worker.metrics.observe_fan_out(aged(worker, age_s))
 
-    buckets = dict(cumulated(worker.told()))
+    buckets = dict(cumulated(worker.scraped()))
     assert (min(buckets), sorted(buckets)[-2], max(buckets)) == (0.001, 60, math.inf)
     assert [buckets[bound] for bound in (0.2, 0.5, 2, 5, 60, math.inf)] == [0, 1, 1, 2, 2, 3]
-    assert worker.told()["sse_push_delivery_age_seconds_sum"] == pytest.approx(303.3, abs=1)
+    assert worker.scraped()["sse_push_delivery_age_seconds_sum"] == pytest.approx(303.3, abs=1)
 
 
 async def test_an_entry_of_the_future_is_new(worker: Worker) -> None:
     worker.metrics.observe_fan_out(aged(worker, -500))
 
-    told = worker.told()
-    assert told["sse_push_delivery_age_seconds_sum"] == 0
-    assert told["sse_push_delivery_age_seconds_bucket{0.001}"] == 1
+    samples = worker.scraped()
+    assert samples["sse_push_delivery_age_seconds_sum"] == 0
+    assert samples["sse_push_delivery_age_seconds_bucket{0.001}"] == 1
 
 
-async def test_until_redis_has_told_its_time_ours_is_as_good(worker: Worker) -> None:
+async def test_the_clock_of_redis_is_assumed_to_be_right_until_it_is_read(worker: Worker) -> None:
     assert worker.follower.probe.redis_time_s == pytest.approx(time.time(), abs=SECOND)
 
 
-async def test_a_worker_is_seen_from_outside(worker: Worker) -> None:
-    assert worker.told()["sse_push_workers_alive"] == 0
+async def test_the_state_of_a_worker_is_read_from_the_board_and_the_system(worker: Worker) -> None:
+    assert worker.scraped()["sse_push_workers_alive"] == 0
 
     worker.board.write(2.5)
 
-    told = worker.told()
-    assert told["sse_push_workers_alive"] == 1
-    assert 2.5 <= told["sse_push_probe_age_seconds"] < 60
-    assert told["sse_push_resident_memory_bytes"] > 2**20
-    assert told["sse_push_open_fds"] >= 3
+    samples = worker.scraped()
+    assert samples["sse_push_workers_alive"] == 1
+    assert 2.5 <= samples["sse_push_probe_age_seconds"] < 60
+    assert samples["sse_push_resident_memory_bytes"] > 2**20
+    assert samples["sse_push_open_fds"] >= 3
 
 
 @pytest.mark.parametrize(
     "arrange", [ignore, lambda worker: worker.board.write(math.inf)], ids=["nobody", "never"]
 )
-async def test_a_probe_that_never_came_back_is_above_every_limit(
+async def test_a_probe_that_was_never_announced_is_older_than_any_limit(
     worker: Worker, arrange: Callable[[Worker], None]
 ) -> None:
     arrange(worker)
 
-    assert worker.told()["sse_push_probe_age_seconds"] == math.inf
+    assert worker.scraped()["sse_push_probe_age_seconds"] == math.inf
 
 
 # -- the files of several workers
@@ -298,7 +298,7 @@ class Files:
             samples.write_value(key, value, 0.0)
         samples.close()
 
-    def told(self) -> dict[str, float]:
+    def scraped(self) -> dict[str, float]:
         return {
             sample.name + "".join(f"{{{value}}}" for value in sample.labels.values()): sample.value
             for family in self.collector.collect()
@@ -315,50 +315,50 @@ def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
 
 
-def test_the_counts_of_the_dead_are_kept_in_one_file_for_all_of_them(files: Files) -> None:
+def test_the_counts_of_dead_workers_are_kept_in_one_file(files: Files) -> None:
     first, second = files.DEAD
     for process_id in (files.living, first, second):
         files.write("counter", process_id, a=process_id, b=1)
     files.write("counter", second, c=5)
 
     for _ in range(2):
-        assert files.told() == {"a": files.living + first + second, "b": 3, "c": 5}
+        assert files.scraped() == {"a": files.living + first + second, "b": 3, "c": 5}
         assert files.names == {f"counter_{files.living}.db", "counter_retired.db"}
 
     files.write("counter", first, b=7)  # another one, of the same number, has died since
 
-    assert files.told() == {"a": files.living + first + second, "b": 10, "c": 5}
+    assert files.scraped() == {"a": files.living + first + second, "b": 10, "c": 5}
     assert files.names == {f"counter_{files.living}.db", "counter_retired.db"}
 
 
-def test_the_buckets_of_the_dead_are_added_up_as_well(files: Files) -> None:
+def test_the_buckets_of_dead_workers_are_added_up(files: Files) -> None:
     for process_id in (files.living, *files.DEAD):
         files.write("histogram", process_id, **{"h_1.0": 2, "h_+Inf": 1})
 
     for _ in range(2):
-        assert files.told() == {"h_bucket{1.0}": 6, "h_bucket{+Inf}": 9, "h_count": 9}
+        assert files.scraped() == {"h_bucket{1.0}": 6, "h_bucket{+Inf}": 9, "h_count": 9}
     assert files.names == {f"histogram_{files.living}.db", "histogram_retired.db"}
 
 
-def test_the_gauges_of_the_dead_are_gone(files: Files) -> None:
+def test_the_gauges_of_dead_workers_are_deleted(files: Files) -> None:
     for process_id in (files.living, *files.DEAD):
         files.write("gauge_livesum", process_id, streams=process_id)
         files.write("gauge_livemax", process_id, lag=0 if process_id == files.living else 9)
 
-    assert files.told() == {"streams": files.living, "lag": 0}
+    assert files.scraped() == {"streams": files.living, "lag": 0}
     assert files.names == {f"gauge_live{each}_{files.living}.db" for each in ("sum", "max")}
 
 
 @pytest.mark.parametrize("process_id", ["living", *Files.DEAD])
-def test_a_file_that_is_not_filled_yet_says_nothing(files: Files, process_id: int | str) -> None:
+def test_a_file_that_is_not_filled_yet_adds_nothing(files: Files, process_id: int | str) -> None:
     files.write("counter", files.living, a=3)
     number = files.living if process_id == "living" else process_id
     (files.folder / f"histogram_{number}.db").touch()
 
-    assert files.told() == {"a": 3}
+    assert files.scraped() == {"a": 3}
 
 
-def test_a_worker_that_is_stuck_while_it_tidies_up_keeps_no_other_from_answering(
+def test_a_worker_that_is_stuck_with_the_lock_keeps_no_other_from_answering(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "_LOCK_TRIES", 2)
@@ -367,20 +367,20 @@ def test_a_worker_that_is_stuck_while_it_tidies_up_keeps_no_other_from_answering
 
     with (files.folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert files.told() == {"a": 7}
+        assert files.scraped() == {"a": 7}
         assert "counter_retired.db" not in files.names
 
-    assert files.told() == {"a": 7}
+    assert files.scraped() == {"a": 7}
     assert "counter_retired.db" in files.names
 
 
-def test_two_that_answer_at_the_same_time_do_not_wait_for_each_other(files: Files) -> None:
+def test_two_workers_that_answer_at_the_same_time_do_not_wait_for_each_other(files: Files) -> None:
     files.write("counter", files.living, a=3)
 
     with (files.folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         began_at = time.monotonic()
-        assert files.told() == {"a": 3}
+        assert files.scraped() == {"a": 3}
 
     assert time.monotonic() - began_at < SECOND
 

@@ -1,0 +1,321 @@
+"""Settings that decide who may do what, and what of them may be shown."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from sse_push.access.keys import ALGORITHMS, KEY_CHARACTERS_MIN, NotifyKey
+from sse_push.errors import ConfigError
+from sse_push.settings import Settings, mask_password
+
+KEY = "k1-0123456789abcdef"
+OTHER_KEY = "k2-0123456789abcdef"
+PASSWORD = "hunter2"
+SECRET = "a-secret-0123456789-0123456789-ab"
+
+
+@pytest.fixture(autouse=True)
+def bare_environ(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.upper().startswith("SSE_PUSH_"):
+            monkeypatch.delenv(name)
+
+
+def error_of(**flags: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load(**flags)
+    return str(caught.value)
+
+
+def secrets_of(values: tuple[NotifyKey, ...] | str | None) -> list[str]:
+    assert isinstance(values, tuple)
+    return [value.secret.get_secret_value() for value in values]
+
+
+# -- who may do what
+
+
+def test_the_word_none_opens_the_service_to_anyone() -> None:
+    settings = Settings.load(subscribe_auth="none", notify_keys="none")
+
+    assert settings.subscribe_auth == "none"
+    assert settings.notify_keys == "none"
+
+
+def test_another_value_of_subscribe_auth_is_refused() -> None:
+    assert error_of(subscribe_auth="anyone") == (
+        "subscribe_auth (SSE_PUSH_SUBSCRIBE_AUTH): input should be 'none', 'token' or 'header', "
+        "got 'anyone'"
+    )
+
+
+def test_several_keys_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSE_PUSH_NOTIFY_KEYS", f"{KEY}, {OTHER_KEY} ")
+
+    assert secrets_of(Settings.load().notify_keys) == [KEY, OTHER_KEY]
+    assert secrets_of(Settings.load(notify_keys=KEY).notify_keys) == [KEY]
+
+
+def test_keys_that_were_checked_are_accepted_again() -> None:
+    keys = Settings.load(notify_keys=f"{KEY},{OTHER_KEY}").notify_keys
+
+    assert Settings.load(notify_keys=keys).notify_keys == keys
+
+
+def test_a_key_at_the_lower_limit_is_accepted() -> None:
+    assert KEY_CHARACTERS_MIN == 16
+    assert secrets_of(Settings.load(notify_keys="x" * KEY_CHARACTERS_MIN).notify_keys)
+
+
+@pytest.mark.parametrize(
+    ("keys", "characters"),
+    [
+        ("", 0),
+        (" none", 4),
+        ("x" * (KEY_CHARACTERS_MIN - 1), KEY_CHARACTERS_MIN - 1),
+        (f"{KEY},", 0),
+        (f"{KEY},{PASSWORD}", len(PASSWORD)),
+        ("é" * 20, 20),
+        ("x" * 20 + "\n" + "x" * 20, 41),
+    ],
+)
+def test_a_weak_key_is_refused_and_not_shown(keys: str, characters: int) -> None:
+    assert error_of(notify_keys=keys) == (
+        f"notify_keys (SSE_PUSH_NOTIFY_KEYS): each key needs at least {KEY_CHARACTERS_MIN} "
+        f"printable ASCII characters, one has {characters}; "
+        "`openssl rand -hex 24` makes a good one"
+    )
+
+
+@pytest.mark.parametrize("keys", [5, [1, 2], {"a": KEY}, (KEY, 5)])
+def test_a_key_that_is_not_text_is_refused(keys: object) -> None:
+    error = error_of(notify_keys=keys)
+
+    lines = error.splitlines()
+    assert all(
+        line.startswith("notify_keys (SSE_PUSH_NOTIFY_KEYS): input should be ") for line in lines
+    )
+    assert len(lines) == len(set(lines))
+    assert KEY not in error
+
+
+def test_a_key_may_be_for_some_merchants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSE_PUSH_NOTIFY_KEYS", f"{KEY} 42 shop-*, {OTHER_KEY}")
+
+    keys = Settings.load().notify_keys
+
+    assert isinstance(keys, tuple)
+    assert [key.merchants for key in keys] == [("42", "shop-*"), ()]
+
+
+def test_a_key_that_stands_twice_is_refused_and_not_shown() -> None:
+    """Which merchants it is for would depend on the order."""
+    assert error_of(notify_keys=f"{KEY} 42, {KEY}") == (
+        "notify_keys (SSE_PUSH_NOTIFY_KEYS): expected each key once, got one twice"
+    )
+
+
+# -- tokens
+
+
+def test_secrets_of_tokens_may_have_a_kid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSE_PUSH_TOKEN_KEYS", f"old={SECRET}, {SECRET[::-1]}")
+
+    keys = Settings.load().token_keys
+
+    assert [(key.kid, key.secret.get_secret_value()) for key in keys] == [
+        ("old", SECRET),
+        (None, SECRET[::-1]),
+    ]
+
+
+@pytest.mark.parametrize("keys", ["", SECRET[:31], f"{SECRET},", f"{SECRET},hunter2"])
+def test_a_weak_secret_is_refused_and_not_shown(keys: str) -> None:
+    error = error_of(subscribe_auth="token", token_keys=keys)
+
+    assert error.startswith("token_keys (SSE_PUSH_TOKEN_KEYS): each HMAC secret needs at least 32")
+    assert "hunter2" not in error
+    assert SECRET[:31] not in error
+
+
+@pytest.mark.parametrize("keys", [5, [SECRET], {"a": SECRET}])
+def test_a_secret_that_is_not_text_is_refused(keys: object) -> None:
+    error = error_of(token_keys=keys)
+
+    assert error.startswith("token_keys (SSE_PUSH_TOKEN_KEYS): input should be ")
+    assert SECRET not in error
+
+
+@pytest.mark.parametrize("algorithms", ["HS256", "RS256, ES256", "EdDSA,HS256"])
+def test_the_known_algorithms_are_accepted(algorithms: str) -> None:
+    settings = Settings.load(token_algorithms=algorithms)
+
+    assert ",".join(settings.token_algorithms) == algorithms.replace(" ", "")
+
+
+def test_the_algorithms_are_those_of_the_keys() -> None:
+    assert Settings.load(token_algorithms=",".join(ALGORITHMS)).token_algorithms == ALGORITHMS
+
+
+@pytest.mark.parametrize("algorithms", ["none", "HS512", "hs256", "HS256,none", "HS256,", ""])
+def test_another_algorithm_is_refused(algorithms: str) -> None:
+    assert error_of(token_algorithms=algorithms).startswith(
+        "token_algorithms (SSE_PUSH_TOKEN_ALGORITHMS): input should be 'HS256', 'RS256', "
+        "'ES256' or 'EdDSA', got "
+    )
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a;b", "a=b", "a\n", "ä", '"a"'])
+def test_a_cookie_name_that_no_cookie_can_have_is_refused(name: str) -> None:
+    assert error_of(token_cookie=name).startswith("token_cookie (SSE_PUSH_TOKEN_COOKIE): ")
+    assert Settings.load(token_cookie="__Host-push").token_cookie == "__Host-push"
+
+
+@pytest.mark.parametrize("name", ["token_audience", "token_issuer"])
+def test_an_audience_is_not_empty(name: str) -> None:
+    assert error_of(**{name: ""}).startswith(f"{name} (SSE_PUSH_{name.upper()}): ")
+
+
+# -- proxies and origins
+
+
+def test_proxies_are_addresses_and_networks() -> None:
+    settings = Settings.load(trusted_proxies="127.0.0.1, 10.0.0.0/8,::1")
+
+    assert settings.safe()["trusted_proxies"] == "127.0.0.1/32,10.0.0.0/8,::1/128"
+
+
+@pytest.mark.parametrize("proxies", ["", "localhost", "10.0.0.1/8", "10.0.0.0/33", "*", "1.2.3.4,"])
+def test_a_proxy_that_is_not_a_network_is_refused(proxies: str) -> None:
+    assert error_of(trusted_proxies=proxies).startswith(
+        "trusted_proxies (SSE_PUSH_TRUSTED_PROXIES): "
+    )
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "https://app.example",
+        "http://localhost:5173,https://app.example:8443",
+        "https://a-b.example,http://[::1]:8080",
+        "http://10.0.0.1",
+        "*",
+    ],
+)
+def test_origins_are_as_browsers_send_them(origins: str) -> None:
+    assert Settings.load(allowed_origins=origins).safe()["allowed_origins"] == origins
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("", "app.example", "https://app.example/", "https://App.example", "null", "**"),
+        *("https://*.example", "https://app.example:443", "http://app.example:80"),
+        *("ftp://app.example", "https://", "https://a@app.example", "https://app.example:0"),
+        *("https://app.example:123456", "https://äpp.example", "https://app.ex\nample"),
+    ],
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    error = error_of(allowed_origins=f"https://good.example,{origin}")
+
+    assert error.startswith(
+        "allowed_origins (SSE_PUSH_ALLOWED_ORIGINS): expected origins as browsers send them, "
+    )
+
+
+# -- Redis
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:6379/0",
+        "rediss://user:pass@redis.example/1",
+        "unix:///run/redis.sock?db=1",
+        "unix://:pass@/run/redis.sock",
+    ],
+)
+def test_the_url_of_redis_has_one_of_three_schemes(url: str) -> None:
+    settings = Settings.load(redis_url=url)
+
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://:hunter2@host", "got another scheme"),
+        ("hunter2:6379", "got another scheme"),
+        ("redis://:hunter2\u2100@host", "got one that can't be parsed"),
+        ("redis://:hunter2/x@host", "got one as it is"),
+        ("redis://:hunter2#x@host", "got one as it is"),
+        ("redis://:hunter2?x@host", "got one as it is"),
+    ],
+)
+def test_a_malformed_redis_url_is_refused_and_not_shown(url: str, said: str) -> None:
+    with pytest.raises(ConfigError) as failure:
+        Settings.load(redis_url=url)
+
+    assert str(failure.value).endswith(said)
+    assert "hunter2" not in str(failure.value) + str(failure.value.__cause__)
+
+
+@pytest.mark.parametrize("url", [5, f"redis://:{PASSWORD}@[::1", [PASSWORD]])
+def test_a_redis_url_that_is_not_text_or_malformed_is_refused_and_not_shown(url: object) -> None:
+    error = error_of(redis_url=url)
+
+    assert error.startswith("redis_url (SSE_PUSH_REDIS_URL): ")
+    assert PASSWORD not in error
+
+
+# -- what may be shown
+
+
+def test_every_setting_can_be_shown() -> None:
+    shown = Settings.load().safe()
+
+    assert set(shown) == set(Settings.model_fields)
+    assert shown["heartbeat_s"] == "15.0"
+    assert shown["notify_keys"] == "None"
+    assert shown["redis_url"] == "None"
+
+
+def test_no_secret_is_ever_shown() -> None:
+    settings = Settings.load(
+        notify_keys=f"{KEY} 42,{OTHER_KEY}",
+        redis_url=f"redis://user:{PASSWORD}@redis.example:6379/0",
+        subscribe_auth="token",
+        token_keys=f"old={SECRET}",
+    )
+
+    shown = settings.safe()
+
+    assert shown["notify_keys"] == "2 key(s), not shown"
+    assert shown["token_keys"] == "1 key(s), not shown"
+    assert shown["redis_url"] == "redis://user:***@redis.example:6379/0"
+    for text in (str(shown), str(settings), repr(settings)):
+        assert not any(secret in text for secret in (KEY, OTHER_KEY, PASSWORD, SECRET))
+
+
+def test_the_absence_of_keys_is_shown() -> None:
+    assert Settings.load(notify_keys="none").safe()["notify_keys"] == "none"
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("redis://redis.example:6379/0", "redis://redis.example:6379/0"),
+        ("redis://user@redis.example", "redis://user@redis.example"),
+        (f"redis://:{PASSWORD}@redis.example", "redis://:***@redis.example"),
+        (f"redis://user:{PASSWORD}@[::1]:6379/0", "redis://user:***@[::1]:6379/0"),
+        (f"redis://:a@{PASSWORD}:b@redis.example", "redis://:***@redis.example"),
+        ("redis://user:@redis.example", "redis://user:***@redis.example"),
+        (f"redis://redis.example?password={PASSWORD}&db=1", "redis://redis.example?***"),
+        (f"unix://:{PASSWORD}@/run/redis.sock", "unix://:***@/run/redis.sock"),
+    ],
+)
+def test_a_password_in_a_url_is_masked(url: str, masked: str) -> None:
+    assert mask_password(url) == masked
