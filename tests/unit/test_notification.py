@@ -470,7 +470,7 @@ def test_a_field_that_is_not_of_its_form_counts_as_absent(fields: dict[bytes, by
     assert read(fields) == Notification("42")
 
 
-def test_what_is_right_in_an_entry_is_kept_beside_what_is_wrong() -> None:
+def test_valid_fields_of_an_entry_are_kept_beside_malformed_ones() -> None:
     fields = {b"topic": b"seats", b"data": b"{nonsense", b"by": b"tab-1", b"colour": b"red"}
 
     assert read(fields) == Notification("42", "seats", None, "tab-1")

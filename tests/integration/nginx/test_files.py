@@ -248,7 +248,7 @@ def test_the_sum_of_connections_is_what_a_worker_may_have() -> None:
     ]
 
 
-def test_one_browser_stays_below_the_limit_of_its_address() -> None:
+def test_the_streams_of_a_browser_stay_below_the_limit_of_its_address() -> None:
     """Its streams are those of one HTTP/2 connection: past that limit it gets no answer at all."""
     tls = shipped("snippets/tls.conf")
     of_a_browser = only_value("http2_max_concurrent_streams +([0-9]+);", tls)

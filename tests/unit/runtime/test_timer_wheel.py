@@ -40,7 +40,7 @@ def test_each_item_is_visited_once_within_a_tick_of_its_time() -> None:
     assert all(abs(now - due[name]) <= 2 * TICK_S for name, now in visits.seen)
 
 
-def test_what_is_forgotten_is_not_visited_and_may_be_planned_again() -> None:
+def test_a_forgotten_item_is_not_visited_and_may_be_planned_again() -> None:
     visits = Visits()
     thing, other = Thing("thing"), Thing("other")
     visits.wheel.plan(thing, visits.clock.time() + 1)
@@ -55,7 +55,7 @@ def test_what_is_forgotten_is_not_visited_and_may_be_planned_again() -> None:
     assert [name for name, _ in visits.seen] == ["other", "thing"]
 
 
-def test_what_is_due_in_the_past_comes_with_the_next_tick() -> None:
+def test_an_item_due_in_the_past_is_visited_at_the_next_tick() -> None:
     visits = Visits()
 
     visits.wheel.plan(Thing("late"), visits.clock.time() - 100)

@@ -302,7 +302,7 @@ def test_a_key_that_holds_no_stream_is_no_change_to_a_sweep(followed: Followed) 
     assert followed.changes == []
 
 
-def test_one_bad_stream_harms_no_other(followed: Followed) -> None:
+def test_a_stream_that_cannot_be_read_harms_no_other(followed: Followed) -> None:
     for merchant_id in ("1", "2", "3"):
         followed.follow(7, merchant_id=merchant_id)
     followed.tail.announced(None)
