@@ -48,7 +48,7 @@ _RECONNECT_BASE_S = 0.1
 _RECONNECT_CAP_S = 2.0
 
 _SWEEP_S = 30.0
-"""In this time every stream is read again without a cause."""
+"""Within this time every stream is read again without a cause, whatever came and went."""
 
 _SWEEP_STEPS = 30
 
@@ -94,7 +94,7 @@ class Follower:
         probe_deadline_s: float,
         deaf_limit_s: float,
     ) -> None:
-        self._tail = Tail(listener.armed, listener.publish)
+        self._tail = Tail(listener.armed, listener.publish, sweep_steps=_SWEEP_STEPS)
         self._revocations = RevocationTail(listener.revoke)
         self._revocations_read_at = -math.inf
         self._has_revocations = asyncio.Event()
@@ -288,7 +288,7 @@ class Follower:
         while True:
             for steps_left in reversed(range(_SWEEP_STEPS)):
                 await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
-                self._tail.sweep(1 / _SWEEP_STEPS)
+                self._tail.sweep()
                 # The revocations once in a round; in each step while they are not known.
                 if steps_left == 0 or self._revocations.knowledge is not Knowledge.COMPLETE:
                     self._revocations.mark()

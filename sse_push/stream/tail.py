@@ -44,19 +44,21 @@ nothing then: every stream is a resync.
 **One bad stream harms one merchant.** Each read is of one key and has its own answer. An error
 reply (the key holds no stream) concerns that merchant alone, and arms the key like any other reply.
 
-**A sweep** reads all streams again without a cause, slowly, all the time. It is the last resort
-against what Redis does not announce, and against what nobody has thought of.
+**A sweep** reads all streams again without a cause, slowly, all the time, each one once in a round,
+whatever comes and goes (``sweep``). It is the last resort against what Redis does not announce, and
+against what nobody has thought of.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import get_args
 
 from sse_push.notification import Change, Entry, EntryId
 from sse_push.stream.reads import NEW_ENTRIES, Read
+from sse_push.stream.sweep import Sweep
 from sse_push.stream.watch import Position, ResyncReason, Watch
 
 
@@ -72,6 +74,7 @@ class TailTally:
 class Tail:
     """Follow the streams of all merchants that somebody listens to.
 
+    A round of the sweep has ``sweep_steps`` steps.
     ``on_armed(merchant_id, newest)`` is called once per watched merchant, when its stream has been
     read for the first time; ``on_change`` for each change after that. Both are called from within
     ``answered`` or ``failed``, and may call ``watch`` and ``unwatch``.
@@ -81,12 +84,15 @@ class Tail:
         self,
         on_armed: Callable[[str, EntryId | None], None],
         on_change: Callable[[Change], None],
+        *,
+        sweep_steps: int = 1,
     ) -> None:
         self._on_armed = on_armed
         self._on_change = on_change
         self._watches: dict[str, Watch] = {}
-        self._queue: deque[Watch] = deque()
-        self._sweep: Iterator[Watch] = iter(())
+        self._queue: OrderedDict[Watch, None] = OrderedDict()
+        """The streams to be read next; a stream that is left while Redis is away leaves it too."""
+        self._sweep: Sweep[Watch] = Sweep(sweep_steps)
         self.tally = TailTally()
 
     def __len__(self) -> int:
@@ -102,11 +108,15 @@ class Tail:
         """Begin to follow a stream: it will be read, and its changes announced after that."""
         assert merchant_id not in self._watches, "a merchant is watched once"
         watch = self._watches[merchant_id] = Watch(merchant_id)
+        self._sweep.add(watch)
         self._mark(watch)
 
     def unwatch(self, merchant_id: str) -> None:
         """Stop following; an answer or announcement that is still on its way means nothing."""
-        self._watches.pop(merchant_id).close()
+        watch = self._watches.pop(merchant_id)
+        watch.close()
+        self._sweep.remove(watch)
+        self._queue.pop(watch, None)
 
     def announced(self, merchant_id: str | None) -> None:
         """Note that the server has announced a change of a stream; None: of any stream."""
@@ -132,25 +142,18 @@ class Tail:
                 watch.fall_behind(None, "server_changed")
             watch.next_has_cause = True
             watch.restart()
-            self._queue.append(watch)
+            self._queue[watch] = None
 
-    def sweep(self, share: float) -> None:
-        """Have a share (0 to 1) of all streams read again without a cause, in turn."""
-        for _ in range(-int(-len(self._watches) * share // 1)):
-            watch = next(self._sweep, None)
-            if watch is None:
-                self._sweep = iter(list(self._watches.values()))
-                watch = next(self._sweep, None)
-            if watch is not None and watch.position is not Position.CLOSED:
-                self._mark(watch)
+    def sweep(self) -> None:
+        """Take one step of a round, in which every stream is read again without a cause."""
+        for watch in self._sweep.step():
+            self._mark(watch)
 
     def reads(self, most: int) -> list[tuple[Watch, Read]]:
         """Return at most ``most`` reads, to be sent now, in this order."""
         batch: list[tuple[Watch, Read]] = []
         while self._queue and len(batch) < most:
-            watch = self._queue.popleft()
-            if watch.position is Position.CLOSED:
-                continue
+            watch, _ = self._queue.popitem(last=False)
             watch.begin_read()
             batch.append((watch, Read(watch.merchant_id, self._start(watch))))
         return batch
@@ -190,7 +193,7 @@ class Tail:
 
     def _mark(self, watch: Watch) -> None:
         if watch.mark():
-            self._queue.append(watch)
+            self._queue[watch] = None
 
     def _mark_with_cause(self, watch: Watch) -> None:
         watch.next_has_cause = True
@@ -201,7 +204,7 @@ class Tail:
             return  # by a callback
         # An answer that has left us behind asks for the newest entry; nothing announces that.
         if watch.finish_read(is_whole=watch.position is not Position.BEHIND):
-            self._queue.append(watch)
+            self._queue[watch] = None
 
     def _armed(self, watch: Watch, newest: EntryId | None) -> None:
         watch.hold(newest)

@@ -118,7 +118,7 @@ class OneErrorFailsAll(ModelFollower):
         is_bad = any(stream.is_other_type for stream in self.redis.streams.values())
         if is_bad and watch.position is not Position.UNREAD and entries is not None:
             if watch.finish_read(is_whole=True):
-                self.tail._queue.append(watch)
+                self.tail._queue[watch] = None
         else:
             super().take(watch, entries)
 

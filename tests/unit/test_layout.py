@@ -126,7 +126,8 @@ ARROWS: dict[str, set[str]] = {
     "stream.schedule": set(),
     "stream.watch": {"notification", "stream.schedule"},
     "stream.reads": {"access.revocation", "notification"},
-    "stream.tail": {"notification", "stream.reads", "stream.watch"},
+    "stream.sweep": set(),
+    "stream.tail": {"notification", "stream.reads", "stream.sweep", "stream.watch"},
     "stream.revocations": {
         "access.revocation",
         "notification",
