@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
@@ -400,6 +401,31 @@ def test_every_module_has_its_tests(module: str) -> None:
     ]
 
     assert any(path.exists() for path in candidates), f"expected one of {candidates}"
+
+
+# -- the checker, a second judge that must not be wrong in the same way
+
+CHECKER = {path.name: path.read_text() for path in sorted((TESTS / "checker").glob("*.py"))}
+
+
+@pytest.mark.parametrize("name", CHECKER)
+def test_the_checker_shares_no_code_with_the_service_or_other_tests(name: str) -> None:
+    strangers = {module for module, _ in imported(CHECKER[name]) if not is_its_own(module)}
+
+    assert strangers == set(), "the standard library, and tests.checker itself"
+
+
+def test_the_checker_is_looked_at() -> None:
+    assert {"judge.py", "browser.py"} <= set(CHECKER)
+    assert not is_its_own("tests.harness.wire")
+    assert not is_its_own("sse_push.sse_client")
+    assert not is_its_own("httpx")
+
+
+def is_its_own(module: str) -> bool:
+    """Tell whether a module may be part of the checker."""
+    is_standard = module.partition(".")[0] in sys.stdlib_module_names
+    return is_standard or module.startswith("tests.checker.")
 
 
 # -- the readers above
