@@ -59,7 +59,7 @@ def build(settings: Settings, origins: Origins, board_folder: Path, openapi: byt
     appender = _appender(settings)
     errors = dict.fromkeys(Refusal, 0)
     board = WorkerBoard(board_folder)
-    board.write(follower.probe.age_s)
+    board.write(follower.age_s)
     metrics = Metrics(
         board,
         board_folder,
@@ -127,7 +127,7 @@ async def report(state: State) -> None:
         if not settings.has_tokens or follower.knows_revocations:
             known_at = time.monotonic()
         unknown_s = time.monotonic() - known_at
-        state["board"].write(max(follower.probe.age_s, unknown_s))
+        state["board"].write(max(follower.age_s, unknown_s))
         due_at = time.monotonic() + step_s
         await asyncio.sleep(step_s)
         state["metrics"].observe_lag(max(0.0, time.monotonic() - due_at))

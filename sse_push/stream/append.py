@@ -27,6 +27,7 @@ from sse_push.stream.contract import (
     revoke_commands,
     stream_key,
 )
+from sse_push.stream.replies import ErrorReply, Whose
 
 _RECORDS_AT_ONCE = 512
 """At most this many records go out in one pipeline."""
@@ -189,11 +190,13 @@ class Appender:
         batch = [waiting for waiting in batch if not waiting.entry_id.done()]
         commands, recipients = self._commands(batch, now_s)
         self._sent = frozenset(each.entry_id for each in batch)
+        is_wrong_server = False
         try:
             async with asyncio.timeout(self._timeout_s):
                 await send_commands(connection, commands)
                 for recipient in recipients:
                     reply = await read_reply(connection)
+                    is_wrong_server |= _is_wrong_server(reply)
                     if isinstance(recipient, _Waiting):
                         _resolve(recipient, reply)
                     elif reply == 1 and recipient is not None:
@@ -201,6 +204,9 @@ class Appender:
         except (RedisError, OSError) as exc:
             await connection.disconnect(nowait=True)
             _fail(batch, "expected an answer from Redis, got none", exc, "unknown")
+        if is_wrong_server:
+            # The address may lead to another server by now: the next batch finds out.
+            await connection.disconnect(nowait=True)
 
     async def _connect(self, connection: AbstractConnection) -> None:
         # A connection that Redis has closed meanwhile can be read: its end. It is replaced before
@@ -263,13 +269,17 @@ class Appender:
         self._expire_due[merchant_id] = time.monotonic() + self._ttl_s * _EXPIRE_SHARE
 
 
+def _is_wrong_server(reply: object) -> bool:
+    return isinstance(reply, ErrorReply) and reply.whose is Whose.WRONG_SERVER
+
+
 def _resolve(waiting: _Waiting, reply: object) -> None:
     if waiting.entry_id.done():
         return
     if isinstance(reply, bytes):
         waiting.entry_id.set_result(parse_entry_id(reply))
     else:
-        # An error reply (OOM, READONLY, WRONGTYPE, NOREPLICAS ...): not executed.
+        # An error reply: not executed, whosever error it is.
         _fail([waiting], f"Redis refused the entry: {reply}", None, "not_published")
 
 

@@ -16,10 +16,10 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from sse_push.stream.contract import Command
+from sse_push.stream.replies import ERROR_REPLIES, ErrorReply
 
 
 class Announcement(NamedTuple):
@@ -94,26 +94,30 @@ async def send_commands(connection: AbstractConnection, commands: Sequence[Comma
 
 
 async def read_reply(connection: AbstractConnection) -> object:
-    """Return one reply, an error reply as a value.
+    """Return one reply, an error reply as an ``ErrorReply``.
 
     Raises:
         RedisError: the connection is lost.
     """
     try:
-        return cast("object", await connection.read_response())
-    except ResponseError as exc:
-        return exc
+        return cast("object", await connection.read_response(disconnect_on_error=False))
+    except ERROR_REPLIES as exc:
+        return ErrorReply(exc)
 
 
 async def read_reply_or_announcement(connection: AbstractConnection) -> object:
-    """Wait for the next reply or announcement, and return it; an error reply as a value.
+    """Wait for the next reply or announcement; an error reply is returned as an ``ErrorReply``.
 
-    Never use it within a time limit: a canceled read disconnects. The probe notices silence.
+    Never use it within a time limit: a canceled read may have taken a part of a reply. The probe
+    notices silence.
 
     Raises:
         RedisError: the connection is lost.
     """
     try:
-        return cast("object", await connection.read_response(timeout=math.inf, push_request=True))
-    except ResponseError as exc:
-        return exc
+        reply = await connection.read_response(
+            timeout=math.inf, push_request=True, disconnect_on_error=False
+        )
+        return cast("object", reply)
+    except ERROR_REPLIES as exc:
+        return ErrorReply(exc)

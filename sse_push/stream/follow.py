@@ -10,9 +10,7 @@ import asyncio
 import contextlib
 import logging
 import math
-import random
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,17 +33,15 @@ from sse_push.stream.contract import (
     read_command,
     read_revocations_command,
 )
-from sse_push.stream.pipeline import AT_ONCE, OnReply, Pipeline, Request
+from sse_push.stream.pipeline import AT_ONCE, OnReply, Pipeline, Request, until_one_fails
 from sse_push.stream.probe import Probe
 from sse_push.stream.reads import Read, entries_between
+from sse_push.stream.replies import Refusals, is_refusal, pause_s
 from sse_push.stream.revocations import Knowledge, RevocationTail
 from sse_push.stream.tail import Tail, TailTally
-from sse_push.stream.watch import Watch
+from sse_push.stream.watch import Position, Watch
 
 logger = logging.getLogger(__name__)
-
-_RECONNECT_BASE_S = 0.1
-_RECONNECT_CAP_S = 2.0
 
 _SWEEP_S = 30.0
 """Within this time every stream is read again without a cause, whatever came and went."""
@@ -99,6 +95,7 @@ class Follower:
         self._revocations_read_at = -math.inf
         self._has_revocations = asyncio.Event()
         """Set while we are connected, and have read them to their end on this connection."""
+        self._refusals = Refusals()
         self._pipeline = Pipeline(self._next_requests, self._announced)
         self.probe = Probe(
             url,
@@ -113,6 +110,14 @@ class Follower:
         self._is_connected = False
         self._server_id = b""
         self._lost_at: float | None = None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was last proved that every change is found.
+
+        Infinite if that never was, or while Redis refuses a read.
+        """
+        return math.inf if self._refusals else self.probe.age_s
 
     @property
     def knows_revocations(self) -> bool:
@@ -141,6 +146,7 @@ class Follower:
     def unwatch(self, merchant_id: str) -> None:
         """Follow a merchant's stream no longer."""
         self._tail.unwatch(merchant_id)
+        self._refusals.discard(merchant_id)
 
     async def between(
         self, merchant_id: str, start: EntryId, end: EntryId
@@ -173,8 +179,7 @@ class Follower:
                     self._lost_at = time.monotonic()
                     text = str(cause) or type(cause).__name__
                     logger.warning("tail interrupted, reconnecting cause=%s", text)
-                cap_s = min(_RECONNECT_CAP_S, _RECONNECT_BASE_S * 2 ** min(failures, 16))
-                await asyncio.sleep(random.uniform(cap_s / 2, cap_s))  # noqa: S311 (spreads load)
+                await asyncio.sleep(pause_s(failures))
         finally:
             await self.probe.close()
 
@@ -192,11 +197,12 @@ class Follower:
             self._revocations.connected()
             self._server_id = server_id
             self._pipeline.wake()
-            await _until_one_fails(
+            await until_one_fails(
                 self._pipeline.receive(connection),
                 self._pipeline.send(connection),
                 self._prove(),
                 self._sweep(),
+                self._read_again(),
             )
         finally:
             self._is_connected = False
@@ -232,6 +238,12 @@ class Follower:
         def on_reply(reply: object) -> None:
             if isinstance(reply, RedisConnectionError):
                 return  # the stream is read again on the next connection
+            if is_refusal(reply):
+                if watch.position is not Position.CLOSED:
+                    self._refusals.add(watch.merchant_id, reply)
+                self._tail.refused(watch)
+                return
+            self._refusals.discard(watch.merchant_id)
             entries = self._parse(watch.merchant_id, reply)
             if entries is None:
                 self._tail.failed(watch)
@@ -246,11 +258,16 @@ class Follower:
         if isinstance(reply, RedisConnectionError):
             return  # they are read again on the next connection
         entries = parse_revocations(reply)
-        if entries is None:
+        if is_refusal(reply):
+            self._refusals.add(None, reply)
+            self._revocations.failed()
+        elif entries is None:
+            self._refusals.discard(None)
             if self._revocations.knowledge is not Knowledge.UNREADABLE:
                 logger.warning("revocations can't be read cause=%s", reply)
             self._revocations.failed()
         else:
+            self._refusals.discard(None)
             self._revocations.answered(entries)
             self._revocations_read_at = time.monotonic()
         if self._revocations.knowledge is Knowledge.COMPLETE:
@@ -284,6 +301,18 @@ class Follower:
         logger.info("tail connected merchants=%d away_s=%.1f", len(self._tail), away_s)
         self._lost_at = None
 
+    async def _read_again(self) -> None:
+        """Send the reads that were refused again, with pauses that grow while all are."""
+        while True:
+            await self._refusals.began.wait()
+            failures = 0
+            while self._refusals:
+                await asyncio.sleep(pause_s(failures))
+                failures += 1
+                self._tail.retry(AT_ONCE)
+                self._revocations.mark()
+                self._pipeline.wake()
+
     async def _sweep(self) -> None:
         while True:
             for steps_left in reversed(range(_SWEEP_STEPS)):
@@ -293,22 +322,3 @@ class Follower:
                 if steps_left == 0 or self._revocations.knowledge is not Knowledge.COMPLETE:
                     self._revocations.mark()
                 self._pipeline.wake()
-
-
-async def _until_one_fails(*works: Coroutine[None, None, None]) -> None:
-    """Run all until one raises, then end the others and raise that.
-
-    Not a TaskGroup: on Python 3.11, if a child of a group fails while the group is canceled, the
-    group raises the failure and forgets the cancellation. The follower would connect anew for ever
-    while the process waits for its end.
-    """
-    tasks = [asyncio.create_task(work, name=f"tail {number}") for number, work in enumerate(works)]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.result()

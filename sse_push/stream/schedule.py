@@ -24,6 +24,9 @@ class Schedule(Enum):
     READING        QUEUED         the answer arrives, and shows that another read is needed;
                                   or the connection is lost, and the answer with it
     READING_DIRTY  QUEUED         the answer arrives, or is lost with its connection
+    READING        PUT_OFF        the server refuses the read, which has armed nothing
+    READING_DIRTY  PUT_OFF        the same
+    PUT_OFF        QUEUED         it is time to try again, or the connection is new
     =============  =============  ========================================================
     """
 
@@ -31,13 +34,17 @@ class Schedule(Enum):
     QUEUED = "queued"
     READING = "reading"
     READING_DIRTY = "reading, to be read again"
+    PUT_OFF = "refused, to be read later"
 
 
 TRANSITIONS: Mapping[Schedule, frozenset[Schedule]] = {
     Schedule.IDLE: frozenset({Schedule.QUEUED}),
     Schedule.QUEUED: frozenset({Schedule.READING}),
-    Schedule.READING: frozenset({Schedule.READING_DIRTY, Schedule.IDLE, Schedule.QUEUED}),
-    Schedule.READING_DIRTY: frozenset({Schedule.QUEUED}),
+    Schedule.READING: frozenset(
+        {Schedule.READING_DIRTY, Schedule.IDLE, Schedule.QUEUED, Schedule.PUT_OFF}
+    ),
+    Schedule.READING_DIRTY: frozenset({Schedule.QUEUED, Schedule.PUT_OFF}),
+    Schedule.PUT_OFF: frozenset({Schedule.QUEUED}),
 }
 
 
@@ -62,7 +69,7 @@ class Scheduled:
             return True
         if self.schedule is Schedule.READING:
             self._enter(Schedule.READING_DIRTY)
-        # Queued or dirty already: several announcements before a read cause one read.
+        # Queued, dirty or put off already: several announcements before a read cause one read.
         return False
 
     def begin_read(self) -> None:
@@ -78,8 +85,12 @@ class Scheduled:
         self._enter(Schedule.QUEUED if is_again else Schedule.IDLE)
         return is_again
 
+    def put_off(self) -> None:
+        """Note that the read was refused: another one follows, but not at once."""
+        self._enter(Schedule.PUT_OFF)
+
     def restart(self) -> None:
-        """Queue the stream on a new connection; a read that was under way is lost."""
+        """Queue the stream again: the connection is new and a read lost, or it was put off."""
         if self.schedule is not Schedule.QUEUED:
             self._enter(Schedule.QUEUED)
 

@@ -42,7 +42,12 @@ entries that no read of ours had seen. A stream that still ends with the ID that
 nothing then: every stream is a resync.
 
 **One bad stream harms one merchant.** Each read is of one key and has its own answer. An error
-reply (the key holds no stream) concerns that merchant alone, and arms the key like any other reply.
+reply of the stream (the key holds no stream) concerns that merchant alone, and arms the key like
+any other reply.
+
+**A refused read says nothing.** A server that refuses a read (the user lacks a right, a script
+runs) has neither told what is in the stream nor armed the key. The read is put off, its cause is
+kept, and it is sent again until it is answered.
 
 **A sweep** reads all streams again without a cause, slowly, all the time, each one once in a round,
 whatever comes and goes (``sweep``). It is the last resort against what Redis does not announce, and
@@ -92,6 +97,7 @@ class Tail:
         self._watches: dict[str, Watch] = {}
         self._queue: OrderedDict[Watch, None] = OrderedDict()
         """The streams to be read next; a stream that is left while Redis is away leaves it too."""
+        self._put_off: dict[Watch, None] = {}
         self._sweep: Sweep[Watch] = Sweep(sweep_steps)
         self.tally = TailTally()
 
@@ -117,6 +123,7 @@ class Tail:
         watch.close()
         self._sweep.remove(watch)
         self._queue.pop(watch, None)
+        self._put_off.pop(watch, None)
 
     def announced(self, merchant_id: str | None) -> None:
         """Note that the server has announced a change of a stream; None: of any stream."""
@@ -137,6 +144,7 @@ class Tail:
         we hold is a resync.
         """
         self._queue.clear()
+        self._put_off.clear()
         for watch in self._watches.values():
             if watch.position is not Position.UNREAD and not has_history:
                 watch.fall_behind(None, "server_changed")
@@ -185,6 +193,21 @@ class Tail:
             self._resync(watch, None, "not_a_stream")
         # Else a sweep has found what was there before.
         self._finish(watch)
+
+    def refused(self, watch: Watch) -> None:
+        """Process the refusal of a watch's read: nothing is known, and nothing was armed."""
+        if watch.position is Position.CLOSED:
+            return
+        watch.next_has_cause = watch.next_has_cause or watch.read_has_cause
+        watch.put_off()
+        self._put_off[watch] = None
+
+    def retry(self, most: int) -> None:
+        """Queue at most ``most`` of the reads that were refused, those that waited longest."""
+        for watch in list(self._put_off)[:most]:
+            del self._put_off[watch]
+            watch.restart()
+            self._queue[watch] = None
 
     def _start(self, watch: Watch) -> EntryId | None:
         # At the ID that we hold, not after it: only the answer itself can show that nothing is

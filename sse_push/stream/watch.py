@@ -24,7 +24,7 @@ class Position(Enum):
     ========  ======  ==========================================================================
     from      to      when
     ========  ======  ==========================================================================
-    UNREAD    HOLDS   the first read is answered, with an entry, with none, or with an error
+    UNREAD    HOLDS   the first read is answered, with an entry or none, or as no stream
     HOLDS     BEHIND  an answer does not begin with the ID held, or is full; or the server is
                       another one
     BEHIND    HOLDS   the read of the newest entry is answered

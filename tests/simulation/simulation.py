@@ -38,6 +38,9 @@ CALM = dataclasses.replace(PACE, send_timeout_s=1000, max_connection_age_s=100_0
 
 # -- a model of Redis
 
+REFUSED = object()
+"""An error reply that says nothing of the stream."""
+
 NEVER = EntryId(0, 0)
 
 
@@ -70,6 +73,7 @@ class ModelRedis:
         self.out: deque[tuple[str, Any]] = deque()
         self.time_ms = 1_000_000
         self.run_id = 1
+        self.is_refusing = False
 
     def connect(self) -> None:
         self.tracked = set()
@@ -127,6 +131,10 @@ class ModelRedis:
         if self.tracked is not None:
             self.tracked = set()
             self.out.append(("announcement", None))
+
+    def answer(self, read: Read, *, arms: bool = True) -> list[Entry] | object | None:
+        """Return what ``read`` does, or a refusal."""
+        return REFUSED if self.is_refusing else self.read(read, arms=arms)
 
     def read(self, read: Read, *, arms: bool = True) -> list[Entry] | None:
         if arms and self.tracked is not None:
@@ -202,8 +210,8 @@ class ModelFollower:
             self.takers.append(taker)
             self.redis.out.append(("reply", self.execute(read)))
 
-    def execute(self, read: Read) -> list[Entry] | None:
-        return self.redis.read(read)
+    def execute(self, read: Read) -> list[Entry] | object | None:
+        return self.redis.answer(read)
 
     def receive_one(self) -> None:
         if not self.redis.out:
@@ -215,7 +223,9 @@ class ModelFollower:
         taker = self.takers.popleft()
         if isinstance(taker, asyncio.Future):
             if not taker.done():
-                taker.set_result(value)
+                taker.set_result(None if value is REFUSED else value)
+        elif value is REFUSED:
+            self.tail.refused(taker)
         else:
             self.take(taker, value)
 
@@ -514,6 +524,13 @@ class Simulation:
     def other_type(self) -> None:
         self.redis.set_other_type(self.chance.choice(self.merchants))
 
+    def refuse(self) -> None:
+        """Begin to refuse reads, or end it: a right is withdrawn, a script runs."""
+        self.redis.is_refusing = not self.redis.is_refusing
+
+    def retry(self) -> None:
+        self.tail.retry(self.chance.choice([1, 10]))
+
     def save(self) -> None:
         self.snapshot = copied(self.redis.streams)
 
@@ -580,6 +597,7 @@ class Simulation:
         ("loop", 5),
         ("wait", 5),
         ("pump", 4),
+        ("retry", 3),
     )
     DISASTERS = (
         ("trim", 2),
@@ -589,6 +607,7 @@ class Simulation:
         ("save", 0.5),
         ("restart", 1),
         ("cut", 1),
+        ("refuse", 1),
     )
 
     # -- a run
@@ -623,6 +642,7 @@ class Simulation:
             stream = self.redis.streams.get(merchant_id)
             if stream is not None and stream.is_other_type:
                 self.redis.delete(merchant_id)
+        self.redis.is_refusing = False
         self.reconnect()
         for _ in range(14):
             for page in self.pages:
@@ -630,6 +650,7 @@ class Simulation:
                     self.connect(page)
             for _ in range(6):
                 await asyncio.sleep(0)
+                self.tail.retry(10)
                 self.pump()
             self.clock.advance(0.5)
             self.hear_all()

@@ -101,14 +101,32 @@ class TrustsAnotherServer(Tail):
         super().connected(has_history=True)
 
 
+class RefusalsAreAnswers(Tail):
+    """A refused read: taken for one that found nothing new, and has armed the key."""
+
+    def refused(self, watch: Watch) -> None:
+        super().refused(watch)
+        if watch.position is not Position.CLOSED:
+            del self._put_off[watch]
+            watch.schedule = Schedule.IDLE
+
+
+class RefusalsTakeTheCause(Tail):
+    """A refused read: the next one has no cause, and is satisfied by nothing."""
+
+    def refused(self, watch: Watch) -> None:
+        super().refused(watch)
+        watch.next_has_cause = False
+
+
 class ReadsWithoutArming(ModelFollower):
     """The tracked connection: now and then a read goes over another one."""
 
     reads = 0
 
-    def execute(self, read: Read) -> list[Entry] | None:
+    def execute(self, read: Read) -> list[Entry] | object | None:
         self.reads += 1
-        return self.redis.read(read, arms=self.reads % 5 != 0)
+        return self.redis.answer(read, arms=self.reads % 5 != 0)
 
 
 class OneErrorFailsAll(ModelFollower):
@@ -222,6 +240,8 @@ MUTANTS_OF: dict[str, list[type]] = {
         ClearsTheMarkAfterTheRead,
         ReadsOnlyOnce,
         TrustsAnotherServer,
+        RefusalsAreAnswers,
+        RefusalsTakeTheCause,
     ],
     "follower": [ReadsWithoutArming, OneErrorFailsAll],
     "hub": [ComparesWithTheLastWritten, CountsOnlyTheAdmitted, EndsAfterItsLastChunk],

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 import pytest
 from redis._parsers.hiredis import _AsyncHiredisParser
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
 
 from sse_push.stream.connection import (
     Announcement,
@@ -19,6 +18,7 @@ from sse_push.stream.connection import (
     start_tracking,
 )
 from sse_push.stream.contract import stream_key
+from sse_push.stream.replies import ErrorReply
 from tests.harness.waiting import SECOND
 from tests.integration.stream.servers import Server
 
@@ -110,6 +110,6 @@ async def test_a_read_that_fails_arms_the_key_too(server: Server, merchant: str)
         server.cli("SET", key, "2")
         announced = await announced_until_now(connection)
 
-    assert isinstance(refused, ResponseError)
+    assert isinstance(refused, ErrorReply)
     assert str(refused).startswith("WRONGTYPE")
     assert announced == [Announcement([key.encode()])]

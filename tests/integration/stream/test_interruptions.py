@@ -10,7 +10,7 @@ import re
 import pytest
 
 from sse_push.notification import Change
-from sse_push.stream.follow import _until_one_fails
+from sse_push.stream.pipeline import until_one_fails
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, until
@@ -30,7 +30,7 @@ async def test_works_end_together_as_soon_as_one_of_them_ends() -> None:
             is_canceled = True
             raise
 
-    await _until_one_fails(go_on(), asyncio.sleep(0))
+    await until_one_fails(go_on(), asyncio.sleep(0))
 
     assert is_canceled
 

@@ -73,6 +73,74 @@ def test_many_streams_are_read_together_in_the_order_in_which_they_were_watched(
     assert followed.reads(100) == [Read(f"m{number}") for number in range(4, 10)]
 
 
+# -- a server that refuses reads
+
+
+def test_a_read_that_is_refused_concludes_nothing_and_is_sent_again(followed: Followed) -> None:
+    followed.follow(7)
+    followed.tail.announced("42")
+    watch, read = followed.send_one()
+
+    followed.tail.refused(watch)
+    followed.tail.announced("42")
+    for _ in range(MOST):
+        followed.tail.sweep()
+    at_once = followed.reads()
+    followed.tail.retry(1)
+    again = followed.answer(7, 8)
+
+    assert at_once == []
+    assert again == read
+    assert [change.newest for change in followed.changes] == [at(8)]
+
+
+def test_a_read_that_is_refused_keeps_its_cause(followed: Followed) -> None:
+    followed.follow()
+    followed.tail.announced("42")
+    watch, _ = followed.send_one()
+
+    followed.tail.refused(watch)
+    followed.tail.retry(1)
+    followed.answer()
+
+    assert [change.is_resync for change in followed.changes] == [True]
+
+
+def test_a_stream_whose_first_read_is_refused_is_armed_by_a_later_one(followed: Followed) -> None:
+    followed.tail.watch("42")
+    watch, _ = followed.send_one()
+
+    followed.tail.refused(watch)
+    before = list(followed.armed)
+    followed.tail.retry(1)
+    followed.answer(7)
+
+    assert before == []
+    assert followed.armed == [("42", at(7))]
+
+
+def test_the_reads_that_were_refused_first_are_sent_again_first(followed: Followed) -> None:
+    for merchant_id in ("41", "42", "43"):
+        followed.tail.watch(merchant_id)
+    for watch, _ in followed.tail.reads(3):
+        followed.tail.refused(watch)
+
+    followed.tail.retry(2)
+
+    assert followed.reads() == [Read("41"), Read("42")]
+
+
+def test_a_new_connection_reads_what_was_refused_once(followed: Followed) -> None:
+    followed.tail.watch("42")
+    watch, _ = followed.send_one()
+    followed.tail.refused(watch)
+
+    followed.tail.connected(has_history=True)
+    followed.tail.retry(1)
+
+    assert followed.reads() == [Read("42")]
+
+
 # -- leaving
 
 
@@ -113,6 +181,28 @@ def test_streams_that_come_and_go_while_redis_is_away_leave_nothing_behind(
         followed.tail.unwatch(f"m{number}")
 
     assert not followed.tail.has_reads
+    assert followed.reads() == []
+
+
+def test_a_refusal_that_arrives_after_unwatch_is_ignored(followed: Followed) -> None:
+    followed.tail.watch("42")
+    watch, _ = followed.send_one()
+    followed.tail.unwatch("42")
+
+    followed.tail.refused(watch)
+    followed.tail.retry(1)
+
+    assert followed.reads() == []
+
+
+def test_a_stream_that_is_left_while_it_is_put_off_is_not_read(followed: Followed) -> None:
+    followed.tail.watch("42")
+    watch, _ = followed.send_one()
+    followed.tail.refused(watch)
+    followed.tail.unwatch("42")
+
+    followed.tail.retry(1)
+
     assert followed.reads() == []
 
 
