@@ -112,6 +112,7 @@ def parse_entries(merchant_id: str, reply: object, *, data_limit_bytes: int) -> 
                 dict(zip(fields[::2], fields[1::2], strict=True)),
                 data_limit_bytes=data_limit_bytes,
             ),
+            hash(tuple(fields)),
         )
         for entry_id, fields in cast("list[tuple[bytes, list[bytes]]]", reply)
     ]
@@ -122,7 +123,7 @@ def parse_revocations(reply: object) -> list[RevocationEntry] | None:
     if isinstance(reply, Exception):
         return None
     return [
-        RevocationEntry(parse_entry_id(entry_id), _parse_revocation(fields))
+        RevocationEntry(parse_entry_id(entry_id), _parse_revocation(fields), hash(tuple(fields)))
         for entry_id, fields in cast("list[tuple[bytes, list[bytes]]]", reply)
     ]
 

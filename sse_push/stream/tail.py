@@ -14,7 +14,8 @@ overlooked until the next sweep, while a browser shows old data. Each rule below
 
 **Continuity.** A stream holds every entry since a certain one only if that one is still there. So
 each read starts *at* the ID that we hold, not after it, and the first entry of the answer must be
-that ID. Then the answer is all that has happened since. Anything else means that history was
+the entry that we hold: that ID, *with the same fields*, since a stream that was deleted may give an
+ID again. Then the answer is all that has happened since. Anything else means that history was
 trimmed past us, deleted, or replaced by another one (DEL, FLUSHALL, a failover to a server that has
 less). What was missed is unknown then: the tail reads the newest entry, holds its ID from now on,
 *even if it is lower* than the one before, and publishes a resync.
@@ -62,7 +63,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from sse_push.notification import Change, Entry, EntryId
-from sse_push.stream.reads import NEW_ENTRIES, Read
+from sse_push.stream.reads import NEW_ENTRIES, Held, Read
 from sse_push.stream.sweep import Sweep
 from sse_push.stream.watch import Position, ResyncReason, Watch
 
@@ -171,7 +172,7 @@ class Tail:
         if watch.position is Position.CLOSED:
             return
         if watch.position is Position.UNREAD:
-            self._armed(watch, entries[-1].id if entries else None)
+            self._armed(watch, _newest_of(entries))
         elif watch.position is Position.BEHIND:
             self._caught_up(watch, entries)
         elif watch.held is None:
@@ -212,7 +213,9 @@ class Tail:
     def _start(self, watch: Watch) -> EntryId | None:
         # At the ID that we hold, not after it: only the answer itself can show that nothing is
         # missing between that ID and what the answer brings.
-        return None if watch.position is Position.BEHIND else watch.held
+        if watch.position is Position.BEHIND or watch.held is None:
+            return None
+        return watch.held.id
 
     def _mark(self, watch: Watch) -> None:
         if watch.mark():
@@ -229,11 +232,11 @@ class Tail:
         if watch.finish_read(is_whole=watch.position is not Position.BEHIND):
             self._queue[watch] = None
 
-    def _armed(self, watch: Watch, newest: EntryId | None) -> None:
+    def _armed(self, watch: Watch, newest: Held | None) -> None:
         watch.hold(newest)
-        self._on_armed(watch.merchant_id, newest)
+        self._on_armed(watch.merchant_id, None if newest is None else newest.id)
 
-    def _continued(self, watch: Watch, held: EntryId, entries: list[Entry]) -> None:
+    def _continued(self, watch: Watch, held: Held, entries: list[Entry]) -> None:
         if not self._is_continuous(held, entries):
             # Trimmed past the ID held, deleted, or another history: a resync, whatever the newest
             # entry is.
@@ -243,43 +246,48 @@ class Tail:
             watch.fall_behind(entries[-1].id, "history_lost")
         elif len(entries) > 1:
             # All that has happened since the ID held, entry by entry.
-            watch.hold(entries[-1].id)
-            self._on_change(Change(watch.merchant_id, watch.held, tuple(entries[1:])))
-        # Else the ID held is still the newest one: the announcement was about something else.
+            watch.hold(Held.of(entries[-1]))
+            self._on_change(Change(watch.merchant_id, entries[-1].id, tuple(entries[1:])))
+        # Else the entry held is still the newest one: the announcement was about something else.
 
-    def _is_continuous(self, held: EntryId, entries: list[Entry]) -> bool:
-        return bool(entries) and entries[0].id == held
+    def _is_continuous(self, held: Held, entries: list[Entry]) -> bool:
+        return bool(entries) and Held.of(entries[0]) == held
 
     def _is_cut_short(self, entries: list[Entry]) -> bool:
         return len(entries) > NEW_ENTRIES
 
     def _caught_up(self, watch: Watch, entries: list[Entry]) -> None:
-        newest = entries[-1].id if entries else None
+        newest = _newest_of(entries)
         floor, loss = watch.gap
         if newest is None:
             # No entry is left. After a change of server that is the reason, whatever was lost.
             self._resync(watch, None, loss if loss == "server_changed" else "stream_gone")
-        elif floor is None or newest < floor:
+        elif floor is None or newest.id < floor:
             # History had ended before, or was replaced after the full answer by a shorter one.
             self._resync(watch, newest, loss)
         else:
             # Nothing was lost; there is only too much of it to publish each entry.
             watch.hold(newest)
-            self._on_change(Change(watch.merchant_id, newest))
+            self._on_change(Change(watch.merchant_id, newest.id))
 
     def _appeared(self, watch: Watch, entries: list[Entry]) -> None:
         if entries:
             # Without an ID to begin with, the answer can't show whether it is whole: the newest
             # ID is published without entries.
-            watch.hold(entries[-1].id)
-            self._on_change(Change(watch.merchant_id, watch.held))
+            watch.hold(Held.of(entries[-1]))
+            self._on_change(Change(watch.merchant_id, entries[-1].id))
         elif watch.read_has_cause:
             # Something was announced and nothing is there: an entry was added and deleted.
             self._resync(watch, None, "stream_gone")
         # Else a sweep has found the stream as empty as it was.
 
-    def _resync(self, watch: Watch, newest: EntryId | None, reason: ResyncReason) -> None:
+    def _resync(self, watch: Watch, newest: Held | None, reason: ResyncReason) -> None:
         """Continue from the newest entry, even if it is older than the one before."""
         self.tally.resyncs[reason] += 1
         watch.hold(newest)
-        self._on_change(Change(watch.merchant_id, newest, is_resync=True))
+        newest_id = None if newest is None else newest.id
+        self._on_change(Change(watch.merchant_id, newest_id, is_resync=True))
+
+
+def _newest_of(entries: list[Entry]) -> Held | None:
+    return Held.of(entries[-1]) if entries else None

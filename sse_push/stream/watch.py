@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Literal, NamedTuple
 
 from sse_push.notification import EntryId
+from sse_push.stream.reads import Held
 from sse_push.stream.schedule import Scheduled
 
 ResyncReason = Literal["server_changed", "history_lost", "stream_gone", "not_a_stream"]
@@ -68,7 +69,7 @@ class Watch(Scheduled):
         super().__init__()
         self.merchant_id = merchant_id
         self.position = Position.UNREAD
-        self.held: EntryId | None = None
+        self.held: Held | None = None
         """The newest entry that we know of; None if the stream had none."""
         self.gap = Gap(None, "history_lost")
         """What the next answer closes; of meaning while the position is BEHIND."""
@@ -83,7 +84,7 @@ class Watch(Scheduled):
         self.read_has_cause = self.next_has_cause
         self.next_has_cause = False
 
-    def hold(self, newest: EntryId | None) -> None:
+    def hold(self, newest: Held | None) -> None:
         """Continue from this entry; None: the stream has none."""
         self.held = newest
         if self.position is not Position.HOLDS:

@@ -149,8 +149,8 @@ class Comparison:
 
     async def run(self) -> None:
         names = ["xadd", "burst", "read", "read_since", "read_between", "trim", "delete"]
-        names += ["set_other_type", "flush", "reconnect"]
-        weights = [8, 1, 4, 6, 3, 2, 2, 1, 0.5, 0.5]
+        names += ["use_again", "set_other_type", "flush", "reconnect"]
+        weights = [8, 1, 4, 6, 3, 2, 2, 1, 1, 0.5, 0.5]
         for name in self.chance.choices(names, weights, k=OPERATIONS):
             merchant_id = self.chance.choice(MERCHANTS)
             self.history.append(f"{name} {merchant_id}")
@@ -213,6 +213,18 @@ class Comparison:
     async def delete(self, merchant_id: str) -> None:
         self.model.delete(merchant_id)
         await self.real.forget("DEL", stream_key(merchant_id))
+
+    async def use_again(self, merchant_id: str) -> None:
+        """Delete the stream, and give an ID of it again."""
+        if not self.known[merchant_id]:
+            return
+        entry_id = self.known[merchant_id][-1]
+        self.serial += 1
+        self.model.delete(merchant_id)
+        notification = Notification(merchant_id, data=str(self.serial))
+        self.model.xadd(notification, max_entries=100, entry_id=entry_id)
+        key, real_id = stream_key(merchant_id), str(self.real.real_ids[entry_id])
+        await self.real.do_all([("DEL", key), ("XADD", key, real_id, "data", self.serial)])
 
     async def set_other_type(self, merchant_id: str) -> None:
         self.model.set_other_type(merchant_id)

@@ -25,7 +25,7 @@ from sse_push.hub.fan_out import FanOuts
 from sse_push.hub.refresh import Pending
 from sse_push.hub.state import FanOut, Merchant
 from sse_push.notification import Entry, EntryId
-from sse_push.stream.reads import Read
+from sse_push.stream.reads import Held, Read
 from sse_push.stream.schedule import Schedule
 from sse_push.stream.tail import Tail
 from sse_push.stream.watch import Position, Watch
@@ -60,14 +60,21 @@ def test_no_browser_is_left_behind() -> None:
 class ReadsAfterWhatItHolds(Tail):
     """Continuity: takes whatever comes, without looking whether it begins with what we hold."""
 
-    def _is_continuous(self, held: EntryId, entries: list[Entry]) -> bool:
-        if not entries or entries[0].id != held:
-            entries.insert(0, Entry(held, entries[0].notification)) if entries else None
+    def _is_continuous(self, held: Held, entries: list[Entry]) -> bool:
+        if not entries or entries[0].id != held.id:
+            entries.insert(0, Entry(held.id, entries[0].notification)) if entries else None
         return True
 
-    def _continued(self, watch: Watch, held: EntryId, entries: list[Entry]) -> None:
+    def _continued(self, watch: Watch, held: Held, entries: list[Entry]) -> None:
         if entries or not self._is_continuous(held, entries):
             super()._continued(watch, held, entries)
+
+
+class ComparesIdsOnly(Tail):
+    """Continuity: an entry with the ID held is taken for the entry held, whatever is in it."""
+
+    def _is_continuous(self, held: Held, entries: list[Entry]) -> bool:
+        return bool(entries) and entries[0].id == held.id
 
 
 class BelievesThatNothingCame(Tail):
@@ -236,6 +243,7 @@ class EndsAfterItsLastChunk(Hub[Frame]):
 MUTANTS_OF: dict[str, list[type]] = {
     "tail": [
         ReadsAfterWhatItHolds,
+        ComparesIdsOnly,
         BelievesThatNothingCame,
         ClearsTheMarkAfterTheRead,
         ReadsOnlyOnce,

@@ -91,5 +91,7 @@ async def following(url: str, probe_deadline_s: float = 5 * SECOND) -> AsyncGene
         await stopped(task)
 
 
-def entry(entry_id: EntryId, merchant: str, topic: str | None = None) -> Entry:
-    return Entry(entry_id, Notification(merchant, topic))
+def stripped(entries: tuple[Entry, ...] | None) -> list[tuple[EntryId, Notification]]:
+    """Return the entries without their fingerprints, which differ from process to process."""
+    assert entries is not None
+    return [(entry.id, entry.notification) for entry in entries]

@@ -11,12 +11,12 @@ from contextlib import nullcontext
 
 import pytest
 
-from sse_push.notification import Change
+from sse_push.notification import Notification
 from sse_push.stream.probe import Deaf
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, until
-from tests.integration.stream.following import Followed, entry, following
+from tests.integration.stream.following import Followed, following, stripped
 from tests.integration.stream.servers import Server, proxied, without_announcements
 
 
@@ -105,7 +105,8 @@ async def test_a_connection_that_is_silent_is_given_up_and_made_anew(
         await until(lambda: followed.follower.probe.age_s < 0.5 * SECOND, "a young probe")
         after = server.clients("tail")
 
-    assert change == Change(merchant, added, (entry(added, merchant),))
+    assert change.newest == added
+    assert stripped(change.entries) == [(added, Notification(merchant))]
     assert len(before) == len(after) == 1
     assert before != after
 
@@ -128,7 +129,9 @@ async def test_a_redis_that_takes_no_writes_makes_the_probe_old_and_is_followed(
         await until(lambda: followed.follower.probe.age_s < 0.3 * SECOND, "a young probe")
         after = server.clients("tail")
 
-    assert followed.changes == [Change(merchant, added, (entry(added, merchant),))]
+    (change,) = followed.changes
+    assert change.newest == added
+    assert stripped(change.entries) == [(added, Notification(merchant))]
     assert before == after
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO"]
     said = [record.getMessage() for record in caplog.records]

@@ -221,6 +221,15 @@ async def test_a_revocation_that_was_not_announced_is_found_by_the_sweep(
         await until(lambda: followed.revoked_names == ["a"], "the sweep")
 
 
+async def test_a_revocation_whose_id_was_used_before_is_passed_on(clear: Server) -> None:
+    key = REVOCATIONS_KEY
+    clear.cli("XADD", key, "5-1", "merchant_id", "a")
+    async with following(clear.url) as followed:
+        await followed.until_known("a")
+        clear.cli(script=f"MULTI\nDEL {key}\nXADD {key} 5-1 merchant_id b\nEXEC")
+        await until(lambda: followed.revoked_names == ["a", "b"], "the second revocation")
+
+
 @pytest.mark.parametrize("seed", range(3))
 async def test_no_revocation_is_overlooked_in_losses_and_interruptions(
     clear: Server, seed: int

@@ -105,6 +105,19 @@ def test_the_first_entry_of_an_empty_stream_is_passed_on(followed: Followed) -> 
     assert followed.revoked == [1]
 
 
+def test_an_entry_with_the_id_held_and_other_fields_is_passed_on(followed: Followed) -> None:
+    followed.answer(1)
+    followed.tail.mark()
+    other = RevocationEntry(at(1), Revocation("m-1"), fingerprint=1)
+
+    for start in (at(1), None):
+        assert followed.tail.next_read() == ReadFrom(start)
+        followed.tail.answered([other])
+
+    assert followed.revoked == [1, 1]
+    assert followed.is_complete
+
+
 def test_a_read_is_sent_only_when_the_last_one_is_answered(followed: Followed) -> None:
     assert followed.tail.next_read() is not None
     followed.tail.mark()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sse_push.notification import Change
+from sse_push.notification import Change, Entry
 from sse_push.stream.reads import NEW_ENTRIES, Read
 from tests.unit.stream.followed import MOST, Followed, at, entries, entry
 
@@ -150,6 +150,23 @@ def test_an_answer_that_does_not_begin_with_the_id_held_is_a_resync(
     adopted = at(newest[0]) if newest else None
     assert followed.changes == [Change("42", adopted, is_resync=True)]
     assert followed.reads() == []
+
+
+@pytest.mark.parametrize("later", [[], entries(8)])
+def test_an_entry_with_the_id_held_and_other_fields_is_a_resync(
+    followed: Followed, later: list[Entry]
+) -> None:
+    followed.follow(7)
+    followed.tail.announced("42")
+    watch, _ = followed.send_one()
+    followed.tail.answered(watch, [entry(7)._replace(fingerprint=1), *later])
+
+    assert followed.changes == []
+
+    watch, read = followed.send_one()
+    assert read == Read("42")
+    followed.tail.answered(watch, [entry(7)._replace(fingerprint=1)])
+    assert followed.changes == [Change("42", at(7), is_resync=True)]
 
 
 def test_an_answer_to_a_sweep_that_does_not_begin_with_the_id_held_is_a_resync(
