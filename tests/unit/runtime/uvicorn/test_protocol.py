@@ -1,4 +1,4 @@
-"""Fed with bytes by hand, on a clock moved by hand; over real sockets: ``test_limits.py``."""
+"""Fed with bytes by hand, on a clock moved by hand; over real sockets: ``integration/limits``."""
 
 from __future__ import annotations
 
@@ -493,6 +493,15 @@ async def test_a_first_request_that_arrives_while_the_process_stops_is_answered(
     assert at_first == []
     assert answer == OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
     assert connection.transport.ended_by == ["close"]
+
+
+async def test_a_first_request_that_arrives_while_the_process_stops_may_take_long() -> None:
+    connection = Connection(stream)
+    connection.protocol.shutdown()
+    begun = await connection.feed(GET)
+
+    assert await connection.wait(_FIRST_REQUEST_S) == begun
+    assert connection.transport.ended_by == []
 
 
 async def test_a_connection_without_a_request_is_closed_soon_after_the_process_stops(
