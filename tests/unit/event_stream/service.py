@@ -24,7 +24,7 @@ from sse_push.runtime.timer_wheel import Clock
 from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.waiting import SECOND
-from tests.simulation.simulation import ModelCycle
+from tests.simulation.browsers import ModelCycle
 
 READY = (
     b'retry: 0\nevent: ready\ndata: {"merchant_id":"42","heartbeat_s":15,"connection_id":"?"}\n\n'

@@ -14,7 +14,7 @@ from sse_push.hub import Hub, Refresh
 from sse_push.notification import Change, EntryId, Notification
 from sse_push.stream.tail import Tail
 from tests.harness.clock import PACE, ManualClock
-from tests.simulation.simulation import ModelFollower, ModelRedis
+from tests.simulation.model import ModelFollower, ModelRedis
 from tests.unit.stream.followed import MOST
 
 
