@@ -64,7 +64,7 @@ def test_a_seat_is_sold_once(demo: str) -> None:
     assert sold(demo)["B1"] == "one"
 
 
-async def test_one_of_several_buyers_at_once_gets_the_seat(demo: str) -> None:
+async def test_a_seat_with_several_buyers_at_once_is_sold_to_one_of_them(demo: str) -> None:
     async with httpx.AsyncClient(base_url=demo) as client:
         for number in range(1, 13):
             answers = await asyncio.gather(
