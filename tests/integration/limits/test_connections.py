@@ -30,7 +30,7 @@ from tests.integration.test_metrics import scrape
 
 
 async def admitted(service: Service, merchant: str) -> int:
-    """Return for how many streams there is room, of one each merchant and few addresses."""
+    """Return how many connections are admitted, each of its own merchant."""
     whose = [(f"{merchant}-{at}", source) for at, source in enumerate(sources(MAX + 5))]
     async with opened(service, *whose) as streams:
         got = [await refusal(stream) for stream in streams]
@@ -200,7 +200,7 @@ async def test_clients_that_connect_at_once_are_admitted_up_to_the_limit(
 async def test_a_place_is_given_back_once_however_its_connection_ends(
     empty: Service, merchant: str
 ) -> None:
-    """Canceled before a byte, cut, closed, refused: at random, and then all places are there."""
+    """At random: canceled before a byte, cut off, closed, refused. All places are free then."""
     chance = random.Random(1)
 
     async def come_and_go() -> None:

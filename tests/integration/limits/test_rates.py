@@ -19,7 +19,7 @@ from tests.integration.test_metrics import scrape
 
 @pytest.fixture
 async def backend(small: Service) -> AsyncGenerator[Publisher]:
-    """A backend with a key that nobody has used."""
+    """A backend whose key has not been used."""
     made = Publisher(small.url, KEYS.pop())
     yield made
     await made.close()

@@ -23,7 +23,7 @@ from tests.integration.test_metrics import scrape
 
 
 async def answer_to(service: Service, *pieces: bytes) -> tuple[int, dict[str, str], bytes]:
-    """Send pieces as fast as they are taken, and return the answer, after which it is closed."""
+    """Send pieces as fast as the service reads, and return the answer, up to its end."""
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
 
     async def send() -> None:
@@ -139,7 +139,7 @@ async def test_a_request_that_trickles_or_stops_is_refused_in_time(small: Servic
         head, _, body = each.got.partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 408 ")
         assert json.loads(body)["error"] == "request_timeout"
-    assert slow[-1].got == b""  # there was no request to be answered
+    assert slow[-1].got == b""  # there was no request to answer
     for each in slow:
         assert REQUEST_TIMEOUT_S * 0.9 < each.took_s < REQUEST_TIMEOUT_S + 2 * SECOND
     counted = {
@@ -183,7 +183,7 @@ async def test_other_clients_are_served_at_once_while_slow_clients_hang(
     hanging = [asyncio.create_task(each.run(service.port)) for each in slow]
     waits = []
     try:
-        # The last question whether it is ready may still have been open when it was counted before.
+        # The last request to /readyz may still have been open when the files were counted before.
         await until(lambda: open_fds(service.process.pid) >= before + 195, "the slow", timeout_s)
         async with AsyncExitStack() as stack:
             for number in range(100):
