@@ -97,7 +97,7 @@ async def test_a_request_for_events_carries_the_servers_own_send_and_gets_cors_h
 
 
 @pytest.mark.parametrize("scope", [{"path": "/notify"}, {"type": "lifespan"}])
-async def test_anything_else_passes_through(scope: dict[str, object]) -> None:
+async def test_another_request_passes_through(scope: dict[str, object]) -> None:
     inner = Inner()
     client = Client(inner)
 
