@@ -10,7 +10,7 @@ Redis *announces* a change of a key that a tracked connection has read, once. Th
 announced only after the key has been read again: a read *arms* the key. A read answers and arms in
 one step, so an entry is either in the answer or announced after it. Whatever is overlooked here is
 overlooked until the next sweep, while a browser shows old data. Each rule below closes one gap.
-``tests/simulation`` takes each of them out, and finds a browser that is never told.
+``tests/simulation`` takes each rule out, but the sweep, and finds a browser that shows old data.
 
 **Continuity.** A stream holds every entry since a certain one only if that one is still there. So
 each read starts *at* the ID that we hold, not after it, and the first entry of the answer must be
@@ -45,7 +45,7 @@ nothing then: every stream is a resync.
 reply (the key holds no stream) concerns that merchant alone, and arms the key like any other reply.
 
 **A sweep** reads all streams again without a cause, slowly, all the time. It is the last resort
-against what Redis does not announce, and against what nobody has thought of.
+against changes that Redis does not announce, and against errors in the rules above.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class Position(Enum):
     HOLDS     BEHIND  an answer does not begin with the ID held, or is full; or the server is
                       another one
     BEHIND    HOLDS   the read of the newest entry is answered
-    (each)    CLOSED  nobody listens any more
+    (each)    CLOSED  the merchant's last browser has left
     ========  ======  ==========================================================================
     """
 

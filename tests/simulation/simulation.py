@@ -187,7 +187,7 @@ class Simulation:
         self.snapshot = copied(self.redis.streams)
 
     def restart(self) -> None:
-        """Restart Redis with all entries, with none, or with older ones; or an older clock."""
+        """Restart Redis with all entries, some or none of them; maybe with an older clock."""
         self.follower.cut()
         self.redis.run_id += 1
         kind = self.chance.choice(["all", "nothing", "older", "without the newest"])

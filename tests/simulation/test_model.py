@@ -98,7 +98,7 @@ class RealRedis:
         return int(reply[0]) * 1000 + int(reply[1]) // 1000
 
     async def read(self, read: Read) -> list[Message]:
-        """Read over the tracked connection; return what came until its reply, in order."""
+        """Read over the tracked connection; return all messages up to its reply, in order."""
         start = None if read.start is None else self.real_ids[read.start]
         end = None if read.end is None else self.real_ids[read.end]
         await self.tracked.send_command(*read_command(Read(read.merchant_id, start, end)))

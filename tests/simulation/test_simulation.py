@@ -1,7 +1,7 @@
 """No browser is left behind, in any order of events; and each rule is there because one would be.
 
-Every mutant below takes one rule out, in the way in which it is easily forgotten. A mutant that the
-simulation does not find would mean that the rule is not needed, or that it can't be tested so.
+Each mutant below takes one rule out, in the way in which the rule is easily forgotten. A mutant
+that the simulation does not find would mean that its rule is not needed, or can't be tested so.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from sse_push.hub import state as hub_state
 from sse_push.hub.fan_out import FanOuts
 from sse_push.hub.refresh import Pending
 from sse_push.hub.state import FanOut, Merchant
-from sse_push.notification import Entry, EntryId
+from sse_push.notification import Change, Entry, EntryId
 from sse_push.stream import schedule
 from sse_push.stream import watch as stream_watch
 from sse_push.stream.reads import Read
@@ -95,7 +95,7 @@ def without_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class ReadsAfterWhatItHolds(Tail):
-    """Continuity: takes whatever comes, without looking whether it begins with what we hold."""
+    """Continuity: an answer is taken for what followed, whatever it begins with."""
 
     def _is_continuous(self, held: EntryId, entries: list[Entry]) -> bool:
         if not entries or entries[0].id != held:
@@ -108,7 +108,7 @@ class ReadsAfterWhatItHolds(Tail):
 
 
 class BelievesThatNothingCame(Tail):
-    """Continuity: an announcement whose read finds nothing is ignored, whatever we held."""
+    """A read with a cause: if it finds nothing, the announcement is ignored."""
 
     def _appeared(self, watch: Watch, entries: list[Entry]) -> None:
         watch.read_has_cause = False
@@ -125,14 +125,25 @@ class ClearsTheMarkAfterTheRead(Tail):
 
 
 class ReadsOnlyOnce(Tail):
-    """Bounded and complete: what a full answer left behind is neither read nor announced."""
+    """Bounded and complete: entries that a full answer leaves behind are not read."""
 
     def _is_cut_short(self, entries: list[Entry]) -> bool:  # noqa: ARG002
         return False
 
 
+class TrustsTheFirstEntries(Tail):
+    """The first entries of an empty stream: the newest one is published as if it were alone."""
+
+    def _appeared(self, watch: Watch, entries: list[Entry]) -> None:
+        if entries:
+            watch.hold(entries[-1].id)
+            self._on_change(Change(watch.merchant_id, watch.held, tuple(entries)))
+        else:
+            super()._appeared(watch, entries)
+
+
 class TrustsAnotherServer(Tail):
-    """Continuity: a server that was restarted, or promoted, is taken for the one we knew."""
+    """Another server: one that was restarted, or promoted, is taken for the one before."""
 
     def connected(self, *, has_history: bool) -> None:  # noqa: ARG002
         super().connected(has_history=True)
@@ -149,7 +160,7 @@ class ReadsWithoutArming(ModelFollower):
 
 
 class OneErrorFailsAll(ModelFollower):
-    """One bad stream: its error is all that comes back of what was read, and armed, with it."""
+    """One bad stream: its error is the answer of all streams that are read, and armed, with it."""
 
     def process(self, watch: Watch, entries: list[Entry] | None) -> None:
         is_bad = any(stream.is_other_type for stream in self.redis.streams.values())
@@ -164,7 +175,7 @@ class OneErrorFailsAll(ModelFollower):
 
 
 class FansOutAtOnce(FanOuts[Frame]):
-    """At most one fan-out per merchant: another one overtakes it."""
+    """At most one fan-out per merchant: a second one overtakes the first."""
 
     def _schedule(self, merchant: Merchant[Frame], delay_s: float = 0.0) -> None:
         merchant.fan_out = None
@@ -173,7 +184,7 @@ class FansOutAtOnce(FanOuts[Frame]):
 
 
 class RecipientsMayChange(FanOuts[Frame]):
-    """Recipients are fixed: whoever has moved up in the list is passed over."""
+    """Recipients are fixed: a connection that has moved up in the list is skipped."""
 
     def _write_some(self, fan_out: FanOut[Frame]) -> None:
         fan_out.recipients = tuple(fan_out.merchant.subscriptions)
@@ -181,7 +192,7 @@ class RecipientsMayChange(FanOuts[Frame]):
 
 
 class ComparesWithTheLastWritten(Hub[Frame]):
-    """A joining browser: compared with what was written last, while more has been read."""
+    """A joining browser is compared with the ID last written, while a newer one has been read."""
 
     def settle(self, subscription: Subscription[Frame]) -> EntryId | None:
         newest = super().settle(subscription)
@@ -211,13 +222,13 @@ class WritesToTheBlocked(WritesToAll):
 
 
 class WritesToTheJoining(WritesToAll):
-    """All frames pass the slot: one is written before what was missed."""
+    """All frames pass the slot: a new one is written before the refresh that was missed."""
 
     instead_of = State.JOINING
 
 
 class CountsOnlyTheAdmitted(Hub[Frame]):
-    """A subscription counts at once: here a merchant is dropped while one is being armed."""
+    """A subscription counts at once: here a merchant is dropped while its stream is being armed."""
 
     def unsubscribe(self, subscription: Subscription[Frame]) -> bool:
         merchant = subscription.merchant
@@ -233,7 +244,7 @@ class CountsOnlyTheAdmitted(Hub[Frame]):
 
 
 class WritesIntoAClosedFlow(TransportStream):
-    """The transport: written to while a send of ours waits."""
+    """The transport is written to while a send of the response waits."""
 
     def offer(self, frame: Frame) -> bool:
         if self.state in (DRAINING, FINISHING) and not self._cycle.disconnected:
@@ -243,7 +254,7 @@ class WritesIntoAClosedFlow(TransportStream):
 
 
 class EndsAfterItsLastChunk(Hub[Frame]):
-    """The transport: the subscription ends only after its last chunk."""
+    """The transport: the subscription ends only after the last chunk."""
 
     def end(self, subscription: Subscription[Frame], reason: EndReason) -> None:
         if subscription.state is not State.ENDED:
@@ -258,6 +269,7 @@ MUTANTS_OF: dict[str, list[type]] = {
         BelievesThatNothingCame,
         ClearsTheMarkAfterTheRead,
         ReadsOnlyOnce,
+        TrustsTheFirstEntries,
         TrustsAnotherServer,
     ],
     "follower": [ReadsWithoutArming, OneErrorFailsAll],
@@ -272,7 +284,7 @@ MUTANTS: dict[str, Build] = {
 
 @pytest.mark.usefixtures("without_tables")
 @pytest.mark.parametrize("name", MUTANTS)
-def test_a_rule_that_is_taken_out_leaves_somebody_behind(name: str) -> None:
+def test_a_rule_that_is_taken_out_leaves_a_browser_behind(name: str) -> None:
     assert asyncio.run(first_failure(MUTANTS[name], RUNS_OF_A_MUTANT)) is not None
 
 
@@ -287,7 +299,7 @@ def test_a_rule_that_is_taken_out_leaves_somebody_behind(name: str) -> None:
         (WritesToTheBlocked, WritesIntoAClosedFlow),
     ],
 )
-def test_a_rule_of_the_fan_out_that_is_taken_out_leaves_somebody_behind(
+def test_a_rule_of_the_fan_out_that_is_taken_out_leaves_a_browser_behind(
     monkeypatch: pytest.MonkeyPatch, mutant: type[FanOuts[Frame]], stream: type[TransportStream]
 ) -> None:
     monkeypatch.setattr(register, "FanOuts", mutant)
@@ -343,7 +355,7 @@ _owed = resume.owed
         (opening, "owed", gives_a_missing_stream_an_id),
     ],
 )
-def test_a_rule_that_is_forgotten_leaves_somebody_behind(
+def test_a_rule_that_is_forgotten_leaves_a_browser_behind(
     monkeypatch: pytest.MonkeyPatch, owner: object, name: str, mutant: object
 ) -> None:
     monkeypatch.setattr(owner, name, mutant)
