@@ -207,13 +207,14 @@ def in_a_process(name: str, size: str) -> Outcome:
 def heading(count: int, size: str, jobs: int) -> str:
     """Say how large the worlds are, and which times are scaled."""
     scale = SCALES[size]
-    soft = f"{5 * scale.time:g} to {30 * scale.time:g} s"
+    factor = scale.time_here
+    soft = f"{5 * factor:g} to {30 * factor:g} s"
     return (
         f"{count} faults, {jobs} at a time; {scale.browsers} browsers of {scale.merchants} "
         f"merchants or more, {scale.rate_per_s:g} notifications/s, two workers; all times x "
-        f"{scale.time:g}: heartbeat {15 * scale.time:g} s, probe {3 * scale.time:g} s, deadline "
-        f"{6 * scale.time:g} s, retry {2000 * scale.time:g} ms, soft answer's {soft}, "
-        f"drain {20 * scale.time:g} s"
+        f"{factor:g}: heartbeat {15 * factor:g} s, probe {3 * factor:g} s, deadline "
+        f"{6 * factor:g} s, retry {2000 * factor:g} ms, soft answer's {soft}, "
+        f"drain {20 * factor:g} s"
     )
 
 

@@ -13,8 +13,12 @@ import httpx
 
 from sse_push.notification import EntryId
 from tests.harness.service import KEY
+from tests.harness.waiting import SECOND
 
 _LOOK_S = 0.01
+
+_PATIENCE_S = 10 * SECOND
+"""How much longer than the service promises a backend waits for an answer."""
 
 _AT_ONCE = 400
 """More are not begun: a backend has so many workers too."""
@@ -50,7 +54,7 @@ class Backend:
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {KEY}"},
-            timeout=httpx.Timeout(limit_s + 10),
+            timeout=httpx.Timeout(limit_s + _PATIENCE_S),
             limits=httpx.Limits(max_connections=_AT_ONCE, keepalive_expiry=2),
             trust_env=False,
         )
@@ -93,7 +97,7 @@ class Backend:
             ledger.outcomes["no answer"] += 1
             ledger.unknown.add(by)
             if isinstance(exc, httpx.TimeoutException):
-                ledger.wrong.append(f"no answer within {self._limit_s + 10:g} s")
+                ledger.wrong.append(f"no answer within {self._limit_s + _PATIENCE_S:g} s")
             return None
         # What this process itself was late is not the service's.
         took_s = time.monotonic() - began_at - (self._late_s - late_s)
@@ -121,7 +125,7 @@ class Backend:
 
     async def tell_until_accepted(self, merchant_id: str, deadline_s: float) -> EntryId:
         """Notify again and again, as a backend should."""
-        deadline = time.monotonic() + deadline_s
+        deadline = time.monotonic() + deadline_s * SECOND
         while (entry_id := await self.tell(merchant_id)) is None:
             assert time.monotonic() < deadline, f"not accepted within {deadline_s:.1f} s"
             await asyncio.sleep(0.02)

@@ -46,6 +46,11 @@ class Scale:
     rate_per_s: float
     time: float
 
+    @property
+    def time_here(self) -> float:
+        """Return the factor of all times on this machine: a slow one gets more, at most 1."""
+        return min(1.0, self.time * SECOND)
+
 
 SCALES = {
     "short": Scale(browsers=60, merchants=6, rate_per_s=30, time=0.2),
@@ -130,7 +135,7 @@ class World:
 
     def seconds(self, unscaled_s: float) -> float:
         """Return a duration of production in this world's time."""
-        return unscaled_s * self.scale.time
+        return unscaled_s * self.scale.time_here
 
     async def lasts(self, unscaled_s: float, least_s: float = 1.0) -> None:
         """Let a fault last; the one thing here that is a time, and not waited for."""
