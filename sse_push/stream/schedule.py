@@ -27,6 +27,9 @@ class Schedule(Enum):
     =============  =============  ========================================================
     """
 
+    # Enum's own hash is a Python function, which doubles the cost of a change of state.
+    __hash__ = object.__hash__
+
     IDLE = "idle"
     QUEUED = "queued"
     READING = "reading"

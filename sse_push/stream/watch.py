@@ -32,6 +32,9 @@ class Position(Enum):
     ========  ======  ==========================================================================
     """
 
+    # Enum's own hash is a Python function, which doubles the cost of a change of state.
+    __hash__ = object.__hash__
+
     UNREAD = "unread"
     """No read has been answered yet."""
     HOLDS = "holds"
