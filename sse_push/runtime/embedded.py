@@ -13,7 +13,6 @@ nothing else would start the server again.
 from __future__ import annotations
 
 import logging
-import os
 import select
 import signal
 import subprocess
@@ -35,8 +34,10 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def embedded_server() -> Generator[str]:
+def embedded_server(stop_timeout_s: float = _STOP_TIMEOUT_S) -> Generator[str]:
     """Run a server while the context lasts; the value is its ``redis_url``.
+
+    At the end the guardian has ``stop_timeout_s`` to stop the server; then it is killed.
 
     Raises:
         ConfigError: the extra ``embedded`` is not installed, or the server did not start.
@@ -74,7 +75,7 @@ def embedded_server() -> Generator[str]:
     finally:
         guardian.stdin.close()
         try:
-            guardian.wait(_STOP_TIMEOUT_S)
+            guardian.wait(stop_timeout_s)
         except subprocess.TimeoutExpired:
             guardian.kill()
             guardian.wait()
@@ -111,5 +112,3 @@ def _guard() -> None:
 
 if __name__ == "__main__":
     _guard()
-    sys.stdout.close()
-    os._exit(0)
