@@ -205,7 +205,7 @@ def in_a_process(name: str, size: str) -> Outcome:
 
 
 def heading(count: int, size: str, jobs: int) -> str:
-    """Say how large the worlds are, and which times are scaled."""
+    """Return a line with the sizes and times of the worlds."""
     scale = SCALES[size]
     factor = scale.time_here
     soft = f"{5 * factor:g} to {30 * factor:g} s"
@@ -219,7 +219,7 @@ def heading(count: int, size: str, jobs: int) -> str:
 
 
 def verdict(outcome: Outcome) -> str:
-    """Return the cell that the table is there for."""
+    """Return the cell with the number of browsers that were left behind."""
     if outcome.skipped is not None:
         return f"not run: {outcome.skipped}"
     if is_well(outcome):

@@ -1,4 +1,4 @@
-"""A backend that notifies at a steady rate, and keeps what it was told of each notification."""
+"""A backend that notifies at a steady rate, and records the outcome of each notification."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PATIENCE_S = 10 * SECOND
 """How much longer than the service promises a backend waits for an answer."""
 
 _AT_ONCE = 400
-"""More are not begun: a backend has so many workers too."""
+"""At most this many notifications are under way, as in a backend with as many workers."""
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Ledger:
 
     accepted: dict[str, tuple[str, EntryId]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
-    """Certainly not published, said the service."""
+    """The outcome was ``not_published``, or no connection was made."""
     unknown: set[str] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
     newest: dict[str, EntryId] = field(default_factory=dict)
@@ -40,12 +40,12 @@ class Ledger:
 
 
 class Backend:
-    """Notifies merchants in turn, at ``rate_per_s``, whatever comes back."""
+    """Notifies merchants in turn at a rate, whatever the outcomes."""
 
     def __init__(self, url: str, merchants: list[str], limit_s: float) -> None:
         self.ledger = Ledger()
         self.data: str | None = None
-        """Goes along with each notification, to make it large."""
+        """Data of each notification, to make it large."""
         self._merchants = itertools.cycle(merchants)
         self._limit_s = limit_s
         self._late_s = 0.0
@@ -141,7 +141,7 @@ class Backend:
             await asyncio.wait(set(self._tasks))
 
     async def hang_up(self) -> None:
-        """Leave, whatever is still to come."""
+        """Close all connections, without waiting for answers."""
         for task in self._tasks:
             task.cancel()
         await self.answered()
