@@ -57,7 +57,7 @@ from typing import get_args
 
 from sse_push.notification import Change, Entry, EntryId
 from sse_push.stream.reads import NEW_ENTRIES, Read
-from sse_push.stream.watch import Position, ResyncReason, Watch
+from sse_push.stream.watch import BEHIND, CLOSED, UNREAD, ResyncReason, Watch
 
 
 @dataclass(slots=True)
@@ -128,7 +128,7 @@ class Tail:
         """
         self._queue.clear()
         for watch in self._watches.values():
-            if watch.position is not Position.UNREAD and not has_history:
+            if watch.position is not UNREAD and not has_history:
                 watch.fall_behind(None, "server_changed")
             watch.next_has_cause = True
             watch.restart()
@@ -141,7 +141,7 @@ class Tail:
             if watch is None:
                 self._sweep = iter(list(self._watches.values()))
                 watch = next(self._sweep, None)
-            if watch is not None and watch.position is not Position.CLOSED:
+            if watch is not None and watch.position is not CLOSED:
                 self._mark(watch)
 
     def reads(self, most: int) -> list[tuple[Watch, Read]]:
@@ -149,7 +149,7 @@ class Tail:
         batch: list[tuple[Watch, Read]] = []
         while self._queue and len(batch) < most:
             watch = self._queue.popleft()
-            if watch.position is Position.CLOSED:
+            if watch.position is CLOSED:
                 continue
             watch.begin_read()
             batch.append((watch, Read(watch.merchant_id, self._start(watch))))
@@ -157,11 +157,11 @@ class Tail:
 
     def answered(self, watch: Watch, entries: list[Entry]) -> None:
         """Process the answer to a watch's read."""
-        if watch.position is Position.CLOSED:
+        if watch.position is CLOSED:
             return
-        if watch.position is Position.UNREAD:
+        if watch.position is UNREAD:
             self._armed(watch, entries[-1].id if entries else None)
-        elif watch.position is Position.BEHIND:
+        elif watch.position is BEHIND:
             self._caught_up(watch, entries)
         elif watch.held is None:
             self._appeared(watch, entries)
@@ -171,12 +171,12 @@ class Tail:
 
     def failed(self, watch: Watch) -> None:
         """Process an error reply to a watch's read: its key holds something that is no stream."""
-        if watch.position is Position.CLOSED:
+        if watch.position is CLOSED:
             return
-        if watch.position is Position.UNREAD:
+        if watch.position is UNREAD:
             # For a browser this is a stream without entries: it may become one later.
             self._armed(watch, None)
-        elif watch.position is Position.BEHIND or watch.held is not None or watch.read_has_cause:
+        elif watch.position is BEHIND or watch.held is not None or watch.read_has_cause:
             # What we held is gone; or the key was announced, and an entry may have been there
             # and gone before we looked.
             self._resync(watch, None, "not_a_stream")
@@ -186,7 +186,7 @@ class Tail:
     def _start(self, watch: Watch) -> EntryId | None:
         # At the ID that we hold, not after it: only the answer itself can show that nothing is
         # missing between that ID and what the answer brings.
-        return None if watch.position is Position.BEHIND else watch.held
+        return None if watch.position is BEHIND else watch.held
 
     def _mark(self, watch: Watch) -> None:
         if watch.mark():
@@ -197,10 +197,10 @@ class Tail:
         self._mark(watch)
 
     def _finish(self, watch: Watch) -> None:
-        if watch.position is Position.CLOSED:
+        if watch.position is CLOSED:
             return  # by a callback
         # An answer that has left us behind asks for the newest entry; nothing announces that.
-        if watch.finish_read(is_whole=watch.position is not Position.BEHIND):
+        if watch.finish_read(is_whole=watch.position is not BEHIND):
             self._queue.append(watch)
 
     def _armed(self, watch: Watch, newest: EntryId | None) -> None:
