@@ -34,7 +34,7 @@ still holds none, had one that is gone again: a resync. Where there is an ID to 
 finding is harmless: the answer begins with that ID and ends with it, so nothing was added, and the
 announcement was about something else (EXPIRE, XTRIM).
 
-**The first entries of an empty stream say nothing of what came before them.** With no ID to hold on
+**The first entries of an empty stream say nothing of earlier ones.** With no ID to hold on
 to, an answer can't show that it is whole. The tail publishes the newest ID without any entries.
 
 **Another server has another history.** After a restart or a failover the server may have lost
