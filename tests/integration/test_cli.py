@@ -106,10 +106,10 @@ async def test_notify_prints_the_id_of_the_event_that_arrives(
         done = run(
             "notify", merchant, "--topic", "seats", "--data", '{"a": [1]}', "--by", "me", *more
         )
-        told = await stream.next("refresh", 3)
+        event = await stream.next("refresh", 3)
 
-    assert done.stdout == f"{told.id}\n"
-    assert told.data == (
+    assert done.stdout == f"{event.id}\n"
+    assert event.data == (
         f'{{"merchant_id":"{merchant}","topic":"seats","data":{{"a":[1]}},"by":"me"}}'
     )
 
