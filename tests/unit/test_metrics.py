@@ -34,7 +34,7 @@ PLAIN = ""
 
 
 class Sink:
-    """A client that takes everything."""
+    """A client that accepts every frame."""
 
     def offer(self, _frame: Frame) -> bool:
         return True
@@ -45,7 +45,7 @@ class Sink:
 
 @dataclass
 class Worker:
-    """What metrics are made of, none of it connected to anything."""
+    """The parts that metrics read, without any connection."""
 
     hub: Hub[Frame]
     follower: Follower
@@ -291,7 +291,7 @@ def test_a_process_that_has_just_ended_has_neither_memory_nor_files(tmp_path: Pa
 
 
 class Files:
-    """A folder as workers leave it; the number of a process that does not live is ``DEAD``."""
+    """A folder with the files of workers; ``DEAD`` is the ID of a process that has ended."""
 
     DEAD = (1, 2)
 

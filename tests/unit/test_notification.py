@@ -191,7 +191,7 @@ def test_another_value_is_not_a_merchant_id(value: object, got: str) -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("field", ["merchant_id", "topic", "by", "data", None])
 def test_an_integer_that_python_does_not_write_out_is_refused(field: str | None, sign: int) -> None:
-    """``str`` raises for more than 4 300 digits, and pytest would call it for an argument."""
+    """Not parametrized by the number: pytest would call ``str``, which refuses 4 300 digits."""
     number = sign * 10**5000
     value: object = number if field is None else {"merchant_id": "42", field: number}
 

@@ -49,7 +49,7 @@ async def test_a_request_without_a_key_of_the_service_is_refused_unread(
 
 
 async def test_the_scheme_may_be_of_any_case(service: Service, merchant: str) -> None:
-    """As RFC 9110 has it: the name of a scheme is case-insensitive."""
+    """The name of a scheme is case-insensitive: RFC 9110, section 11.1."""
     async with httpx.AsyncClient() as client:
         answer = await client.post(
             f"{service.url}/notify",

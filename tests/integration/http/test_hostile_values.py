@@ -93,7 +93,7 @@ def test_data_may_be_any_text_and_arrives_as_it_was_on_one_line(
 def test_an_entry_that_a_stranger_has_added_forges_no_line(
     watched: Redis, target: Service, merchant: str, name: str
 ) -> None:
-    """All but what no argument of ``redis-cli`` can hold."""
+    """Without NUL and half a pair, which no argument of ``redis-cli`` can contain."""
     character = CHARACTERS[name]
     key = f"sse_push:{{{merchant}}}"
     with Wire(target.port, listen(f"merchant_id={merchant}")) as wire:
@@ -183,7 +183,7 @@ MERCHANTS = [
     *(b"x" * 65, b"x" * 10_000, b"1" * 5000, b"-" * 65, b"42\x1b[31m", b"<script>", b"\\x34"),
 ]
 PERMITTED = {b".."}
-"""Dots are characters of a name: it is never part of a path."""
+"""A dot is a character of a name, since a name is never part of a path."""
 
 
 @pytest.mark.parametrize("raw", [each for each in MERCHANTS if each not in PERMITTED], ids=repr)

@@ -32,7 +32,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class SoftAnswers:
-    """What makes soft answers, as far as a handler calls it."""
+    """The event streams of a process, as far as a handler calls them."""
 
     def soft_answer(self, reason: EndReason) -> Response:
         return Response(f"soft {reason.value}")

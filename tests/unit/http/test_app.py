@@ -17,7 +17,7 @@ SCOPE = {"type": "http", "path": "/events", "headers": [(b"origin", b"https://ap
 
 
 class Inner(Starlette):
-    """What stands behind the middleware: it reserves its place, if it has one, and answers."""
+    """The application behind the middleware: reserves the place, if there is one, and answers."""
 
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Inner(Starlette):
 
 
 class Client:
-    """One client's side of the middleware: what it was sent, and how full the room was then."""
+    """One client of the middleware, with the messages it was sent and the places taken then."""
 
     def __init__(self, inner: Inner) -> None:
         self.room = Room(
