@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 
+from tests.harness.in_process import serving_here
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
 from tests.harness.stream import Publisher
@@ -153,3 +156,17 @@ async def test_readiness_counts_the_workers(workers: Service) -> None:
         ready = await client.get(f"{workers.url}/readyz")
 
     assert ready.json()["workers"] == {"expected": 2, "alive": 2}
+
+
+@pytest.mark.parametrize("path", ["/notify", "/revoke"])
+async def test_a_backend_needs_no_key_where_there_are_none(
+    redis: Redis, tmp_path: Path, merchant: str, path: str
+) -> None:
+    async with (
+        serving_here(redis.url, tmp_path) as url,
+        httpx.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
+    ):
+        answer = await client.post(path, json={"merchant_id": merchant})
+
+    assert answer.status_code == 200
+    assert list(answer.json()) == ["id"]
