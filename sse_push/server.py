@@ -69,7 +69,7 @@ def _tcp_socket(settings: Settings) -> socket.socket:
         ("TCP_NOTSENT_LOWAT", settings.send_buffer_bytes),
         ("TCP_USER_TIMEOUT", settings.tcp_user_timeout_ms),  # for a client that has vanished
     ):
-        if hasattr(socket, name):  # only Linux has both
+        if hasattr(socket, name):  # pragma: no branch (only Linux has both)
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     sock.bind((settings.host, settings.port))
     sock.listen(settings.listen_backlog)

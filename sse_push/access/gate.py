@@ -29,7 +29,7 @@ MERCHANT_HEADER = "X-Merchant-Id"
 _SCHEME = "bearer"
 
 ListenMode = Literal["none", "token", "header"]
-"""Who may listen: anyone; the owner of a token; a client whose merchant a proxy names."""
+"""Who may listen: anyone, a client with a token, or a client whose merchant a proxy names."""
 
 
 # -- who may notify

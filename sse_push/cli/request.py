@@ -83,7 +83,7 @@ def revoke(*, url: str, key: str | None, **fields: str | None) -> int:
 @click.option("--token", envvar=TOKEN_VARIABLE, help="token, as `sse-push token` prints")
 def tail(
     *, merchant_id: str, url: str, last_event_id: str, heartbeats: bool, token: str | None
-) -> int:
+) -> None:
     """Listen as a browser does, and print events, until Ctrl-C.
 
     Each event has its age: the time since Redis stored the notification, by this machine's clock.
@@ -96,7 +96,6 @@ def tail(
     listening = _listen(str(events_url), last_event_id, token, heartbeats=heartbeats)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_until_sigint(listening))
-    return 0
 
 
 @click.command()

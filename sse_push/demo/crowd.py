@@ -7,7 +7,8 @@ service's CPU time and memory are the service's alone.
 from __future__ import annotations
 
 import asyncio
-import os
+import contextlib
+import multiprocessing
 import random
 import signal
 from collections.abc import AsyncGenerator
@@ -17,10 +18,10 @@ import httpx
 from sse_push.demo.cinema import SHOWS
 from sse_push.sse_client import Event, GaveUp, follow
 
-_SECONDS_PER_SALE = 0.7
+_SALE_INTERVAL_S = 0.7
 """Mean time between two sales of the whole crowd: slow enough to watch."""
 
-_SECONDS_OF_A_FULL_HOUSE = 5.0
+_FULL_HOUSE_S = 5.0
 """How long a house stays sold out before the crowd empties it."""
 
 
@@ -46,33 +47,37 @@ def run_crowd(url: str, buyers: int) -> None:
 
 
 async def _crowd(url: str, buyers: int) -> None:
-    parent = os.getppid()
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a process of the demo's own"
     limits = httpx.Limits(max_connections=None)
     async with (
         httpx.AsyncClient(base_url=url, limits=limits, timeout=10, auth=CinemaTokens()) as client,
         asyncio.TaskGroup() as group,
     ):
         tasks = [
-            group.create_task(_listen(client, url, random.choice(list(SHOWS))))  # noqa: S311
+            group.create_task(listen(client, url, random.choice(list(SHOWS))))  # noqa: S311
             for _ in range(buyers)
         ]
-        while os.getppid() == parent:
-            await asyncio.sleep(random.expovariate(1 / _SECONDS_PER_SALE))
-            await _buy(client, f"buyer-{random.randrange(buyers)}")  # noqa: S311
+        while parent.is_alive():
+            await asyncio.sleep(random.expovariate(1 / _SALE_INTERVAL_S))
+            await buy(client, f"buyer-{random.randrange(buyers)}")  # noqa: S311
         for task in tasks:
             task.cancel()
 
 
-async def _listen(client: httpx.AsyncClient, url: str, merchant_id: str) -> None:
-    seen = 0
-    try:
-        async for got in follow(client, f"{url}/events?merchant_id={merchant_id}"):
-            seen += isinstance(got, Event)
-    except GaveUp:
-        return
+async def listen(client: httpx.AsyncClient, url: str, merchant_id: str) -> int:
+    """Listen until the service refuses; return how many events arrived."""
+    events = 0
+    with contextlib.suppress(GaveUp):
+        async for got in follow(  # pragma: no branch (the loop ends by an exception only)
+            client, f"{url}/events?merchant_id={merchant_id}"
+        ):
+            events += isinstance(got, Event)
+    return events
 
 
-async def _buy(client: httpx.AsyncClient, by: str) -> None:
+async def buy(client: httpx.AsyncClient, by: str, full_house_s: float = _FULL_HOUSE_S) -> None:
+    """Buy any free seat of any house; empty a house that has been sold out for a while."""
     merchant_id = random.choice(list(SHOWS))  # noqa: S311
     try:
         house = (await client.get("/seats", params={"merchant_id": merchant_id})).json()
@@ -81,7 +86,7 @@ async def _buy(client: httpx.AsyncClient, by: str) -> None:
         if free:
             await client.post(f"/seats/{random.choice(free)}/sell", json=body)  # noqa: S311
         else:
-            await asyncio.sleep(_SECONDS_OF_A_FULL_HOUSE)
+            await asyncio.sleep(full_house_s)
             await client.post("/seats/reset", json=body)
     except (httpx.TransportError, ValueError):
         return  # the service is starting or stopping: the next sale tries again

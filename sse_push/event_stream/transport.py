@@ -82,6 +82,9 @@ class Cycle(Protocol):
 class State(Enum):
     """How far the response of a ``TransportStream`` is."""
 
+    # Enum's own hash is a Python function, which doubles the cost of a change of state.
+    __hash__ = object.__hash__
+
     OPENING = auto()
     """The head and the first bytes are being sent."""
     OPEN = auto()

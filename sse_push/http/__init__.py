@@ -1,1 +1,24 @@
-"""The HTTP interface: parse a request, call what it is for, answer."""
+"""HTTP: what each request is answered with, and the parts of a process behind the endpoints.
+
+=============  ================================================================================
+``app``        the routes, and the lifespan: in which order a process starts and stops
+``endpoints``  one function per endpoint: parse the request, call a part, answer
+``bodies``     bodies are read up to a limit, and decoded from JSON or from a form
+``answers``    the status, headers and JSON of every refusal, and the soft answer
+``service``    the parts of a process, built from its settings; its state on the board
+``openapi``    the description of the endpoints, made of the routes, refusals and ``schemas``
+``schemas``    the JSON that goes in and out
+``paths``      the paths of the service
+=============  ================================================================================
+
+A request comes from uvicorn (``runtime.uvicorn``, which has refused it if it is too large or too
+slow) to ``app.EventsMiddleware``, and through Starlette's router to an endpoint. An endpoint
+refuses a request by raising an error; ``answers`` has the answer to each error.
+
+``GET /events`` is answered with an event stream, or with a refusal; a client that cannot be served
+now, and accepts an event stream, gets a soft answer: 200, with a ``goodbye`` as its only event.
+EventSource comes back after that, and after no other status.
+
+Does not know Redis, the wire format, nor how connections are written to. Each caller imports the
+module that it needs.
+"""

@@ -81,9 +81,13 @@ async def _require_serving(state: State) -> None:
     Raises:
         NotNow: they are still unknown, or the service drains, which may have begun meanwhile.
     """
-    has_tokens, follower = state["settings"].has_tokens, state["follower"]
-    is_known = not has_tokens or await follower.wait_for_revocations(_REVOCATIONS_WAIT_S)
-    if state["hub"].is_draining:
+    has_tokens, follower, hub = state["settings"].has_tokens, state["follower"], state["hub"]
+    is_known = (
+        hub.is_draining  # nobody is let in, so there is nothing to wait for
+        or not has_tokens
+        or await follower.wait_for_revocations(_REVOCATIONS_WAIT_S)
+    )
+    if hub.is_draining:
         raise NotNow(EndReason.SERVER_STOPPING)
     if not is_known:
         raise NotNow(EndReason.NOT_READY)

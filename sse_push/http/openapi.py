@@ -27,6 +27,7 @@ from sse_push.http.schemas import (
     READINESS,
     RESULTS,
     SCHEMAS,
+    SECURITY_SCHEMES,
     TEXT,
     Node,
     array_of,
@@ -63,7 +64,7 @@ def describe(routes: Iterable[Route], *, notify_max_items: int) -> Node:
         },
         "paths": described,
         "components": {
-            "securitySchemes": _SECURITY_SCHEMES,
+            "securitySchemes": SECURITY_SCHEMES,
             "responses": {name: _response(each) for name, each in _REFUSED.items()},
             "schemas": SCHEMAS,
         },
@@ -314,25 +315,4 @@ _MONITORING: Operations = {
         },
     ),
     **_open(paths.OPENAPI, "This description", {"200": _answer("OpenAPI 3.1.", {JSON: DOCUMENT})}),
-}
-
-
-_SECURITY_SCHEMES: Node = {
-    "key": {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "A key of notify_keys; not needed with notify_keys=none.",
-    },
-    "token": {
-        "type": "http",
-        "scheme": "bearer",
-        "bearerFormat": "JWT",
-        "description": "With subscribe_auth=token; also in the cookie that token_cookie names.",
-    },
-    "tokenInQuery": {
-        "type": "apiKey",
-        "in": "query",
-        "name": "token",
-        "description": "The same token, for an EventSource, which can't set headers.",
-    },
 }

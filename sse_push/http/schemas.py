@@ -1,4 +1,4 @@
-"""The JSON that the service reads and writes, as JSON Schema.
+"""The JSON that the service reads and writes, as JSON Schema; and the ways to show a credential.
 
 Made from the forms of names and from the list of refusals. Does not know paths (``openapi``).
 
@@ -138,3 +138,24 @@ SCHEMAS: Mapping[str, Node] = {
     },
 }
 """The schemas that the document names."""
+
+SECURITY_SCHEMES: Node = {
+    "key": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key of notify_keys; not needed with notify_keys=none.",
+    },
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "With subscribe_auth=token; also in the cookie that token_cookie names.",
+    },
+    "tokenInQuery": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "token",
+        "description": "The same token, for an EventSource, which can't set headers.",
+    },
+}
+"""How a caller shows a credential, by the names that the document uses."""

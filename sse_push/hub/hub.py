@@ -169,7 +169,7 @@ class Hub(Generic[FrameT]):
         return merchant.newest
 
     def admit(self, subscription: Subscription[FrameT], owed: Iterable[Refresh]) -> None:
-        """Put what the comparison has shown to be owed before what came since, and go live.
+        """Put what the comparison has shown to be owed before what arrived since, and go live.
 
         Call ``first_frame`` next to write all of it, or ``drained`` to have it offered. An ended
         connection stays ended, and its first frame is written all the same.

@@ -214,7 +214,7 @@ class Subscription(Generic[FrameT]):
         self.blocked_at = math.inf
         """When the sink refused a frame; of use in the two blocked states only."""
         self.written_at = now
-        """When a frame was last written to this connection alone; at first, when it came."""
+        """When this connection last got a frame of its own; at first, when it began."""
         self.ends_at = ends_at
         """When the connection has reached its greatest age."""
         self.expiry: Expiry[Subscription[FrameT]] | None = None

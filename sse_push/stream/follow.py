@@ -44,7 +44,7 @@ from sse_push.stream.watch import Position, Watch
 logger = logging.getLogger(__name__)
 
 _SWEEP_S = 30.0
-"""Within this time every stream is read again without a cause, whatever came and went."""
+"""Within this time every stream is read again without a cause, whoever joins and leaves."""
 
 _SWEEP_STEPS = 30
 

@@ -27,7 +27,7 @@ _KEY_LIFETIME_S = 60
 
 
 class ProbeLost(RedisError):
-    """A write of ours was not announced in time: the tracked connection is deaf or half dead."""
+    """A write of ours was not announced in time: the tracked connection is of no use."""
 
 
 class Deaf(RedisError):

@@ -13,7 +13,7 @@ from sse_push.access.revocation import Revocation
 from sse_push.notification import Entry, EntryId
 
 NEW_ENTRIES = 32
-"""At most this many new entries are published one by one; of more, only the newest ID."""
+"""Fewer new entries than this are published one by one; of as many or more, only the newest ID."""
 
 PAGE_ENTRIES = 256
 """Revocations in one answer, at most; at least two, since the first may be one that we hold."""

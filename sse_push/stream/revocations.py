@@ -48,6 +48,7 @@ TRANSITIONS: Mapping[Knowledge, frozenset[Knowledge]] = {
     Knowledge.COMPLETE: frozenset({Knowledge.UNREAD, Knowledge.UNREADABLE}),
     Knowledge.UNREADABLE: frozenset({Knowledge.UNREAD, Knowledge.COMPLETE}),
 }
+"""The table of ``Knowledge``: the states that may follow each one."""
 
 
 class RevocationTail(Scheduled):

@@ -30,6 +30,9 @@ class Schedule(Enum):
     =============  =============  ========================================================
     """
 
+    # Enum's own hash is a Python function, which doubles the cost of a change of state.
+    __hash__ = object.__hash__
+
     IDLE = "idle"
     QUEUED = "queued"
     READING = "reading"
@@ -37,15 +40,17 @@ class Schedule(Enum):
     PUT_OFF = "refused, to be read later"
 
 
+IDLE, QUEUED, READING, READING_DIRTY, PUT_OFF = Schedule
+"""The members once more: in Python 3.11 looking a member up in its class takes 0.1 µs."""
+
 TRANSITIONS: Mapping[Schedule, frozenset[Schedule]] = {
-    Schedule.IDLE: frozenset({Schedule.QUEUED}),
-    Schedule.QUEUED: frozenset({Schedule.READING}),
-    Schedule.READING: frozenset(
-        {Schedule.READING_DIRTY, Schedule.IDLE, Schedule.QUEUED, Schedule.PUT_OFF}
-    ),
-    Schedule.READING_DIRTY: frozenset({Schedule.QUEUED, Schedule.PUT_OFF}),
-    Schedule.PUT_OFF: frozenset({Schedule.QUEUED}),
+    IDLE: frozenset({QUEUED}),
+    QUEUED: frozenset({READING}),
+    READING: frozenset({READING_DIRTY, IDLE, QUEUED, PUT_OFF}),
+    READING_DIRTY: frozenset({QUEUED, PUT_OFF}),
+    PUT_OFF: frozenset({QUEUED}),
 }
+"""The table of ``Schedule``: the states that may follow each one."""
 
 
 class Scheduled:
@@ -60,39 +65,39 @@ class Scheduled:
     __slots__ = ("schedule",)
 
     def __init__(self) -> None:
-        self.schedule = Schedule.IDLE
+        self.schedule = IDLE
 
     def mark(self) -> bool:
         """Note that the stream may have changed; True if it was idle, and is queued now."""
-        if self.schedule is Schedule.IDLE:
-            self._enter(Schedule.QUEUED)
+        if self.schedule is IDLE:
+            self._enter(QUEUED)
             return True
-        if self.schedule is Schedule.READING:
-            self._enter(Schedule.READING_DIRTY)
+        if self.schedule is READING:
+            self._enter(READING_DIRTY)
         # Queued, dirty or put off already: several announcements before a read cause one read.
         return False
 
     def begin_read(self) -> None:
         """Note that the read is sent: from here on an announcement causes another one."""
-        self._enter(Schedule.READING)
+        self._enter(READING)
 
     def finish_read(self, *, is_whole: bool) -> bool:
         """Note that the answer has arrived; True if the stream has to be read again.
 
         ``is_whole`` is False if the answer itself asks for another read.
         """
-        is_again = self.schedule is Schedule.READING_DIRTY or not is_whole
-        self._enter(Schedule.QUEUED if is_again else Schedule.IDLE)
+        is_again = self.schedule is READING_DIRTY or not is_whole
+        self._enter(QUEUED if is_again else IDLE)
         return is_again
 
     def put_off(self) -> None:
         """Note that the read was refused: another one follows, but not at once."""
-        self._enter(Schedule.PUT_OFF)
+        self._enter(PUT_OFF)
 
     def restart(self) -> None:
         """Queue the stream again: the connection is new and a read lost, or it was put off."""
-        if self.schedule is not Schedule.QUEUED:
-            self._enter(Schedule.QUEUED)
+        if self.schedule is not QUEUED:
+            self._enter(QUEUED)
 
     def _enter(self, schedule: Schedule) -> None:
         assert schedule in TRANSITIONS[self.schedule], f"{self.schedule} never becomes {schedule}"

@@ -26,7 +26,7 @@ class Sweep(Generic[StreamT]):
         self._steps = steps
         self._step = 0
         self._turns: OrderedDict[StreamT, int] = OrderedDict()
-        """In which step each stream came, or had its last turn; the longest wait comes first."""
+        """In which step each stream was added, or had its last turn; the longest wait is first."""
 
     def add(self, stream: StreamT) -> None:
         """Begin to give turns to a stream, which has just been read, or will be at once."""

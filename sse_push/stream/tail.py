@@ -10,7 +10,7 @@ Redis *announces* a change of a key that a tracked connection has read, once. Th
 announced only after the key has been read again: a read *arms* the key. A read answers and arms in
 one step, so an entry is either in the answer or announced after it. Whatever is overlooked here is
 overlooked until the next sweep, while a browser shows old data. Each rule below closes one gap.
-``tests/simulation`` takes each of them out, and finds a browser that is never told.
+``tests/simulation`` takes each rule out, but the sweep, and finds a browser that shows old data.
 
 **Continuity.** A stream holds every entry since a certain one only if that one is still there. So
 each read starts *at* the ID that we hold, not after it, and the first entry of the answer must be
@@ -35,7 +35,7 @@ still holds none, had one that is gone again: a resync. Where there is an ID to 
 finding is harmless: the answer begins with that ID and ends with it, so nothing was added, and the
 announcement was about something else (EXPIRE, XTRIM).
 
-**The first entries of an empty stream say nothing of what came before them.** With no ID to hold on
+**The first entries of an empty stream say nothing of earlier ones.** With no ID to hold on
 to, an answer can't show that it is whole. The tail publishes the newest ID without any entries.
 
 **Another server has another history.** After a restart or a failover the server may have lost
@@ -51,8 +51,8 @@ runs) has neither told what is in the stream nor armed the key. The read is put 
 kept, and it is sent again until it is answered.
 
 **A sweep** reads all streams again without a cause, slowly, all the time, each one once in a round,
-whatever comes and goes (``sweep``). It is the last resort against what Redis does not announce, and
-against what nobody has thought of.
+whatever comes and goes (``sweep``). It is the last resort against changes that Redis does not
+announce, and against errors in the rules above.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ from typing import get_args
 from sse_push.notification import Change, Entry, EntryId
 from sse_push.stream.reads import NEW_ENTRIES, Held, Read
 from sse_push.stream.sweep import Sweep
-from sse_push.stream.watch import Position, ResyncReason, Watch
+from sse_push.stream.watch import BEHIND, CLOSED, UNREAD, ResyncReason, Watch
 
 
 @dataclass(slots=True)
@@ -147,7 +147,7 @@ class Tail:
         self._queue.clear()
         self._put_off.clear()
         for watch in self._watches.values():
-            if watch.position is not Position.UNREAD and not has_history:
+            if watch.position is not UNREAD and not has_history:
                 watch.fall_behind(None, "server_changed")
             watch.next_has_cause = True
             watch.restart()
@@ -169,11 +169,11 @@ class Tail:
 
     def answered(self, watch: Watch, entries: list[Entry]) -> None:
         """Process the answer to a watch's read."""
-        if watch.position is Position.CLOSED:
+        if watch.position is CLOSED:
             return
-        if watch.position is Position.UNREAD:
+        if watch.position is UNREAD:
             self._armed(watch, _newest_of(entries))
-        elif watch.position is Position.BEHIND:
+        elif watch.position is BEHIND:
             self._caught_up(watch, entries)
         elif watch.held is None:
             self._appeared(watch, entries)
@@ -183,12 +183,12 @@ class Tail:
 
     def failed(self, watch: Watch) -> None:
         """Process an error reply to a watch's read: its key holds something that is no stream."""
-        if watch.position is Position.CLOSED:
+        if watch.position is CLOSED:
             return
-        if watch.position is Position.UNREAD:
+        if watch.position is UNREAD:
             # For a browser this is a stream without entries: it may become one later.
             self._armed(watch, None)
-        elif watch.position is Position.BEHIND or watch.held is not None or watch.read_has_cause:
+        elif watch.position is BEHIND or watch.held is not None or watch.read_has_cause:
             # What we held is gone; or the key was announced, and an entry may have been there
             # and gone before we looked.
             self._resync(watch, None, "not_a_stream")
@@ -197,7 +197,7 @@ class Tail:
 
     def refused(self, watch: Watch) -> None:
         """Process the refusal of a watch's read: nothing is known, and nothing was armed."""
-        if watch.position is Position.CLOSED:
+        if watch.position is CLOSED:
             return
         watch.next_has_cause = watch.next_has_cause or watch.read_has_cause
         watch.put_off()
@@ -213,7 +213,7 @@ class Tail:
     def _start(self, watch: Watch) -> EntryId | None:
         # At the ID that we hold, not after it: only the answer itself can show that nothing is
         # missing between that ID and what the answer brings.
-        if watch.position is Position.BEHIND or watch.held is None:
+        if watch.position is BEHIND or watch.held is None:
             return None
         return watch.held.id
 
@@ -226,10 +226,10 @@ class Tail:
         self._mark(watch)
 
     def _finish(self, watch: Watch) -> None:
-        if watch.position is Position.CLOSED:
+        if watch.position is CLOSED:
             return  # by a callback
         # An answer that has left us behind asks for the newest entry; nothing announces that.
-        if watch.finish_read(is_whole=watch.position is not Position.BEHIND):
+        if watch.finish_read(is_whole=watch.position is not BEHIND):
             self._queue[watch] = None
 
     def _armed(self, watch: Watch, newest: Held | None) -> None:

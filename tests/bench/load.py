@@ -27,13 +27,13 @@ DEADLINE_S = 120.0
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a server is asked and told: its paths, and how an event looks on the wire."""
+    """The protocol of a server: its paths, and the form of an event."""
 
     subscribe: str
     publish: str
     is_json: bool
     marker: bytes
-    """Begins what tells two events apart: ours an ID, else the data."""
+    """The text before the part that distinguishes two events: an ID, or the data."""
 
     def get(self, channel: str, last_event_id: str = "") -> bytes:
         seen = f"Last-Event-ID: {last_event_id}\r\n" if last_event_id else ""
@@ -61,7 +61,7 @@ DIALECTS = {"ours": OURS, "nchan": NCHAN}
 
 
 class Tally:
-    """What all browsers of a run have seen."""
+    """Counts of all browsers of a run."""
 
     def __init__(self) -> None:
         self.open = 0
@@ -73,7 +73,7 @@ class Tally:
 
 
 class Browser(asyncio.Protocol):
-    """One event stream: how many events, and what the last one was."""
+    """One event stream: the count of its events, and the newest one."""
 
     __slots__ = (
         "events",
@@ -281,7 +281,7 @@ async def fan_out(bench: Bench, *, pid: int, browsers: int, times: int, pause_s:
 
 
 async def burst(bench: Bench, *, pid: int, browsers: int, posts: int, at_once: int) -> Result:
-    """One merchant, notifications as fast as they are taken."""
+    """One merchant, notifications as fast as the server accepts them."""
     await bench.connect(["hot"] * browsers)
     backends = [await bench.backend() for _ in range(at_once)]
     numbers = iter(range(posts))
@@ -410,7 +410,7 @@ def is_after(last: bytes, newest: bytes, *, is_json: bool) -> bool:
 
 
 async def idle(bench: Bench, *, pid: int, browsers: int, seconds: float) -> Result:
-    """Browsers that hear nothing but heartbeats: what they cost in memory and CPU."""
+    """Browsers that get heartbeats only: their cost in memory and CPU."""
     before = pss_kib(pid)
     await bench.connect([f"idle{number % 100}" for number in range(browsers)])
     await asyncio.sleep(2)
@@ -456,14 +456,14 @@ async def prepare_return(bench: Bench, *, pid: int, browsers: int) -> Result:
 
 
 async def return_storm(bench: Bench, *, pid: int, browsers: int, ids: list[list[str]]) -> Result:
-    """Each of its own merchant, with a last event ID, half of them behind."""
+    """One browser per merchant, each with a last event ID; half of them have missed an event."""
     older, newest = ids
     seen = [newest[number] if number % 2 else older[number] for number in range(browsers)]
     began = time.perf_counter()
     channels = [f"r{number}" for number in range(browsers)]
     await bench.connect(channels, at_once=browsers, ids=seen)
     by_request = {browser.request: browser for browser in bench.browsers}
-    # Who missed nothing is right from its first bytes on; who is behind needs its refresh.
+    # A browser that missed nothing is current at once; the others need their refresh.
     wanted = [
         (by_request[bench.dialect.get(channel, last)], new.encode())
         for channel, last, new in zip(channels, seen, newest, strict=True)
@@ -476,7 +476,7 @@ async def return_storm(bench: Bench, *, pid: int, browsers: int, ids: list[list[
 async def notify(
     bench: Bench, *, pid: int, publishers: int, seconds: float, times: int, merchants: int
 ) -> Result:
-    """Publishers only: how many notifications are taken."""
+    """Publishers only: how many notifications the server accepts."""
     backends = [await bench.backend() for _ in range(publishers)]
     count = 0
     waits: list[float] = []

@@ -19,31 +19,33 @@ import json
 import os
 import pkgutil
 import platform
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from tests import faults
 from tests.faults.world import SCALES, Outcome, Scale, World, run
+from tests.harness.waiting import SECOND
 
 FOLDER = Path(__file__).parent
 LIMIT_S = {"short": 120, "full": 300, "long": 3600}
-"""A world that takes longer is ended: something in it hangs."""
+"""When a world is ended, as something in it hangs; times the measured unit."""
 
 
-def modules() -> Iterator[str]:
-    """Yield the names of all faults, in their order."""
-    yield from (
-        each.name
-        for each in pkgutil.iter_modules(faults.__path__)
-        if each.name[0] == "f" and each.name[1].isdigit()
+def modules() -> list[str]:
+    """Return the names of all faults, in the order of the table: F, T, E."""
+    names = (each.name for each in pkgutil.iter_modules(faults.__path__))
+    return sorted(
+        (name for name in names if re.match(r"[fte][0-9]{2}", name)),
+        key=lambda name: ("fte".index(name[0]), name),
     )
 
 
@@ -61,7 +63,7 @@ def main() -> int:
     size.add_argument(
         "--long", action="store_const", const="long", dest="size", help="unscaled, with the soak"
     )
-    parser.add_argument("--only", metavar="NAMES", help="comma-separated: F-1,f04,soak")
+    parser.add_argument("--only", metavar="NAMES", help="comma-separated: F-1,f04")
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="worlds at the same time")
     parser.add_argument("--list", action="store_true", help="name the faults, and run none")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -154,9 +156,25 @@ def run_all(names: list[str], size: str, jobs: int) -> int:
         return outcome
 
     with ThreadPoolExecutor(jobs) as pool:
-        outcomes = list(pool.map(one, names))
+        try:
+            outcomes = list(pool.map(one, names))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            end_all()
+            raise
     print_table(outcomes, size, time.monotonic() - began_at)
     return 0 if all(map(is_well, outcomes)) else 1
+
+
+RUNNING: set[subprocess.Popen[str]] = set()
+"""Worlds at present, each the leader of a session of its own."""
+
+
+def end_all() -> None:
+    """End every world, with all that it has started."""
+    for process in list(RUNNING):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def in_a_process(name: str, size: str) -> Outcome:
@@ -167,12 +185,16 @@ def in_a_process(name: str, size: str) -> Outcome:
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    RUNNING.add(process)
+    limit_s = LIMIT_S[size] * SECOND
     try:
-        out, errors = process.communicate(timeout=LIMIT_S[size])
+        out, errors = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         out, errors = process.communicate()
-        errors += f"\nended after {LIMIT_S[size]} s"
+        errors += f"\nended after {limit_s:.0f} s"
+    finally:
+        RUNNING.discard(process)
     lines = out.strip().splitlines()
     try:
         outcome = Outcome(**json.loads(lines[-1]))
@@ -184,20 +206,21 @@ def in_a_process(name: str, size: str) -> Outcome:
 
 
 def heading(count: int, size: str, jobs: int) -> str:
-    """Say how large the worlds are, and which times are scaled."""
+    """Return a line with the sizes and times of the worlds."""
     scale = SCALES[size]
-    soft = f"{5 * scale.time:g} to {30 * scale.time:g} s"
+    factor = scale.time_here
+    soft = f"{5 * factor:g} to {30 * factor:g} s"
     return (
         f"{count} faults, {jobs} at a time; {scale.browsers} browsers of {scale.merchants} "
         f"merchants or more, {scale.rate_per_s:g} notifications/s, two workers; all times x "
-        f"{scale.time:g}: heartbeat {15 * scale.time:g} s, probe {3 * scale.time:g} s, deadline "
-        f"{6 * scale.time:g} s, retry {2000 * scale.time:g} ms, soft answer's {soft}, "
-        f"drain {20 * scale.time:g} s"
+        f"{factor:g}: heartbeat {15 * factor:g} s, probe {3 * factor:g} s, deadline "
+        f"{6 * factor:g} s, retry {2000 * factor:g} ms, soft answer's {soft}, "
+        f"drain {20 * factor:g} s"
     )
 
 
 def verdict(outcome: Outcome) -> str:
-    """Return the cell that the table is there for."""
+    """Return the cell with the number of browsers that were left behind."""
     if outcome.skipped is not None:
         return f"not run: {outcome.skipped}"
     if is_well(outcome):

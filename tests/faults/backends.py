@@ -1,4 +1,4 @@
-"""A backend that notifies at a steady rate, and keeps what it was told of each notification."""
+"""A backend that notifies at a steady rate, and records the outcome of each notification."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ import httpx
 
 from sse_push.notification import EntryId
 from tests.harness.service import KEY
+from tests.harness.waiting import SECOND
 
 _LOOK_S = 0.01
 
+_PATIENCE_S = 10 * SECOND
+"""How much longer than the service promises a backend waits for an answer."""
+
 _AT_ONCE = 400
-"""More are not begun: a backend has so many workers too."""
+"""At most this many notifications are under way, as in a backend with as many workers."""
 
 
 @dataclass
@@ -26,7 +30,7 @@ class Ledger:
 
     accepted: dict[str, tuple[str, EntryId]] = field(default_factory=dict)
     refused: set[str] = field(default_factory=set)
-    """Certainly not published, said the service."""
+    """The outcome was ``not_published``, or no connection was made."""
     unknown: set[str] = field(default_factory=set)
     outcomes: Counter[str] = field(default_factory=Counter)
     newest: dict[str, EntryId] = field(default_factory=dict)
@@ -51,12 +55,12 @@ class Ledger:
 
 
 class Backend:
-    """Notifies merchants in turn, at ``rate_per_s``, whatever comes back."""
+    """Notifies merchants in turn at a rate, whatever the outcomes."""
 
     def __init__(self, url: str, merchants: list[str], limit_s: float) -> None:
         self.ledger = Ledger()
         self.data: str | None = None
-        """Goes along with each notification, to make it large."""
+        """Data of each notification, to make it large."""
         self._merchants = itertools.cycle(merchants)
         self._limit_s = limit_s
         self._late_s = 0.0
@@ -65,7 +69,7 @@ class Backend:
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {KEY}"},
-            timeout=httpx.Timeout(limit_s + 10),
+            timeout=httpx.Timeout(limit_s + _PATIENCE_S),
             limits=httpx.Limits(max_connections=_AT_ONCE, keepalive_expiry=2),
             trust_env=False,
         )
@@ -110,7 +114,7 @@ class Backend:
             ledger.outcomes["no answer"] += 1
             ledger.unknown.add(by)
             if isinstance(exc, httpx.TimeoutException):
-                ledger.wrong.append(f"no answer within {self._limit_s + 10:g} s")
+                ledger.wrong.append(f"no answer within {self._limit_s + _PATIENCE_S:g} s")
             return None
         # What this process itself was late is not the service's.
         took_s = time.monotonic() - began_at - (self._late_s - late_s)
@@ -145,7 +149,7 @@ class Backend:
 
     async def tell_until_accepted(self, merchant_id: str, deadline_s: float) -> EntryId:
         """Notify again and again, as a backend should."""
-        deadline = time.monotonic() + deadline_s
+        deadline = time.monotonic() + deadline_s * SECOND
         while (entry_id := await self.tell(merchant_id)) is None:
             assert time.monotonic() < deadline, f"not accepted within {deadline_s:.1f} s"
             await asyncio.sleep(0.02)
@@ -161,7 +165,7 @@ class Backend:
             await asyncio.wait(set(self._tasks))
 
     async def hang_up(self) -> None:
-        """Leave, whatever is still to come."""
+        """Close all connections, without waiting for answers."""
         for task in self._tasks:
             task.cancel()
         await self.answered()

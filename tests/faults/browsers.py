@@ -25,7 +25,7 @@ from tests.harness.chunks import Dechunker
 Address = tuple[str, int]
 
 CHROMIUM_RETRY_S = 3.0
-"""Until a stream has told another one."""
+"""The reconnection time of a browser before a stream has set one."""
 
 
 @dataclass
@@ -38,12 +38,12 @@ class Record:
     """How connections ended: ``complete``, ``cut``, ``refused``, ``soft`` (a soft answer)."""
     goodbyes: Counter[str] = field(default_factory=Counter)
     retries_ms: set[int] = field(default_factory=set)
-    """Reconnection times that goodbyes have told."""
+    """The reconnection times in goodbyes."""
     statuses: Counter[int] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
-    """What must never be: an ID of another merchant, IDs that fall, a final answer."""
+    """Violations: an event of another merchant, IDs that fall, a final answer."""
     longest_silence_s: float = 0.0
-    """Between two events of one connection, of those that never stopped reading."""
+    """The longest time between two events on the connection of a browser that always reads."""
 
 
 class ParserOfIds(Parser):
@@ -66,21 +66,21 @@ class Browser:
         self.record = record
         self.parser = ParserOfIds()
         self.is_open = False
-        """A ``ready`` has come on the present connection."""
+        """``ready`` has arrived on the present connection."""
         self.is_closed = False
         self.is_away = False
-        """It has left, and comes back when it is opened."""
+        """The browser is offline until ``open`` is called again."""
         self.seen: EntryId | None = None
         """The newest ID that a refresh has brought, in the present history."""
         self.refreshed_at = -1.0
         self.heard_at = time.monotonic()
         self.has_slept = False
-        """It has stopped reading once: its silence is its own."""
+        """The browser has stopped reading once, so that its silences do not count."""
         self.refreshes = 0
         self.receive_buffer_bytes: int | None = None
-        """How much waits in its kernel, for one that will stop reading; None: as usual."""
+        """The size of its socket's receive buffer; None: the system's default."""
         self.latencies_s: list[float] | None = None
-        """If a list: the age of each refresh when it came, by its ID."""
+        """If a list: the age of each refresh at its arrival, by its ID."""
         self.transport: Any = None
         self._timer: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -113,7 +113,7 @@ class Browser:
             self._timer.cancel()
 
     def drop(self) -> None:
-        """Lose the connection without a word."""
+        """Reset the connection."""
         if self.transport is not None:
             self.transport.abort()
 
@@ -129,7 +129,7 @@ class Browser:
             self.transport.resume_reading()
 
     def is_current(self, newest: EntryId | None, since: float) -> bool:
-        """Return whether it knows of this entry, and was refreshed since then."""
+        """Return whether the browser has seen this entry, and was refreshed since ``since``."""
         knows = newest is None or (self.seen is not None and self.seen >= newest)
         return knows and self.refreshed_at >= since
 
@@ -168,7 +168,7 @@ class Browser:
         self.record.wrong.append(f"{self.merchant_id}: gave up after {why}")
 
     def hear(self, event: Event, connection: Connection, *, has_id: bool) -> None:
-        """Take one event."""
+        """Handle one event."""
         now = time.monotonic()
         self._end_silence(now, is_first=event.type == "ready")
         said = json.loads(event.data)
@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
         self.head = b""
         self.is_complete = False
         self.last_event_id = ""
-        """What the request has said."""
+        """The last event ID in the request."""
         self._buffer = b""
         self._dechunker: Dechunker | None = None
         self._rest_bytes = 0
@@ -237,7 +237,7 @@ class Connection(asyncio.Protocol):
         )
 
     def data_received(self, data: bytes) -> None:
-        """Parse the head, then whatever is whole."""
+        """Parse the head, then each complete event."""
         if not self.head:
             self._buffer += data
             self.head, end, data = self._buffer.partition(b"\r\n\r\n")
@@ -280,7 +280,7 @@ class Connection(asyncio.Protocol):
             self._rest_bytes = int(headers[b"content-length"])
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        """Come back, if there is a way back."""
+        """Record how the connection ended, and reconnect unless the browser is closed."""
         browser = self.browser
         if browser.is_closed:
             return

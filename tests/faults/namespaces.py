@@ -30,15 +30,15 @@ class Host:
 
     @property
     def through(self) -> tuple[str, ...]:
-        """What stands before a command that runs there."""
+        """The words before a command that runs in the namespace."""
         return (program("ip"), "netns", "exec", self.name)
 
     def pull(self) -> None:
-        """Pull the cable: from now on nothing arrives, and nobody is told."""
+        """Pull the cable: no packet arrives any more, and neither side gets a reset."""
         self._ip("link", "set", "far", "down")
 
     def plug(self) -> None:
-        """Put it back."""
+        """Plug the cable in again."""
         self._ip("link", "set", "far", "up")
 
     def set(self, name: str, value: int) -> None:

@@ -1,4 +1,4 @@
-"""A TCP proxy that delays, stands still, cuts, and leads elsewhere when it is told to.
+"""A TCP proxy that delays, stands still, cuts, or leads elsewhere, as a test sets it.
 
 In the place of ``tc netem``, which many kernels lack.
 """
@@ -14,14 +14,14 @@ Address = tuple[str, int]
 
 
 class Proxy:
-    """Stands before one address; what it does to a connection may change at any time."""
+    """A proxy before one address; its attributes may change at any time."""
 
     def __init__(self, target: Address) -> None:
         self.target = target
         self.delay_s = 0.0
-        """Each piece is passed on after up to so long; their order stays."""
+        """Each piece of data is delayed by a random time up to this; the order stays."""
         self.cut_share = 0.0
-        """So many pieces in a hundred, as a share, are the last of their connection."""
+        """The share of pieces after which the connection is cut."""
         self.passes = asyncio.Event()
         self.passes.set()
         self.address: Address = ("", 0)

@@ -1,4 +1,4 @@
-"""The service, with doors through which a test breaks one of its workers from inside.
+"""The service, with routes by which a test breaks one of its workers from inside.
 
 ``python -m tests.faults.sabotage serve …`` is ``sse-push serve …`` with routes for what no signal
 can do: block the event loop, make the tail deaf, let it die.
@@ -57,7 +57,7 @@ async def kill_tail(request: Request) -> Response:
 
 
 def routes() -> Sequence[BaseRoute]:
-    """Return the doors; each says 409 in the wrong worker."""
+    """Return the routes of sabotage; each answers 409 in the wrong worker."""
 
     def door(name: str, action: object) -> BaseRoute:
         async def endpoint(request: Request) -> Response:
@@ -77,7 +77,7 @@ def routes() -> Sequence[BaseRoute]:
 
 
 def sabotage(url: str, name: str, pid: int, **query: str) -> None:
-    """Open a door of one worker; which worker a connection reaches is chance."""
+    """Ask for a route until the worker that is meant answers: a connection reaches any worker."""
     target = httpx.URL(f"{url}/sabotage/{name}", params={"pid": str(pid), **query})
     for _ in range(200):
         try:

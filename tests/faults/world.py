@@ -47,6 +47,11 @@ class Scale:
     rate_per_s: float
     time: float
 
+    @property
+    def time_here(self) -> float:
+        """Return the factor of all times on this machine: a slow one gets more, at most 1."""
+        return min(1.0, self.time * SECOND)
+
 
 SCALES = {
     "short": Scale(browsers=60, merchants=6, rate_per_s=30, time=0.2),
@@ -62,17 +67,17 @@ class Fault:
     number: str
     title: str
     recovery_s: float
-    """Every browser is current again so soon after the fault has ended; scaled like all times."""
+    """How soon after the end of the fault every browser is current again; scaled like all times."""
     redis: tuple[str, ...] = ()
     settings: dict[str, object] = field(default_factory=dict)
     module: tuple[str, ...] = ("sse_push", "serve")
     workers: int = 2
     loses_history: bool = False
-    """Redis forgets what it had accepted; the IDs of then are no measure any more."""
+    """Redis forgets accepted notifications; their IDs cannot be compared with later ones."""
     may_cut: bool = True
-    """Connections may break; if not, each must live or be completed."""
+    """Connections may break; otherwise each stays open or its response is completed."""
     answer_slack_s: float = 1.0
-    """So much later than its limit a notification may be answered, on a busy machine."""
+    """How much later than its limit a notification may be answered; times the measured unit."""
     log: tuple[str, ...] = ()
     """Lines of level error or critical, or tracebacks, that belong to the fault: patterns."""
 
@@ -121,9 +126,9 @@ class World:
         self.is_over_at: float | None = None
         folder.chmod(0o755)  # nginx's workers run under another account
         self.redis_url: str | None = None
-        """If the service reaches its Redis by another way."""
+        """The address of a proxy by which the service reaches Redis, if there is one."""
         self.entrance: Address | None = None
-        """If browsers come by another way than nginx."""
+        """The address at which browsers connect, if it is not that of nginx."""
         self._publishing: asyncio.Task[None] | None = None
         self.lost_at = -1.0
         """When Redis forgot; every browser is owed a refresh since then."""
@@ -138,10 +143,10 @@ class World:
 
     def seconds(self, unscaled_s: float) -> float:
         """Return a duration of production in this world's time."""
-        return unscaled_s * self.scale.time
+        return unscaled_s * self.scale.time_here
 
     async def lasts(self, unscaled_s: float, least_s: float = 1.0) -> None:
-        """Let a fault last; the one thing here that is a time, and not waited for."""
+        """Let a fault last: the only wait for a time, not for an event."""
         await asyncio.sleep(max(self.seconds(unscaled_s), least_s * SECOND))
 
     async def until(
@@ -156,18 +161,18 @@ class World:
         return time.monotonic() - began_at
 
     def note(self, text: str) -> None:
-        """Say a figure beside the row."""
+        """Add a figure to the row of the table."""
         self.outcome.notes.append(text)
 
     def over(self) -> None:
-        """Say that what was broken is whole again: from now on it counts how long it takes."""
+        """Mark the end of the fault: the time to recover is measured from now on."""
         self.is_over_at = time.monotonic()
 
     # -- parts
 
     @property
     def settings(self) -> dict[str, object]:
-        """The service's times, scaled; what has a reason not to be, as it is."""
+        """The settings of the service: its times scaled, and the fault's own as they are."""
         times = {
             "heartbeat_s": 15,
             "send_timeout_s": 15,
@@ -298,7 +303,7 @@ class World:
         return ("127.0.0.1", self.service.port if self.nginx is None else self.nginx.port)
 
     async def warm_up(self) -> None:
-        """Use each way once, so that what is made on first use is there."""
+        """Open one stream and notify once, so that whatever is made at first use exists."""
         once = Browser("warm", self.front, Record())
         once.open()
         await self.until(lambda: once.refreshes > 0, "a first event", 5)
@@ -323,11 +328,11 @@ class World:
         ]
 
     def is_ready(self) -> bool:
-        """Ask whichever worker answers."""
+        """Return whether the worker that answers is ready."""
         return self.service.is_ready()
 
     def part(self, count: int) -> list[Browser]:
-        """Return one of so many parts of the browsers, some of each merchant."""
+        """Return one of ``count`` equal parts of the browsers, some of each merchant."""
         return self.browsers[: len(self.browsers) // count]
 
     async def refreshed(self, unscaled_s: float, since: float) -> float:
@@ -355,7 +360,7 @@ class World:
         await self.backend.answered()
 
     def history_lost(self) -> None:
-        """Say that Redis has forgotten: from now on every browser is owed a refresh."""
+        """Record that Redis has lost its data: from now on every browser is owed a refresh."""
         assert self.fault.loses_history, "said by the fault"
         self.backend.forget()
         self.lost_at = time.monotonic()
@@ -398,7 +403,7 @@ class World:
             self.outcome.lost = len(self.behind())
 
     def wrong(self, text: str) -> None:
-        """Say what must not be."""
+        """Record a violation."""
         self.outcome.wrong.append(text)
 
     def judge(self) -> None:
@@ -453,7 +458,7 @@ class World:
         self.outcome.wrong += [f"the checker: {text}" for text in verdict["wrong"]]
 
     def _compare_with_streams(self) -> None:
-        """Hold the ledger against what Redis has: nothing else is true of a notification."""
+        """Compare the ledger with the streams: only Redis knows what was stored."""
         ledger = self.backend.ledger
         found: dict[str, list[EntryId]] = {}
         for merchant in self.merchants:
@@ -514,7 +519,7 @@ class World:
         )
 
     async def stop(self) -> None:
-        """End it all properly, and read the logs."""
+        """Stop the service as an operator does, and look for errors in its log."""
         status = await asyncio.to_thread(self.service.stop)
         if status != 0:
             self.wrong(f"the service ended with status {status}")

@@ -20,7 +20,7 @@ _GOAWAY = 7
 
 
 class Http2:
-    """An HTTP/2 connection that sends what it is told, valid or not, and notes what comes."""
+    """An HTTP/2 connection: it sends any headers, valid or not, and records what arrives."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         config = h2.config.H2Configuration(

@@ -1,7 +1,7 @@
 """How slow this machine is now: the unit of all deadlines.
 
 Knows one piece of work and how long it takes on an ordinary, idle machine. Does not know what
-waits. ``python -m tests.harness.machine`` prints the unit.
+waits. ``python -m tests.harness.machine 3`` prints the unit, with three of that work at once.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def unit() -> float:
     return float(given)
 
 
-def measure() -> float:
-    """Start a Python on every core, a few times; return how much slower the slowest was."""
-    slowest_s = max(_start(os.cpu_count() or 1) for _ in range(_TIMES))
+def measure(count: int = os.cpu_count() or 1) -> float:
+    """Start ``count`` Pythons at once, a few times; return how much slower the slowest was."""
+    slowest_s = max(_start(count) for _ in range(_TIMES))
     return min(max(1.0, slowest_s / _REFERENCE_S), _MOST)
 
 
@@ -48,4 +48,5 @@ def _start(count: int) -> float:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(f"{measure():.2f}\n")
+    counts = [int(argument) for argument in sys.argv[1:]]
+    sys.stdout.write(f"{measure(*counts):.2f}\n")

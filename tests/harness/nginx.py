@@ -1,4 +1,4 @@
-"""nginx as shipped, for tests: the folder as it stands, with addresses of the test's own."""
+"""nginx with the shipped files, at addresses of the test's own, and servers behind it."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class Nginx:
 
     @property
     def url(self) -> str:
-        """Where browsers come in."""
+        """The address for browsers."""
         return f"{'https' if self.is_tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def internal_url(self) -> str:
-        """Where the backend notifies, and monitoring asks."""
+        """The address for backends and monitoring."""
         return f"http://127.0.0.1:{self.internal_port}"
 
     @property
@@ -129,12 +129,12 @@ class Nginx:
         self.stop()
 
     def reload(self) -> None:
-        """Read the files again, as an operator has it done."""
+        """Have nginx read its files again, as an operator does."""
         command = [*_command(self.folder, is_tls=self.is_tls), "-s", "reload"]
         subprocess.run(command, check=True, capture_output=True)
 
     def stop(self) -> None:
-        """End it at once: a quiet end would wait for the streams."""
+        """End nginx at once: a graceful end would wait for open streams."""
         self.process.terminate()
         self.process.wait(STOP_S)
 
@@ -161,12 +161,12 @@ class Nginx:
 
 
 class Recorder:
-    """A service that notes each request as it came, and gives the answer it was told to."""
+    """A server that records each request byte for byte, and gives the answer that a test sets."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-        """Empty: close the connection instead."""
+        """The answer to every request; empty: the connection is closed instead."""
         self.connections: list[asyncio.Task[None]] = []
 
     def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -226,7 +226,7 @@ def _command(folder: Path, *, is_tls: bool) -> list[str]:
 
 @asynccontextmanager
 async def recording() -> AsyncGenerator[tuple[Recorder, str]]:
-    """Run a server that notes what it is asked; with its address."""
+    """Run a recorder; yield the recorder and its address."""
     recorder = Recorder()
     async with await asyncio.start_server(recorder.accept, "127.0.0.1", 0) as listening:
         yield recorder, f"127.0.0.1:{listening.sockets[0].getsockname()[1]}"
@@ -260,7 +260,7 @@ def line(text: str, *headers: str) -> bytes:
 
 
 def fields(request: str) -> dict[str, str]:
-    """Return the headers of a request as it came; each may be there once."""
+    """Return the headers of a recorded request; a repeated header fails."""
     lines = request.rstrip().split("\r\n")[1:]
     named = [line.partition(": ") for line in lines]
     headers = {name.lower(): value for name, _, value in named}

@@ -1,4 +1,4 @@
-"""What the system says of a process, by its number: for tests that look at workers from outside."""
+"""Processes as the system sees them, by their IDs: workers, open files, memory, processor time."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.harness.waiting import SECOND, until
 
 
 class Stream:
-    """One event stream over a bare socket: what came, byte for byte, and as events."""
+    """One event stream over a bare socket: its bytes, and the events in them."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
@@ -110,7 +110,7 @@ async def open_stream(
 
 
 class Publisher:
-    """A backend: it notifies, and keeps the IDs that it was given."""
+    """A backend that notifies, and returns the IDs of its notifications."""
 
     def __init__(self, url: str, key: str = KEY) -> None:
         self.client = httpx.AsyncClient(
@@ -132,7 +132,7 @@ class Publisher:
 
 @asynccontextmanager
 async def publishing(url: str) -> AsyncGenerator[Publisher]:
-    """Be a backend that notifies at this address."""
+    """Run a backend that notifies at this address."""
     publisher = Publisher(url)
     try:
         yield publisher
@@ -146,7 +146,7 @@ def has_ended(stream: Stream) -> bool:
 
 
 async def read_to(reader: AsyncIterator[str], text: str) -> str:
-    """Read until this text has come; heartbeats may come before."""
+    """Read until this text arrives, heartbeats before it included; return all that was read."""
     got = ""
     async with asyncio.timeout(5 * SECOND):
         while text not in got:

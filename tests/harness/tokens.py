@@ -1,4 +1,4 @@
-"""Tokens for tests, signed as a merchant's backend would, and as nobody should."""
+"""Tokens for tests: valid ones, as a merchant's backend signs them, and invalid ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sse_push.access.tokens import TokenRules, Tokens
 
 SECRET = "a-secret-of-the-tests-0123456789-abcdef"
 NEXT_SECRET = "another-secret-of-the-tests-9876543210-f"
-STRANGE_SECRET = "a-secret-that-nobody-knows-0123456789-ab"
+STRANGE_SECRET = "a-secret-of-another-service-0123456789-ab"
 AUDIENCE = "push.test"
 ISSUER = "https://shop.test"
 
@@ -36,7 +36,7 @@ PrivateKey = (
 
 @cache
 def private_key(kind: str) -> PrivateKey:
-    """Return the one private key of this kind: its public half may be known to a service."""
+    """Return the one private key of this kind, whose public half a service may have."""
     if kind.startswith("RS"):
         return rsa.generate_private_key(65537, 1024 if kind == "RS-weak" else 2048)
     if kind.startswith("ES"):
@@ -86,7 +86,7 @@ def jwk_set(path: Path, *keys: Mapping[str, object]) -> Path:
 def claims_of(
     merchant_id: object = "42", expires_in_s: float = 60, **more: object
 ) -> dict[str, Any]:
-    """Return claims that are good; ``...`` leaves one out."""
+    """Return valid claims; a claim of ``...`` is left out."""
     claims = {
         "merchant_id": merchant_id,
         "exp": int(time.time() + expires_in_s),
@@ -116,7 +116,7 @@ def checker_of(
     leeway_s: float = 5,
     wall_clock: Callable[[], float] = time.time,
 ) -> Tokens:
-    """Return what checks tokens by these secrets, in the form of the setting, and these keys."""
+    """Return a checker of tokens with these secrets, in the form of the setting, and these keys."""
     parsed = [TokenSecret.parse(text) for text in secrets]
     rules = TokenRules(
         keys=(*(load_keys(parsed, None, ALGORITHMS) if secrets else ()), *keys),
@@ -129,20 +129,20 @@ def checker_of(
 
 
 def part(value: object) -> str:
-    """Return one part of a token, from JSON text, bytes, or what becomes JSON."""
+    """Return one part of a token, from JSON text, bytes, or a value to encode."""
     if not isinstance(value, bytes):
         value = (value if isinstance(value, str) else json.dumps(value)).encode()
     return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
 def raw_token(header: object, payload: object, key: str | bytes = SECRET) -> str:
-    """Sign by HMAC-SHA-256 whatever stands in the two parts."""
+    """Sign any two parts with HMAC-SHA-256."""
     text = f"{part(header)}.{part(payload)}"
     secret = key.encode() if isinstance(key, str) else key
     return f"{text}.{part(hmac.new(secret, text.encode(), hashlib.sha256).digest())}"
 
 
 def raw_payload(**claims: str) -> str:
-    """Return good claims as JSON text, with some of them as the text that is given."""
+    """Return valid claims as JSON text; given claims replace them as they are."""
     good = {name: json.dumps(value) for name, value in claims_of().items()}
     return "{" + ",".join(f'"{name}":{text}' for name, text in {**good, **claims}.items()) + "}"

@@ -59,7 +59,7 @@ def free_port() -> int:
 
 
 def wait_for(is_there: Callable[[], bool], what: str, seconds: float = START_S) -> None:
-    """Ask again and again, until it is there or the deadline has passed."""
+    """Ask again and again, until the answer is true; fail at the deadline."""
     deadline = time.monotonic() + seconds
     while not is_there():
         assert time.monotonic() < deadline, f"expected {what} within {seconds} s"
@@ -67,7 +67,7 @@ def wait_for(is_there: Callable[[], bool], what: str, seconds: float = START_S) 
 
 
 async def until(is_there: Callable[[], bool], what: str, seconds: float = 5 * SECOND) -> None:
-    """As ``wait_for``, and let the loop run meanwhile."""
+    """As ``wait_for``, while the event loop runs on."""
     deadline = time.monotonic() + seconds
     while not is_there():
         assert time.monotonic() < deadline, f"expected {what} within {seconds} s"

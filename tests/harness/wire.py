@@ -15,7 +15,7 @@ from tests.harness.chunks import Dechunker
 from tests.harness.waiting import SECOND
 
 ANSWER_S = 2 * SECOND
-"""Whatever comes in is answered within this."""
+"""How long the service may take to answer any request."""
 
 _BLOCK = re.compile(
     r"(?:retry: (?P<retry>[0-9]+)\n)?(?:id: (?P<id>[0-9]+-[0-9]+)\n)?"
@@ -34,7 +34,7 @@ _WITH_ID = {"ready", "refresh"}
 
 
 class Answer(NamedTuple):
-    """One answer, as it came; ``body`` of an event stream comes later."""
+    """One answer; the ``body`` of an event stream is read later."""
 
     status: int
     headers: dict[str, str]
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
 
     @property
     def code(self) -> str:
-        """The code of an error; that of a parser which does not know us is its text."""
+        """The code of an error; the whole text, if uvicorn's parser answered by itself."""
         if self.headers.get("content-type") == "application/json":
             error: str = json.loads(self.body)["error"]
             return error
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
 
 
 class Wire:
-    """A connection on which exactly those bytes are sent that a test has written."""
+    """A connection that sends exactly the bytes of a test."""
 
     def __init__(self, port: int, request: bytes = b"") -> None:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_S)
@@ -97,11 +97,11 @@ class Wire:
         return Answer(status, headers, body)
 
     def events(self, merchant_id: str, kind: str = "refresh", count: int = 1) -> list[Event]:
-        """Read an event stream until so many of this kind have come; check all that came."""
+        """Read an event stream until ``count`` events of this kind have arrived; check all."""
         return self._read(merchant_id, kind, lambda found: len(found) >= count)
 
     def refresh(self, merchant_id: str, entry_id: str) -> Event:
-        """Read an event stream until this entry's refresh has come, and return it."""
+        """Read an event stream until the refresh of this entry has arrived; return the event."""
         found = self._read(
             merchant_id, "refresh", lambda found: bool(found) and found[-1].id == entry_id
         )
@@ -123,7 +123,7 @@ class Wire:
             self._buffer = b""
 
     def is_closed(self) -> bool:
-        """Wait for the other end to close, and return whether it has, saying nothing more."""
+        """Return whether the other end closes the connection without another byte."""
         try:
             return not self._buffer and self.socket.recv(1) == b""
         except ConnectionResetError:
@@ -147,7 +147,7 @@ class Wire:
 
 
 def well_formed(body: bytes, merchant_id: str) -> list[Event]:
-    """Return the events of a stream, whose every line is one that the service writes.
+    """Return the events of a stream; each line must be one that the service writes.
 
     Exactly: the blocks of "The events on the wire" in client/README.md, their data compact JSON of
     the keys that such an event has, and no character at which any reader of lines would end one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import socket
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -105,10 +106,10 @@ async def test_notify_prints_the_id_of_the_event_that_arrives(
         done = run(
             "notify", merchant, "--topic", "seats", "--data", '{"a": [1]}', "--by", "me", *more
         )
-        told = await stream.next("refresh", 3)
+        event = await stream.next("refresh", 3)
 
-    assert done.stdout == f"{told.id}\n"
-    assert told.data == (
+    assert done.stdout == f"{event.id}\n"
+    assert event.data == (
         f'{{"merchant_id":"{merchant}","topic":"seats","data":{{"a":[1]}},"by":"me"}}'
     )
 
@@ -140,6 +141,18 @@ def test_tail_gives_up_when_a_browser_would_and_prints_one_line(service: Service
     assert refused.stderr.startswith("sse-push: expected 200 text/event-stream, got 400 ")
     assert another.stderr.startswith("sse-push: expected 200 text/event-stream, got 200 ")
     assert [len(done.stderr.splitlines()) for done in (refused, another)] == [1, 1]
+
+
+async def test_a_command_that_is_interrupted_exits_with_130(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        running = Running.start(tmp_path, "notify", "42", "--url", url)
+        connection, _ = await asyncio.to_thread(silent.accept)
+        with connection:
+            status = await asyncio.to_thread(running.press_ctrl_c)
+
+    assert status == 130
+    assert running.log.strip() == "sse-push: interrupted"
 
 
 async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
@@ -245,6 +258,7 @@ def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         token_keys=f"kid={SECRET}",
         token_audience="push",
         token_issuer="shop",
+        heartbeat_s=0.5,
         drain_s=0,
     ) as started:
         yield started
@@ -329,7 +343,9 @@ def test_revoke_prints_a_refusal(guarded: Service) -> None:
     assert LIMITED_KEY not in done.stderr
 
 
-async def test_tail_listens_with_a_token(guarded: Service, tmp_path: Path) -> None:
+async def test_tail_listens_with_a_token_and_prints_heartbeats_on_request(
+    guarded: Service, tmp_path: Path
+) -> None:
     token = run(
         "token",
         "42",
@@ -342,15 +358,19 @@ async def test_tail_listens_with_a_token(guarded: Service, tmp_path: Path) -> No
     for folder in folders:
         folder.mkdir()
     command = ("tail", "42", "--url", guarded.url)
-    flag = Running.start(folders[0], *command, "--token", token)
+    flag = Running.start(folders[0], *command, "--token", token, "--heartbeats")
     variable = Running.start(folders[1], *command, SSE_PUSH_TOKEN=token)
     try:
-        for tail in (flag, variable):
-            await until(lambda tail=tail: "ready" in tail.out, "the stream")  # type: ignore[misc]  # mypy knows no default of a lambda
+        await until(lambda: "ready" in variable.out, "the stream")
+        seen = flag.out.count(" heartbeat ")
+        await until(lambda: flag.out.count(" heartbeat ") >= seen + 2, "heartbeats for both")
+        statuses = [await asyncio.to_thread(tail.press_ctrl_c) for tail in (flag, variable)]
     finally:
         flag.kill()
         variable.kill()
 
+    assert statuses == [0, 0]
+    assert " heartbeat " not in variable.out
     assert without.returncode == 1
     assert "got 401 application/json" in without.stderr
 

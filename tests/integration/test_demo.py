@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Generator
+from pathlib import Path
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
+from sse_push.demo.backend import Backend
+from sse_push.demo.cinema import Cinema
 from sse_push.demo.crowd import CinemaTokens
 from tests.harness.demo import Demo
 from tests.harness.processes import descendants, is_running
 from tests.harness.programs import Running
 from tests.harness.stream import open_stream
-from tests.harness.waiting import START_S, STOP_S, free_port, until
+from tests.harness.waiting import START_S, STOP_S, free_port, until, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,7 @@ def test_a_seat_is_sold_once(demo: str) -> None:
     assert sold(demo)["B1"] == "one"
 
 
-async def test_one_of_several_buyers_at_once_gets_the_seat(demo: str) -> None:
+async def test_a_seat_with_several_buyers_at_once_is_sold_to_one_of_them(demo: str) -> None:
     async with httpx.AsyncClient(base_url=demo) as client:
         for number in range(1, 13):
             answers = await asyncio.gather(
@@ -146,6 +150,35 @@ async def test_a_crowd_buys_and_leaves_with_the_demo(
     await until(lambda: not any(map(is_running, others)), "the end of all", STOP_S)
     assert "5 simulated buyers" in running.out
     assert "Traceback" not in running.log
+
+
+def test_a_crowd_ends_with_a_demo_that_is_killed(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    started = Demo.start(tmp_path_factory.mktemp("killed"), "--crowd", "2")
+    others = descendants(started.process.pid)
+
+    started.kill()
+
+    assert len(others) >= 2  # the server and the crowd
+    wait_for(lambda: not any(map(is_running, others)), "the end of all", STOP_S)
+
+
+async def test_a_sale_is_made_though_the_service_cannot_be_reached(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cinema = Cinema(tmp_path / "cinema.sqlite3")
+    backend = Starlette(routes=Backend(cinema, "http://127.0.0.1:1", None).routes())
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(backend), base_url="http://cinema.test"
+    ) as client:
+        body = {"merchant_id": "roxy", "by": "tab"}
+        answer = await client.post("/seats/A1/sell", json=body)
+
+    assert answer.status_code == 200
+    assert cinema.sales("roxy").keys() == {"A1"}
+    attempts = [record for record in caplog.records if "not notified" in record.getMessage()]
+    assert len(attempts) == 3
 
 
 # -- with tokens

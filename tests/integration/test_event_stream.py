@@ -242,13 +242,13 @@ async def test_a_stream_that_is_deleted_or_of_another_type_is_a_resync_for_its_c
         await stream.next("refresh", 4)
         back = await publisher.notify(merchant)
         await stream.next("refresh", 5)
-        told = await publisher.notify(f"{merchant}-other")
+        foreign = await publisher.notify(f"{merchant}-other")
         await other.next("refresh", 2)
 
     reasons = [json.loads(event.data).get("reason") for event in stream.refreshes]
     assert reasons == ["connected", "resync", "resync", "resync", None]
     assert EntryId.parse(stream.refreshes[-1].id) == EntryId.parse(back)
-    assert [event.id for event in other.refreshes] == ["", told]
+    assert [event.id for event in other.refreshes] == ["", foreign]
 
 
 async def test_a_process_that_starts_keeps_sse_starlette_from_ending_its_event_streams(

@@ -27,7 +27,7 @@ Told = dict[str, float]
 
 
 async def scrape(service: Service) -> Told:
-    """Ask once, over a connection of its own, which any worker may take."""
+    """Scrape once, over a new connection, which any worker may accept."""
     async with httpx.AsyncClient() as client:
         answer = await client.get(f"{service.url}/metrics")
     assert answer.status_code == 200
@@ -42,7 +42,7 @@ async def scrape(service: Service) -> Told:
 async def scraped_when(
     service: Service, is_so: Callable[[Told], bool], seconds: float = 5 * SECOND
 ) -> Told:
-    """Ask until it is so: what the other worker has counted is a second old at most."""
+    """Scrape until the samples are as expected: another worker copies its counts once a second."""
     deadline = time.monotonic() + seconds
     while True:
         samples = await scrape(service)

@@ -1,4 +1,4 @@
-"""Processes: their workers, their socket, and how they end."""
+"""The service as processes: workers, the listening socket, the end."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ async def open_streams(url: str, merchants: list[str]) -> AsyncGenerator[list[St
 
 def processes_of(streams: list[Stream]) -> set[str]:
     ready = [json.loads(stream.of("ready")[0].data) for stream in streams]
-    return {said["connection_id"].partition("-")[0] for said in ready}
+    return {data["connection_id"].partition("-")[0] for data in ready}
 
 
-async def test_a_notification_taken_by_one_worker_reaches_the_browsers_of_all(
+async def test_a_notification_accepted_by_one_worker_reaches_the_browsers_of_all(
     workers: Service, merchant: str
 ) -> None:
     publisher = Publisher(workers.url)
@@ -58,7 +58,7 @@ async def test_a_notification_taken_by_one_worker_reaches_the_browsers_of_all(
     assert {stream.refreshes[1].id for stream in streams} == {accepted}
 
 
-async def test_every_browser_ends_with_the_newest_id_of_its_merchant_and_hears_no_other(
+async def test_every_browser_gets_the_newest_id_of_its_merchant_and_no_other_merchant(
     redis: Redis, workers: Service, merchant: str
 ) -> None:
     """200 browsers of 50 merchants, two workers, 1 000 notifications at random."""
@@ -72,24 +72,24 @@ async def test_every_browser_ends_with_the_newest_id_of_its_merchant_and_hears_n
 
         async def publish(publisher: Publisher) -> None:
             for _ in range(125):
-                told = chance.choice(merchants)
-                accepted = EntryId.parse(await publisher.notify(told, topic="seats"))
-                newest[told] = max(newest.get(told, accepted), accepted)
+                chosen = chance.choice(merchants)
+                accepted = EntryId.parse(await publisher.notify(chosen, topic="seats"))
+                newest[chosen] = max(newest.get(chosen, accepted), accepted)
 
         await asyncio.gather(*map(publish, publishers))
         after = {name: redis.connections(name) for name in before}
-        for told, stream in zip(merchants * 4, streams, strict=True):
-            if told in newest:
-                await until(lambda: stream.parser.last_event_id == str(newest[told]), told)  # noqa: B023
+        for chosen, stream in zip(merchants * 4, streams, strict=True):
+            if chosen in newest:
+                await until(lambda: stream.parser.last_event_id == str(newest[chosen]), chosen)  # noqa: B023
     for publisher in publishers:
         await publisher.close()
 
-    for told, stream in zip(merchants * 4, streams, strict=True):
-        assert {json.loads(event.data)["merchant_id"] for event in stream.refreshes} == {told}
+    for chosen, stream in zip(merchants * 4, streams, strict=True):
+        assert {json.loads(event.data)["merchant_id"] for event in stream.refreshes} == {chosen}
         ids = [EntryId.parse(event.id) for event in stream.refreshes if event.id]
         assert ids == sorted(ids)
     assert len(processes_of(streams)) == 2
-    # Two workers, 200 browsers: a tail each, and connections that are made when first needed.
+    # Each of the two workers has one tail; other connections are made when first needed.
     assert after["tail"] == before["tail"]
     assert after["append"] - before["append"] <= 2
     assert after["probe"] - before["probe"] <= 2
@@ -206,7 +206,7 @@ def test_each_worker_logs_as_a_single_one_does(workers: Service) -> None:
         )
 
 
-def test_an_address_that_is_taken_is_one_line(redis: Redis, service: Service) -> None:
+def test_an_address_in_use_is_reported_in_one_line(redis: Redis, service: Service) -> None:
     done = run(
         *("serve", "--port", str(service.port), "--redis-url", redis.url),
         *("--subscribe-auth", "none", "--notify-keys", "none"),
@@ -218,7 +218,7 @@ def test_an_address_that_is_taken_is_one_line(redis: Redis, service: Service) ->
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_every_stream_with_a_goodbye_and_a_complete_response(
+async def test_a_signal_ends_every_connection_with_a_goodbye_and_a_complete_response(
     tmp_path: Path, number: signal.Signals, workers: str
 ) -> None:
     redis = Redis.start(tmp_path)
@@ -266,12 +266,14 @@ async def test_a_signal_to_all_processes_at_once_is_one_signal(
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_a_second_signal_ends_at_once(redis: Redis, tmp_path: Path, workers: str) -> None:
+async def test_a_second_signal_ends_the_service_at_once(
+    redis: Redis, tmp_path: Path, workers: str
+) -> None:
     service = Service.start(tmp_path, redis.url, "--workers", workers, drain_s=600)
     async with open_streams(service.url, ["busy"] * 400) as streams:
         for stream in streams:
             await stream.next("refresh")
-        # Nobody reads any more, so that goodbyes alone would not end it.
+        # No client reads any more, so that goodbyes alone would not end the service.
         for stream in streams:
             stream.writer.transport.pause_reading()  # type: ignore[attr-defined]
 
@@ -284,7 +286,7 @@ async def test_a_second_signal_ends_at_once(redis: Redis, tmp_path: Path, worker
     assert status == 0
 
 
-async def test_a_worker_that_is_killed_is_replaced_and_its_browsers_are_told(
+async def test_a_worker_that_is_killed_is_replaced_and_its_browsers_miss_nothing(
     redis: Redis, tmp_path: Path, merchant: str
 ) -> None:
     service = Service.start(tmp_path, redis.url, "--workers", "2", probe_interval_s=0.2)
@@ -349,9 +351,7 @@ def test_a_rolling_restart_keeps_the_port_open(redis: Redis, tmp_path: Path) -> 
     service.assert_no_errors()
 
 
-def test_the_process_may_have_as_many_connections_as_the_system_lets_it(
-    redis: Redis, tmp_path: Path
-) -> None:
+def test_a_process_opens_as_many_files_as_the_system_allows(redis: Redis, tmp_path: Path) -> None:
     command = ["bash", "-c", 'ulimit -Sn 256; exec "$@"', "-", sys.executable, "-m", "sse_push"]
     command += ["serve", "--uds", str(tmp_path / "s"), "--redis-url", redis.url]
     command += ["--subscribe-auth", "none", "--notify-keys", "none"]

@@ -1,20 +1,16 @@
-"""A merchant, several browsers and a Redis, in one process, in any order of events.
+"""Two merchants, several browsers and a Redis, in one process, in any order of events.
 
 The code under test is the real one, from ``Tail`` to the bytes of ``TransportStream``. What stands
-around it is a model: of Redis (``tests/integration/test_model.py`` holds it against a real one), of
-sockets that take and lose bytes, of pages that know what they have not been told. Chance decides
-what happens next; a seed makes it the same again.
+around it is a model: of Redis and the connection to it (``model``), of sockets that take and lose
+bytes and of pages that know what they do not show yet (``browsers``). Chance decides what happens
+next; a seed makes it the same again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import random
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 from sse_push.access.grant import Grant
@@ -24,360 +20,19 @@ from sse_push.event_stream import EventStreams, wire
 from sse_push.event_stream.transport import TransportStream
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub, Subscription
-from sse_push.notification import Change, Entry, EntryId, Notification
-from sse_push.sse_client import Event, Parser
-from sse_push.stream.reads import NEW_ENTRIES, Read, entries_between
+from sse_push.notification import EntryId, Notification
 from sse_push.stream.tail import Tail
-from sse_push.stream.watch import Watch
 from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock
+from tests.simulation.browsers import Accepted, ModelCycle, Page
+from tests.simulation.model import NEVER, ModelFollower, ModelRedis, ModelStream, copied
 
 CALM = dataclasses.replace(PACE, send_timeout_s=1000, max_connection_age_s=100_000, drain_s=1)
 """No connection ends by itself while a history runs."""
 
 
-# -- a model of Redis
-
-REFUSED = object()
-"""An error reply that says nothing of the stream."""
-
-NEVER = EntryId(0, 0)
-
-
-@dataclass
-class ModelStream:
-    entries: list[Entry] = field(default_factory=list)
-    last: EntryId = NEVER
-    is_other_type: bool = False
-
-
-def copied(streams: dict[str, ModelStream]) -> dict[str, ModelStream]:
-    return {
-        merchant_id: ModelStream(list(stream.entries), stream.last, stream.is_other_type)
-        for merchant_id, stream in streams.items()
-    }
-
-
-class ModelRedis:
-    """Streams, and the announcement of their changes to one tracked connection.
-
-    Replies and announcements come in the order in which they were made (RESP3), or each kind in
-    its own order only (RESP2, with announcements redirected to a second connection).
-    """
-
-    def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
-        self.is_ordered = chance.random() < 0.7
-        self.streams: dict[str, ModelStream] = {}
-        self.tracked: set[str] | None = None
-        self.out: deque[tuple[str, Any]] = deque()
-        self.time_ms = 1_000_000
-        self.run_id = 1
-        self.is_refusing = False
-
-    def connect(self) -> None:
-        self.tracked = set()
-        self.out = deque()
-
-    def disconnect(self) -> None:
-        self.tracked = None
-        self.out = deque()
-
-    def take_out(self) -> tuple[str, Any]:
-        if not self.is_ordered:
-            kind = self.chance.choice(self.out)[0]
-            first = next(number for number, each in enumerate(self.out) if each[0] == kind)
-            self.out.rotate(-first)
-            taken = self.out.popleft()
-            self.out.rotate(first)
-            return taken
-        return self.out.popleft()
-
-    def changed(self, merchant_id: str) -> None:
-        if self.tracked is not None and merchant_id in self.tracked:
-            self.tracked.remove(merchant_id)
-            self.out.append(("announcement", merchant_id))
-
-    def xadd(
-        self, notification: Notification, *, max_entries: int, entry_id: EntryId | None = None
-    ) -> EntryId | None:
-        """Add an entry, with an ID of the caller's own if that is higher than all before."""
-        stream = self.streams.setdefault(notification.merchant_id, ModelStream())
-        if stream.is_other_type:
-            return None
-        if entry_id is None:
-            entry_id = EntryId(self.time_ms, 0)
-            if entry_id <= stream.last:
-                entry_id = EntryId(stream.last.ms, stream.last.seq + 1)
-        assert entry_id > stream.last, "Redis refuses an ID that is not higher"
-        stream.last = entry_id
-        stream.entries.append(Entry(entry_id, notification, hash(notification)))
-        del stream.entries[:-max_entries]
-        self.changed(notification.merchant_id)
-        return entry_id
-
-    def trim(self, merchant_id: str, keep: int, *, is_announced: bool) -> None:
-        stream = self.streams.get(merchant_id)
-        if stream is not None and len(stream.entries) > keep:
-            del stream.entries[: len(stream.entries) - keep]
-            if is_announced:
-                self.changed(merchant_id)
-
-    def delete(self, merchant_id: str) -> None:
-        if self.streams.pop(merchant_id, None) is not None:
-            self.changed(merchant_id)
-
-    def set_other_type(self, merchant_id: str) -> None:
-        self.streams[merchant_id] = ModelStream(is_other_type=True)
-        self.changed(merchant_id)
-
-    def flush(self) -> None:
-        self.streams = {}
-        if self.tracked is not None:
-            self.tracked = set()
-            self.out.append(("announcement", None))
-
-    def answer(self, read: Read, *, arms: bool = True) -> list[Entry] | object | None:
-        """Return what ``read`` does, or a refusal."""
-        return REFUSED if self.is_refusing else self.read(read, arms=arms)
-
-    def read(self, read: Read, *, arms: bool = True) -> list[Entry] | None:
-        if arms and self.tracked is not None:
-            self.tracked.add(read.merchant_id)
-        stream = self.streams.get(read.merchant_id, ModelStream())
-        if stream.is_other_type:
-            return None
-        if read.start is None:
-            return stream.entries[-1:]
-        found = [
-            entry
-            for entry in stream.entries
-            if entry.id >= read.start and (read.end is None or entry.id <= read.end)
-        ]
-        return found[: NEW_ENTRIES + 1]
-
-
-class ModelFollower:
-    """``stream.follow.Follower`` with its connection cut into single steps."""
-
-    def __init__(self, redis: ModelRedis, tail: Tail) -> None:
-        self.redis = redis
-        self.tail = tail
-        self.sent: deque[tuple[Read, Watch | asyncio.Future[list[Entry] | None]]] = deque()
-        self.takers: deque[Watch | asyncio.Future[list[Entry] | None]] = deque()
-        self.asked: deque[tuple[Read, asyncio.Future[list[Entry] | None]]] = deque()
-        self.server_id = 0
-        self.is_connected = False
-
-    def watch(self, merchant_id: str) -> None:
-        self.tail.watch(merchant_id)
-
-    def unwatch(self, merchant_id: str) -> None:
-        self.tail.unwatch(merchant_id)
-
-    async def between(
-        self, merchant_id: str, start: EntryId, end: EntryId
-    ) -> tuple[Entry, ...] | None:
-        if not self.is_connected:
-            return None
-        reply: asyncio.Future[list[Entry] | None] = asyncio.get_running_loop().create_future()
-        self.asked.append((Read(merchant_id, start, end), reply))
-        entries = await reply
-        return None if entries is None else entries_between(start, end, entries)
-
-    def connect(self) -> None:
-        self.redis.connect()
-        self.is_connected = True
-        self.tail.connected(has_history=self.server_id == self.redis.run_id)
-        self.server_id = self.redis.run_id
-
-    def cut(self) -> None:
-        self.redis.disconnect()
-        self.is_connected = False
-        waiting = [*self.takers, *(taker for _, taker in self.sent), *(f for _, f in self.asked)]
-        self.sent.clear()
-        self.takers.clear()
-        self.asked.clear()
-        for taker in waiting:
-            if isinstance(taker, asyncio.Future) and not taker.done():
-                taker.set_result(None)
-
-    def send(self, most: int) -> None:
-        while self.asked:
-            read, reply = self.asked.popleft()
-            self.sent.append((read, reply))
-        for watch, read in self.tail.reads(most):
-            self.sent.append((read, watch))
-
-    def serve_one(self) -> None:
-        if self.sent:
-            read, taker = self.sent.popleft()
-            self.takers.append(taker)
-            self.redis.out.append(("reply", self.execute(read)))
-
-    def execute(self, read: Read) -> list[Entry] | object | None:
-        return self.redis.answer(read)
-
-    def receive_one(self) -> None:
-        if not self.redis.out:
-            return
-        kind, value = self.redis.take_out()
-        if kind == "announcement":
-            self.tail.announced(value)
-            return
-        taker = self.takers.popleft()
-        if isinstance(taker, asyncio.Future):
-            if not taker.done():
-                taker.set_result(None if value is REFUSED else value)
-        elif value is REFUSED:
-            self.tail.refused(taker)
-        else:
-            self.take(taker, value)
-
-    def take(self, watch: Watch, entries: list[Entry] | None) -> None:
-        if entries is None:
-            self.tail.failed(watch)
-        else:
-            self.tail.answered(watch, entries)
-
-
-# -- a model of a socket and of uvicorn's side of it
-
-
-class ModelFlow:
-    def __init__(self) -> None:
-        self.write_paused = False
-        self.is_writable = asyncio.Event()
-        self.is_writable.set()
-
-
-class ModelCycle:
-    """What ``TransportStream`` uses of uvicorn's ``RequestResponseCycle``; its own transport."""
-
-    def __init__(self, capacity: int) -> None:
-        self.flow = ModelFlow()
-        self.transport = self
-        self.capacity = capacity
-        self.wire = bytearray()
-        self.disconnected = False
-        self.is_complete = False
-        self.is_gone = asyncio.Event()
-
-    def write(self, data: bytes) -> None:
-        assert not self.disconnected, "nothing is written to a client that has gone"
-        assert not self.is_complete, "nothing is written after the last chunk"
-        assert not self.flow.write_paused, "nothing is written while flow control is closed"
-        self.put(data)
-
-    def put(self, data: bytes) -> None:
-        self.wire += data
-        if len(self.wire) > self.capacity:
-            self.flow.write_paused = True
-            self.flow.is_writable.clear()
-
-    def set_write_buffer_limits(self, high: int) -> None:
-        assert high == 0, "what the kernel does not take waits in the slot"
-
-    def get_extra_info(self, _name: str) -> None:
-        return None
-
-    def abort(self) -> None:
-        self.lose()
-
-    def lose(self) -> None:
-        self.disconnected = True
-        self.flow.write_paused = False
-        self.flow.is_writable.set()
-        self.is_gone.set()
-
-    async def send(self, message: Mapping[str, Any]) -> None:
-        if self.flow.write_paused and not self.disconnected:
-            await self.flow.is_writable.wait()
-        if self.disconnected:
-            return
-        assert not self.is_complete, "nothing is sent after the last chunk"
-        if message["type"] == "http.response.body":
-            body = message["body"]
-            self.put(b"%x\r\n%b\r\n" % (len(body), body) if body else b"")
-            if not message["more_body"]:
-                self.put(b"0\r\n\r\n")
-                self.is_complete = True
-                self.is_gone.set()
-
-    async def receive(self) -> dict[str, Any]:
-        await self.is_gone.wait()
-        return {"type": "http.disconnect"}
-
-    def deliver(self, most: int) -> bytes:
-        data = bytes(self.wire[:most])
-        del self.wire[:most]
-        if self.flow.write_paused and not self.wire and not self.disconnected:
-            self.flow.write_paused = False
-            self.flow.is_writable.set()
-        return data
-
-
-# -- pages
-
-
-@dataclass
-class Accepted:
-    """A notification that Redis took; the page needs to hear of it."""
-
-    serial: int
-    topic: str | None
-    by: str | None
-    is_lost: bool = False
-    """Redis took it, told its ID, and lost it."""
-    used_again: str = ""
-    """Its ID, if another entry had that before."""
-
-
-class Page:
-    """One browser window: what it has not been told of yet, and its connection."""
-
-    def __init__(self, merchant_id: str, name: str) -> None:
-        self.merchant_id = merchant_id
-        self.name = name
-        self.last_event_id = ""
-        self.opened_with = ""
-        """The last event ID that the connection was opened with."""
-        self.response: TransportStream | None = None
-        self.missing: list[Accepted] = [Accepted(-1, None, None)]  # rendered some time ago
-        self.cycle: ModelCycle | None = None
-        self.task: asyncio.Task[None] | None = None
-        self.parser = Parser()
-        self.dechunker = Dechunker()
-        self.highest: tuple[int, int] = (0, 0)
-
-    def hear(self, most: int) -> None:
-        assert self.cycle is not None, "heard only while connected"
-        for event in self.parser.feed(self.dechunker.feed(self.cycle.deliver(most))):
-            previous, self.last_event_id = self.last_event_id, event.id
-            if event.type == "refresh":
-                self.refresh(event, has_id=event.id != previous)
-
-    def refresh(self, event: Event, *, has_id: bool) -> None:
-        said = json.loads(event.data)
-        assert said["merchant_id"] == self.merchant_id, "none hears of another merchant"
-        if said.get("reason") == "resync":
-            self.highest = (0, 0)  # another history, or none
-        elif has_id:
-            entry_id = EntryId.parse(event.id)
-            assert entry_id >= self.highest, "IDs rise on a connection, but for a resync"
-            self.highest = entry_id
-        if said.get("by") == self.name and "reason" not in said:
-            return  # its own change, which it shows already
-        if "data" in said:  # applied as it is, nothing is fetched
-            self.missing = [each for each in self.missing if each.serial != said["data"]]
-        elif "topic" in said:  # fetched: whatever was accepted until now is seen
-            self.missing = [each for each in self.missing if each.topic != said["topic"]]
-        else:
-            self.missing = []
-
-
 class Simulation:
-    """One run: build, let chance act, come to rest, and see whom nobody told."""
+    """One run: build, let chance act, come to rest, and see which page shows old data."""
 
     merchants = ("m1", "m2")
 
@@ -394,8 +49,6 @@ class Simulation:
         self.clock = ManualClock()
         self.clock.cost_s = self.chance.choice([0, 0, 0.0007, 0.003])
         self.redis = ModelRedis(self.chance)
-        self.tail = tail(self.on_armed, self.on_change)
-        self.follower = follower(self.redis, self.tail)
         self.hub: Hub[Frame] = hub(
             encode=wire.encode_refreshes,
             encode_expiring=wire.encode_expiring,
@@ -405,6 +58,8 @@ class Simulation:
             clock=self.clock,
             chance=self.chance,
         )
+        self.tail = tail(self.hub.armed, self.hub.publish)
+        self.follower = follower(self.redis, self.tail)
         self.hub.source = self.follower
         self.hub_settle = self.hub.settle
         self.hub.settle = self.settle  # type: ignore[method-assign]
@@ -439,12 +94,6 @@ class Simulation:
         self.snapshot: dict[str, ModelStream] = {}
         self.epoch = 0
         self.history: list[str] = []
-
-    def on_armed(self, merchant_id: str, newest: EntryId | None) -> None:
-        self.hub.armed(merchant_id, newest)
-
-    def on_change(self, change: Change) -> None:
-        self.hub.publish(change)
 
     # -- what can happen
 
@@ -518,7 +167,7 @@ class Simulation:
         return newest
 
     def leave(self) -> None:
-        """Cut a connection: whatever was on its way is lost."""
+        """Cut a page's connection; the bytes on their way are lost."""
         page = self.chance.choice(self.pages)
         if page.cycle is not None:
             page.cycle.lose()
@@ -532,15 +181,15 @@ class Simulation:
         if subscriptions:
             self.hub.end(self.chance.choice(subscriptions), EndReason.CONNECTION_AGE)
 
-    def hear(self) -> None:
+    def deliver(self) -> None:
         for page in self.pages:
             if page.cycle is not None and not page.cycle.disconnected:
-                page.hear(self.chance.choice([0, 10, 100, 10**6]))
+                page.receive(self.chance.choice([0, 10, 100, 10**6]))
 
-    def hear_all(self) -> None:
+    def deliver_all(self) -> None:
         for page in self.pages:
             if page.cycle is not None and not page.cycle.disconnected:
-                page.hear(10**6)
+                page.receive(10**6)
 
     def mark_lost(self) -> None:
         for page in self.pages:
@@ -572,7 +221,7 @@ class Simulation:
         self.snapshot = copied(self.redis.streams)
 
     def restart(self) -> None:
-        """Come back with all, nothing, or an older state, and maybe an older clock."""
+        """Restart Redis with all entries, some or none of them; maybe with an older clock."""
         self.follower.cut()
         self.redis.run_id += 1
         kind = self.chance.choice(["all", "nothing", "older", "without the newest"])
@@ -607,7 +256,7 @@ class Simulation:
             self.follower.receive_one()
 
     def pump(self) -> None:
-        """Let Redis be quick: all that is wanted is sent, served and received."""
+        """Let Redis be quick: all reads that are due are sent, served and received."""
         for _ in range(3):
             self.send()
             while self.follower.sent:
@@ -626,7 +275,7 @@ class Simulation:
         ("open", 5),
         ("leave", 2),
         ("goodbye", 0.5),
-        ("hear", 8),
+        ("deliver", 8),
         ("reconnect", 4),
         ("send", 7),
         ("serve", 9),
@@ -675,7 +324,7 @@ class Simulation:
                 page.task = page.cycle = None
 
     async def rest(self) -> None:
-        """Let everything that is on its way arrive, and everybody come back."""
+        """Let everything on its way arrive, and every page come back."""
         for merchant_id in self.merchants:
             stream = self.redis.streams.get(merchant_id)
             if stream is not None and stream.is_other_type:
@@ -691,7 +340,7 @@ class Simulation:
                 self.tail.retry(10)
                 self.pump()
             self.clock.advance(0.5)
-            self.hear_all()
+            self.deliver_all()
             for _ in range(3):
                 await asyncio.sleep(0)
             self.reap()
@@ -700,7 +349,7 @@ class Simulation:
         assert not self.redis.out, "at rest, nothing is on its way"
         for page in self.pages:
             assert page.task is not None, f"{page.name} is connected at rest"
-            assert not page.missing, f"{page.name} was never told of {page.missing[:3]}"
+            assert not page.missing, f"{page.name} was never refreshed after {page.missing[:3]}"
 
     async def close(self) -> None:
         for page in self.pages:

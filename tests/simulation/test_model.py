@@ -29,13 +29,13 @@ from sse_push.stream.contract import merchant_of, parse_entries, read_command, s
 from sse_push.stream.reads import NEW_ENTRIES, Read
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND
-from tests.simulation.simulation import ModelRedis
+from tests.simulation.model import ModelRedis
 
 SEQUENCES = 300
 OPERATIONS = 30
 MERCHANTS = ("m1", "m2", "m3")
 
-Told = tuple[str, object]
+Message = tuple[str, object]
 """``("announcement", merchant_id)``, None for all; or ``("reply", fields in order)``."""
 
 
@@ -97,39 +97,42 @@ class RealRedis:
         assert isinstance(reply, list)
         return int(reply[0]) * 1000 + int(reply[1]) // 1000
 
-    async def read(self, read: Read) -> list[Told]:
-        """Read over the tracked connection; return what came until its reply, in order."""
+    async def read(self, read: Read) -> list[Message]:
+        """Read over the tracked connection; return all messages up to its reply, in order."""
         start = None if read.start is None else self.real_ids[read.start]
         end = None if read.end is None else self.real_ids[read.end]
         await self.tracked.send_command(*read_command(Read(read.merchant_id, start, end)))
-        return await self.told(read.merchant_id)
+        return await self.messages(read.merchant_id)
 
-    async def announced(self) -> list[Told]:
+    async def announced(self) -> list[Message]:
         """Return what was announced until now."""
         await self.tracked.send_command("PING")
-        told = await self.told("")
-        assert told.pop() == ("reply", "PONG")
-        return told
+        messages = await self.messages("")
+        assert messages.pop() == ("reply", "PONG")
+        return messages
 
-    async def told(self, merchant_id: str) -> list[Told]:
-        told: list[Told] = []
+    async def messages(self, merchant_id: str) -> list[Message]:
+        messages: list[Message] = []
         async with asyncio.timeout(5 * SECOND):
             while True:
                 got = await read_reply_or_announcement(self.tracked)
                 if not isinstance(got, Announcement):
                     break
                 keys = got.keys
-                told += (
+                messages += (
                     [("announcement", None)]
                     if keys is None
                     else [("announcement", merchant_of(key)) for key in keys]
                 )
         if got == b"PONG":
-            return [*told, ("reply", "PONG")]
-        return [*told, ("reply", said(parse_entries(merchant_id, got, data_limit_bytes=8192)))]
+            return [*messages, ("reply", "PONG")]
+        return [
+            *messages,
+            ("reply", data_of(parse_entries(merchant_id, got, data_limit_bytes=8192))),
+        ]
 
 
-def said(entries: list[Entry] | None) -> list[str | None] | None:
+def data_of(entries: list[Entry] | None) -> list[str | None] | None:
     """Return what two lists of entries have in common if they are the same but for their IDs."""
     return None if entries is None else [entry.notification.data for entry in entries]
 
@@ -154,16 +157,16 @@ class Comparison:
         for name in self.chance.choices(names, weights, k=OPERATIONS):
             merchant_id = self.chance.choice(MERCHANTS)
             self.history.append(f"{name} {merchant_id}")
-            told = await getattr(self, name)(merchant_id)
-            told = [*(told or ()), *await self.real.announced()]
-            assert told == self.told_by_model()
+            messages = await getattr(self, name)(merchant_id)
+            messages = [*(messages or ()), *await self.real.announced()]
+            assert messages == self.messages_of_model()
 
-    def told_by_model(self) -> list[Told]:
-        told: list[Told] = []
+    def messages_of_model(self) -> list[Message]:
+        messages: list[Message] = []
         while self.model.out:
             kind, value = self.model.take_out()
-            told.append((kind, said(value) if kind == "reply" else value))
-        return told
+            messages.append((kind, data_of(value) if kind == "reply" else value))
+        return messages
 
     async def xadd(self, merchant_id: str, count: int = 1) -> None:
         self.serial += count
@@ -183,10 +186,10 @@ class Comparison:
         """Add so many that a read of them all is cut short."""
         await self.xadd(merchant_id, NEW_ENTRIES + 2)
 
-    async def read(self, merchant_id: str) -> list[Told]:
+    async def read(self, merchant_id: str) -> list[Message]:
         return await self.both_read(Read(merchant_id))
 
-    async def read_since(self, merchant_id: str) -> list[Told] | None:
+    async def read_since(self, merchant_id: str) -> list[Message] | None:
         known = self.known[merchant_id]
         if not known:
             return None
@@ -194,14 +197,14 @@ class Comparison:
         start = self.chance.choice([known[-1], self.chance.choice(known)])
         return await self.both_read(Read(merchant_id, start))
 
-    async def read_between(self, merchant_id: str) -> list[Told] | None:
+    async def read_between(self, merchant_id: str) -> list[Message] | None:
         known = self.known[merchant_id]
         if not known:
             return None
         start, end = sorted(self.chance.choices(known, k=2))
         return await self.both_read(Read(merchant_id, start, end))
 
-    async def both_read(self, read: Read) -> list[Told]:
+    async def both_read(self, read: Read) -> list[Message]:
         self.model.out.append(("reply", self.model.read(read)))
         return await self.real.read(read)
 

@@ -34,7 +34,7 @@ PLAIN = ""
 
 
 class Sink:
-    """A client that takes everything."""
+    """A client that accepts every frame."""
 
     def offer(self, _frame: Frame) -> bool:
         return True
@@ -45,7 +45,7 @@ class Sink:
 
 @dataclass
 class Worker:
-    """What metrics are made of, none of it connected to anything."""
+    """The parts that metrics read, without any connection."""
 
     hub: Hub[Frame]
     follower: Follower
@@ -268,11 +268,30 @@ async def test_a_probe_that_was_never_announced_is_older_than_any_limit(
     assert worker.scraped()["sse_push_probe_age_seconds"] == math.inf
 
 
+async def test_a_system_without_proc_has_neither_memory_nor_files(
+    worker: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_PROC", tmp_path)
+
+    samples = worker.scraped()
+
+    assert samples["sse_push_workers_alive"] == 0
+    assert not {"sse_push_resident_memory_bytes", "sse_push_open_fds"} & set(samples)
+
+
+def test_a_process_that_has_just_ended_has_neither_memory_nor_files(tmp_path: Path) -> None:
+    beyond_every_process_id = 2**22 + 1
+
+    assert metrics._resident_bytes(beyond_every_process_id) == 0
+    assert metrics._open_fds(beyond_every_process_id) == 0
+    assert metrics._size_of(tmp_path / "deleted") == 0
+
+
 # -- the files of several workers
 
 
 class Files:
-    """A folder as workers leave it; the number of a process that does not live is ``DEAD``."""
+    """A folder with the files of workers; ``DEAD`` is the ID of a process that has ended."""
 
     DEAD = (1, 2)
 

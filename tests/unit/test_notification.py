@@ -6,13 +6,20 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
-from sse_push.errors import InvalidEntryId, InvalidMerchantId, InvalidNotification, TooLarge
+from sse_push.errors import (
+    InvalidEntryId,
+    InvalidMerchantId,
+    InvalidNotification,
+    InvalidRevocation,
+    TooLarge,
+)
 from sse_push.notification import (
     Change,
     EntryId,
     Notification,
     parse_json,
     parse_merchant_id,
+    read_object,
 )
 
 LIMIT_BYTES = 100
@@ -20,7 +27,7 @@ GREATEST = 2**64 - 1
 NAME = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
 
 LONGEST_ERROR = 200
-"""Characters; whatever came, its error fits on a line or two."""
+"""In characters: an error fits on one or two lines, whatever the value."""
 
 NOT_NAMES = [
     "",
@@ -106,7 +113,7 @@ def test_an_entry_id_is_two_numbers(text: str, expected: tuple[int, int]) -> Non
         "9" * 5000 + "-1",
     ],
 )
-def test_whatever_else_is_no_entry_id(text: str) -> None:
+def test_another_text_is_not_an_entry_id(text: str) -> None:
     with pytest.raises(InvalidEntryId) as caught:
         EntryId.parse(text)
 
@@ -173,7 +180,7 @@ def test_a_merchant_is_named_by_a_text_or_an_integer(value: object, expected: st
         ("x" * 10**6, "'" + "x" * 79 + " (str)"),
     ],
 )
-def test_whatever_else_names_no_merchant(value: object, got: str) -> None:
+def test_another_value_is_not_a_merchant_id(value: object, got: str) -> None:
     with pytest.raises(InvalidMerchantId) as caught:
         parse_merchant_id(value)
 
@@ -184,7 +191,7 @@ def test_whatever_else_names_no_merchant(value: object, got: str) -> None:
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("field", ["merchant_id", "topic", "by", "data", None])
 def test_an_integer_that_python_does_not_write_out_is_refused(field: str | None, sign: int) -> None:
-    """``str`` raises for more than 4 300 digits, and pytest would call it for an argument."""
+    """Not parametrized by the number: pytest would call ``str``, which refuses 4 300 digits."""
     number = sign * 10**5000
     value: object = number if field is None else {"merchant_id": "42", field: number}
 
@@ -202,13 +209,13 @@ def test_a_notification_needs_only_its_merchant() -> None:
     assert checked() == Notification("42")
 
 
-def test_a_notification_keeps_what_it_says() -> None:
+def test_a_notification_has_the_fields_of_its_object() -> None:
     notification = checked(merchant_id=7, topic="seats", data={"seat": "C7"}, by="Ana, tab 1")
 
     assert notification == Notification("7", "seats", '{"seat":"C7"}', "Ana, tab 1")
 
 
-def test_null_is_as_good_as_leaving_a_field_out() -> None:
+def test_a_field_that_is_null_counts_as_absent() -> None:
     assert checked(topic=None, data=None, by=None) == Notification("42")
 
 
@@ -239,7 +246,7 @@ def test_a_notification_is_an_object(value: object, got: str) -> None:
         ("x" * 10**6, "'" + "x" * 79 + " (str)"),
     ],
 )
-def test_an_unknown_field_is_named(name: str, got: str) -> None:
+def test_the_error_names_an_unknown_field(name: str, got: str) -> None:
     with pytest.raises(InvalidNotification) as caught:
         checked(**{name: 1})
 
@@ -247,14 +254,30 @@ def test_an_unknown_field_is_named(name: str, got: str) -> None:
     assert len(str(caught.value)) <= LONGEST_ERROR
 
 
-def test_a_notification_without_a_merchant_is_refused() -> None:
+@pytest.mark.parametrize("value", [{}, {"topic": "seats"}, {"merchant_id": None}])
+def test_a_notification_without_a_merchant_is_refused(value: object) -> None:
     with pytest.raises(InvalidNotification) as caught:
-        Notification.from_value({"topic": "seats"}, data_limit_bytes=LIMIT_BYTES)
+        Notification.from_value(value, data_limit_bytes=LIMIT_BYTES)
 
     assert str(caught.value) == f"merchant_id is missing, expected {NAME}"
 
 
-def test_a_notification_for_no_merchant_is_refused() -> None:
+@pytest.mark.parametrize("value", [[], {}, {"merchant_id": "4 2"}, {"merchant_id": "42", "x": 1}])
+def test_an_object_is_refused_by_the_error_of_the_caller(value: object) -> None:
+    with pytest.raises(InvalidRevocation):
+        read_object(value, ("merchant_id", "jti"), InvalidRevocation)
+
+
+def test_an_object_is_its_merchant_and_the_other_fields_that_are_not_null() -> None:
+    value = {"jti": "t", "merchant_id": 42, "sub": None}
+
+    assert read_object(value, ("merchant_id", "jti", "sub"), InvalidRevocation) == (
+        "42",
+        {"jti": "t"},
+    )
+
+
+def test_a_notification_for_an_invalid_merchant_is_refused() -> None:
     with pytest.raises(InvalidNotification) as caught:
         checked(merchant_id=4.2)
 
@@ -327,7 +350,7 @@ def test_data_is_limited_in_bytes_and_not_in_characters(character: str) -> None:
 
 
 @pytest.mark.parametrize("data", [float("inf"), float("-inf"), float("nan"), {"a": [1e999]}])
-def test_data_has_no_number_that_json_cannot_say(data: object) -> None:
+def test_data_with_a_number_that_json_lacks_is_refused(data: object) -> None:
     with pytest.raises(InvalidNotification) as caught:
         checked(data=data)
 
@@ -335,7 +358,7 @@ def test_data_has_no_number_that_json_cannot_say(data: object) -> None:
 
 
 @pytest.mark.parametrize("data", ["\ud800", "\udfff\ud800", {"\udc00": 1}, ["a\udc80b"]])
-def test_data_has_no_half_of_a_surrogate_pair(data: object) -> None:
+def test_data_with_half_of_a_surrogate_pair_is_refused(data: object) -> None:
     with pytest.raises(InvalidNotification) as caught:
         checked(data=data)
 
@@ -420,7 +443,9 @@ def test_half_a_surrogate_pair_in_an_escape_is_found_in_data() -> None:
         Notification("42"),
     ],
 )
-def test_the_stream_gives_back_what_it_was_given(notification: Notification) -> None:
+def test_a_notification_is_the_same_after_its_way_through_the_stream(
+    notification: Notification,
+) -> None:
     fields = notification.to_fields()
 
     assert fields != {}  # Redis refuses an entry without fields
@@ -497,5 +522,5 @@ def test_data_that_is_longer_once_it_is_compact_is_left_out() -> None:
 # -- changes
 
 
-def test_a_change_is_no_resync_unless_it_says_so() -> None:
+def test_a_change_is_not_a_resync_by_default() -> None:
     assert Change("42", None) == Change("42", None, entries=(), is_resync=False)

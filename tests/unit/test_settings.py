@@ -60,7 +60,7 @@ BESIDE: dict[str, dict[str, float]] = {
     "probe_deadline_s": {"probe_interval_s": 0.05, "deaf_limit_s": 120},
     "deaf_limit_s": {"probe_interval_s": 0.05, "probe_deadline_s": 0.1},
 }
-"""What has to be set as well, so that only the range decides."""
+"""Further settings, so that no contradiction is found before the range."""
 
 
 @pytest.fixture(autouse=True)

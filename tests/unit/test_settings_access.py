@@ -111,7 +111,7 @@ def test_a_key_may_be_for_some_merchants(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_key_that_stands_twice_is_refused_and_not_shown() -> None:
-    """Which merchants it is for would depend on the order."""
+    """The merchants of the key would depend on the order."""
     assert error_of(notify_keys=f"{KEY} 42, {KEY}") == (
         "notify_keys (SSE_PUSH_NOTIFY_KEYS): expected each key once, got one twice"
     )

@@ -136,11 +136,11 @@ async def test_a_peer_of_the_unix_socket_is_trusted(redis: Redis, tmp_path: Path
     transport = httpx.AsyncHTTPTransport(uds=str(uds))
     async with Client(transport=transport, base_url="http://push") as client:
         named = await status_of(client, "merchant_id=42", X_Merchant_Id="42")
-        nobody = await client.get("/events?merchant_id=42")
+        unnamed = await client.get("/events?merchant_id=42")
     started.stop()
 
     assert named == 200
-    assert nobody.status_code == 401
+    assert unnamed.status_code == 401
 
 
 @pytest.mark.nginx
@@ -161,12 +161,12 @@ async def test_the_merchants_own_backend_decides_behind_nginx(
             async with nginx.client() as client:
                 other = await client.get("/events?merchant_id=43", headers=claimed)
                 backend.answer = yes()
-                nobody = await client.get("/events?merchant_id=43", headers=claimed)
+                unnamed = await client.get("/events?merchant_id=43", headers=claimed)
     await publisher.close()
 
     assert event.id == entry_id
     assert (other.status_code, other.json()["error"]) == (403, "forbidden")
-    assert (nobody.status_code, nobody.json()["error"]) == (401, "unauthorized")
+    assert (unnamed.status_code, unnamed.json()["error"]) == (401, "unauthorized")
 
 
 async def test_the_header_is_ignored_in_other_modes(service: Service, merchant: str) -> None:

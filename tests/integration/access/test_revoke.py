@@ -333,7 +333,7 @@ async def test_a_revoked_client_never_gets_in_at_random(
             if jti not in revoked:
                 assert stream is not None
                 await assert_live(backend, merchant, stream)
-            elif stream is not None:  # it came before this worker knew
+            elif stream is not None:  # opened before this worker knew
                 await assert_revoked(stream, time.monotonic())
 
 

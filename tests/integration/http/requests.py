@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import threading
@@ -61,7 +62,10 @@ def outcome(answer: Answer) -> tuple[int, str]:
 
 @contextmanager
 def commands(redis: Redis) -> Iterator[list[str]]:
-    """Collect the commands that Redis is sent in this context, except those of the probe."""
+    """Collect the commands that Redis is sent in this context, except those of the clock.
+
+    These are the probe, and the read of all revocations once in 30 s.
+    """
     with socket.create_connection(("127.0.0.1", redis.port), timeout=5 * SECOND) as sock:
         monitor = sock.makefile("rb")
         sock.sendall(b"MONITOR\r\n")
@@ -76,5 +80,5 @@ def commands(redis: Redis) -> Iterator[list[str]]:
         )
         while mark not in (line := monitor.readline().decode()):
             command = line.rstrip().partition("] ")[2]
-            if "sse_push:probe:" not in command and command != '"TIME"':
+            if not re.match(r'"TIME"|"[A-Z]+" "sse_push:probe:|"XRANGE" "sse_push:rev', command):
                 sent.append(command)

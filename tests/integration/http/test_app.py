@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 from pathlib import Path
 
 import httpx
+import pytest
 
+from sse_push.http.app import ROUTES
+from sse_push.http.openapi import describe
 from tests.harness.in_process import serving_here
 from tests.harness.redis import Redis
 from tests.harness.stream import open_stream
@@ -56,3 +61,45 @@ async def test_a_draining_service_gives_soft_answers_and_accepts_notifications(
         True,
     )
     assert alive.status_code == 200
+
+
+async def test_a_service_that_ends_without_a_signal_logs_no_drain(
+    redis: Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "sse_push.http.app")
+
+    async with serving_here(redis.url, tmp_path):
+        pass
+
+    assert caplog.messages == []
+
+
+async def test_a_drain_is_logged_with_its_connections_and_its_time(
+    redis: Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture, merchant: str
+) -> None:
+    caplog.set_level("INFO", "sse_push.http.app")
+
+    async with serving_here(redis.url, tmp_path) as url, open_stream(url, merchant) as stream:
+        await stream.next("refresh")
+        signal.raise_signal(signal.SIGTERM)
+        await stream.wait_complete()
+
+    begun, ended = caplog.messages
+    assert begun == "draining connections=1"
+    assert re.fullmatch(r"drained took_s=[0-9.]+ connections_left=0", ended)
+
+
+@pytest.mark.parametrize("notify_max_items", [7, 1000])
+async def test_the_description_is_that_of_this_process(
+    redis: Redis, tmp_path: Path, notify_max_items: int
+) -> None:
+    async with (
+        serving_here(redis.url, tmp_path, notify_max_items=notify_max_items) as url,
+        httpx.AsyncClient(base_url=url) as client,
+    ):
+        answer = await client.get("/openapi.json")
+
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json() == json.loads(
+        json.dumps(describe(ROUTES, notify_max_items=notify_max_items))
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 import pytest
 
+from tests.harness.in_process import serving_here
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
 from tests.harness.stream import Publisher
@@ -49,7 +52,7 @@ async def test_a_request_without_a_key_of_the_service_is_refused_unread(
 
 
 async def test_the_scheme_may_be_of_any_case(service: Service, merchant: str) -> None:
-    """As RFC 9110 has it: the name of a scheme is case-insensitive."""
+    """The name of a scheme is case-insensitive: RFC 9110, section 11.1."""
     async with httpx.AsyncClient() as client:
         answer = await client.post(
             f"{service.url}/notify",
@@ -153,3 +156,17 @@ async def test_readiness_counts_the_workers(workers: Service) -> None:
         ready = await client.get(f"{workers.url}/readyz")
 
     assert ready.json()["workers"] == {"expected": 2, "alive": 2}
+
+
+@pytest.mark.parametrize("path", ["/notify", "/revoke"])
+async def test_a_backend_needs_no_key_where_there_are_none(
+    redis: Redis, tmp_path: Path, merchant: str, path: str
+) -> None:
+    async with (
+        serving_here(redis.url, tmp_path) as url,
+        httpx.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
+    ):
+        answer = await client.post(path, json={"merchant_id": merchant})
+
+    assert answer.status_code == 200
+    assert list(answer.json()) == ["id"]

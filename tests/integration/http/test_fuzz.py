@@ -1,7 +1,7 @@
-"""Generated input against the live service: no 500, no hang, no line but ours, no memory kept.
+"""Generated input against the live service: no 500, no hang, no forged line, no memory kept.
 
-Each test goes on for ``SSE_PUSH_TEST_FUZZ_S`` seconds, and prints what it has failed with: as small
-as that can be made, with the line that repeats it.
+Each test runs for ``SSE_PUSH_TEST_FUZZ_S`` seconds. A test that fails prints the smallest input
+that hypothesis finds, and the line that repeats it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.harness.wire import ANSWER_S, Answer, Wire
 
 FUZZ_S = float(os.environ.get("SSE_PUSH_TEST_FUZZ_S", "2"))
 EXAMPLES_AT_ONCE = 50
-"""Hypothesis knows no time, so it is asked for some, again and again."""
+"""Hypothesis has no time limit, so each run checks some examples, until the time is over."""
 
 CODES = {(refusal.status, refusal.value) for refusal in Refusal}
 JSON = "application/json"
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 
 class Target(NamedTuple):
-    """Where to: whoever may listen, and whoever has a token."""
+    """The two services: anyone may listen to one, clients with a token to the other."""
 
     open: Service
     guarded: Service
@@ -55,7 +55,7 @@ class Target(NamedTuple):
 
 @pytest.fixture(scope="module")
 def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Generator[Redis]:
-    """A Redis in which others do not find whom we have revoked."""
+    """A Redis of its own: the revocations of these tests must not reach other services."""
     server = Redis.start(tmp_path_factory.mktemp("fuzzed"))
     yield server
     server.stop()
@@ -63,7 +63,7 @@ def own_redis(tmp_path_factory: pytest.TempPathFactory) -> Generator[Redis]:
 
 @pytest.fixture(scope="module")
 def target(own_redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Target]:
-    """Two services that have warmed up; in the end they have grown by a tenth at most."""
+    """Two services that have warmed up; at the end their memory is at most a tenth more."""
     common: dict[str, object] = {"drain_s": 1, "refresh_interval_ms": 1, "log_level": "debug"}
     target = Target(
         Service.start(tmp_path_factory.mktemp("open"), own_redis.url, settings=common),
@@ -100,7 +100,7 @@ def has_at_most(pid: int, files: int) -> bool:
 
 
 def warm_up(service: Service) -> None:
-    """Have each thing happen often enough for the allocator to have what it needs."""
+    """Repeat each kind of request until the memory of the process no longer grows."""
     big = json.dumps(
         [{"merchant_id": f"warm-{number}", "data": "x" * 900} for number in range(1000)]
     )
@@ -123,7 +123,7 @@ def warm_up(service: Service) -> None:
 
 
 def fuzz(strategy: st.SearchStrategy[T], check: Callable[[T], None]) -> None:
-    """Check one example after the other until the time is over, or there are no more."""
+    """Check examples until the time is over, or hypothesis has no more."""
     ends_at = time.monotonic() + FUZZ_S
     count = 0
 
@@ -168,7 +168,7 @@ CHECKS = [
     openapi_checks.response_schema_conformance,
 ]
 ENDLESS = {("/events", "GET")}
-"""An answer without an end, which schemathesis would wait for: fuzzed by hand, below."""
+"""Operations whose answer has no end, for which schemathesis would wait; tested further below."""
 
 OPERATIONS = [
     (path, method.upper())
@@ -408,7 +408,7 @@ def test_any_request_for_events_gets_an_event_stream_or_a_refusal(target: Target
 
 
 def listened(wire: Wire, service: Service, data: object) -> None:
-    """Have something told to whoever has got in, whichever merchant that is, and check it."""
+    """Notify the merchant of an open event stream, and check its event."""
     merchant_id = merchant_of(wire)
     wire.events(merchant_id)
     answer = notified(service, json.dumps({"merchant_id": merchant_id, "data": data}).encode())

@@ -112,7 +112,7 @@ def test_json_is_read_strictly_and_soon(target: Service, name: str) -> None:
 
 @pytest.mark.parametrize("name", BODIES)
 def test_a_revocation_is_read_as_strictly(watched: Redis, target: Service, name: str) -> None:
-    """None of these is one, whatever it is elsewhere."""
+    """None of these bodies is a revocation, even those that are notifications."""
     body, _ = BODIES[name]
 
     with commands(watched) as sent:
@@ -168,7 +168,7 @@ def test_a_form_is_read_as_strictly(watched: Redis, target: Service, name: str) 
 
 
 def test_a_form_of_many_fields_costs_no_more_than_its_bytes(target: Service) -> None:
-    """Half a million fields, taken apart, took 0.2 s of the worker, and 40 MiB."""
+    """Parsing half a million fields once took 0.2 s of the worker, and 40 MiB."""
     request = post(b"a=&" * 340_000 + b"a=", FORM)
     asked(target, request)
     before_s, before_kib = cpu_s(target.process.pid), resident_kib(target.process.pid)
@@ -188,7 +188,7 @@ def test_a_form_of_many_fields_costs_no_more_than_its_bytes(target: Service) -> 
 def test_a_huge_body_is_refused_or_ignored_and_kept_nowhere(
     target: Service, path: str, *, is_chunked: bool
 ) -> None:
-    """64 MiB; with SSE_PUSH_TEST_HUGE set, 1 GiB."""
+    """The body has 64 MiB, or 1 GiB with SSE_PUSH_TEST_HUGE."""
     method = "POST" if path == "/notify" else "GET"
     length = "Transfer-Encoding: chunked" if is_chunked else f"Content-Length: {HUGE_BYTES}"
     piece = b" " * (1 << 20)

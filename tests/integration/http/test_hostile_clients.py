@@ -37,7 +37,7 @@ from tests.integration.http.requests import (
 async def test_a_client_that_trickles_at_nginx_delays_nobody_and_reaches_no_service(
     watched: Redis, target: Service, merchant: str, tmp_path: Path
 ) -> None:
-    """The shipped 10 s divided by 20. A header has so long in all; a body between two bytes."""
+    """A whole header has 500 ms, a body 500 ms between two pieces: the shipped 10 s by 20."""
     shorter = {
         f"client_{part}_timeout 10s": f"client_{part}_timeout 500ms" for part in ("header", "body")
     }
@@ -80,7 +80,7 @@ async def test_a_client_that_trickles_at_nginx_delays_nobody_and_reaches_no_serv
 
 
 async def until_next_byte() -> None:
-    """Be slow, which is what this is about."""
+    """Wait a little: the slowness of the client is under test."""
     await until(iter([False] * 10 + [True]).__next__, "the next byte")
 
 

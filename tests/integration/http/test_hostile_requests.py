@@ -166,7 +166,7 @@ def test_bytes_behind_the_request_for_a_stream_change_nothing(
     *,
     is_later: bool,
 ) -> None:
-    """The next request took the stream's place: its end went unheard, and ended the worker."""
+    """The end of the connection once reached the next request only, and the worker died."""
     publisher_of_target.post("/notify", json={"merchant_id": merchant})
     before = open_fds(target.process.pid)
     request = listen(f"merchant_id={merchant}")
@@ -204,7 +204,7 @@ def has_at_most(pid: int, files: int) -> bool:
 def test_a_client_of_http_1_0_that_asks_on_is_known_to_have_gone(
     target: Service, publisher_of_target: httpx.Client, merchant: str
 ) -> None:
-    """It gets its stream in the portable way, without chunks."""
+    """A client of HTTP/1.0 gets its event stream in the portable way, without chunks."""
     publisher_of_target.post("/notify", json={"merchant_id": merchant})
     before = open_fds(target.process.pid)
     request = f"GET /events?merchant_id={merchant} HTTP/1.0\r\n\r\n".encode()

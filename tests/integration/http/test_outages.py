@@ -34,7 +34,7 @@ def frail(tmp_path_factory: pytest.TempPathFactory) -> Generator[Redis]:
 
 @pytest.fixture(scope="module")
 def hardened(frail: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Service]:
-    """A service on it, with two keys, and times that tests can wait for."""
+    """A service on ``frail``, with two keys, and times that tests can wait for."""
     with serving(
         tmp_path_factory.mktemp("hardened"),
         frail.url,
@@ -58,7 +58,7 @@ async def caller(hardened: Service) -> AsyncGenerator[Publisher]:
 
 @contextmanager
 def killed(redis: Redis) -> Generator[None]:
-    """Be without this Redis; afterwards it is back on its port, and has forgotten everything."""
+    """Kill this Redis; at the end a new, empty one has its port."""
     redis.kill()
     try:
         yield
@@ -180,7 +180,7 @@ async def test_a_key_of_a_wrong_type_fails_its_own_merchant_only(
 
 
 async def begin_request(service: Service, *lines: str) -> asyncio.StreamWriter:
-    """Send some of a request, and leave the answer to whoever waits for it."""
+    """Send the beginning of a request, or all of it, without reading the answer."""
     _, writer = await asyncio.open_connection("127.0.0.1", service.port)
     writer.write("\r\n".join(lines).encode())
     await writer.drain()

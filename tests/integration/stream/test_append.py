@@ -265,6 +265,20 @@ async def test_a_lifetime_is_renewed_now_and_then_and_not_with_each_entry(
     assert 1000 < int(server.cli("TTL", stream_key(f"{merchant}-other"))) <= 1100
 
 
+async def test_the_renewed_lifetimes_are_forgotten_when_they_are_too_many(
+    server: Server, merchant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sse_push.stream.append._EXPIRES_REMEMBERED", 2)
+    server.cli("CONFIG", "RESETSTAT")
+    async with appending(server.url, ttl_s=1000) as appender:
+        for number in (1, 2, 1, 3, 1):
+            await appender.append(Notification(f"{merchant}-{number}"))
+        remembered = set(appender._expire_due)
+
+    assert server.calls("expire") == 4
+    assert remembered == {f"{merchant}-3", f"{merchant}-1"}
+
+
 async def test_a_quiet_stream_expires_and_a_later_entry_renews_it(
     own_redis: Server, merchant: str
 ) -> None:

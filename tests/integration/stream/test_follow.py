@@ -239,8 +239,8 @@ async def test_no_entry_is_lost_when_the_tracked_connection_is_killed_again_and_
             added.append(server.add(merchant))
             await followed.until_newest(added[-1])
 
-    told = [each.id for change in followed.changes for each in change.entries]
-    assert told == added[1:]
+    published = [each.id for change in followed.changes for each in change.entries]
+    assert published == added[1:]
     assert followed.follower.tally.reconnects == 2
     assert not any(change.is_resync for change in followed.changes)
 

@@ -49,7 +49,7 @@ async def test_a_follower_that_is_canceled_ends_at_any_step(server: Server, merc
         ended, _ = await asyncio.wait([task], timeout=SECOND)
         await stopped(task)
 
-        assert ended == {task}, f"canceled {steps} steps after it was told to watch"
+        assert ended == {task}, f"canceled {steps} steps after it began to watch"
 
 
 async def test_a_follower_that_is_canceled_as_its_connection_is_lost_ends(
@@ -180,9 +180,9 @@ async def test_an_interruption_is_logged_once_and_its_end_once(
             restart(mortal)
         await until(lambda: len(caplog.records) == 5, "connected again")
 
-    said = [record.getMessage() for record in caplog.records]
-    assert said[0] == "tail connected merchants=0"
-    for away, back in (said[1:3], said[3:5]):
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == "tail connected merchants=0"
+    for away, back in (messages[1:3], messages[3:5]):
         assert away.startswith("tail interrupted, reconnecting cause=")
         assert len(away) > len("tail interrupted, reconnecting cause=")
         found = re.fullmatch(r"tail connected merchants=0 away_s=(\d+\.\d)", back)

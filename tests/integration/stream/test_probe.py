@@ -49,11 +49,11 @@ async def test_connections_without_announcements_are_replaced_until_one_has_them
         age_s = followed.follower.probe.age_s
         is_deaf = False
         await until(lambda: followed.follower.probe.age_s < SECOND, "a probe to come back")
-        told = own_redis.add(merchant)
-        await followed.until_newest(told)
+        announced = own_redis.add(merchant)
+        await followed.until_newest(announced)
 
     assert age_s == math.inf
-    assert [change.newest for change in followed.changes] == [missed, told]
+    assert [change.newest for change in followed.changes] == [missed, announced]
 
 
 async def test_a_process_without_announcements_gives_up_while_redis_takes_writes(
@@ -134,10 +134,10 @@ async def test_a_redis_that_takes_no_writes_makes_the_probe_old_and_is_followed(
     assert stripped(change.entries) == [(added, Notification(merchant))]
     assert before == after
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING", "INFO"]
-    said = [record.getMessage() for record in caplog.records]
-    assert said[0] == "tail connected merchants=1"
-    assert said[1].startswith("redis takes no writes cause=NOREPLICAS ")
-    assert re.fullmatch(r"redis takes writes again after_s=\d+\.\d", said[2])
+    messages = [record.getMessage() for record in caplog.records]
+    assert messages[0] == "tail connected merchants=1"
+    assert messages[1].startswith("redis takes no writes cause=NOREPLICAS ")
+    assert re.fullmatch(r"redis takes writes again after_s=\d+\.\d", messages[2])
 
 
 async def test_the_clock_of_redis_is_known_within_a_round_trip(own_redis: Server) -> None:

@@ -236,14 +236,14 @@ async def test_no_revocation_is_overlooked_in_losses_and_interruptions(
 ) -> None:
     """Adds as our own appender makes them, single or many; losses, and connections killed."""
     chance = random.Random(seed)
-    said: list[str] = []
+    added: list[str] = []
     lost: set[str] = set()
 
     def add(count: int) -> None:
-        names = [f"m{len(said) + number}" for number in range(count)]
+        names = [f"m{len(added) + number}" for number in range(count)]
         adds = [revoke_commands(Revocation(name), now_s=0, lifetime_s=60) for name in names]
         clear.cli(script="\n".join(" ".join(map(str, each)) for both in adds for each in both))
-        said.extend(names)
+        added.extend(names)
 
     async with following(clear.url) as followed:
         for _ in range(60):
@@ -256,15 +256,15 @@ async def test_no_revocation_is_overlooked_in_losses_and_interruptions(
                     clear.cli("CLIENT", "KILL", "ID", tails[0])
             else:
                 # Nobody could know what is lost before it was read.
-                lost.update(set(said) - set(followed.revoked_names))
+                lost.update(set(added) - set(followed.revoked_names))
                 script = "DEL {}" if kind == "lose" else "XTRIM {} MAXLEN 1"
                 clear.cli(script=script.format(REVOCATIONS_KEY))
             await asyncio.sleep(0)
         add(1)
         await until(
             lambda: (
-                set(said) - lost <= set(followed.revoked_names)
+                set(added) - lost <= set(followed.revoked_names)
                 and followed.follower.knows_revocations
             ),
-            "all that was said",
+            "all revocations",
         )

@@ -62,5 +62,5 @@ def without_collector() -> Generator[None]:
 
 @pytest.fixture(params=["fast", "portable"])
 def begin(request: pytest.FixtureRequest) -> Callable[..., Browser | Server]:
-    """Begin a stream in each of the two ways."""
+    """Open a connection in each of the two ways."""
     return Browser if request.param == "fast" else Server

@@ -24,7 +24,7 @@ from sse_push.runtime.timer_wheel import Clock
 from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.waiting import SECOND
-from tests.simulation.simulation import ModelCycle
+from tests.simulation.browsers import ModelCycle
 
 READY = (
     b'retry: 0\nevent: ready\ndata: {"merchant_id":"42","heartbeat_s":15,"connection_id":"?"}\n\n'
@@ -52,13 +52,13 @@ def masked(body: bytes) -> bytes:
 
 
 async def turns(count: int = 20) -> None:
-    """Let all that can go on do so."""
+    """Let each task run as far as it can."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 class Shelf:
-    """An archive that answers when it is told to."""
+    """An archive that answers when the test opens it."""
 
     def __init__(self) -> None:
         self.entries: tuple[Entry, ...] | None = None
@@ -78,7 +78,7 @@ class Shelf:
 
 
 class Service:
-    """What the streams of a process share, with a clock and a Redis that are moved by hand."""
+    """What event streams share, with a clock and a Redis that are moved by hand."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class Service:
             self.hub.end(subscription, reason)
 
     def begin(self, call: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Answer one request, as a server does."""
+        """Start to answer one request, as a server does."""
         self.tasks.append(asyncio.create_task(call))
         return self.tasks[-1]
 
@@ -187,7 +187,7 @@ class RecordedStream(TransportStream):
 
 
 class Browser:
-    """A client of the fast way: what its socket would have brought so far."""
+    """A client of the fast way, and the bytes that its socket has received."""
 
     def __init__(
         self,
@@ -223,7 +223,7 @@ class Browser:
 
 
 class Server:
-    """An ASGI server of another make, and the client behind it."""
+    """An ASGI server that is not uvicorn, and the client behind it."""
 
     def __init__(
         self,
@@ -272,13 +272,13 @@ Serve = Callable[..., Service]
 
 
 class Neighbor:
-    """Somebody else, so that the merchant stays."""
+    """Another connection of the merchant, so that the merchant stays."""
 
     def offer(self, _frame: Frame) -> bool:
         return True
 
     def end(self, _reason: EndReason) -> None:
-        """Take it."""
+        """Accept the end."""
 
 
 def revoke(service: Service) -> None:

@@ -255,7 +255,7 @@ async def test_a_connection_that_ends_before_redis_has_answered_gets_a_goodbye(
 async def test_a_connection_whose_joining_fails_late_is_ended_with_a_goodbye(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It would hear heartbeats, and nothing else, until its age ends it."""
+    """Otherwise the client would get nothing but heartbeats until the connection's age ends it."""
     service.shelf.error = RuntimeError("a bug")
     browser = Browser(service, "4-0")
     await turns()

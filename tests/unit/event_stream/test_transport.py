@@ -44,7 +44,7 @@ from tests.unit.runtime.uvicorn.cycle import OwnTransport, uvicorn_cycle
 
 
 class Socket:
-    """What can be set of a socket."""
+    """The options of a socket."""
 
     def __init__(self, family: socket.AddressFamily) -> None:
         self.family = family
@@ -97,7 +97,7 @@ async def test_a_frame_of_the_hub_is_a_chunk_like_those_of_uvicorn(service: Serv
         + b"0\r\n\r\n"
     )
     assert transport.is_closed.is_set()
-    assert transport.limits == (0, None)  # what the kernel does not take belongs into the slot
+    assert transport.limits == (0, None)  # what the kernel does not take must wait in the hub
 
 
 async def test_each_change_is_one_chunk_on_the_transport(service: Service) -> None:
@@ -134,7 +134,7 @@ async def test_a_client_that_takes_no_bytes_gets_the_newest_when_it_does(
         service.clock.advance(1)
     await turns()
 
-    assert browser.received == READY  # and with that it drains
+    assert browser.received == READY  # reading them lets it drain
 
     await turns()
 
@@ -155,7 +155,7 @@ async def test_a_connection_whose_flow_is_closed_is_not_written_to(service: Serv
     service.change(9)
     await turns()
 
-    assert browser.received == READY + CONNECTED_AT_7  # and with that it drains
+    assert browser.received == READY + CONNECTED_AT_7  # reading them lets it drain
 
     await turns()
 
@@ -168,7 +168,7 @@ async def test_a_connection_that_drains_is_not_written_to(service: Service) -> N
     is_refused_by_the_flow = not browser.stream.offer(HEARTBEAT)
     await turns()
 
-    ready = browser.received  # and with that the flow is open
+    ready = browser.received  # reading them opens the flow
     is_refused_until_the_drain_ends = not browser.stream.offer(HEARTBEAT)
     await turns()
     is_taken = browser.stream.offer(HEARTBEAT)
@@ -191,12 +191,12 @@ async def test_a_connection_that_opens_is_not_written_to_before_its_first_bytes(
 async def test_a_client_that_has_gone_is_not_written_to(service: Service) -> None:
     browser = Browser(service)
     await turns()
-    heard = browser.received
+    before = browser.received
 
     browser.cycle.lose()
 
     assert browser.stream.offer(HEARTBEAT) is True
-    assert browser.received == heard
+    assert browser.received == before
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ async def test_a_blocked_connection_that_ends_gets_its_goodbye_when_it_drains(
     service.end(EndReason.SERVER_STOPPING)
     await turns()
 
-    assert browser.received == READY  # and with that it drains
+    assert browser.received == READY  # reading them lets it drain
 
     await browser.done()
 

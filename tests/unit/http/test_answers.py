@@ -32,7 +32,7 @@ NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class SoftAnswers:
-    """What makes soft answers, as far as a handler calls it."""
+    """The event streams of a process, as far as a handler calls them."""
 
     def soft_answer(self, reason: EndReason) -> Response:
         return Response(f"soft {reason.value}")
@@ -129,7 +129,7 @@ async def test_a_client_that_accepts_an_event_stream_gets_a_soft_answer(accept: 
     assert service.counted() == {}
 
 
-async def test_any_other_client_that_is_not_served_gets_503() -> None:
+async def test_another_client_that_is_not_served_gets_503() -> None:
     service = Service(NotNow(EndReason.FULL))
 
     answer = await service.get(headers={"Accept": "application/json"})

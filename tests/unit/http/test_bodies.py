@@ -107,7 +107,7 @@ def test_a_form_is_its_fields_with_data_as_json() -> None:
         ),
     ],
 )
-def test_a_body_that_is_no_form_is_refused(body: bytes, text: str) -> None:
+def test_a_body_that_is_not_a_form_is_refused(body: bytes, text: str) -> None:
     with pytest.raises(InvalidNotification) as refusal:
         parse_form(body)
 

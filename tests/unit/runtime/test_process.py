@@ -329,12 +329,12 @@ def test_a_process_whose_loop_hangs_exits_and_logs_where() -> None:
 
 
 def test_a_process_that_was_stopped_as_a_whole_goes_on() -> None:
-    """Nobody hung: the machine was asleep, or the process was frozen and thawed."""
+    """The loop did not hang: the machine slept, or the process was frozen."""
     frozen = watched()
     assert frozen.stdout is not None
     frozen.send_signal(signal.SIGSTOP)
     with pytest.raises(subprocess.TimeoutExpired):
-        frozen.wait(1)  # longer than the limit: nothing can be awaited of a stopped process
+        frozen.wait(1)  # longer than the limit: a stopped process gives no sign to wait for
     frozen.send_signal(signal.SIGCONT)
 
     _, log = frozen.communicate("\n", timeout=20 * SECOND)

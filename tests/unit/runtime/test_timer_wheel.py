@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from sse_push.runtime.timer_wheel import TimerWheel
+from sse_push.runtime.timer_wheel import NOT_PLANNED, TimerWheel
 from tests.harness.clock import ManualClock
 
 TICK_S = 0.25
@@ -13,7 +13,7 @@ TICK_S = 0.25
 class Thing:
     def __init__(self, name: str) -> None:
         self.name = name
-        self.tick = 0
+        self.tick = NOT_PLANNED
 
 
 class Visits:
@@ -87,3 +87,20 @@ def test_an_empty_wheel_has_no_timer() -> None:
     visits.clock.advance(TICK_S * 2)
 
     assert visits.clock.timers == []
+
+
+def test_an_item_has_a_place_only_while_it_is_planned() -> None:
+    visits = Visits()
+    thing = Thing("thing")
+    places = [thing.tick]
+
+    visits.wheel.plan(thing, visits.clock.time() + 1)
+    places.append(thing.tick)
+    visits.wheel.forget(thing)
+    places.append(thing.tick)
+    visits.wheel.plan(thing, visits.clock.time() + 1)
+    places.append(thing.tick)
+    visits.clock.advance(2)
+    places.append(thing.tick)
+
+    assert [place != NOT_PLANNED for place in places] == [False, True, False, True, False]

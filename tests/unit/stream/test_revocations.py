@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-import random
-
 import pytest
 
 from sse_push.access.revocation import Revocation
 from sse_push.notification import EntryId
 from sse_push.stream.reads import PAGE_ENTRIES, ReadFrom, RevocationEntry
 from sse_push.stream.revocations import Knowledge, RevocationTail
-from sse_push.stream.schedule import Schedule
 
 
 def at(number: int) -> EntryId:
@@ -243,96 +240,3 @@ def test_an_error_is_remembered_on_a_new_connection(followed: Followed) -> None:
     followed.tail.connected()
 
     assert followed.tail.knowledge is Knowledge.UNREADABLE
-
-
-class Model:
-    """A server with the stream, which announces a change once after each read, and its tail."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self.chance = chance
-        self.followed = Followed()
-        self.stream: list[int] = []
-        self.lost: set[int] = set()
-        self.number = 0
-        self.is_armed = False
-        self.sent: list[ReadFrom] = []
-        """Reads on their way."""
-        self.out: list[list[int] | None] = []
-        """Answers on their way back, and None for an announcement, in order."""
-
-    def change(self) -> None:
-        if self.is_armed:
-            self.is_armed = False
-            self.out.append(None)
-
-    def add(self) -> None:
-        for _ in range(self.chance.choice([1, 1, 2, PAGE_ENTRIES + 3])):
-            self.number += self.chance.randint(1, 3)
-            self.stream.append(self.number)
-        self.change()
-
-    def lose(self) -> None:
-        """Forget the newest: DEL, or a failover to a server that has less."""
-        keep = self.chance.randint(0, len(self.stream))
-        self.lost.update(self.stream[keep:])
-        del self.stream[keep:]
-        self.change()
-
-    def trim(self) -> None:
-        cut = self.chance.randint(0, len(self.stream))
-        self.lost.update(self.stream[:cut])
-        del self.stream[:cut]
-        self.change()
-
-    def cut(self) -> None:
-        self.sent.clear()
-        self.out.clear()
-        self.is_armed = False
-        self.followed.tail.connected()
-
-    def send(self) -> None:
-        read = self.followed.tail.next_read()
-        if read is not None:
-            self.sent.append(read)
-
-    def serve(self) -> None:
-        if self.sent:
-            start = self.sent.pop(0).start
-            first = 0 if start is None else start.ms
-            self.out.append([each for each in self.stream if each >= first][:PAGE_ENTRIES])
-            self.is_armed = True
-
-    def receive(self) -> None:
-        if not self.out:
-            return
-        got = self.out.pop(0)
-        if got is None:
-            self.followed.tail.mark()
-        else:
-            self.followed.tail.answered(entries(*got))
-
-    @property
-    def is_at_rest(self) -> bool:
-        is_idle = self.followed.tail.schedule is Schedule.IDLE
-        return self.followed.is_complete and is_idle and not self.out
-
-
-@pytest.mark.parametrize("seed", range(200))
-def test_no_revocation_is_overlooked_in_any_order_of_events(seed: int) -> None:
-    """Adds, trims, losses and cuts, with reads and answers under way all the time."""
-    chance = random.Random(seed)
-    model = Model(chance)
-    work = [model.send, model.serve, model.receive]
-    steps = [*work, *work, *work, *work, model.add, model.lose, model.trim, model.cut]
-    revoked, rests = model.followed.revoked, 0
-    for _ in range(400):
-        chance.choice(steps)()
-        if model.is_at_rest:
-            rests += 1
-            assert set(model.stream) <= set(revoked)
-    for step in work * 100:
-        step()
-
-    assert rests
-    assert model.is_at_rest
-    assert set(model.stream) <= set(revoked) <= set(model.stream) | model.lost

@@ -370,7 +370,7 @@ def test_a_sweep_without_streams_reads_nothing(followed: Followed) -> None:
 
 
 def lost(followed: Followed) -> list[str]:
-    """Return why streams were taken up anew; as often as it was told."""
+    """Return the reasons of all resyncs; each was published once."""
     resyncs = followed.tail.tally.resyncs
     reasons: list[str] = [reason for reason, count in resyncs.items() for _ in range(count)]
     assert len(reasons) == sum(change.is_resync for change in followed.changes)

@@ -14,18 +14,18 @@ from sse_push.hub import Hub, Refresh
 from sse_push.notification import Change, EntryId, Notification
 from sse_push.stream.tail import Tail
 from tests.harness.clock import PACE, ManualClock
-from tests.simulation.simulation import ModelFollower, ModelRedis
+from tests.simulation.model import ModelFollower, ModelRedis
 from tests.unit.stream.followed import MOST
 
 
 class Client:
-    """What one browser has been told, which came while its merchant was being read."""
+    """What one browser has received, which joined while its merchant's stream was read."""
 
     def __init__(self) -> None:
-        self.told: list[EntryId | None] = []
+        self.received: list[EntryId | None] = []
 
     def offer(self, frame: Sequence[Refresh]) -> bool:
-        self.told += [refresh.id for refresh in frame]
+        self.received += [refresh.id for refresh in frame]
         return True
 
     def end(self, reason: EndReason) -> None:
@@ -116,6 +116,6 @@ def test_an_entry_is_either_compared_with_or_delivered_whenever_it_is_added(
     for step in Race.STEPS[moment:]:
         step(race)
 
-    known = [race.compared, *race.client.told]
+    known = [race.compared, *race.client.received]
     assert known.count(added) == 1
     assert known[-1] == added

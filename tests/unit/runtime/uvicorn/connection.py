@@ -72,10 +72,10 @@ class Transport(asyncio.Transport):
         return {"close", "abort"} & {*self.ended_by} != set()
 
     def pause_reading(self) -> None:
-        """What is fed comes all the same."""
+        """Bytes are fed by hand."""
 
     def resume_reading(self) -> None:
-        """As ``pause_reading``."""
+        """Bytes are fed by hand."""
 
     def _end(self, how: str) -> None:
         if self.is_closing():
@@ -168,7 +168,7 @@ class Connection:
 
 
 def fields(size_bytes: int) -> bytes:
-    """Return one header that, with the rest of a small GET, is of this size."""
+    """Return a header that makes the head of a small GET as large as this."""
     return b"X: " + b"x" * (size_bytes - len("/Host: test\r\nX: \r\n")) + b"\r\n"
 
 

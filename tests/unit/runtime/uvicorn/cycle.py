@@ -48,11 +48,11 @@ class OwnTransport(asyncio.Transport):
 
 
 class CycleOfAnotherKind(RequestResponseCycle):
-    """A cycle whose inside may be another."""
+    """A cycle that may work differently."""
 
 
 async def no_app(_scope: object, _receive: object, _send: object) -> None:
-    """Stand where nothing is called."""
+    """An application that is never called."""
 
 
 def uvicorn_protocol(transport: OwnTransport) -> HttpToolsProtocol:

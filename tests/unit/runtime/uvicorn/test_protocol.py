@@ -1,4 +1,4 @@
-"""Fed with bytes by hand, on a clock moved by hand; over real sockets: ``test_limits.py``."""
+"""Fed with bytes by hand, on a clock moved by hand; over real sockets: ``integration/limits``."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ async def test_a_head_may_be_as_large_as_the_limit_and_no_larger(piece_bytes: in
             request[start : start + piece_bytes] for start in range(0, len(request), piece_bytes)
         ]
 
-    # In one piece it is measured without the words around; in several, as it comes.
+    # In one piece only names, values and the URL are measured; in several, every byte.
     slack = 0 if piece_bytes > LIMIT_BYTES else len("GET  HTTP/1.1\r\n\r\n")
 
     assert await Connection().feed(*pieces(get_of(LIMIT_BYTES - slack))) == OK
@@ -352,7 +352,7 @@ async def test_a_request_that_trickles_in_has_the_time_of_any_request(
     assert await connection.wait(1 + LATE_S) == R408
     assert connection.transport.ended_by == ["eof"]
     assert connection.counted() == {"request_timeout": 1}
-    assert connection.state.tasks == set()  # the application has heard of it, and said nothing
+    assert connection.state.tasks == set()  # the application has returned without an answer
 
 
 async def test_the_next_request_of_a_connection_has_the_whole_time_again(
@@ -360,7 +360,7 @@ async def test_the_next_request_of_a_connection_has_the_whole_time_again(
 ) -> None:
     await connection.wait(TIMEOUT_S - 1)
     assert await connection.feed(GET) == OK
-    await connection.wait(50)  # it rests
+    await connection.wait(50)  # idle
     await connection.feed(b"GET /")
     assert await connection.wait(TIMEOUT_S - 0.1) == OK
     assert await connection.wait(0.1 + LATE_S) == OK + R408
@@ -406,7 +406,7 @@ async def test_an_event_stream_whose_request_has_arrived_has_no_deadline() -> No
 
     assert begun.endswith(b"5\r\nready\r\n")
     assert await connection.wait(LATE_S) == begun
-    assert connection.loop.waiting == 0  # also not the one of all deadlines
+    assert connection.loop.waiting == 0  # not even the timer of all deadlines
     assert await connection.feed(b"\r\n") == begun
     assert await connection.wait(100 * TIMEOUT_S) == begun
     assert connection.transport.ended_by == []
@@ -493,6 +493,15 @@ async def test_a_first_request_that_arrives_while_the_process_stops_is_answered(
     assert at_first == []
     assert answer == OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
     assert connection.transport.ended_by == ["close"]
+
+
+async def test_a_first_request_that_arrives_while_the_process_stops_may_take_long() -> None:
+    connection = Connection(stream)
+    connection.protocol.shutdown()
+    begun = await connection.feed(GET)
+
+    assert await connection.wait(_FIRST_REQUEST_S) == begun
+    assert connection.transport.ended_by == []
 
 
 async def test_a_connection_without_a_request_is_closed_soon_after_the_process_stops(

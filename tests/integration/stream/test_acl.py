@@ -1,4 +1,4 @@
-"""The rights at Redis that the documentation gives the service: enough, and none too many."""
+"""The rights at Redis that the documentation gives the service: enough, and not too many."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NEEDED_NOT_TO_WORK_BUT = {
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Generator[Redis]:
-    """A Redis that lets nobody in without a name."""
+    """A Redis with users of its own."""
     server = Redis.start(tmp_path_factory.mktemp("guarded"))
     yield server
     server.stop()
@@ -55,7 +55,7 @@ async def test_the_service_runs_with_exactly_these_rights(guarded: Redis, tmp_pa
     try:
         async with open_stream(service.url) as stream:
             await stream.next("refresh")
-            told = await publisher.notify("42")
+            entry_id = await publisher.notify("42")
             refresh = await stream.next("refresh", 2)
             revoked = await publisher.client.post("/revoke", json={"merchant_id": "42"})
             await stream.next("goodbye")
@@ -65,7 +65,7 @@ async def test_the_service_runs_with_exactly_these_rights(guarded: Redis, tmp_pa
         await publisher.close()
         status = service.stop()
 
-    assert refresh.id == told
+    assert refresh.id == entry_id
     assert lifetime_s > 0
     assert revoked.status_code == 200
     assert revocations_live_s > 0

@@ -6,6 +6,7 @@ import asyncio
 import signal
 
 from tests.faults.world import Fault, Scale, World, busiest_second
+from tests.harness.waiting import SECOND
 
 FAULT = Fault(
     number="E-1",
@@ -26,7 +27,7 @@ async def inject(world: World) -> None:
     await world.lasts(3)
     count = len(world.browsers)
     world.service.process.send_signal(signal.SIGTERM)
-    status = await asyncio.to_thread(world.service.process.wait, 60)
+    status = await asyncio.to_thread(world.service.process.wait, 60 * SECOND)
     if status != 0:
         world.wrong(f"the service ended with status {status}")
     ends = world.record.ends

@@ -1,0 +1,220 @@
+"""A model of Redis, and of the follower's connection to it, in single steps.
+
+``test_model`` holds the model of Redis against a real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from sse_push.notification import Entry, EntryId, Notification
+from sse_push.stream.reads import NEW_ENTRIES, Read, entries_between
+from sse_push.stream.tail import Tail
+from sse_push.stream.watch import Watch
+
+REFUSED = object()
+"""An error reply that says nothing of the stream."""
+
+NEVER = EntryId(0, 0)
+
+
+@dataclass
+class ModelStream:
+    entries: list[Entry] = field(default_factory=list)
+    last: EntryId = NEVER
+    is_other_type: bool = False
+
+
+def copied(streams: dict[str, ModelStream]) -> dict[str, ModelStream]:
+    return {
+        merchant_id: ModelStream(list(stream.entries), stream.last, stream.is_other_type)
+        for merchant_id, stream in streams.items()
+    }
+
+
+class ModelRedis:
+    """Streams, and the announcement of their changes to one tracked connection.
+
+    Replies and announcements come in the order in which they were made (RESP3), or each kind in
+    its own order only (RESP2, with announcements redirected to a second connection).
+    """
+
+    def __init__(self, chance: random.Random) -> None:
+        self.chance = chance
+        self.is_ordered = chance.random() < 0.7
+        self.streams: dict[str, ModelStream] = {}
+        self.tracked: set[str] | None = None
+        self.out: deque[tuple[str, Any]] = deque()
+        self.time_ms = 1_000_000
+        self.run_id = 1
+        self.is_refusing = False
+
+    def connect(self) -> None:
+        self.tracked = set()
+        self.out = deque()
+
+    def disconnect(self) -> None:
+        self.tracked = None
+        self.out = deque()
+
+    def take_out(self) -> tuple[str, Any]:
+        if not self.is_ordered:
+            kind = self.chance.choice(self.out)[0]
+            first = next(number for number, each in enumerate(self.out) if each[0] == kind)
+            self.out.rotate(-first)
+            taken = self.out.popleft()
+            self.out.rotate(first)
+            return taken
+        return self.out.popleft()
+
+    def changed(self, merchant_id: str) -> None:
+        if self.tracked is not None and merchant_id in self.tracked:
+            self.tracked.remove(merchant_id)
+            self.out.append(("announcement", merchant_id))
+
+    def xadd(
+        self, notification: Notification, *, max_entries: int, entry_id: EntryId | None = None
+    ) -> EntryId | None:
+        """Add an entry, with an ID of the caller's own if that is higher than all before."""
+        stream = self.streams.setdefault(notification.merchant_id, ModelStream())
+        if stream.is_other_type:
+            return None
+        if entry_id is None:
+            entry_id = EntryId(self.time_ms, 0)
+            if entry_id <= stream.last:
+                entry_id = EntryId(stream.last.ms, stream.last.seq + 1)
+        assert entry_id > stream.last, "Redis refuses an ID that is not higher"
+        stream.last = entry_id
+        stream.entries.append(Entry(entry_id, notification, hash(notification)))
+        del stream.entries[:-max_entries]
+        self.changed(notification.merchant_id)
+        return entry_id
+
+    def trim(self, merchant_id: str, keep: int, *, is_announced: bool) -> None:
+        stream = self.streams.get(merchant_id)
+        if stream is not None and len(stream.entries) > keep:
+            del stream.entries[: len(stream.entries) - keep]
+            if is_announced:
+                self.changed(merchant_id)
+
+    def delete(self, merchant_id: str) -> None:
+        if self.streams.pop(merchant_id, None) is not None:
+            self.changed(merchant_id)
+
+    def set_other_type(self, merchant_id: str) -> None:
+        self.streams[merchant_id] = ModelStream(is_other_type=True)
+        self.changed(merchant_id)
+
+    def flush(self) -> None:
+        self.streams = {}
+        if self.tracked is not None:
+            self.tracked = set()
+            self.out.append(("announcement", None))
+
+    def answer(self, read: Read, *, arms: bool = True) -> list[Entry] | object | None:
+        """Return what ``read`` does, or a refusal."""
+        return REFUSED if self.is_refusing else self.read(read, arms=arms)
+
+    def read(self, read: Read, *, arms: bool = True) -> list[Entry] | None:
+        if arms and self.tracked is not None:
+            self.tracked.add(read.merchant_id)
+        stream = self.streams.get(read.merchant_id, ModelStream())
+        if stream.is_other_type:
+            return None
+        if read.start is None:
+            return stream.entries[-1:]
+        found = [
+            entry
+            for entry in stream.entries
+            if entry.id >= read.start and (read.end is None or entry.id <= read.end)
+        ]
+        return found[: NEW_ENTRIES + 1]
+
+
+class ModelFollower:
+    """``stream.follow.Follower`` with its connection cut into single steps."""
+
+    def __init__(self, redis: ModelRedis, tail: Tail) -> None:
+        self.redis = redis
+        self.tail = tail
+        self.sent: deque[tuple[Read, Watch | asyncio.Future[list[Entry] | None]]] = deque()
+        self.recipients: deque[Watch | asyncio.Future[list[Entry] | None]] = deque()
+        self.asked: deque[tuple[Read, asyncio.Future[list[Entry] | None]]] = deque()
+        self.server_id = 0
+        self.is_connected = False
+
+    def watch(self, merchant_id: str) -> None:
+        self.tail.watch(merchant_id)
+
+    def unwatch(self, merchant_id: str) -> None:
+        self.tail.unwatch(merchant_id)
+
+    async def between(
+        self, merchant_id: str, start: EntryId, end: EntryId
+    ) -> tuple[Entry, ...] | None:
+        if not self.is_connected:
+            return None
+        reply: asyncio.Future[list[Entry] | None] = asyncio.get_running_loop().create_future()
+        self.asked.append((Read(merchant_id, start, end), reply))
+        entries = await reply
+        return None if entries is None else entries_between(start, end, entries)
+
+    def connect(self) -> None:
+        self.redis.connect()
+        self.is_connected = True
+        self.tail.connected(has_history=self.server_id == self.redis.run_id)
+        self.server_id = self.redis.run_id
+
+    def cut(self) -> None:
+        self.redis.disconnect()
+        self.is_connected = False
+        asked = [*(each for _, each in self.sent), *(each for _, each in self.asked)]
+        waiting = [*self.recipients, *asked]
+        self.sent.clear()
+        self.recipients.clear()
+        self.asked.clear()
+        for recipient in waiting:
+            if isinstance(recipient, asyncio.Future) and not recipient.done():
+                recipient.set_result(None)
+
+    def send(self, most: int) -> None:
+        while self.asked:
+            read, reply = self.asked.popleft()
+            self.sent.append((read, reply))
+        for watch, read in self.tail.reads(most):
+            self.sent.append((read, watch))
+
+    def serve_one(self) -> None:
+        if self.sent:
+            read, recipient = self.sent.popleft()
+            self.recipients.append(recipient)
+            self.redis.out.append(("reply", self.execute(read)))
+
+    def execute(self, read: Read) -> list[Entry] | object | None:
+        return self.redis.answer(read)
+
+    def receive_one(self) -> None:
+        if not self.redis.out:
+            return
+        kind, value = self.redis.take_out()
+        if kind == "announcement":
+            self.tail.announced(value)
+            return
+        recipient = self.recipients.popleft()
+        if isinstance(recipient, asyncio.Future):
+            if not recipient.done():
+                recipient.set_result(None if value is REFUSED else value)
+        elif value is REFUSED:
+            self.tail.refused(recipient)
+        else:
+            self.process(recipient, value)
+
+    def process(self, watch: Watch, entries: list[Entry] | None) -> None:
+        if entries is None:
+            self.tail.failed(watch)
+        else:
+            self.tail.answered(watch, entries)
