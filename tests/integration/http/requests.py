@@ -76,5 +76,5 @@ def commands(redis: Redis) -> Iterator[list[str]]:
         )
         while mark not in (line := monitor.readline().decode()):
             command = line.rstrip().partition("] ")[2]
-            if "sse_push:probe:" not in command and command != '"TIME"':
+            if "sse_push:{~" not in command and command != '"TIME"':
                 sent.append(command)
