@@ -53,10 +53,10 @@ class State(TypedDict):
 def build(settings: Settings, origins: Origins, board_folder: Path, openapi: bytes) -> State:
     """Return the parts of a process, of which none runs yet; called in its event loop."""
     hub = _hub(settings)
-    follower = _follower(settings, hub)
+    appender = _appender(settings)
+    follower = _follower(settings, hub, appender)
     hub.source = follower
     event_streams = _event_streams(settings, hub, follower)
-    appender = _appender(settings)
     errors = dict.fromkeys(Refusal, 0)
     board = WorkerBoard(board_folder)
     board.write(follower.age_s)
@@ -148,10 +148,11 @@ def _hub(settings: Settings) -> Hub[Frame]:
     )
 
 
-def _follower(settings: Settings, hub: Hub[Frame]) -> Follower:
+def _follower(settings: Settings, hub: Hub[Frame], appender: Appender) -> Follower:
     return Follower(
         _redis_url(settings),
         hub,
+        appender,
         data_limit_bytes=settings.data_limit_bytes,
         probe_interval_s=settings.probe_interval_s,
         probe_deadline_s=settings.probe_deadline_s,

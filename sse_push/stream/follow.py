@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -22,8 +23,8 @@ from sse_push.notification import Change, Entry, EntryId
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
-    read_server_id,
-    start_tracking,
+    dial,
+    open_connection,
 )
 from sse_push.stream.contract import (
     REVOCATIONS_KEY,
@@ -34,7 +35,7 @@ from sse_push.stream.contract import (
     read_revocations_command,
 )
 from sse_push.stream.pipeline import AT_ONCE, OnReply, Pipeline, Request, until_one_fails
-from sse_push.stream.probe import Probe
+from sse_push.stream.probe import Adds, Probe
 from sse_push.stream.reads import Read, entries_between
 from sse_push.stream.replies import Refusals, is_refusal, pause_s
 from sse_push.stream.revocations import Knowledge, RevocationTail
@@ -84,6 +85,7 @@ class Follower:
         self,
         url: str,
         listener: Listener,
+        adds: Adds,
         *,
         data_limit_bytes: int,
         probe_interval_s: float,
@@ -96,19 +98,22 @@ class Follower:
         self._has_revocations = asyncio.Event()
         """Set while we are connected, and have read them to their end on this connection."""
         self._refusals = Refusals()
+        self._pool = connection_pool(url)
         self._pipeline = Pipeline(self._next_requests, self._announced)
         self.probe = Probe(
-            url,
             self._pipeline.ask,
+            adds,
+            partial(dial, self._pool),
+            self._refusals,
             interval_s=probe_interval_s,
             deadline_s=probe_deadline_s,
             deaf_limit_s=deaf_limit_s,
         )
         self.tally = FollowTally(self._tail.tally)
         self._data_limit_bytes = data_limit_bytes
-        self._pool = connection_pool(url, connect_timeout_s=probe_deadline_s, name="tail")
         self._is_connected = False
-        self._server_id = b""
+        self.server_id = b""
+        """The ID of the run of the server that we were last connected to."""
         self._lost_at: float | None = None
 
     @property
@@ -164,38 +169,32 @@ class Follower:
     async def run(self) -> None:
         """Keep a tracked connection alive, for ever."""
         failures = 0
-        try:
-            while True:
-                connected_at = time.monotonic()
-                cause: Exception | None = None
-                try:
-                    await self._follow()
-                except (RedisError, OSError) as exc:  # TimeoutError is an OSError
-                    cause = exc
-                if self.probe.passed_at > connected_at:
-                    failures = 0
-                failures += 1
-                if self._lost_at is None:
-                    self._lost_at = time.monotonic()
-                    text = str(cause) or type(cause).__name__
-                    logger.warning("tail interrupted, reconnecting cause=%s", text)
-                await asyncio.sleep(pause_s(failures))
-        finally:
-            await self.probe.close()
+        while True:
+            connected_at = time.monotonic()
+            cause: Exception | None = None
+            try:
+                await self._follow()
+            except (RedisError, OSError) as exc:  # TimeoutError is an OSError
+                cause = exc
+            if self.probe.passed_at > connected_at:
+                failures = 0
+            failures += 1
+            if self._lost_at is None:
+                self._lost_at = time.monotonic()
+                text = str(cause) or type(cause).__name__
+                logger.warning("tail interrupted, reconnecting cause=%s", text)
+            await asyncio.sleep(pause_s(failures))
 
     async def _follow(self) -> None:
         """Connect, and work on this connection until it is lost."""
         connection = self._pool.make_connection()
         try:
-            async with asyncio.timeout(self.probe.deadline_s):
-                await connection.connect()
-                await start_tracking(connection)
-                server_id = await read_server_id(connection)
+            server_id = await open_connection(connection, "tail", tracks=True)
             self._is_connected = True
-            self.tally.reconnects += self._server_id != b""
-            self._tail.connected(has_history=server_id == self._server_id)
+            self.tally.reconnects += self.server_id != b""
+            self._tail.connected(has_history=server_id == self.server_id)
             self._revocations.connected()
-            self._server_id = server_id
+            self.server_id = server_id
             self._pipeline.wake()
             await until_one_fails(
                 self._pipeline.receive(connection),
@@ -214,12 +213,13 @@ class Follower:
         if announcement.keys is None:
             self._tail.announced(None)
             self._revocations.mark()
+            self.probe.announced()
         for key in announcement.keys or ():
             merchant_id = merchant_of(key)
-            if merchant_id is not None:
-                self._tail.announced(merchant_id)
-            elif key == self.probe.key:
+            if key == self.probe.key:
                 self.probe.announced()
+            elif merchant_id is not None:
+                self._tail.announced(merchant_id)
             elif key == REVOCATIONS_KEY.encode():
                 self._revocations.mark()
         self._pipeline.wake()
@@ -283,15 +283,17 @@ class Follower:
         """Prove again and again that changes are announced, or lose the connection."""
         is_proven = False
         while True:
-            if not await self.probe.check():
-                # Redis takes no writes, so nothing has proved that it would announce a revocation:
+            began_at = time.monotonic()
+            if not await self.probe.check(self.server_id):
+                # Redis takes no entries, so nothing has proved that it would announce a revocation:
                 # they are read all the same.
                 self._revocations.mark()
                 self._pipeline.wake()
             elif not is_proven:
                 is_proven = True
                 self._log_connected()
-            await asyncio.sleep(self.probe.interval_s)
+            # From its beginning: where a round trip is slow, the probe alone takes seconds.
+            await asyncio.sleep(began_at + self.probe.interval_s - time.monotonic())
 
     def _log_connected(self) -> None:
         if self._lost_at is None:

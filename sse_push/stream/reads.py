@@ -41,6 +41,12 @@ class ReadFrom(NamedTuple):
     start: EntryId | None
 
 
+class ProbeEntry(NamedTuple):
+    """An entry that is added to be found again, in a stream that no merchant can have."""
+
+    merchant_id: str
+
+
 class RevocationEntry(NamedTuple):
     """An entry of the stream of revocations; ``revocation`` is None if it is malformed."""
 

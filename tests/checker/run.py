@@ -168,23 +168,26 @@ async def run_controlled(plan: Plan) -> int:
     from stdin: ``{"answer": {…}}`` for each notification, then ``{"judge": {…}}``.
     """
     crowd = Crowd(plan, plan.merchants)
-    answers: list[Answer] = []
-    terms: Terms | None = None
     async with crowd.listening():
         await until(lambda: crowd.is_open, OPEN_WITHIN_S)
         _say(open=sum(has_arrived(each.visits) for each in crowd.witnesses))
-        while line := await asyncio.to_thread(sys.stdin.readline):
-            said = json.loads(line)
-            if "answer" in said:
-                answers.append(Answer.from_json(said["answer"]))
-            else:
-                terms = Terms.from_json(said["judge"])
-                break
+        answers, terms = await asyncio.to_thread(_read)
         if terms is None:
             return 2
         verdict = await crowd.judged(answers, terms)
     _say(verdict=verdict.to_json())
     return 0 if not verdict.wrong else 1
+
+
+def _read() -> tuple[list[Answer], Terms | None]:
+    """Read the answers and, behind them, the terms; none if the input ends before."""
+    answers: list[Answer] = []
+    for line in sys.stdin:
+        said = json.loads(line)
+        if "judge" in said:
+            return answers, Terms.from_json(said["judge"])
+        answers.append(Answer.from_json(said["answer"]))
+    return answers, None
 
 
 def _say(**words: object) -> None:

@@ -20,6 +20,8 @@ EACH = 2
 MERCHANTS = 3
 """More merchants would say nothing more, and take time from the service."""
 
+_LINES_AT_ONCE = 100
+
 _LINE_LIMIT_BYTES = 1 << 20
 
 
@@ -60,14 +62,15 @@ class SecondJudge:
         Of other merchants the checker is told no more than the sender's name.
         """
         assert self._process.stdin is not None, "piped"
-        for each in history:
+        for number, each in enumerate(history):
             answer = dict(each)
             if answer["merchant_id"] not in self.merchants:
                 if "by" not in answer:
                     continue
                 answer.pop("data", None)
             self._process.stdin.write(json.dumps({"answer": answer}).encode() + b"\n")
-            await self._process.stdin.drain()
+            if number % _LINES_AT_ONCE == 0:
+                await self._process.stdin.drain()
         self._process.stdin.write(json.dumps({"judge": terms}).encode() + b"\n")
         await self._process.stdin.drain()
         verdict: dict[str, Any] = (await self._hear())["verdict"]

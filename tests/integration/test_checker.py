@@ -327,6 +327,23 @@ async def test_a_resync_begins_another_history_whose_ids_are_lower() -> None:
     assert judge([witness], answers(lost_at - 1), terms, time.monotonic()).wrong == []
 
 
+async def test_a_history_with_a_name_may_follow_another_if_a_resync_says_so() -> None:
+    resync = refresh("11-0.b", reason="resync")
+    named = refresh("12-0.b", topic="seats", data={"n": 2}, by="n2")
+
+    witness = await listen(
+        instead(instead(BEFORE, FIRST, refresh("10-0.a", reason="connected")), ONE, resync),
+        instead(instead(AFTER, ready("11-0"), ready("11-0.b")), TWO, named),
+    )
+    at = witness.visits[0].began_at
+    found = [
+        replace(each, position=each.position and each.position._replace(history=name))
+        for each, name in zip(answers(at), "aabb", strict=True)
+    ]
+
+    assert judge([witness], found, Terms(within_s=60, slack_s=5), time.monotonic()).wrong == []
+
+
 async def test_a_browser_asks_again_with_its_last_event_id() -> None:
     witness = await listen(BEFORE, AFTER)
 

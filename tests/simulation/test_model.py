@@ -21,9 +21,9 @@ from sse_push.runtime.embedded import embedded_server
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
+    open_connection,
     read_reply,
     read_reply_or_announcement,
-    start_tracking,
 )
 from sse_push.stream.contract import merchant_of, parse_entries, read_command, stream_key
 from sse_push.stream.reads import NEW_ENTRIES, Read
@@ -241,18 +241,16 @@ class Comparison:
         """Lose the connection, and with it what was armed."""
         self.model.connect()
         await self.real.tracked.disconnect()
-        await self.real.tracked.connect()
-        await start_tracking(self.real.tracked)
+        await open_connection(self.real.tracked, "test", tracks=True)
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncGenerator[RealRedis]:
-    pool = connection_pool(url, connect_timeout_s=5 * SECOND, name="test")
+    pool = connection_pool(url)
     tracked, ordinary = pool.make_connection(), pool.make_connection()
     try:
-        await tracked.connect()
+        await open_connection(tracked, "test", tracks=True)
         await ordinary.connect()
-        await start_tracking(tracked)
         yield RealRedis(tracked, ordinary)
     finally:
         await tracked.disconnect()

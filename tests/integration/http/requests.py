@@ -80,5 +80,5 @@ def commands(redis: Redis) -> Iterator[list[str]]:
         )
         while mark not in (line := monitor.readline().decode()):
             command = line.rstrip().partition("] ")[2]
-            if not re.match(r'"TIME"|"[A-Z]+" "sse_push:probe:|"XRANGE" "sse_push:rev', command):
+            if not re.search(r'^"TIME"$|"sse_push:\{~|^"XRANGE" "sse_push:rev', command):
                 sent.append(command)

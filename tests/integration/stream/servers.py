@@ -82,39 +82,36 @@ class Proxy:
             (reader, redis_writer, False),
             (redis_reader, writer, True),
         ):
-            pieces: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+            pieces: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue()
             self._tasks.add(asyncio.create_task(self._take(source, pieces, is_reply=is_reply)))
             self._tasks.add(asyncio.create_task(self._give(pieces, sink)))
 
     async def _take(
         self,
         reader: asyncio.StreamReader,
-        pieces: asyncio.Queue[tuple[float, bytes]],
+        pieces: asyncio.Queue[tuple[float, bytes | None]],
         *,
         is_reply: bool,
     ) -> None:
-        data = b"first"
-        while data:
+        data: bytes | None = b"first"
+        while data is not None:
             try:
-                data = await reader.read(65_536)
+                data = await reader.read(65_536) or None
             except ConnectionError:
-                data = b""
+                data = None
             due_at = asyncio.get_running_loop().time() + self.delay_s
             pieces.put_nowait((due_at, self.change(data) if is_reply and data else data))
-            if not data:
-                return
 
     async def _give(
-        self, pieces: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter
+        self, pieces: asyncio.Queue[tuple[float, bytes | None]], writer: asyncio.StreamWriter
     ) -> None:
-        loop = asyncio.get_running_loop()
-        is_open = True
         try:
-            while is_open:
+            while True:
                 due_at, data = await pieces.get()
-                await asyncio.sleep(due_at - loop.time())
+                await asyncio.sleep(due_at - asyncio.get_running_loop().time())
+                if data is None:
+                    return
                 writer.write(data)
-                is_open = bool(data)
         finally:
             writer.close()
 

@@ -13,9 +13,9 @@ from redis.asyncio.connection import AbstractConnection
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
+    open_connection,
     read_reply,
     read_reply_or_announcement,
-    start_tracking,
 )
 from sse_push.stream.contract import stream_key
 from sse_push.stream.replies import ErrorReply
@@ -25,11 +25,10 @@ from tests.integration.stream.servers import Server
 
 @asynccontextmanager
 async def tracked(url: str) -> AsyncGenerator[AbstractConnection]:
-    pool = connection_pool(url, connect_timeout_s=5 * SECOND, name="test")
+    pool = connection_pool(url)
     connection = pool.make_connection()
     try:
-        await connection.connect()
-        await start_tracking(connection)
+        await open_connection(connection, "test", tracks=True)
         yield connection
     finally:
         await connection.disconnect(nowait=True)

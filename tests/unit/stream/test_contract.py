@@ -6,21 +6,24 @@ import pytest
 from redis.exceptions import ResponseError
 
 from sse_push.access.revocation import Revocation
-from sse_push.notification import Entry, EntryId, Notification
+from sse_push.errors import InvalidMerchantId
+from sse_push.notification import Entry, EntryId, Notification, parse_merchant_id
 from sse_push.stream.contract import (
-    PROBE_PREFIX,
     REVOCATIONS_KEY,
     append_command,
     merchant_of,
     parse_entries,
     parse_entry_id,
+    parse_ids,
     parse_revocations,
+    probe_commands,
+    probe_merchant,
     read_command,
     read_revocations_command,
     revoke_commands,
     stream_key,
 )
-from sse_push.stream.reads import Read, ReadFrom, RevocationEntry
+from sse_push.stream.reads import ProbeEntry, Read, ReadFrom, RevocationEntry
 
 GREATEST = 2**64 - 1
 
@@ -46,13 +49,27 @@ def test_a_merchant_has_a_key_of_one_slot(merchant_id: str) -> None:
         b"xsse_push:{42}",
         b"SSE_PUSH:{42}",
         REVOCATIONS_KEY.encode(),
-        PROBE_PREFIX.encode() + b"0123",
-        PROBE_PREFIX.encode() + b"{42}",
+        b"sse_push:probe:{42}",
         b"\xff{42}",
     ],
 )
 def test_a_key_of_another_form_belongs_to_no_merchant(key: bytes) -> None:
     assert merchant_of(key) is None
+
+
+def test_the_stream_of_a_process_is_in_the_rights_to_streams_and_of_no_merchant() -> None:
+    merchant_id = probe_merchant("0123")
+    add, expire = probe_commands(ProbeEntry(merchant_id))
+
+    assert add[:4] == ("XADD", "sse_push:{~0123}", "MAXLEN", 4)
+    assert expire == ("EXPIRE", "sse_push:{~0123}", 60)
+    with pytest.raises(InvalidMerchantId):
+        parse_merchant_id(merchant_id)
+
+
+def test_the_ids_of_a_reply_are_in_its_order_and_those_of_an_error_are_none() -> None:
+    assert parse_ids([(b"1-2", []), (b"3-4", [b"a", b"b"])]) == [EntryId(1, 2), EntryId(3, 4)]
+    assert parse_ids(ResponseError("WRONGTYPE")) == []
 
 
 def test_a_key_with_wrong_bytes_belongs_to_a_merchant_that_cannot_exist() -> None:
