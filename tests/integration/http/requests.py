@@ -59,6 +59,10 @@ def outcome(answer: Answer) -> tuple[int, str]:
     return answer.status, answer.code
 
 
+_OF_CONNECTIONS = ('"HELLO"', '"CLIENT"', '"INFO"', '"TIME"')
+"""What the probe asks for on the connections that it makes."""
+
+
 @contextmanager
 def commands(redis: Redis) -> Iterator[list[str]]:
     """Collect the commands that Redis is sent in this context, except those of the probe."""
@@ -76,5 +80,5 @@ def commands(redis: Redis) -> Iterator[list[str]]:
         )
         while mark not in (line := monitor.readline().decode()):
             command = line.rstrip().partition("] ")[2]
-            if "sse_push:{~" not in command and command != '"TIME"':
+            if "sse_push:{~" not in command and not command.startswith(_OF_CONNECTIONS):
                 sent.append(command)
