@@ -101,10 +101,10 @@ def read_object(
         raise error(f"expected a JSON object with merchant_id, got {_show(value)}")
     unknown = next((name for name in value if name not in fields), None)
     if unknown is not None:
-        raise error(f"unknown field {_show(unknown)}, expected {', '.join(fields)}")
+        raise error(f"expected only the fields {', '.join(fields)}, got {ascii(unknown)[:80]}")
     given = {name: each for name, each in value.items() if each is not None}
     if "merchant_id" not in given:
-        raise error(f"merchant_id is missing, expected {_NAME_TEXT}")
+        raise error(f"merchant_id: expected {_NAME_TEXT}, or an integer; got none")
     try:
         return parse_merchant_id(given.pop("merchant_id")), given
     except InvalidMerchantId as exc:

@@ -59,7 +59,7 @@ def _origin(text: str) -> str:
     if match is None or match["port"] == {"http": "80", "https": "443"}[match["scheme"]]:
         raise ValueError(
             "expected origins as browsers send them, in lower case, without a default port or a "
-            f"path, as in https://app.example; one is {text!r}"
+            f"path, as in https://app.example; got {text!r}"
         )
     return text
 

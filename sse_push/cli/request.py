@@ -165,7 +165,7 @@ def _parse_duration(text: str) -> int:
 
 
 async def _until_sigint(work: Coroutine[None, None, None]) -> None:
-    """Run until SIGINT, then cancel the work until it ends: a library may swallow a cancellation."""
+    """Run until SIGINT, then cancel until the work ends: a library may swallow a cancellation."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     working = asyncio.create_task(work)
