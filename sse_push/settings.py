@@ -1,4 +1,4 @@
-"""The settings of one process: names, units, defaults, ranges, and what contradicts what.
+"""The settings of one process: names, units, defaults, ranges, and contradictions.
 
 Built once, by ``cli``, and passed in. No other module reads the environment.
 """

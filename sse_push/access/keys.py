@@ -16,7 +16,7 @@ from sse_push.errors import Forbidden
 from sse_push.notification import NAME_PATTERN
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
-"""What may sign a token. https://www.rfc-editor.org/rfc/rfc7518#section-3.1"""
+"""The algorithms that may sign a token. https://www.rfc-editor.org/rfc/rfc7518#section-3.1"""
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
 KEY_CHARACTERS_MIN = 16
@@ -53,7 +53,7 @@ class NotifyKey:
             )
         named = tuple(merchant for merchant in merchants if merchant)
         if not all(_MERCHANTS.fullmatch(merchant) for merchant in named):
-            # Not shown: the text may be another key whose comma was forgotten.
+            # The text is not shown: it may be another key whose comma was forgotten.
             raise ValueError(
                 "expected merchants after a key, as in `KEY 42 shop-*`, got something else"
             )

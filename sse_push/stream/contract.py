@@ -22,12 +22,12 @@ Command = tuple[str | bytes | int, ...]
 _KEY_PREFIX = "sse_push:{"
 
 PROBE_PREFIX = "sse_push:probe:"
-"""How the key begins that a process writes to see its own write announced."""
+"""The beginning of the key that a process writes to see its own write announced."""
 
 REVOCATIONS_KEY = "sse_push:revocations"
 
 _KEPT_LONGER_S = 60
-"""How much longer than its newest revocation the stream lives: too long does no harm."""
+"""How much longer the stream lives than its newest revocation, to be on the safe side."""
 
 
 def stream_key(merchant_id: str) -> str:
@@ -72,7 +72,7 @@ def revoke_commands(
 ) -> tuple[Command, Command]:
     """Return the commands that add a revocation, and trim the expired ones.
 
-    A revocation has expired when it is ``lifetime_s`` old: no token that it covers lives longer.
+    A revocation has expired when it is ``lifetime_s`` old: no token that it revokes lives longer.
     ``now_s`` is the time by Redis's own clock, which numbers the entries; 0 trims nothing.
 
     https://redis.io/docs/latest/commands/xadd/

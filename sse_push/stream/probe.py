@@ -1,4 +1,4 @@
-"""Proof that Redis announces changes to this process; and what time it is in Redis.
+"""Proof that Redis announces changes to this process; and the time by the clock of Redis.
 
 Knows one key of its own, and an ordinary connection to write it. Does not know the streams; of the
 tracked connection it knows only how to send one command there (``ask``).
@@ -77,7 +77,7 @@ class Probe:
 
     @property
     def redis_time_s(self) -> float:
-        """What the clock of Redis shows now, in seconds since 1970: entry IDs are made of it."""
+        """The time by the clock of Redis, in seconds since 1970, as in new entry IDs."""
         return time.monotonic() + self._redis_ahead_s
 
     def announced(self) -> None:
@@ -108,13 +108,13 @@ class Probe:
         return True
 
     async def give_up_if_deaf(self) -> Never:
-        """Watch, for ever, that the follower's new connections do mend what was broken.
+        """Watch, for ever, whether a new connection of the follower gets announcements again.
 
         While Redis is away or takes no writes there is no reason to give up: another process would
         receive as little, and the browsers are better off with their connections open.
 
         Raises:
-            Deaf: for ``deaf_limit_s`` no write of ours was announced, though Redis took them all.
+            Deaf: for ``deaf_limit_s`` no write was announced, though Redis accepted all writes.
         """
         well_at = time.monotonic()
         while True:
@@ -143,18 +143,18 @@ class Probe:
 
     async def _see_own_write(self) -> None:
         self._announced.clear()
-        # The read arms the key on the tracked connection; the write must not go over that one.
+        # The read arms the key on the tracked connection; the write goes over another connection.
         await self._ask(("GET", self.key))
         await self._write()
         await self._announced.wait()
 
     async def _read_clock(self) -> None:
-        """Ask for the time of Redis, and take it as that of the middle of the round trip.
+        """Ask Redis for its time, which is assumed to be that of the middle of the round trip.
 
-        Not shared with ``Appender._ask_time``. Here the time is an estimate for a metric, on a
-        connection of the library's pool, and if Redis refuses, the estimate from before is as good
-        as any. There it decides what is trimmed, on the connection that trims, and a refusal must
-        trim nothing. Only the command is the same.
+        Not shared with ``Appender._ask_time``. This time is an estimate for a metric, read on
+        a connection of the library's pool, and if Redis refuses, the last estimate stays. That of
+        ``Appender`` decides what is trimmed, on the connection that trims, and a refusal must trim
+        nothing. Only the command is the same.
 
         https://redis.io/docs/latest/commands/time/
         """
