@@ -25,12 +25,13 @@ of the merchant, which ``event_stream`` writes.
 
 *A connection*: ``http.endpoints.events`` asks ``access`` for a grant and a place. ``event_stream``
 answers, subscribes to ``hub``, and sends what was missed since the last event ID. A browser that
-reads slowly is BLOCKED (``hub.State``): its refreshes merge while they wait, and after
-``send_timeout_s`` the connection ends as stalled.
+reads slowly is BLOCKED (``hub.State``): its pending refreshes merge, and a browser that takes no
+bytes for ``send_timeout_s`` is ended as STALLED.
 
-*To add* a reason to end a connection: a member of ``errors.EndReason``. A setting: a field of
-``settings.Settings``, the value object of its part in ``http.service``, a row in
-``docs/reference.md``. Who may listen is decided in ``access.gate``.
+*To add* a reason to end a connection: a member of ``errors.EndReason``, and a row in
+``docs/reference.md``. A setting: a field of ``settings.Settings``, the part that takes its value,
+in ``http.service``, and a row in ``docs/reference.md``. Who may listen is decided in
+``access.gate``. ``docs/contributing.md`` has the files of other changes.
 """
 
 __version__ = "0.1.0"

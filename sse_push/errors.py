@@ -1,11 +1,11 @@
 """Three lists: the package's errors, why a request is refused, and why a connection ends.
 
-Knows the status and the code of each refusal. Does not know how it is answered (``http``), nor the
-exit code of the command line (``cli``).
+Knows the status and the code of each refusal. Does not know how a refusal is answered (``http``),
+nor the exit status of the command line (``__main__``).
 
 PushError
 ├── ConfigError                the settings are wrong; nothing was started
-├── InvalidEntryId             a text is no entry ID; a last event ID counts as unknown then
+├── InvalidEntryId             a text is no entry ID; as a last event ID it counts as unknown
 ├── NotNow                     503 unavailable, or a soft answer
 └── RequestError               a request, or an item of its array, is refused
     ├── AmbiguousCredentials   400 malformed
@@ -156,7 +156,7 @@ class RequestError(PushError):
 
 
 class AmbiguousCredentials(RequestError):
-    """A request shows several credentials, or one several times, where only one can count."""
+    """A request has several credentials, or one credential twice, where only one can count."""
 
     refusal = Refusal.MALFORMED
 
@@ -188,8 +188,8 @@ class InvalidRevocation(RequestError):
 class Unauthorized(RequestError):
     """The caller has shown no valid credential; the same request will be refused again.
 
-    ``challenge`` is the value of the header ``WWW-Authenticate``, by which a client knows an
-    invalid token from a missing one.
+    ``challenge`` is the value of the header ``WWW-Authenticate``, by which a client distinguishes
+    an invalid token from a missing one.
 
     https://www.rfc-editor.org/rfc/rfc6750#section-3
     """

@@ -1,8 +1,8 @@
 """Metrics for Prometheus: the sum over all workers, whichever worker answers the scrape.
 
-The only module that knows prometheus-client. Does not count: the parts of the service do, as plain
-integers (``hub.tally`` and so on), which are copied from there once a second, so that a delivery
-costs nothing more.
+The only module that knows prometheus-client. The parts of the service count, as plain integers
+(``hub.tally`` and so on). This module copies these once a second, so that counting a delivery costs
+no call of the library.
 
 With several workers each keeps its numbers in files of one folder (the library's multiprocess
 mode), and the worker that answers adds them up. A stuck worker could not report its own probe age
@@ -56,7 +56,7 @@ _PROC = Path("/proc")
 
 
 class Series(NamedTuple):
-    """One series as the documentation has it."""
+    """One series: its type, its meaning, and its label, as in the documentation."""
 
     kind: Literal["counter", "gauge", "histogram"]
     meaning: str
@@ -262,7 +262,7 @@ class _Files(Collector):
 
 
 class _Workers(Collector):
-    """What is known of each worker from outside, so that stuck workers are included."""
+    """The values that are read from outside of each worker, so that stuck workers are included."""
 
     def __init__(self, board: WorkerBoard) -> None:
         self._board = board

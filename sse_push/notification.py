@@ -41,7 +41,7 @@ _GREATEST = 10**NAME_CHARACTERS
 # Only Python has strings with half of a surrogate pair, so the public pattern need not exclude it.
 _BY = re.compile(BY_PATTERN.replace(_UNPRINTABLE, rf"{_UNPRINTABLE}\ud800-\udfff"))
 _ESCAPES = {"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
-"""Not line ends in an event stream, but many programs that read lines take them for such."""
+"""No line ends in an event stream, but line ends for many programs that read lines."""
 
 
 class EntryId(NamedTuple):
@@ -91,7 +91,7 @@ def read_object(
 ) -> tuple[str, dict[str, object]]:
     """Return the merchant of a decoded JSON object, and its other fields that are not ``null``.
 
-    ``fields`` are all that may stand in the object. A field that is ``null`` counts as absent.
+    ``fields`` are all fields that the object may have. A field that is ``null`` counts as absent.
 
     Raises:
         RequestError: of the type ``error``: the value is not an object, ``merchant_id`` is missing
@@ -101,10 +101,10 @@ def read_object(
         raise error(f"expected a JSON object with merchant_id, got {_show(value)}")
     unknown = next((name for name in value if name not in fields), None)
     if unknown is not None:
-        raise error(f"unknown field {_show(unknown)}, expected {', '.join(fields)}")
+        raise error(f"expected only the fields {', '.join(fields)}, got {ascii(unknown)[:80]}")
     given = {name: each for name, each in value.items() if each is not None}
     if "merchant_id" not in given:
-        raise error(f"merchant_id is missing, expected {_NAME_TEXT}")
+        raise error(f"merchant_id: expected {_NAME_TEXT}, or an integer; got none")
     try:
         return parse_merchant_id(given.pop("merchant_id")), given
     except InvalidMerchantId as exc:

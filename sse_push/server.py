@@ -37,8 +37,8 @@ _FILES_BESIDE_CONNECTIONS = 256
 """Open files for other requests, for Redis, and for Python itself."""
 
 _KEEP_ALIVE_S = 75
-"""Longer than nginx keeps an idle connection to us (60 s): only nginx closes an idle connection, so
-that no POST is sent into a connection that is being closed."""
+"""How long an idle connection stays open: longer than in nginx (60 s). So only nginx closes idle
+connections, and no POST is sent into a connection that is being closed."""
 
 
 def listening_socket(settings: Settings) -> socket.socket:
@@ -90,7 +90,7 @@ def _unix_socket(settings: Settings) -> socket.socket:
 
 
 def _is_stale(path: Path) -> bool:
-    """Tell whether no process listens on a Unix socket any more."""
+    """Return whether no process listens on a Unix socket any more."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
         try:
             trial.connect(str(path))

@@ -1,4 +1,4 @@
-"""The settings of one process: names, units, defaults, ranges, and what contradicts what.
+"""The settings of one process: names, units, defaults, ranges, and contradictions.
 
 Built once, by ``cli``, and passed in. No other module reads the environment.
 """
@@ -59,7 +59,7 @@ def _origin(text: str) -> str:
     if match is None or match["port"] == {"http": "80", "https": "443"}[match["scheme"]]:
         raise ValueError(
             "expected origins as browsers send them, in lower case, without a default port or a "
-            f"path, as in https://app.example; one is {text!r}"
+            f"path, as in https://app.example; got {text!r}"
         )
     return text
 

@@ -46,7 +46,7 @@ class Event(NamedTuple):
 
 @dataclass(slots=True)
 class _Response:
-    """What the parser knows of one response; an incomplete event is lost with it."""
+    """The state of the parser in one response; an incomplete event ends with the response."""
 
     id: str
     decoder: codecs.IncrementalDecoder = field(

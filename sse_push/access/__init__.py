@@ -2,7 +2,7 @@
 
 =====================================================  =================================  =====
 ``GET /events``
-1. May pages of this origin listen?                    ``origin.Origins.check``           403
+1. May a page of this origin listen?                   ``origin.Origins.check``           403
 2. Which merchant may this client listen to?           ``gate.Gate``                      401
    By a token: is it valid, and signed by a key?       ``tokens``, ``token_keys``
    By a header: is its sender a trusted proxy?         ``proxies``
@@ -15,6 +15,10 @@
 3. Does the key notify too often?                      ``rate.Rates.spend``               429
 4. Is the key for this merchant?                       ``keys.NotifyKey.require``         403
 =====================================================  =================================  =====
+
+The last column is the status of a refusal; *soft* is a soft answer, which the package sse_push.http
+defines. A request that is malformed is answered 400, and a merchant that a valid token or proxy
+does not name 403.
 
 Knows credentials, merchants, addresses, clocks and counts. Does not know Redis, how connections
 are served, nor how a refusal is answered. Each caller imports the one module that it needs.

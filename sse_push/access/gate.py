@@ -24,7 +24,7 @@ from sse_push.errors import (
 from sse_push.notification import parse_merchant_id
 
 MERCHANT_HEADER = "X-Merchant-Id"
-"""Set by nginx from the answer of the merchant's own backend; nginx drops a client's own header."""
+"""nginx sets this header from the answer of the merchant's backend, and drops a client's header."""
 
 _SCHEME = "bearer"
 
@@ -40,7 +40,7 @@ def authorize_notify(
 ) -> NotifyKey | None:
     """Return the key of ``Authorization: Bearer <key>``, or None if no key is needed.
 
-    Every key is compared, each in constant time, so that the time discloses nothing.
+    Every key is compared, each in constant time, so that the time of an answer discloses nothing.
 
     Raises:
         AmbiguousCredentials: the request has several ``Authorization`` headers.

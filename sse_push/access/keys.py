@@ -16,7 +16,7 @@ from sse_push.errors import Forbidden
 from sse_push.notification import NAME_PATTERN
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
-"""What may sign a token. https://www.rfc-editor.org/rfc/rfc7518#section-3.1"""
+"""The algorithms that may sign a token. https://www.rfc-editor.org/rfc/rfc7518#section-3.1"""
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
 KEY_CHARACTERS_MIN = 16
@@ -48,12 +48,12 @@ class NotifyKey:
         key, *merchants = text.split(" ") if text else [""]
         if len(key) < KEY_CHARACTERS_MIN or not key.isascii() or not key.isprintable():
             raise ValueError(
-                f"each key needs at least {KEY_CHARACTERS_MIN} printable ASCII characters, "
-                f"one has {len(key)}; `openssl rand -hex 24` makes a good one"
+                f"expected keys of at least {KEY_CHARACTERS_MIN} printable ASCII characters, got "
+                f"one of {len(key)}; `openssl rand -hex 24` makes a good key"
             )
         named = tuple(merchant for merchant in merchants if merchant)
         if not all(_MERCHANTS.fullmatch(merchant) for merchant in named):
-            # Not shown: the text may be another key whose comma was forgotten.
+            # The text is not shown: it may be another key whose comma was forgotten.
             raise ValueError(
                 "expected merchants after a key, as in `KEY 42 shop-*`, got something else"
             )
@@ -100,6 +100,6 @@ def require_strong(secret_bytes: int) -> None:
     """
     if secret_bytes < SECRET_BYTES_MIN:
         raise ValueError(
-            f"each HMAC secret needs at least {SECRET_BYTES_MIN} bytes, one has {secret_bytes}; "
-            "`openssl rand -hex 32` makes a good one"
+            f"expected HMAC secrets of at least {SECRET_BYTES_MIN} bytes, got one of "
+            f"{secret_bytes}; `openssl rand -hex 32` makes a good secret"
         )

@@ -25,7 +25,7 @@ FIELDS = ("merchant_id", "jti", "sub")
 
 
 class Mark(NamedTuple):
-    """One thing that is revoked: the tokens of a merchant with this claim, or all its grants."""
+    """What is revoked: a merchant's tokens with this claim, or, without a claim, all its grants."""
 
     merchant_id: str
     claim: Literal["", "jti", "sub"] = ""
@@ -77,7 +77,7 @@ class Revocation:
 
     @property
     def marks(self) -> list[Mark]:
-        """What is revoked, each by itself, as ``Revocations`` stores it."""
+        """The marks that ``Revocations`` stores for this revocation."""
         marks = []
         if self.token_id is not None:
             marks.append(Mark(self.merchant_id, "jti", self.token_id))
@@ -87,7 +87,7 @@ class Revocation:
 
 
 class Revocations:
-    """The revocations that still matter: one is forgotten when every grant of its has expired.
+    """The revocations of grants that may still be valid; the others are forgotten.
 
     Times are seconds since 1970. They are read from three clocks: Redis's (the time of a
     revocation), the token issuer's (``iat``) and ours; ``clocks_apart_s`` is how far these may

@@ -1,7 +1,7 @@
 """How many connections one process serves: in all, per merchant, and per client address.
 
-Counts. Does not know what a connection is, how an address was found (``proxies``), nor how a
-client without a place is answered.
+Knows counts, and the limit of each. Does not know what a connection is, how an address was found
+(``proxies``), nor how a client without a place is answered.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Room:
             self._by_address[address] = self._by_address.get(address, 0) + 1
 
     def _limit_reached(self, merchant_id: str, address: str | None) -> EndReason | None:
-        # The limit that the client itself can do most about comes first.
+        # First the limit that the client itself can do most about.
         if address is not None and 0 < self._address_limit <= self._by_address.get(address, 0):
             return EndReason.TOO_MANY_CONNECTIONS
         if 0 < self._merchant_limit <= self._by_merchant.get(merchant_id, 0):
@@ -107,7 +107,7 @@ class Place:
             NotNow: a limit is reached.
         """
         assert self._merchant_id is None, "reserved once"
-        self._room._reserve(merchant_id, address)  # noqa: SLF001 (the two are one)
+        self._room._reserve(merchant_id, address)  # noqa: SLF001 (a room and its places are one unit)
         self._merchant_id, self._address = merchant_id, address
 
     def __enter__(self) -> Self:

@@ -44,8 +44,8 @@ _EXPECTED = (
 class TokenRules:
     """The keys that may have signed a token, and what else makes it valid.
 
-    ``audience``, ``issuer``: None if a token has no ``aud``, or any ``iss``. ``leeway_s``: how far
-    ``iat`` and ``nbf`` may be ahead of our clock.
+    Without ``audience`` a token must have no ``aud``; without ``issuer`` its ``iss`` may be any.
+    ``leeway_s``: how far ``iat`` and ``nbf`` may be ahead of our clock.
     """
 
     keys: Sequence[TokenKey]
@@ -134,8 +134,8 @@ class Tokens:
     def _times(self, claims: Mapping[str, object]) -> tuple[float | None, float]:
         """Return ``iat`` and ``exp``; the leeway is for ``iat`` and ``nbf``, and not for ``exp``.
 
-        A connection ends at ``exp`` by our clock: with a leeway, an expired token would open one
-        that ends at once, again and again.
+        A connection ends at ``exp`` by our clock. With a leeway for ``exp``, an expired token would
+        open connections that end at once, again and again.
         """
         now = self._wall_clock()
         expires_at, issued_at = _time_claim(claims, "exp"), _time_claim(claims, "iat")

@@ -27,6 +27,7 @@ from sse_push.stream import examine
 OPTIONS_OF_SERVE = ("host", "port", "uds", "redis_url", "workers", "subscribe_auth", "notify_keys")
 """The settings that are also flags."""
 
+_HOST, _PORT = (Settings.model_fields[name].default for name in ("host", "port"))
 _DOCS = Path(__file__).parents[1] / "docs"
 _CHOICES = {
     "subscribe_auth": "`token`: anyone with a token, `header`: clients whose merchant a proxy "
@@ -70,8 +71,10 @@ def serve(*, embedded: bool, **flags: str | None) -> int:
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
-@click.option("--port", default=8000, show_default=True, help="port to listen on; 0: any free one")
+@click.option("--host", default=_HOST, show_default=True, help="address to listen on")
+@click.option(
+    "--port", default=_PORT, show_default=True, help="port to listen on; 0: any free port"
+)
 @click.option("--crowd", default=0, metavar="N", show_default=True, help="simulated buyers")
 @click.option("--redis-url", help="Redis to use, instead of a private valkey-server")
 @click.option("--tokens", is_flag=True, help="require tokens, which the cinema's backend issues")
@@ -131,7 +134,7 @@ def check(**flags: str | None) -> int:
 def docs() -> int:
     """Print where the documentation is, and the title of each file.
 
-    It is the documentation of this version.
+    The documentation is that of this version.
 
     \b
     Example:

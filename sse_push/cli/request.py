@@ -1,6 +1,6 @@
 """The commands that send requests to a service: what a backend and a browser do, by hand.
 
-Knows flags, and the service by its URL only. Does not know how the service runs.
+Knows flags, and the URL and the paths of the service. Does not know how the service runs.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ import httpx
 
 from sse_push.access.tokens import sign
 from sse_push.errors import ConfigError, InvalidEntryId, PushError
+from sse_push.http import paths
 from sse_push.notification import EntryId, parse_merchant_id
 from sse_push.settings import KEY_VARIABLE, TOKEN_VARIABLE, Settings
 from sse_push.sse_client import Event, StateChange, follow
 
-_URL = "http://127.0.0.1:8000"
+_HOST, _PORT = (Settings.model_fields[name].default for name in ("host", "port"))
+_URL = f"http://{_HOST}:{_PORT}"
+"""Where a service with the default settings listens."""
 _CANCEL_S = 0.5
 """How often ``tail`` repeats the cancellation of its client."""
 
@@ -51,7 +54,7 @@ def notify(*, data: str | None, url: str, key: str | None, **fields: str | None)
             body["data"] = json.loads(data)
         except ValueError as exc:
             raise click.BadParameter(f"expected JSON, got {data!r}", param_hint="--data") from exc
-    click.echo(_post(url, "/notify", body, key))
+    click.echo(_post(url, paths.NOTIFY, body, key))
     return 0
 
 
@@ -71,7 +74,7 @@ def revoke(*, url: str, key: str | None, **fields: str | None) -> int:
     Example:
       sse-push revoke 42 --sub user-7
     """
-    click.echo(_post(url, "/revoke", fields, key))
+    click.echo(_post(url, paths.REVOKE, fields, key))
     return 0
 
 
@@ -92,7 +95,7 @@ def tail(
     Example:
       sse-push tail 42
     """
-    events_url = httpx.URL(f"{url.rstrip('/')}/events", params={"merchant_id": merchant_id})
+    events_url = httpx.URL(f"{url.rstrip('/')}{paths.EVENTS}", params={"merchant_id": merchant_id})
     listening = _listen(str(events_url), last_event_id, token, heartbeats=heartbeats)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_until_sigint(listening))
@@ -162,7 +165,7 @@ def _parse_duration(text: str) -> int:
 
 
 async def _until_sigint(work: Coroutine[None, None, None]) -> None:
-    """Run until SIGINT. Cancel again and again then: a library may swallow a cancellation."""
+    """Run until SIGINT, then cancel until the work ends: a library may swallow a cancellation."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
     working = asyncio.create_task(work)

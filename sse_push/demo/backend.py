@@ -1,6 +1,7 @@
 """The cinema's own backend, as a merchant has one: the page, its data, and notifications.
 
-Knows HTTP, and the service by its URL only. A backend in another process or language does the same.
+Knows HTTP, and the URL and one path of the service. A backend in another process or language does
+the same.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from sse_push.demo.cinema import ROWS, SEATS, SEATS_PER_ROW, SHOWS, Cinema
+from sse_push.http import paths
 
 logger = logging.getLogger(__name__)
 
 _TRIES = 3
 _TOKEN_LIFETIME_S = 120
-"""Short, so that one can watch the page renew its token."""
+"""Short, so that a visitor can watch the page renew its token."""
 
 
 def client_folder() -> Path:
@@ -130,7 +132,7 @@ class Backend:
         # Safe to repeat: a refresh is idempotent.
         for attempt in range(1, 1 + _TRIES):
             try:
-                self._service.post("/notify", json=notification).raise_for_status()
+                self._service.post(paths.NOTIFY, json=notification).raise_for_status()
             except httpx.HTTPError as exc:
                 logger.warning("not notified attempt=%d cause=%s", attempt, exc)
                 time.sleep(0.1 * 2**attempt)

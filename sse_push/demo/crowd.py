@@ -1,7 +1,7 @@
 """Simulated buyers: each listens as a browser does, and buys a seat now and then.
 
-Knows the cinema's HTTP interface, as the page does. Runs in a process of its own, so that the
-service's CPU time and memory are the service's alone.
+Knows the HTTP interface of the cinema and the path of event streams, as the page does. Runs in a
+process of its own, so that its CPU time and memory are not counted as the service's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator
 import httpx
 
 from sse_push.demo.cinema import SHOWS
+from sse_push.http import paths
 from sse_push.sse_client import Event, GaveUp, follow
 
 _SALE_INTERVAL_S = 0.7
@@ -32,7 +33,7 @@ class CinemaTokens(httpx.Auth):
         self, request: httpx.Request
     ) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """Get a token first, if the request opens an event stream."""
-        if request.url.path == "/events":
+        if request.url.path == paths.EVENTS:
             answer = yield httpx.Request("GET", request.url.copy_with(path="/token"))
             token = (await answer.aread()).decode()
             if token:
@@ -70,7 +71,7 @@ async def listen(client: httpx.AsyncClient, url: str, merchant_id: str) -> int:
     events = 0
     with contextlib.suppress(GaveUp):
         async for got in follow(  # pragma: no branch (the loop ends by an exception only)
-            client, f"{url}/events?merchant_id={merchant_id}"
+            client, f"{url}{paths.EVENTS}?merchant_id={merchant_id}"
         ):
             events += isinstance(got, Event)
     return events

@@ -35,7 +35,7 @@ class _Gap(NamedTuple):
 class Opening:
     """A connection's place in the hub, and the first bytes of its event stream.
 
-    The place is taken at once: changes that are published while Redis is asked are not lost.
+    The place is taken before Redis is asked: a change that is published meanwhile is not lost.
 
     Raises:
         Unauthorized: the grant was revoked.
@@ -76,7 +76,7 @@ class Opening:
         return ready if frame is None else ready + frame.body
 
     async def close(self) -> None:
-        """Give the place up, and stop waiting for Redis."""
+        """Give up the place, and stop waiting for Redis."""
         self._streams.hub.unsubscribe(self.subscription)
         if self._waiting is not None:
             self._waiting.cancel()
@@ -101,7 +101,7 @@ class Opening:
         self._streams.hub.admit(self.subscription, refreshes)
 
     async def _wait(self, gap: _Gap | None) -> None:
-        """Wait for Redis for ``arm_timeout_s``, and let it go on in a task after that."""
+        """Wait for Redis for at most ``arm_timeout_s``; after that the task waits alone."""
         name = f"join {self.subscription.merchant.id}"
         self._waiting = asyncio.create_task(self._join(gap), name=name)
         await asyncio.wait([self._waiting], timeout=self._streams.arm_timeout_s)

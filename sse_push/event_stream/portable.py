@@ -34,7 +34,8 @@ def keep_streams_at_shutdown() -> None:
 class PortableStream(EventSourceResponse):
     """The portable way: a generator waits for frames, and sse-starlette sends them.
 
-    Holds one frame at most; what is refused meanwhile waits in the hub.
+    The generator holds at most one frame. Refreshes of frames that it refuses are pending in the
+    hub.
     """
 
     def __init__(self, streams: EventStreams, grant: Grant, last_event_id: str | None) -> None:
@@ -58,7 +59,7 @@ class PortableStream(EventSourceResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client disconnects, or until ``end`` has completed the response."""
-        # Here and not in the generator, which never starts if the client disconnects at once.
+        # Opened here: the generator never starts if the client disconnects at once.
         opening = self._opening = Opening(self._streams, self._grant, self, self._last_event_id)
         expires_at = opening.subscription.expires_at
         self._cut = asyncio.timeout_at(None if expires_at == math.inf else expires_at)

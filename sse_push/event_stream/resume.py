@@ -29,8 +29,8 @@ def owed(
 ) -> tuple[Refresh, ...] | EntryId:
     """Compare a last event ID with the newest ID that was read.
 
-    Returns the refresh that is owed, if one is. If the client's ID is older than the newest,
-    returns the client's ID: only the stream knows the entries after it.
+    Returns the refresh that is owed, or an empty tuple. If the client's ID is older than the
+    newest, returns the client's ID: only the stream has the entries after it.
     """
     if not last_event_id:
         # WHATWG treats the empty ID as no ID. The page may have been rendered before the last

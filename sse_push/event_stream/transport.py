@@ -63,7 +63,7 @@ class _Body(TypedDict):
 
 
 class Cycle(Protocol):
-    """The server's side of a request: the part of uvicorn's that is used here."""
+    """The server's side of a request: the part of uvicorn's request cycle that is used here."""
 
     disconnected: bool
 
@@ -92,7 +92,7 @@ class State(Enum):
     DRAINING = auto()
     """The client takes no bytes: a task waits until it does."""
     ENDING = auto()
-    """As ``OPENING``, and the goodbye follows."""
+    """The head and the first bytes are being sent, and the goodbye follows them."""
     FINISHING = auto()
     """A task sends the goodbye and the end of the response, or has sent them."""
     CUT = auto()

@@ -17,7 +17,7 @@ refuses a request by raising an error; ``answers`` has the answer to each error.
 
 ``GET /events`` is answered with an event stream, or with a refusal; a client that cannot be served
 now, and accepts an event stream, gets a soft answer: 200, with a ``goodbye`` as its only event.
-EventSource comes back after that, and after no other status.
+EventSource reconnects after a 200, and after no other status.
 
 Does not know Redis, the wire format, nor how connections are written to. Each caller imports the
 module that it needs.

@@ -75,9 +75,9 @@ def create_app(
 class EventsMiddleware:
     """What a request to ``/events`` needs around Starlette; other requests pass through.
 
-    The server's own ``send`` goes into the scope, since Starlette wraps ``send`` once per layer,
-    and an event stream writes through none of them. Every answer gets the CORS headers. The
-    connection's place is released when the response ends, however it ends.
+    The server's own ``send`` goes into the scope: Starlette wraps ``send`` once per layer, and an
+    event stream bypasses these layers. Every answer gets the CORS headers. The connection's place
+    is released when the response ends, however it ends.
     """
 
     def __init__(self, app: Starlette, origins: Origins, room: Room) -> None:

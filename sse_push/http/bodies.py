@@ -17,7 +17,7 @@ JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
 
 _FORM_FIELDS_MAX = 16
-"""Some more than a notification has, so that the error can name the field that is unknown."""
+"""More than a notification has, so that the error can name an unknown field."""
 
 
 async def read_body(request: Request[Any], limit_bytes: int) -> bytes:

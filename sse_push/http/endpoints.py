@@ -51,8 +51,9 @@ async def events(request: Request[State]) -> Response:
     state = request.state
     state["origins"].check(request.headers)
     grant = state["gate"].authorize_subscribe(request, _parameter(request, "merchant_id"))
-    # The hub asks this again, in one step with taking the client in. It is asked here because a
-    # HEAD request never reaches the hub, and a revoked client gets 401 rather than a soft answer.
+    # ``Hub.subscribe`` checks the grant again, in one step with adding the connection. The check is
+    # also here because a HEAD request never reaches ``subscribe``, and because a revoked client
+    # gets 401 rather than a soft answer.
     state["hub"].require_unrevoked(grant)
     # The header wins: it is newer than the page, which has the ID in its URL.
     last_event_id = request.headers.get("last-event-id") or _parameter(request, "last_event_id")
@@ -79,11 +80,11 @@ async def _require_serving(state: State) -> None:
     """Wait until revocations are known, where tokens can be revoked; usually they are.
 
     Raises:
-        NotNow: they are still unknown, or the service drains, which may have begun meanwhile.
+        NotNow: revocations are still unknown, or the service drains, maybe since this wait began.
     """
     has_tokens, follower, hub = state["settings"].has_tokens, state["follower"], state["hub"]
     is_known = (
-        hub.is_draining  # nobody is let in, so there is nothing to wait for
+        hub.is_draining  # no client is served, so there is nothing to wait for
         or not has_tokens
         or await follower.wait_for_revocations(_REVOCATIONS_WAIT_S)
     )

@@ -72,7 +72,7 @@ def _merchant_id(description: str) -> Node:
 
 
 RESULTS: Node = array_of(reference("Accepted"), reference("Error"))
-"""What an array of notifications is answered with."""
+"""The answer to an array of notifications."""
 
 ALIVE: Node = {"type": "object", "required": ["alive"], "properties": {"alive": {"const": True}}}
 DOCUMENT: Node = {"type": "object", "required": ["openapi", "info", "paths"]}

@@ -14,7 +14,7 @@ from sse_push.runtime.timer_wheel import Clock, TimerWheel
 ConnectionT = TypeVar("ConnectionT")
 
 _TICK_S = 0.1
-"""The wheel visits up to a tick early or late, and the loop may be busy for another tick."""
+"""A visit is up to a tick early or late, and the loop may be busy for another tick."""
 
 _MARGIN_S = 2 * _TICK_S
 """A connection ends this long before its token expires, never after."""
@@ -35,8 +35,8 @@ class Expiries(Generic[ConnectionT]):
     """All connections with a token; one timer for all of them, and no timer without any.
 
     ``announce(connection, expires_in_s)`` is called ``expiring_s`` before the token expires. If
-    the token has less than twice that left when its connection comes, ``announce`` is called at
-    half of what is left: a page must not renew short-lived tokens over and over. If ``announce``
+    the token has less than twice that time left when its connection begins, ``announce`` is called
+    at half of that time: a page must not renew short-lived tokens over and over. If ``announce``
     returns False, it is called again soon. ``end(connection)`` is called shortly before the token
     expires.
     """
@@ -57,7 +57,7 @@ class Expiries(Generic[ConnectionT]):
         self._wheel: TimerWheel[Expiry[ConnectionT]] = TimerWheel(_TICK_S, self._visit, clock)
 
     def add(self, connection: ConnectionT, expires_at: float) -> Expiry[ConnectionT]:
-        """Plan the end of a connection whose token expires then, in seconds since 1970.
+        """Plan the end of a connection whose token expires at ``expires_at``, seconds since 1970.
 
         The wall clock is read once: setting it later neither shortens nor lengthens a connection.
         """
@@ -82,7 +82,7 @@ class Expiries(Generic[ConnectionT]):
     def _visit(self, expiry: Expiry[ConnectionT], now: float) -> None:
         left_s = expiry.at - now
         if left_s < 2 * _MARGIN_S - _TICK_S:
-            # The visit for the end, or a late one: the next could come after the token has expired.
+            # The token is about to expire: another visit could come after that.
             self._end(expiry.connection)
         elif self._announce(expiry.connection, round(left_s)):
             self._plan(expiry, expiry.at)

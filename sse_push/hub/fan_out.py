@@ -30,17 +30,17 @@ _WRITES_PER_LOOK = 32
 """Writes between two looks at the clock; one write takes about 10 µs."""
 
 _RESYNC_SPREAD_S = 3.0
-"""After a loss in Redis thousands of merchants resync: the time over which they are spread."""
+"""How long the resyncs of all merchants are spread over, after a loss in Redis."""
 
 _RESYNCS_AT_ONCE = 100
-"""This many merchants resync at once, before the others are spread."""
+"""At most this many merchants resync at once; the others are spread."""
 
 _RESYNC_STEP_S = _RESYNC_SPREAD_S / 1000
-"""The time between two of them: a thousand merchants resync one by one within the spread."""
+"""The time between two resyncs: a thousand merchants resync one by one within the spread."""
 
 
 class FanOuts(Generic[FrameT]):
-    """Writes refreshes: to all connections of a merchant, or to one what is pending for it.
+    """Writes refreshes to all connections of a merchant, and pending refreshes to one connection.
 
     A merchant has one fan-out at a time, and ``refresh_interval_s`` between two of them.
     ``encode(merchant_id, refreshes)`` makes one frame of refreshes in their order; a fan-out
@@ -74,19 +74,19 @@ class FanOuts(Generic[FrameT]):
     # -- to one connection
 
     def pending_frame(self, subscription: Subscription[FrameT]) -> FrameT | None:
-        """Return one frame of all that is pending, None if nothing is; call ``wrote_pending``."""
+        """Return one frame of all pending refreshes, or None; then call ``wrote_pending``."""
         if not subscription.pending:
             return None
         return self._encode(subscription.merchant.id, in_order(subscription.pending))
 
     def wrote_pending(self, subscription: Subscription[FrameT]) -> None:
-        """Note that the frame of all that is pending was written."""
+        """Note that the frame of all pending refreshes was written."""
         self._tally.written += len(subscription.pending)
         subscription.pending.clear()
         subscription.written_at = self._clock.time()
 
     def offer_pending(self, subscription: Subscription[FrameT]) -> None:
-        """Offer all that is pending as one frame; if the sink refuses, it stays pending."""
+        """Offer all pending refreshes as one frame; they stay pending if the sink refuses it."""
         frame = self.pending_frame(subscription)
         if frame is None:
             return
@@ -121,7 +121,7 @@ class FanOuts(Generic[FrameT]):
             )
 
     def _resync_delay_s(self) -> float:
-        """Return how long to wait before a resync; negative or 0: not at all."""
+        """Return the delay of a resync; a delay of 0 or less is none."""
         now = self._clock.time()
         self._resync_slot = max(now, self._resync_slot + _RESYNC_STEP_S)
         delay_s = self._resync_slot - now - _RESYNCS_AT_ONCE * _RESYNC_STEP_S
@@ -195,7 +195,7 @@ class FanOuts(Generic[FrameT]):
     def _leave_pending(
         self, subscription: Subscription[FrameT], refreshes: Sequence[Refresh]
     ) -> None:
-        """Leave pending what a recipient was not handed."""
+        """Leave refreshes pending that a recipient was not handed."""
         if subscription.state is ENDED:
             return  # the connection ended during the fan-out, and nothing is owed to it
         owed = [refresh for refresh in refreshes if refresh.version > subscription.version]
@@ -223,7 +223,7 @@ class FanOuts(Generic[FrameT]):
         # Fan-outs are never back to back: a long one leaves as much time again to other merchants.
         rest_s = now - fan_out.started_at
         merchant.next_fan_out_at = max(fan_out.started_at + self._refresh_interval_s, now + rest_s)
-        # What was published during this fan-out waits for the next one; without a connection left
-        # the hub has dropped the merchant, and nobody is there to write to.
+        # Changes that were published during this fan-out wait for the next one. If no connection is
+        # left, the hub has dropped the merchant, and there is no one to write to.
         if merchant.pending and merchant.subscriptions:
             self._schedule(merchant)

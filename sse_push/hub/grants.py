@@ -1,7 +1,7 @@
 """The end of a grant: a token that expires, or a revocation, ends the connections that it let in.
 
 Knows when tokens expire and what was revoked. Does not know how a connection ends (``end``), how a
-token is proved, nor how a caller without a valid one is answered.
+token is checked, nor how a refused client is answered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sse_push.hub.state import BLOCKED, JOINING_BLOCKED, SLICE_S, FrameT, Subscr
 from sse_push.runtime.timer_wheel import Clock, Timer
 
 _FORGET_INTERVAL_S = 60.0
-"""How often revocations that cover no valid token any more are dropped."""
+"""How often revocations are dropped whose tokens have all expired."""
 
 
 class Grants(Generic[FrameT]):
@@ -68,7 +68,7 @@ class Grants(Generic[FrameT]):
             subscription.expiry = None
 
     def _announce(self, subscription: Subscription[FrameT], expires_in_s: int) -> bool:
-        """Offer the announcement of a token's end; False if the sink takes none now."""
+        """Offer the announcement of a token's end; False if the sink cannot take it now."""
         if subscription.state in (BLOCKED, JOINING_BLOCKED):
             return False
         if not subscription.sink.offer(self._encode_expiring(expires_in_s)):
@@ -82,7 +82,7 @@ class Grants(Generic[FrameT]):
         """Check a grant by a token; a grant without a token cannot be revoked for the future.
 
         Raises:
-            Unauthorized: it is revoked.
+            Unauthorized: the grant is revoked.
         """
         if grant.expires_at is not None and self._revocations.revokes(grant):
             raise Unauthorized.invalid_token("expected a token that was not revoked")
@@ -95,8 +95,7 @@ class Grants(Generic[FrameT]):
     ) -> None:
         """Remember a revocation, and end those of its merchant's connections that it revokes.
 
-        A revocation that is reported again ends nothing: a connection that was let in since then
-        stays.
+        A revocation that is reported again ends nothing: connections since the first report stay.
         """
         if not self._revocations.add(revocation, at):
             return

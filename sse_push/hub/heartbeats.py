@@ -1,4 +1,4 @@
-"""What is due for one connection: a heartbeat, its end at its greatest age, its end if it stalls.
+"""What is due for one connection: a heartbeat, or its end, at its greatest age or if it stalls.
 
 Knows silences, ages and how long a sink may take no bytes. Does not know merchants' changes, nor
 how a connection ends (``end``).
@@ -25,7 +25,7 @@ from sse_push.runtime.timer_wheel import Clock, TimerWheel
 _TICKS_PER_HEARTBEAT = 60
 
 _SHORTEST_SILENCE = 0.8
-"""A heartbeat follows a silence of this share of ``heartbeat_s`` to all of it."""
+"""The shortest silence before a heartbeat, as a share of ``heartbeat_s``."""
 
 
 class Heartbeats(Generic[FrameT]):
@@ -110,5 +110,5 @@ class Heartbeats(Generic[FrameT]):
             if not subscription.sink.offer(self._heartbeat):
                 self.block(subscription)
                 return
-        # The next heartbeat is due after the last write, whether this was one or an earlier one.
+        # The next heartbeat is due after the last write, be it this heartbeat or an earlier frame.
         self._plan(subscription, written_at)

@@ -169,10 +169,10 @@ class Hub(Generic[FrameT]):
         return merchant.newest
 
     def admit(self, subscription: Subscription[FrameT], owed: Iterable[Refresh]) -> None:
-        """Put what the comparison has shown to be owed before what arrived since, and go live.
+        """Put the refreshes that are owed before those since the comparison, and go live.
 
-        Call ``first_frame`` next to write all of it, or ``drained`` to have it offered. An ended
-        connection stays ended, and its first frame is written all the same.
+        Call ``first_frame`` next to write all of these, or ``drained`` to have them offered. An
+        ended connection stays ended, and its first frame is written all the same.
         """
         since, subscription.pending = subscription.pending, {}
         for refresh in (*owed, *in_order(since)):
@@ -183,9 +183,9 @@ class Hub(Generic[FrameT]):
             subscription.become(BLOCKED)
 
     def first_frame(self, subscription: Subscription[FrameT]) -> FrameT | None:
-        """Return the frame of all that is pending after ``admit``, for the caller to write.
+        """Return the frame of all pending refreshes after ``admit``, for the caller to write.
 
-        None if nothing is pending, or if the connection is not admitted yet.
+        None if no refresh is pending, or if the connection is not admitted yet.
         """
         if subscription.state in (JOINING, JOINING_BLOCKED):
             return None
@@ -195,14 +195,14 @@ class Hub(Generic[FrameT]):
         return frame
 
     def drained(self, subscription: Subscription[FrameT]) -> None:
-        """Note that a sink can take bytes again, and offer it all that is pending."""
+        """Note that a sink can take bytes again, and offer it all pending refreshes."""
         if subscription.state in (BLOCKED, JOINING_BLOCKED):
             self._heartbeats.unblock(subscription)
         if subscription.state is FLOWING:
             self._fan_outs.offer_pending(subscription)
 
     def unsubscribe(self, subscription: Subscription[FrameT]) -> bool:
-        """Give the place up; False if it was given up before."""
+        """Give up the place of a connection; False if the connection had none any more."""
         if subscription.state is ENDED:
             return False
         subscription.become(ENDED)
@@ -243,7 +243,7 @@ class Hub(Generic[FrameT]):
         ]
         # In random order: the clients of one merchant do not come back together.
         self._chance.shuffle(live)
-        # Many connections share ``drain_s`` evenly; few are ended sooner than they would have to.
+        # Many connections are spread evenly over ``drain_s``; a few take less than that.
         per_s = max(_LEAST_ENDS_PER_S, len(live) / max(self._pace.drain_s, _DRAIN_STEP_S))
         self._end_batch(live, math.ceil(per_s * _DRAIN_STEP_S))
 
@@ -273,9 +273,9 @@ class Hub(Generic[FrameT]):
         self._fan_outs.publish(merchant, change)
 
     def revoke(self, revocation: Revocation, at: float) -> None:
-        """End the connections that a revocation covers, and let no new one of them in.
+        """End the connections whose grants are revoked, and refuse these grants from now on.
 
-        ``at`` is when it was made, in seconds since 1970.
+        ``at`` is the time of the revocation, in seconds since 1970.
         """
         merchant = self._merchants.get(revocation.merchant_id)
         self._grants.revoke(revocation, at, () if merchant is None else merchant.subscriptions)

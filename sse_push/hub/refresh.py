@@ -1,6 +1,6 @@
 """Refreshes that are pending, and how several of them become one.
 
-Knows that a newer refresh stands for an older one, and which fields hold for both. Does not know
+Knows that a newer refresh replaces an older one, and which fields hold for both. Does not know
 which connection a refresh is pending for, nor how it is written.
 """
 
@@ -49,11 +49,11 @@ Pending = dict[str | None, Refresh]
 
 
 def merge_into(pending: Pending, refresh: Refresh) -> int:
-    """Make a refresh pending, and return how many pending ones became part of it."""
+    """Make a refresh pending, and return how many pending refreshes became part of it."""
     merged = 0
     is_over_limit = len(pending) >= TOPICS_PENDING and refresh.topic not in pending
     if refresh.topic is None or None in pending or is_over_limit:
-        # One refresh without topic stands for all topics: the new one, the pending one, or both.
+        # All that is pending becomes one refresh without topic, which stands for all topics.
         for other in pending.values():
             refresh = other.merged_with(refresh)
         merged = len(pending)

@@ -23,7 +23,7 @@ FrameT = TypeVar("FrameT")
 FrameT_contra = TypeVar("FrameT_contra", contravariant=True)
 
 SLICE_S = 0.002
-"""How long one callback of the hub may keep the event loop busy; requests wait no longer."""
+"""How long one callback of the hub may keep the event loop busy, and so delay requests."""
 
 
 class Source(Protocol):
@@ -154,9 +154,9 @@ class Merchant(Generic[FrameT]):
         self.newest: EntryId | None = None
         """The newest ID that was *read*; what was written to a connection may be older."""
         self.version = 0
-        """How many refreshes were published here; ``Refresh.version`` is taken from it."""
+        """How many refreshes were published here; the next ``Refresh.version`` is one more."""
         self.pending: Pending = {}
-        """What was published and is in no fan-out yet."""
+        """Refreshes that were published and are in no fan-out yet."""
         self.subscriptions: dict[Subscription[FrameT], None] = {}
         self.fan_out: FanOut[FrameT] | None = None
         """The fan-out under way."""
@@ -203,8 +203,8 @@ class Subscription(Generic[FrameT]):
         self.state = JOINING
         """Changed by ``become`` only."""
         self.is_flowing = False
-        """``state is FLOWING``, set by ``become`` for the fan-out, whose reading this takes 8 ns
-        less per delivery. Until Python 3.12 is required: it makes comparing enum members cheap."""
+        """``state is FLOWING``, set by ``become``: the fan-out reads this 8 ns faster per delivery.
+        Until Python 3.12 is required, where comparing enum members is cheap."""
         self.version = merchant.version
         """Changes up to this version were settled by comparing IDs and are not delivered."""
         self.pending: Pending = {}
@@ -212,7 +212,7 @@ class Subscription(Generic[FrameT]):
         self.end_reason = EndReason.CLIENT_DISCONNECTED
         """Why the connection has ended; until then, the reason if the client leaves."""
         self.blocked_at = math.inf
-        """When the sink refused a frame; of use in the two blocked states only."""
+        """When the sink refused a frame; valid in the two blocked states only."""
         self.written_at = now
         """When this connection last got a frame of its own; at first, when it began."""
         self.ends_at = ends_at

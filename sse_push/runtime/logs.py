@@ -33,7 +33,7 @@ _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 
 
 def configure_logging(level: str, form: Form = "logfmt") -> None:
-    """Log to standard error, a line per record; each worker calls this, as it inherits nothing."""
+    """Log to standard error, a line per record; each worker calls this for itself."""
     root = logging.getLogger()
     ours = [each for each in root.handlers if isinstance(each.formatter, LineFormatter)]
     if not ours:

@@ -34,11 +34,11 @@ broken = threading.Event()
 def stop_broken() -> None:
     """Stop this process in order, with exit status 1: its supervisor starts a new one.
 
-    Without one part, a server would go on to answer while its browsers get no events. The caller
-    logs which part has died, and why.
+    Otherwise a server without that part would go on answering while its browsers get no events. The
+    caller logs which part has died, and why.
     """
     broken.set()
-    # To the process, not to the thread that has noticed: only the main thread handles signals.
+    # To the process, not to the calling thread: only the main thread handles signals.
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -99,7 +99,7 @@ def stop_if_it_dies(task: asyncio.Task[None]) -> None:
 def stop_if_a_callback_fails(loop: asyncio.AbstractEventLoop) -> None:
     """Stop the process when a callback of the event loop raises an exception.
 
-    Timers and fan-outs are callbacks; one that is cut short leaves an inconsistent state behind. An
+    Timers and fan-outs are callbacks; a callback that is cut short leaves an inconsistent state. An
     error of a single connection is reported without a ``handle``, and is only logged.
 
     https://docs.python.org/3/library/asyncio-eventloop.html#asyncio.loop.call_exception_handler

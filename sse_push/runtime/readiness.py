@@ -1,4 +1,4 @@
-"""Which workers are alive, and how old the last good probe of each is, known to every worker.
+"""The board: which workers are alive, and how old the last good probe of each is.
 
 Knows processes and the age of their probes. Does not know what a probe is, nor which age is too
 old.

@@ -1,4 +1,4 @@
-"""Add notifications to their merchants' streams, and revocations to theirs.
+"""Add notifications to the streams of their merchants, and revocations to the stream of all.
 
 Knows when a command was certainly not executed. Does not know who reads the streams.
 """
@@ -48,7 +48,7 @@ _EXPIRE_SHARE = 0.1
 each EXPIRE to every process that follows the stream."""
 
 _EXPIRES_REMEMBERED = 50_000
-"""At most this many merchants are known to need no EXPIRE yet; beyond that all are forgotten."""
+"""At most this many merchants are remembered as needing no EXPIRE yet; then all are forgotten."""
 
 Record = Notification | Revocation | ProbeEntry
 """What a backend sends, or a probe, and a stream keeps as an entry."""
@@ -77,7 +77,7 @@ class _Waiting(NamedTuple):
 
 
 class Appender:
-    """Add records to their streams, all that are waiting in one round trip.
+    """Add records to their streams, all waiting records in one round trip.
 
     Records that arrive while a pipeline is on its way wait for the next one: group commit. There is
     at most one pipeline on its way, so after a timeout every other record is known to be unsent.
@@ -129,8 +129,9 @@ class Appender:
         """Add one record, and return its entry's ID once Redis has it.
 
         Raises:
-            StreamUnavailable: Redis did not confirm it in time. ``outcome`` is ``not_published`` if
-                it was certainly not stored, else ``unknown``; in both cases it may be sent again.
+            StreamUnavailable: Redis did not confirm the record in time. ``outcome`` is
+                ``not_published`` if the record was certainly not stored, else ``unknown``; in both
+                cases the caller may send the record again.
 
         https://redis.io/docs/latest/commands/xadd/
         """
@@ -227,8 +228,8 @@ class Appender:
             await connection.disconnect(nowait=True)
 
     async def _connect(self, connection: AbstractConnection) -> None:
-        # A connection that Redis has closed meanwhile can be read: its end. It is replaced before
-        # anything is sent, while "not published" is still true.
+        # A connection that Redis has closed is readable: its end can be read. The connection is
+        # replaced before anything is sent, while "not published" is still true.
         if connection.is_connected and (self._is_outdated or await connection.can_read()):
             await connection.disconnect(nowait=True)
         self._is_outdated = False
@@ -256,8 +257,8 @@ class Appender:
     ) -> tuple[list[Command], list[_Waiting | str | None]]:
         """Return the commands, and for each the recipient of its reply.
 
-        That is the record, for an XADD; the merchant whose stream has a new lifetime, for its
-        EXPIRE; None for the EXPIRE of any other stream, whose reply nobody needs.
+        The recipient of an XADD is its record; that of an EXPIRE is the merchant whose stream has a
+        new lifetime, or None for any other stream, whose reply is not needed.
         """
         commands: list[Command] = []
         recipients: list[_Waiting | str | None] = []

@@ -1,4 +1,4 @@
-"""Connections to Redis, with all repetitions and hidden waits of the client library off.
+"""Connections to Redis, without the retries and the hidden waits of the client library.
 
 The one place that uses private names of redis-py. Does not know keys or commands.
 """
@@ -156,7 +156,7 @@ async def read_reply(connection: AbstractConnection) -> object:
 async def read_reply_or_announcement(connection: AbstractConnection) -> object:
     """Wait for the next reply or announcement; an error reply is returned as an ``ErrorReply``.
 
-    Never use it within a time limit: a canceled read may have taken a part of a reply. The probe
+    Never call this within a time limit: a canceled read may have taken a part of a reply. The probe
     notices silence.
 
     Raises:

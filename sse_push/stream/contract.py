@@ -29,8 +29,8 @@ Command = tuple[str | bytes | int, ...]
 _KEY_PREFIX = "sse_push:{"
 
 _PROBE_SIGN = "~"
-"""How the name begins of a stream that a process writes to find its own entries in it: within the
-rights to merchants' streams, and with a character that no merchant's ID has."""
+"""The beginning of the name of a stream that a process writes to find its own entries in it: within
+the rights to merchants' streams, and with a character that no merchant's ID has."""
 
 _PROBE_ENTRIES = 4
 """So many entries of its own a process keeps; a probe looks for the newest only."""
@@ -41,7 +41,7 @@ _PROBE_LIFETIME_S = 60
 REVOCATIONS_KEY = "sse_push:revocations"
 
 _KEPT_LONGER_S = 60
-"""How much longer than its newest revocation the stream lives: too long does no harm."""
+"""How much longer the stream lives than its newest revocation, to be on the safe side."""
 
 
 def stream_key(merchant_id: str) -> str:
@@ -103,7 +103,7 @@ def revoke_commands(
 ) -> tuple[Command, Command]:
     """Return the commands that add a revocation, and trim the expired ones.
 
-    A revocation has expired when it is ``lifetime_s`` old: no token that it covers lives longer.
+    A revocation has expired when it is ``lifetime_s`` old: no token that it revokes lives longer.
     ``now_s`` is the time by Redis's own clock, which numbers the entries; 0 trims nothing.
 
     https://redis.io/docs/latest/commands/xadd/

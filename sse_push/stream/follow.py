@@ -60,23 +60,23 @@ class Listener(Protocol):
         """Pass on a change of a stream that is armed."""
 
     def revoke(self, revocation: Revocation, at: float) -> None:
-        """Apply a revocation that Redis took at this time, in seconds since 1970."""
+        """Apply a revocation that Redis has stored ``at`` this time, in seconds since 1970."""
 
 
 @dataclass(slots=True)
 class FollowTally:
-    """What has happened to the tail since it was made; the numbers only rise."""
+    """Counts of resyncs and reconnections since the start; the numbers only rise."""
 
     tail: TailTally
     reconnects: int = 0
 
 
 class Follower:
-    """Follow the streams of all merchants that somebody listens to, and that of revocations.
+    """Follow the streams of all merchants with a connection, and the stream of revocations.
 
     All reads go over one tracked connection. ``watch`` and ``unwatch`` may be called at any time;
-    what is found goes to the ``listener``. A connection that is lost is replaced, for ever, and
-    all streams are read again then.
+    changes go to the ``listener``. A connection that is lost is replaced, for ever, and then all
+    streams are read again.
 
     https://redis.io/docs/latest/commands/client-tracking/
     """
@@ -96,7 +96,7 @@ class Follower:
         self._revocations = RevocationTail(listener.revoke)
         self._revocations_read_at = -math.inf
         self._has_revocations = asyncio.Event()
-        """Set while we are connected, and have read them to their end on this connection."""
+        """Set while the stream of revocations has been read to its end on this connection."""
         self._refusals = Refusals()
         self._pool = connection_pool(url)
         self._pipeline = Pipeline(self._next_requests, self._announced)
@@ -126,17 +126,17 @@ class Follower:
 
     @property
     def knows_revocations(self) -> bool:
-        """Whether every revocation has been passed on that Redis had taken until lately.
+        """Whether all revocations have been passed on that are older than ``probe_deadline_s``.
 
-        A write of ours that was announced proves it; or, while Redis takes no writes, having read
-        them. The proof may be ``probe_deadline_s`` old.
+        The proof is an announced write of ours or, while Redis takes no writes, a read of the
+        stream of revocations.
         """
         read_age_s = time.monotonic() - self._revocations_read_at
         age_s = min(self.probe.age_s, read_age_s)
         return self._has_revocations.is_set() and age_s <= self.probe.deadline_s
 
     async def wait_for_revocations(self, timeout_s: float) -> bool:
-        """Return ``knows_revocations``; if they are being read, wait for that at most so long."""
+        """Return ``knows_revocations``, after waiting at most ``timeout_s`` for them to be read."""
         if not self._has_revocations.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
@@ -158,7 +158,7 @@ class Follower:
     ) -> tuple[Entry, ...] | None:
         """Return the entries after ``start`` up to ``end``.
 
-        None if some of them may be missing: they were trimmed, are too many, or Redis is away.
+        None if some entries may be missing: they were trimmed, are too many, or Redis is away.
         """
         if not self._is_connected:
             return None
@@ -256,7 +256,7 @@ class Follower:
 
     def _on_revocations(self, reply: object) -> None:
         if isinstance(reply, RedisConnectionError):
-            return  # they are read again on the next connection
+            return  # the revocations are read again on the next connection
         entries = parse_revocations(reply)
         if is_refusal(reply):
             self._refusals.add(None, reply)
@@ -285,8 +285,8 @@ class Follower:
         while True:
             began_at = time.monotonic()
             if not await self.probe.check(self.server_id):
-                # Redis takes no entries, so nothing has proved that it would announce a revocation:
-                # they are read all the same.
+                # Redis takes no entries, so there is no proof that it would announce a revocation:
+                # the revocations are read all the same.
                 self._revocations.mark()
                 self._pipeline.wake()
             elif not is_proven:
@@ -320,7 +320,7 @@ class Follower:
             for steps_left in reversed(range(_SWEEP_STEPS)):
                 await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
                 self._tail.sweep()
-                # The revocations once in a round; in each step while they are not known.
+                # Revocations are read once in a round, or in each step while they are not known.
                 if steps_left == 0 or self._revocations.knowledge is not Knowledge.COMPLETE:
                     self._revocations.mark()
                 self._pipeline.wake()

@@ -111,7 +111,7 @@ class Probe:
 
     @property
     def redis_time_s(self) -> float:
-        """What the clock of Redis shows now, in seconds since 1970: entry IDs are made of it."""
+        """The time by the clock of Redis, in seconds since 1970, as in new entry IDs."""
         return time.monotonic() + self._redis_ahead_s
 
     def announced(self) -> None:
@@ -157,14 +157,14 @@ class Probe:
         return is_found
 
     async def give_up_if_deaf(self) -> Never:
-        """Watch, for ever, that the follower's new connections do mend what was broken.
+        """Watch, for ever, whether a new connection of the follower gets announcements again.
 
         While Redis is away or takes no entries there is no reason to give up: another process would
         receive as little, and the browsers are better off with their connections open. Nor is the
         time a reason that passes while this process, or the machine, stands still.
 
         Raises:
-            Deaf: for ``deaf_limit_s`` no entry of ours was announced, though Redis took them all.
+            Deaf: for ``deaf_limit_s`` no entry was announced, though Redis accepted all entries.
         """
         await self._is_deaf.wait()
         raise Deaf(f"no write of ours was announced for {self._silent_s:.0f} s")

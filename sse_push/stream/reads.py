@@ -13,10 +13,10 @@ from sse_push.access.revocation import Revocation
 from sse_push.notification import Entry, EntryId
 
 NEW_ENTRIES = 32
-"""Fewer new entries than this are published one by one; of as many or more, only the newest ID."""
+"""Fewer new entries than this are published one by one; otherwise only the newest ID is."""
 
 PAGE_ENTRIES = 256
-"""Revocations in one answer, at most; at least two, since the first may be one that we hold."""
+"""At most this many revocations are in one answer; at least two, as the first may be known."""
 
 
 class Read(NamedTuple):

@@ -38,7 +38,7 @@ class Knowledge(Enum):
     UNREAD = "unread"
     """The stream has not been read to its end on this connection."""
     COMPLETE = "complete"
-    """It has been: the next revocation will be announced."""
+    """The stream has been read to its end: the next revocation will be announced."""
     UNREADABLE = "unreadable"
     """The last reply was an error: the key is of another type, or may not be read."""
 
@@ -55,8 +55,8 @@ class RevocationTail(Scheduled):
     """Follow the one stream of revocations, from its beginning.
 
     ``on_revoked(revocation, at)`` is called for each entry, in their order, from within
-    ``answered``; again for entries that are read again. ``at`` is the time in the entry's ID, which
-    Redis gave: seconds since 1970.
+    ``answered``, and once more for an entry that is read again. ``at`` is the time in the entry's
+    ID, which Redis gave: seconds since 1970.
     """
 
     __slots__ = ("_held", "_on_revoked", "knowledge")
@@ -105,7 +105,7 @@ class RevocationTail(Scheduled):
     def failed(self) -> None:
         """Process an error reply: the key is of another type, or may not be read."""
         self._learn(Knowledge.UNREADABLE)
-        # Not again at once, but when a change is announced, or by the sweep.
+        # The stream is not read again at once, but when a change is announced, or by the sweep.
         self.finish_read(is_whole=True)
 
     def _learn(self, knowledge: Knowledge) -> None:

@@ -1,6 +1,6 @@
 """When a stream is read: the dirty mark, and never two reads of one stream at once.
 
-The half that the followers of both kinds of stream (``tail``, ``revocations``) have in common.
+The part that the followers of both kinds of stream (``tail``, ``revocations``) have in common.
 Does not know what a read asks for, nor what its answer means.
 """
 
@@ -74,7 +74,8 @@ class Scheduled:
             return True
         if self.schedule is READING:
             self._enter(READING_DIRTY)
-        # Queued, dirty or put off already: several announcements before a read cause one read.
+        # The stream is queued, dirty or put off already: several announcements before a read cause
+        # one read.
         return False
 
     def begin_read(self) -> None:

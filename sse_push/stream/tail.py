@@ -6,13 +6,14 @@ Redis: ``follow`` sends the reads, and brings the answers and the announcements.
 Theory of operation
 -------------------
 
-Redis *announces* a change of a key that a tracked connection has read, once. The next change is
+Redis *announces*, once, a change of a key that a tracked connection has read. The next change is
 announced only after the key has been read again: a read *arms* the key. A read answers and arms in
-one step, so an entry is either in the answer or announced after it. Whatever is overlooked here is
-overlooked until the next sweep, while a browser shows old data. Each rule below closes one gap.
-``tests/simulation`` takes each rule out, but the sweep, and finds a browser that shows old data.
+one step, so an entry is either in the answer or announced after it. A change that is overlooked
+here is overlooked until the next sweep, while a browser shows old data. Each rule below closes one
+gap. ``tests/simulation`` takes each rule out, but the sweep, and finds a browser that shows old
+data.
 
-**Continuity.** A stream holds every entry since a certain one only if that one is still there. So
+**Continuity.** A stream has every entry since a certain entry only if that entry is still there. So
 each read starts *at* the ID that we hold, not after it, and the first entry of the answer must be
 the entry that we hold: that ID, *with the same fields*, since a stream that was deleted may give an
 ID again. Then the answer is all that has happened since. Anything else means that history was
@@ -27,16 +28,17 @@ whatever the answer says (``schedule``).
 probably left some behind, and nothing announces those: they were in the stream when the read armed
 the key. The tail then reads the newest entry alone, and publishes its ID without entries; a browser
 that has missed so many changes had better fetch everything. The newest entry cannot be older than
-the last one of the full answer. If it is, history was replaced meanwhile: a resync.
+the last one of the full answer. If the newest entry is older, history was replaced meanwhile: a
+resync.
 
-**A read with a cause is not satisfied by nothing.** A read has a cause if an announcement, or a new
-connection, led to it; a sweep's read has none. A stream that held no entries, was announced, and
-still holds none, had one that is gone again: a resync. Where there is an ID to hold on to, the same
-finding is harmless: the answer begins with that ID and ends with it, so nothing was added, and the
-announcement was about something else (EXPIRE, XTRIM).
+**A read with a cause must find the cause.** A read has a cause if an announcement, or a new
+connection, led to it; a sweep's read has no cause. If a stream without entries was announced and
+still has none, an entry was added and is gone again: a resync. If the tail holds an ID, and the
+answer has that entry alone, no entry was added: the announcement was about something else (EXPIRE,
+XTRIM).
 
-**The first entries of an empty stream say nothing of earlier ones.** With no ID to hold on
-to, an answer can't show that it is whole. The tail publishes the newest ID without any entries.
+**The first entries of an empty stream prove nothing about earlier entries.** Without an ID that the
+tail holds, an answer can't show that it is whole. The tail publishes the newest ID without entries.
 
 **Another server has another history.** After a restart or a failover the server may have lost
 entries that no read of ours had seen. A stream that still ends with the ID that we hold proves
@@ -78,7 +80,7 @@ class TailTally:
 
 
 class Tail:
-    """Follow the streams of all merchants that somebody listens to.
+    """Follow the streams of all merchants with a connection.
 
     A round of the sweep has ``sweep_steps`` steps.
     ``on_armed(merchant_id, newest)`` is called once per watched merchant, when its stream has been
@@ -108,7 +110,7 @@ class Tail:
 
     @property
     def has_reads(self) -> bool:
-        """Whether ``reads`` would return any."""
+        """Whether ``reads`` would return a read."""
         return bool(self._queue)
 
     def watch(self, merchant_id: str) -> None:
@@ -119,7 +121,7 @@ class Tail:
         self._mark(watch)
 
     def unwatch(self, merchant_id: str) -> None:
-        """Stop following; an answer or announcement that is still on its way means nothing."""
+        """Stop following a stream; an answer or announcement still on its way is ignored."""
         watch = self._watches.pop(merchant_id)
         watch.close()
         self._sweep.remove(watch)
@@ -189,8 +191,8 @@ class Tail:
             # For a browser this is a stream without entries: it may become one later.
             self._armed(watch, None)
         elif watch.position is BEHIND or watch.held is not None or watch.read_has_cause:
-            # What we held is gone; or the key was announced, and an entry may have been there
-            # and gone before we looked.
+            # The entry held is gone; or the key was announced, and an entry may have been added and
+            # deleted before the read.
             self._resync(watch, None, "not_a_stream")
         # Else a sweep has found what was there before.
         self._finish(watch)
@@ -228,7 +230,8 @@ class Tail:
     def _finish(self, watch: Watch) -> None:
         if watch.position is CLOSED:
             return  # by a callback
-        # An answer that has left us behind asks for the newest entry; nothing announces that.
+        # After an answer that left the tail behind, the newest entry must be read: nothing
+        # announces that entry.
         if watch.finish_read(is_whole=watch.position is not BEHIND):
             self._queue[watch] = None
 
@@ -260,7 +263,8 @@ class Tail:
         newest = _newest_of(entries)
         floor, loss = watch.gap
         if newest is None:
-            # No entry is left. After a change of server that is the reason, whatever was lost.
+            # No entry is left. After a change of server, the reason is the change, and not the
+            # loss.
             self._resync(watch, None, loss if loss == "server_changed" else "stream_gone")
         elif floor is None or newest.id < floor:
             # History had ended before, or was replaced after the full answer by a shorter one.
@@ -277,7 +281,7 @@ class Tail:
             watch.hold(Held.of(entries[-1]))
             self._on_change(Change(watch.merchant_id, entries[-1].id))
         elif watch.read_has_cause:
-            # Something was announced and nothing is there: an entry was added and deleted.
+            # A change was announced and there is no entry: an entry was added and deleted.
             self._resync(watch, None, "stream_gone")
         # Else a sweep has found the stream as empty as it was.
 

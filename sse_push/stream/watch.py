@@ -15,7 +15,7 @@ from sse_push.stream.reads import Held
 from sse_push.stream.schedule import Scheduled
 
 ResyncReason = Literal["server_changed", "history_lost", "stream_gone", "not_a_stream"]
-"""Why the ID that we held of a stream holds no longer: the server was restarted, or is another one;
+"""Why a stream can't be continued from the ID held: the server was restarted, or is another one;
 the stream does not contain that ID; the stream does not exist; its key is of another type."""
 
 
@@ -42,9 +42,9 @@ class Position(Enum):
     HOLDS = "holds"
     """``held`` is the newest entry that was read, or None if there was no entry."""
     BEHIND = "behind"
-    """``held`` leads nowhere; the next read asks for the newest entry (see ``Gap``)."""
+    """``held`` is of no use; the next read asks for the newest entry (see ``Gap``)."""
     CLOSED = "closed"
-    """An answer, or an announcement, that is still on its way means nothing."""
+    """An answer, or an announcement, that is still on its way is ignored."""
 
 
 UNREAD, HOLDS, BEHIND, CLOSED = Position
@@ -63,9 +63,9 @@ class Gap(NamedTuple):
     """What is known of the entries between the ID held and the newest one."""
 
     floor: EntryId | None
-    """The newest entry cannot be older, unless it is a resync; None: it is a resync anyway."""
+    """If the newest entry is older than this, or if this is None: a resync."""
     loss: ResyncReason
-    """Why it is a resync, if it is one."""
+    """The reason of the resync, if there is one."""
 
 
 class Watch(Scheduled):
@@ -80,7 +80,7 @@ class Watch(Scheduled):
         self.held: Held | None = None
         """The newest entry that we know of; None if the stream had none."""
         self.gap = Gap(None, "history_lost")
-        """What the next answer closes; of meaning while the position is BEHIND."""
+        """What the next answer closes; valid while the position is BEHIND."""
         self.next_has_cause = False
         """A change was announced, or a connection lost, since the last read was sent."""
         self.read_has_cause = False

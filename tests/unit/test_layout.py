@@ -253,8 +253,8 @@ ARROWS: dict[str, set[str]] = {
         "settings",
     },
     "demo.cinema": set(),
-    "demo.backend": {"demo.cinema"},
-    "demo.crowd": {"demo.cinema", "sse_client"},
+    "demo.backend": {"demo.cinema", "http.paths"},
+    "demo.crowd": {"demo.cinema", "http.paths", "sse_client"},
     "demo.run": {"demo.backend", "demo.cinema", "demo.crowd", "server", "settings"},
     "demo": {"demo.run"},
     "cli.operate": {
@@ -268,7 +268,14 @@ ARROWS: dict[str, set[str]] = {
         "settings",
         "stream",
     },
-    "cli.request": {"access.tokens", "errors", "notification", "settings", "sse_client"},
+    "cli.request": {
+        "access.tokens",
+        "errors",
+        "http.paths",
+        "notification",
+        "settings",
+        "sse_client",
+    },
     "cli": {"__init__", "cli.operate", "cli.request"},
     "__main__": {"cli", "errors", "runtime.logs"},
 }

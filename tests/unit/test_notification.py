@@ -239,18 +239,18 @@ def test_a_notification_is_an_object(value: object, got: str) -> None:
 @pytest.mark.parametrize(
     ("name", "got"),
     [
-        ("message", "'message' (str)"),
-        ("Merchant_id", "'Merchant_id' (str)"),
-        ("", "'' (str)"),
-        ("\ud800", r"'\ud800' (str)"),
-        ("x" * 10**6, "'" + "x" * 79 + " (str)"),
+        ("message", "'message'"),
+        ("Merchant_id", "'Merchant_id'"),
+        ("", "''"),
+        ("\ud800", r"'\ud800'"),
+        ("x" * 10**6, "'" + "x" * 79 + ""),
     ],
 )
 def test_the_error_names_an_unknown_field(name: str, got: str) -> None:
     with pytest.raises(InvalidNotification) as caught:
         checked(**{name: 1})
 
-    assert str(caught.value) == f"unknown field {got}, expected merchant_id, topic, data, by"
+    assert str(caught.value) == f"expected only the fields merchant_id, topic, data, by, got {got}"
     assert len(str(caught.value)) <= LONGEST_ERROR
 
 
@@ -259,7 +259,7 @@ def test_a_notification_without_a_merchant_is_refused(value: object) -> None:
     with pytest.raises(InvalidNotification) as caught:
         Notification.from_value(value, data_limit_bytes=LIMIT_BYTES)
 
-    assert str(caught.value) == f"merchant_id is missing, expected {NAME}"
+    assert str(caught.value) == f"merchant_id: expected {NAME}, or an integer; got none"
 
 
 @pytest.mark.parametrize("value", [[], {}, {"merchant_id": "4 2"}, {"merchant_id": "42", "x": 1}])

@@ -83,9 +83,9 @@ def test_a_key_at_the_lower_limit_is_accepted() -> None:
 )
 def test_a_weak_key_is_refused_and_not_shown(keys: str, characters: int) -> None:
     assert error_of(notify_keys=keys) == (
-        f"notify_keys (SSE_PUSH_NOTIFY_KEYS): each key needs at least {KEY_CHARACTERS_MIN} "
-        f"printable ASCII characters, one has {characters}; "
-        "`openssl rand -hex 24` makes a good one"
+        f"notify_keys (SSE_PUSH_NOTIFY_KEYS): expected keys of at least {KEY_CHARACTERS_MIN} "
+        f"printable ASCII characters, got one of {characters}; "
+        "`openssl rand -hex 24` makes a good key"
     )
 
 
@@ -135,7 +135,9 @@ def test_secrets_of_tokens_may_have_a_kid(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_weak_secret_is_refused_and_not_shown(keys: str) -> None:
     error = error_of(subscribe_auth="token", token_keys=keys)
 
-    assert error.startswith("token_keys (SSE_PUSH_TOKEN_KEYS): each HMAC secret needs at least 32")
+    assert error.startswith(
+        "token_keys (SSE_PUSH_TOKEN_KEYS): expected HMAC secrets of at least 32"
+    )
     assert "hunter2" not in error
     assert SECRET[:31] not in error
 

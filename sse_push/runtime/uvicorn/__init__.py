@@ -1,9 +1,10 @@
-"""uvicorn: the one package that imports it, and knows its inside.
+"""uvicorn: the one package that imports uvicorn, and knows its inside.
 
-``serving`` runs it. ``protocol`` refuses requests that are too large or too slow, which uvicorn
-does not. ``takeover`` hands the transport of a connection to whoever can write an event stream
-faster than by ``send``. uvicorn is pinned below the next minor version, since the last two depend
-on more than its public interface; tests/unit/runtime/uvicorn fails if that has changed.
+``serving`` runs uvicorn. ``protocol`` refuses requests that are too large or too slow, which
+uvicorn does not. ``takeover`` takes a connection over from uvicorn, so that an event stream is
+written faster than by ``send``. uvicorn is pinned below the next minor version, since ``protocol``
+and ``takeover`` depend on more than its public interface; tests/unit/runtime/uvicorn fails if that
+has changed.
 """
 
 from sse_push.runtime.uvicorn.protocol import REFUSED_KEY, Requests

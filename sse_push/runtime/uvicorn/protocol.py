@@ -1,4 +1,4 @@
-"""Requests that are too large, or arrive too slowly, are refused before they cost anything.
+"""Refuses requests that are too large or arrive too slowly, before the application sees them.
 
 Knows the inside of uvicorn's protocol for httptools, which limits neither size nor time. Does not
 know what is requested, nor what the application answers.
@@ -23,10 +23,10 @@ from sse_push.errors import Refusal
 from sse_push.runtime.timer_wheel import NOT_PLANNED, Clock, TimerWheel
 
 REFUSED_KEY = "sse_push.refused"
-"""In the ASGI scope of a refused request: its application gets ``http.disconnect`` instead."""
+"""The mark of a refused request in its ASGI scope; the application gets ``http.disconnect``."""
 
 _LINGER_S = 1.0
-"""How long a refused connection is still read: closed at once, the client may lose the answer."""
+"""How long a refused connection is still read: if it closed at once, the answer might be lost."""
 
 _FIRST_REQUEST_S = 0.5
 """At shutdown, how long to wait for the first request of a connection just accepted."""
@@ -39,20 +39,20 @@ _TICKS = 40
 
 
 class State(Enum):
-    """What the bytes of a ``BoundedProtocol`` belong to."""
+    """What the bytes that a ``BoundedProtocol`` receives are part of."""
 
     HEAD = auto()
-    """Nothing yet, or a head that has not ended."""
+    """A head that has not ended, or has not begun."""
     LAST_HEAD = auto()
     """As ``HEAD``, at shutdown: the connection closes after this request."""
     BODY = auto()
     """A body, or trailers: the head has ended, the request has not."""
     WHOLE = auto()
-    """Nothing: the last byte received was the last of a request."""
+    """No request: the last byte received was the last of a request."""
     TOO_LARGE = auto()
     """A head over the limit, until the parser has given up."""
     REFUSED = auto()
-    """Nothing: all that still arrives is dropped."""
+    """No request: all further bytes are dropped."""
 
 
 # Names of this module: an enum's member costs a second lookup, once per piece received.
@@ -96,8 +96,8 @@ class Requests:
 class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's protocol, with a limit for the head of a request and a time for the whole of it.
 
-    The head is the request line with all headers; a head, or the trailers, of more than
-    ``header_limit_bytes`` is answered by 431. A request that has not arrived in full within
+    The head is the request line with all headers; a head, or trailers, of more than
+    ``header_limit_bytes`` are answered by 431. A request that has not arrived in full within
     ``request_timeout_s`` of its first byte, or of the connection's start, is answered by 408; if
     there is no request to answer, the connection is closed. An idle kept-alive connection, and an
     event stream, have no deadline. Trailers are dropped: uvicorn would add them to the headers,
@@ -252,8 +252,8 @@ class BoundedProtocol(HttpToolsProtocol):
         elif (cycle is None and not self._unused_bytes) or (
             cycle is not None and cycle.more_body and cycle.response_complete
         ):
-            # There is nothing to answer: a browser has connected ahead of a request, or the
-            # application answered without reading the body to its end.
+            # No request needs an answer: a browser has connected ahead of a request, or the
+            # application has answered without reading the body to its end.
             self._requests.errors[Refusal.REQUEST_TIMEOUT] += 1
             self.transport.close()
         else:
@@ -285,10 +285,10 @@ class BoundedProtocol(HttpToolsProtocol):
         cycle = self._last_cycle
         if cycle is not None and not cycle.response_complete:
             if cycle.response_started or self._is_answering_a_whole_request():
-                # The refusal would stand in the middle of another answer, or before it.
+                # A refusal would be written into another answer, or before it.
                 self.transport.abort()
                 return
-            # The application waits for the rest of the body: for it, the client has disconnected.
+            # The application waits for the rest of the body, and gets a disconnect instead.
             cast("dict[str, object]", cycle.scope)[REFUSED_KEY] = True
             cycle.disconnected = True
             cycle.message_event.set()

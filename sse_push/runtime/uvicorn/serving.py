@@ -1,4 +1,4 @@
-"""uvicorn serves an application: in this process, or in supervised workers.
+"""Serves an application by uvicorn, in this process or in supervised workers.
 
 Knows uvicorn's server, its supervisor and its signal handler. Does not know which application is
 served, nor how its socket was made.

@@ -1,4 +1,4 @@
-"""A connection is taken over from uvicorn, to be written to without waking a task.
+"""Takes a connection over from uvicorn, so that events are written without waking a task.
 
 Knows the inside of uvicorn's request cycle and protocol. Does not know what is written.
 """
@@ -11,11 +11,11 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 SEND_SCOPE_KEY = "sse_push.send"
-"""Where the application leaves the server's own ``send`` in the ASGI scope: layers wrap it."""
+"""The key of the server's own ``send`` in the ASGI scope; each layer wraps the ``send`` it gets."""
 
 
 def take_over(scope: Scope) -> RequestResponseCycle | None:
-    """Take over the connection of a request; None if it is not one of the uvicorn known here.
+    """Take over the connection of a request; None if its server is not the uvicorn known here.
 
     From now on nothing that the client sends is read. The caller may write to ``cycle.transport``
     once ``cycle.send`` has sent the head of the response, and while ``cycle.flow`` is not paused.

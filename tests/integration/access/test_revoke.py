@@ -471,10 +471,10 @@ async def test_a_redis_that_does_not_answer_makes_a_503_in_time(
         ({"content": b""}, 400, "malformed", "expected JSON"),
         ({"content": b'{"merchant_id":"1","merchant_id":"2"}'}, 400, "malformed", "expected each"),
         ({"json": [{"merchant_id": "42"}]}, 400, "malformed", "expected a JSON object"),
-        ({"json": {}}, 400, "malformed", "merchant_id is missing"),
+        ({"json": {}}, 400, "malformed", "merchant_id: expected"),
         ({"json": {"merchant_id": "4 2"}}, 400, "malformed", "merchant_id: expected"),
         ({"json": {"merchant_id": "42", "jti": 1}}, 400, "malformed", "jti: expected text"),
-        ({"json": {"merchant_id": "42", "topic": "a"}}, 400, "malformed", "unknown field"),
+        ({"json": {"merchant_id": "42", "topic": "a"}}, 400, "malformed", "expected only"),
         (
             {"data": {"merchant_id": "42"}},
             415,

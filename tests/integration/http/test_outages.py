@@ -104,7 +104,7 @@ async def test_a_notification_without_redis_was_certainly_not_published(
     assert several.json()["outcome"] == "not_published"
     assert several.json()["results"] == [
         single.json(),
-        {"error": "malformed", "detail": f"merchant_id is missing, expected {NAME}"},
+        {"error": "malformed", "detail": f"merchant_id: expected {NAME}, or an integer; got none"},
     ]
     assert entries(frail, merchant) == 0
     assert (await caller.post(json={"merchant_id": merchant})).status_code == 200

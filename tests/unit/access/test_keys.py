@@ -42,7 +42,7 @@ def test_a_malformed_merchant_after_a_key_is_refused_and_not_shown(merchants: st
     "text", ["", "short", "x" * 15, "x" * 15 + " 42", "é" * 20, "x" * 20 + "\n"]
 )
 def test_a_weak_key_is_refused_and_not_shown(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^each key needs at least 16 printable") as caught:
+    with pytest.raises(ValueError, match=r"^expected keys of at least 16 printable") as caught:
         NotifyKey.parse(text)
 
     assert text == "" or text not in str(caught.value)
@@ -104,10 +104,10 @@ def test_a_secret_may_have_a_kid_before_it(text: str, kid: str | None, secret: s
     [("", 0), (SECRET[:-1], 31), (f"old={SECRET[:-1]}", 31), ("é" * 15, 30)],
 )
 def test_a_weak_secret_is_refused_and_not_shown(text: str, secret_bytes: int) -> None:
-    with pytest.raises(ValueError, match=r"^each HMAC secret needs at least 32 bytes") as caught:
+    with pytest.raises(ValueError, match=r"^expected HMAC secrets of at least 32 bytes") as caught:
         TokenSecret.parse(text)
 
-    assert f"one has {secret_bytes};" in str(caught.value)
+    assert f"got one of {secret_bytes};" in str(caught.value)
     assert text == "" or text not in str(caught.value)
 
 

@@ -202,8 +202,8 @@ BROKEN: dict[str, tuple[Callable[[], str], str]] = {
     ),
     "a weak secret": (
         jwks_text({"kty": "oct", "k": "c2VjcmV0"}),
-        "each HMAC secret needs at least 32 bytes, one has 6; `openssl rand -hex 32` makes "
-        "a good one",
+        "expected HMAC secrets of at least 32 bytes, got one of 6; `openssl rand -hex 32` makes a "
+        "good secret",
     ),
     "an empty secret": (
         jwks_text({"kty": "oct", "k": ""}),

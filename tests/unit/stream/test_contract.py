@@ -228,7 +228,8 @@ def test_a_reply_is_parsed_into_its_revocations_and_a_malformed_one_is_logged(
     ]
     assert [record.getMessage() for record in caplog.records] == [
         "malformed revocation ignored "
-        "cause=merchant_id is missing, expected 1 to 64 characters of A-Z a-z 0-9 . _ : -"
+        "cause=merchant_id: expected 1 to 64 characters of A-Z a-z 0-9 . _ : -, or an integer; "
+        "got none"
     ]
     assert parse_revocations([]) == []
     assert parse_revocations(ResponseError("WRONGTYPE")) is None
