@@ -149,9 +149,10 @@ async def test_a_command_that_is_interrupted_exits_with_130(tmp_path: Path) -> N
         running = Running.start(tmp_path, "notify", "42", "--url", url)
         connection, _ = await asyncio.to_thread(silent.accept)
         with connection:
+            await asyncio.to_thread(connection.recv, 1)  # the command waits for the answer now
             status = await asyncio.to_thread(running.press_ctrl_c)
 
-    assert status == 130
+    assert status == 130, running.log
     assert running.log.strip() == "sse-push: interrupted"
 
 

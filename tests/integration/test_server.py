@@ -95,7 +95,7 @@ async def test_every_browser_gets_the_newest_id_of_its_merchant_and_no_other_mer
     assert after["probe"] - before["probe"] <= 2
 
 
-def test_accepted_connections_inherit_the_listening_socket_s_options() -> None:
+def test_accepted_connections_inherit_the_options_of_the_listening_socket() -> None:
     settings = Settings(port=0, send_buffer_bytes=16_384, tcp_user_timeout_ms=12_345)
     with (
         listening_socket(settings) as listening,

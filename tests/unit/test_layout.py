@@ -365,7 +365,7 @@ def writes_environment(source: str) -> bool:
 
 
 @pytest.mark.parametrize("module", SOURCES)
-def test_a_module_knows_only_whom_it_should(module: str) -> None:
+def test_a_module_imports_only_what_the_table_allows(module: str) -> None:
     assert module in ARROWS, "a new module is a new row of the table"
 
     assert arrows(SOURCES[module]) == ARROWS[module]
@@ -401,7 +401,7 @@ def test_only_the_settings_read_the_environment() -> None:
     assert [module for module in SOURCES if reads_environment(SOURCES[module])] == ["settings"]
 
 
-def test_only_the_metrics_write_it_since_their_library_is_told_no_other_way() -> None:
+def test_only_the_metrics_write_the_environment_for_their_library() -> None:
     assert [module for module in SOURCES if writes_environment(SOURCES[module])] == ["metrics"]
 
 
@@ -491,5 +491,5 @@ def test_a_library_is_found_however_it_is_imported(source: str) -> None:
         ("environ = {}", False),
     ],
 )
-def test_a_look_at_the_environment_is_found(source: str, *, is_read: bool) -> None:
+def test_a_read_of_the_environment_is_found(source: str, *, is_read: bool) -> None:
     assert reads_environment(source) is is_read

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import Multiprocess, multiprocess
 
 from sse_push.runtime.uvicorn.protocol import BoundedProtocol
 
 _JOIN_STEP_S = 0.1
+
+_START_LIMIT_S = 60.0
+"""How long a worker may take to start. On a busy machine Python alone takes more than the 5 s in
+which uvicorn expects a worker to answer: it would kill each worker, and never serve."""
 
 
 def run_server(
@@ -49,6 +55,7 @@ def run_server(
         timeout_graceful_shutdown=stop_timeout_s,
     )
     if workers > 1:
+        multiprocess.Process = _Worker  # type: ignore[misc]  # uvicorn has no other way in
         _Workers(config, [sock]).run()
         return True
     server = uvicorn.Server(config)
@@ -64,6 +71,39 @@ def force_exit(handler: object) -> None:
     server = getattr(handler, "__self__", None)
     if isinstance(server, uvicorn.Server):
         server.force_exit = True
+
+
+class _Worker(multiprocess.Process):
+    """A worker whose start has a limit of its own, beside that of each answer after it.
+
+    uvicorn pings a worker, and a thread of the worker answers as soon as Python has started there.
+    """
+
+    def start(self) -> None:
+        """Start the process, and ask for its first answer."""
+        self._started_at = time.monotonic()
+        self._is_starting = True
+        super().start()
+        self.parent_conn.send(b"ping")
+
+    def is_alive(self, timeout: float = 5) -> bool:
+        """Return whether the process runs and answers; a start is waited for without blocking."""
+        if not self.process.is_alive():
+            return False
+        if self._is_starting:
+            if not self.parent_conn.poll(0):
+                return time.monotonic() - self._started_at < _START_LIMIT_S
+            self.parent_conn.recv()
+            self._is_starting = False
+        return self.ping(timeout)
+
+    def wait_until_ready(
+        self,
+        timeout: float,  # noqa: ARG002 (uvicorn's own limit)
+        should_exit: threading.Event | None = None,
+    ) -> bool:
+        """Wait for a replacement's start, at most as long as for any start."""
+        return super().wait_until_ready(_START_LIMIT_S, should_exit)
 
 
 class _Workers(Multiprocess):

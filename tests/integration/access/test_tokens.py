@@ -467,7 +467,7 @@ async def test_credentials_that_are_repeated_or_differ_are_malformed(
     assert refused(answer) == (400, "malformed", detail)
 
 
-def test_the_table_has_every_kind_of_refusal() -> None:
+def test_the_table_of_invalid_tokens_has_every_kind_of_refusal() -> None:
     """A row that is deleted by mistake makes this test fail."""
     details: set[Any] = {detail for _, detail in ODD.values()}
 

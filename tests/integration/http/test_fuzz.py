@@ -304,7 +304,7 @@ BODIES = st.one_of(
 )
 
 
-def test_any_body_is_answered(target: Target) -> None:
+def test_a_generated_body_is_answered(target: Target) -> None:
     def check(example: tuple[bytes, str]) -> None:
         answer = notified(target.open, *example)
         if answer.status != 200:
@@ -381,7 +381,7 @@ PATHS = st.one_of(
 )
 
 
-def test_any_request_for_events_gets_an_event_stream_or_a_refusal(target: Target) -> None:
+def test_a_generated_request_for_events_gets_an_event_stream_or_a_refusal(target: Target) -> None:
     def check(
         example: tuple[bytes, bytes, bytes, list[tuple[bytes, bytes]], bool, object],
     ) -> None:
@@ -439,7 +439,7 @@ HEADS = st.just({"alg": "HS256", "typ": "JWT"}) | st.dictionaries(
 )
 
 
-def test_any_token_is_accepted_or_refused(target: Target) -> None:
+def test_a_generated_token_is_accepted_or_refused(target: Target) -> None:
     def check(example: tuple[object, dict[str, Any], int, bytes]) -> None:
         head, claims, position, insert = example
         good = claims_of("42")
@@ -493,7 +493,7 @@ EDITS = st.lists(
 )
 
 
-def test_any_bytes_are_never_answered_with_a_server_error(target: Target) -> None:
+def test_generated_bytes_are_never_answered_with_a_server_error(target: Target) -> None:
     def check(example: tuple[bytes, list[tuple[int, int, bytes]]]) -> None:
         raw, edits = example
         for position, length, insert in edits:
@@ -514,7 +514,7 @@ def test_any_bytes_are_never_answered_with_a_server_error(target: Target) -> Non
     fuzz(st.tuples(st.sampled_from(TEMPLATES) | st.binary(max_size=200), EDITS), check)
 
 
-def test_the_service_still_serves_after_all_that(target: Target, merchant: str) -> None:
+def test_the_service_still_serves_after_all_generated_input(target: Target, merchant: str) -> None:
     for service in target:
         query = f"merchant_id={merchant}&token={token_of(merchant)}"
         with Wire(

@@ -99,7 +99,7 @@ BODIES: dict[str, tuple[bytes, tuple[int, str]]] = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_json_is_read_strictly_and_soon(target: Service, name: str) -> None:
+def test_json_is_read_strictly_and_fast(target: Service, name: str) -> None:
     body, expected = BODIES[name]
     began_at = time.monotonic()
 
@@ -111,7 +111,9 @@ def test_json_is_read_strictly_and_soon(target: Service, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_a_revocation_is_read_as_strictly(watched: Redis, target: Service, name: str) -> None:
+def test_a_revocation_is_read_as_strictly_as_a_notification(
+    watched: Redis, target: Service, name: str
+) -> None:
     """None of these bodies is a revocation, even those that are notifications."""
     body, _ = BODIES[name]
 
@@ -154,7 +156,7 @@ FORMS: dict[str, tuple[bytes, tuple[int, str]]] = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_form_is_read_as_strictly(watched: Redis, target: Service, name: str) -> None:
+def test_a_form_is_read_as_strictly_as_json(watched: Redis, target: Service, name: str) -> None:
     body, expected = FORMS[name]
     began_at = time.monotonic()
 

@@ -201,7 +201,7 @@ def has_at_most(pid: int, files: int) -> bool:
     return open_fds(pid) <= files
 
 
-def test_a_client_of_http_1_0_that_asks_on_is_known_to_have_gone(
+def test_a_client_of_http_1_0_that_sends_a_second_request_and_leaves_is_noticed(
     target: Service, publisher_of_target: httpx.Client, merchant: str
 ) -> None:
     """A client of HTTP/1.0 gets its event stream in the portable way, without chunks."""

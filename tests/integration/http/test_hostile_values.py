@@ -161,7 +161,7 @@ def test_a_header_with_a_control_character_is_no_http(
         assert wire.is_closed()
 
 
-def test_of_two_last_event_ids_the_first_counts(
+def test_the_first_of_two_last_event_ids_counts(
     target: Service, publisher_of_target: httpx.Client, merchant: str
 ) -> None:
     told = publisher_of_target.post("/notify", json={"merchant_id": merchant}).json()["id"]
@@ -235,7 +235,9 @@ def test_a_value_that_names_no_merchant_is_refused_before_any_command(
     assert sent == []
 
 
-def test_a_command_that_is_sent_is_seen(watched: Redis, target: Service, merchant: str) -> None:
+def test_a_command_that_reaches_redis_is_seen_by_these_tests(
+    watched: Redis, target: Service, merchant: str
+) -> None:
     with commands(watched) as sent:
         assert asked(target, post(f'{{"merchant_id":"{merchant}"}}'.encode())).status == 200
         assert asked(target, post(b'{"merchant_id":".."}')).status == 200

@@ -198,7 +198,7 @@ async def test_an_array_is_answered_item_by_item_in_order(
     assert entries(redis, merchant) == 2
 
 
-async def test_an_empty_array_is_answered_with_one(publisher: Publisher) -> None:
+async def test_an_empty_array_is_answered_with_an_empty_array(publisher: Publisher) -> None:
     answer = await publisher.post(json=[])
 
     assert (answer.status_code, answer.json()) == (200, [])

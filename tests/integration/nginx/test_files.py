@@ -81,7 +81,7 @@ def test_the_main_files_differ_in_their_public_server_only() -> None:
 # -- the certificate
 
 
-def test_a_certificate_is_for_the_names_that_were_asked_for_and_its_key_is_nobody_elses(
+def test_a_certificate_is_for_the_names_given_and_its_key_is_private(
     tmp_path: Path,
 ) -> None:
     copy_shipped(tmp_path / "nginx")
@@ -210,7 +210,7 @@ def test_nginx_is_first_to_close_an_idle_connection() -> None:
     assert seconds("keepalive_timeout", block("upstream sse_push", SHARED)) < server._KEEP_ALIVE_S
 
 
-def test_soft_answers_ask_for_the_patience_that_the_service_asks_for() -> None:
+def test_soft_answers_of_nginx_have_the_reconnection_times_of_the_service() -> None:
     values = block("split_clients $request_id $sse_push_soft_retry_ms", SHARED)
     retries_ms = [int(found) for found in re.findall(r"([0-9]+);", values)]
 
@@ -220,7 +220,7 @@ def test_soft_answers_ask_for_the_patience_that_the_service_asks_for() -> None:
     assert steps == {default("retry_ms")}
 
 
-def test_nginx_asks_where_the_service_listens_by_default() -> None:
+def test_the_upstream_of_nginx_is_the_default_address_of_the_service() -> None:
     host, port = (Settings.model_fields[name].default for name in ("host", "port"))
     assert f"server {host}:{port} " in block("upstream sse_push", SHARED)
 

@@ -237,7 +237,7 @@ async def test_a_stream_is_for_the_merchants_that_the_backend_names(
     }
 
 
-async def test_a_backend_that_names_nobody_lets_nobody_in_by_a_header_of_their_own(
+async def test_a_client_cannot_name_its_merchant_if_the_backend_names_none(
     asking: tuple[Recorder, Recorder, Nginx],
 ) -> None:
     service, backend, nginx = asking
@@ -352,7 +352,7 @@ async def test_a_backend_that_is_down_gives_a_soft_answer_and_no_token_in_a_log(
     assert nginx.error_log == ""
 
 
-async def test_a_connection_beyond_the_limit_costs_the_backend_no_question(
+async def test_the_backend_is_not_asked_about_a_connection_beyond_the_limit(
     recorded: tuple[Recorder, str], tmp_path: Path
 ) -> None:
     recorder, upstream = recorded
@@ -370,7 +370,7 @@ async def test_a_connection_beyond_the_limit_costs_the_backend_no_question(
     assert len(backend.requests) == 1
 
 
-async def test_the_question_to_the_backend_is_not_on_the_public_server(
+async def test_the_location_that_asks_the_backend_is_not_on_the_public_server(
     asking: tuple[Recorder, Recorder, Nginx],
 ) -> None:
     _, backend, nginx = asking

@@ -102,7 +102,9 @@ async def test_a_full_worker_answers_instead_of_dropping_connections(
     assert lives == 404
 
 
-def test_a_worker_may_open_the_files_that_it_is_said_to(real: Service, tmp_path: Path) -> None:
+def test_a_worker_of_nginx_may_open_as_many_files_as_configured(
+    real: Service, tmp_path: Path
+) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     said = re.search(
         r"\nworker_rlimit_nofile (\d+);", (SHIPPED / "snippets/process.conf").read_text()
@@ -199,7 +201,7 @@ SLOW = {
 
 
 @pytest.mark.parametrize("shape", SLOW)
-async def test_a_client_that_is_slow_on_purpose_is_ended_and_the_service_never_asked(
+async def test_a_client_that_is_slow_on_purpose_is_ended_before_it_reaches_the_service(
     recorded: tuple[Recorder, str], tmp_path: Path, shape: str
 ) -> None:
     """The shipped 10 s divided by 25, on an idle machine; a hundred at once."""

@@ -32,7 +32,7 @@ from tests.harness.waiting import SECOND, START_S, until
 pytestmark = pytest.mark.nginx
 
 
-async def test_while_the_service_is_down_an_event_stream_is_answered_softly(
+async def test_an_event_stream_is_answered_softly_while_the_service_is_down(
     deserted: Nginx,
 ) -> None:
     async with deserted.client() as client:
@@ -90,7 +90,7 @@ async def test_a_client_that_accepts_no_event_stream_gets_503(
         }
 
 
-async def test_while_the_service_is_down_a_notification_has_an_unknown_outcome(
+async def test_a_notification_has_an_unknown_outcome_while_the_service_is_down(
     deserted: Nginx,
 ) -> None:
     async with deserted.client(internal=True) as client:

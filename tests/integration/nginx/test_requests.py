@@ -269,7 +269,7 @@ http {
 
 
 @pytest.mark.parametrize("is_asked", [False, True])
-async def test_a_site_of_ones_own_gives_the_same_answers(
+async def test_an_nginx_conf_of_an_operator_gives_the_same_answers(
     recorded: tuple[Recorder, str], tmp_path: Path, *, is_asked: bool
 ) -> None:
     """As conf.d/sse-push.conf says: three lines in an nginx.conf that is there already."""

@@ -143,9 +143,7 @@ async def test_a_server_that_was_restarted_is_a_resync_even_if_it_kept_all_entri
     assert changes == [Change(merchant, newest, is_resync=True)]
 
 
-async def test_a_question_whose_reply_is_lost_is_answered_with_none(
-    mortal: Redis, merchant: str
-) -> None:
+async def test_a_request_whose_reply_is_lost_returns_none(mortal: Redis, merchant: str) -> None:
     server = Server(mortal.url)
     first, last = server.add(merchant), server.add(merchant)
     async with following(mortal.url) as followed:

@@ -72,7 +72,7 @@ async def test_replies_arrive_in_the_order_of_the_commands_with_announcements_be
     assert found.arrived[2] == Announcement([key.encode()])
 
 
-async def test_more_questions_than_one_batch_holds_are_all_answered(server: Server) -> None:
+async def test_more_requests_than_one_batch_holds_are_all_answered(server: Server) -> None:
     count = 2 * AT_ONCE + 1
     async with piped(server.url) as found:
         ask = found.pipeline.ask

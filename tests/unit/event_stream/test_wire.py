@@ -47,7 +47,7 @@ def test_a_refresh_on_the_wire(refresh: Refresh, expected: str) -> None:
 
 
 @pytest.mark.parametrize("reason", ["connected", "missed", "resync"])
-def test_a_refresh_says_why_if_it_is_not_an_ordinary_one(reason: Reason) -> None:
+def test_a_refresh_has_a_reason_unless_it_is_ordinary(reason: Reason) -> None:
     assert encode_refreshes("Shop.7", [Refresh(1, None, reason=reason)]).body == (
         b'event: refresh\ndata: {"merchant_id":"Shop.7","reason":"%b"}\n\n' % reason.encode()
     )

@@ -129,7 +129,7 @@ async def test_a_client_that_accepts_an_event_stream_gets_a_soft_answer(accept: 
     assert service.counted() == {}
 
 
-async def test_another_client_that_is_not_served_gets_503() -> None:
+async def test_a_client_without_event_streams_that_is_not_served_gets_503() -> None:
     service = Service(NotNow(EndReason.FULL))
 
     answer = await service.get(headers={"Accept": "application/json"})

@@ -114,5 +114,5 @@ def test_a_body_that_is_not_a_form_is_refused(body: bytes, text: str) -> None:
     assert str(refusal.value).startswith(text)
 
 
-def test_a_form_with_some_more_fields_is_read_so_that_one_can_be_named() -> None:
+def test_a_form_with_a_few_fields_more_is_read_to_name_the_unknown_field() -> None:
     assert len(parse_form(b"&".join(b"f%d=1" % number for number in range(16)))) == 16

@@ -44,7 +44,7 @@ class Connections:
         return self.expiries.add(connection, self.clock.now + self.wall_ahead_s + expires_in_s)
 
 
-def test_a_token_s_end_is_announced_and_its_connection_ends_in_time() -> None:
+def test_the_end_of_a_token_is_announced_and_its_connection_ends_in_time() -> None:
     connections = Connections(30)
     expiry = connections.add(100)
 
@@ -58,7 +58,7 @@ def test_a_token_s_end_is_announced_and_its_connection_ends_in_time() -> None:
     assert 1099.5 <= ended_at <= 1100
 
 
-def test_connections_end_neither_late_nor_long_before_their_time() -> None:
+def test_a_connection_ends_neither_late_nor_long_before_its_token() -> None:
     chance = random.Random(5)
     connections = Connections(1)
     at = {}

@@ -26,7 +26,7 @@ def announcements(client: Client) -> list[tuple[float, int]]:
     ]
 
 
-def test_a_token_s_end_is_announced_and_its_client_ends_in_time(service: Service) -> None:
+def test_the_end_of_a_token_is_announced_and_its_client_ends_in_time(service: Service) -> None:
     client, other = service.open(expires_in_s=100), service.open()
 
     service.clock.advance(100)
@@ -140,7 +140,7 @@ def ends(*clients: Client) -> list[list[EndReason]]:
 REVOKED = [EndReason.REVOKED]
 
 
-def test_a_merchant_s_revocation_ends_its_connections_and_no_others(service: Service) -> None:
+def test_the_revocation_of_a_merchant_ends_its_connections_and_no_others(service: Service) -> None:
     old, none, new = (open_with(service, by_token(iat=iat)) for iat in (900.0, None, 999.5))
     other = open_with(service, by_token("43"))
 
@@ -243,7 +243,7 @@ def test_a_connection_without_a_token_may_come_back_after_a_revocation(
     assert ends(other, again) == [[], REVOKED]
 
 
-def test_a_token_s_revocation_ends_no_connection_without_a_token(service: Service) -> None:
+def test_the_revocation_of_a_token_ends_no_connection_without_a_token(service: Service) -> None:
     client = service.open()
 
     service.hub.revoke(Revocation("42", "t", "u"), 1000.0)

@@ -29,7 +29,7 @@ def refresh_of(number: int, topic: str | None = None, **fields: str) -> Refresh:
         (("a", "1", "x"), ("b", "2", "x"), (None, None, "x")),
     ],
 )
-def test_a_merged_refresh_says_only_what_holds_for_both(
+def test_a_merged_refresh_has_only_the_fields_that_hold_for_both(
     older: tuple[str | None, str | None, str | None],
     newer: tuple[str | None, str | None, str | None],
     expected: tuple[str | None, str | None, str | None],

@@ -67,7 +67,7 @@ def test_a_stream_that_is_not_there_is_complete(followed: Followed) -> None:
     assert followed.is_complete
 
 
-def test_nothing_is_read_nor_known_before_the_first_connection() -> None:
+def test_the_stream_is_neither_read_nor_known_before_the_first_connection() -> None:
     tail = RevocationTail(lambda _revocation, _at: None)
 
     assert tail.next_read() is None

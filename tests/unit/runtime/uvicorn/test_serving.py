@@ -1,13 +1,17 @@
-"""``force_exit`` only; the server and its workers run in ``integration/test_server.py``."""
+"""``force_exit``, and how long a worker may take to start.
+
+The server and its workers run in ``integration/test_server.py``.
+"""
 
 from __future__ import annotations
 
 from types import FrameType
 from typing import Any, cast
 
+import pytest
 import uvicorn
 
-from sse_push.runtime.uvicorn import force_exit
+from sse_push.runtime.uvicorn import force_exit, serving
 
 
 class ServerOfAnotherMake:
@@ -33,3 +37,67 @@ def test_a_handler_of_another_server_or_of_none_has_no_effect() -> None:
     force_exit(lambda *_: None)
 
     assert not other.force_exit
+
+
+class RunningProcess:
+    """A process that runs, whatever becomes of it."""
+
+    is_running = True
+
+    def start(self) -> None:
+        """Do nothing: the test answers for the process."""
+
+    def is_alive(self) -> bool:
+        return self.is_running
+
+
+@pytest.fixture
+def worker() -> serving._Worker:
+    made = serving._Worker(uvicorn.Config(cast("Any", None), log_config=None), [])
+    made.process = cast("Any", RunningProcess())
+    made.start()
+    return made
+
+
+def answer(worker: serving._Worker, *, has_started: bool) -> None:
+    worker.child_conn.send(has_started)
+
+
+def test_a_worker_that_starts_slowly_is_alive_and_not_waited_for(worker: serving._Worker) -> None:
+    assert worker.is_alive(timeout=0)
+    assert worker.is_alive(timeout=0)
+
+
+def test_a_worker_that_has_not_started_within_its_limit_is_dead(
+    worker: serving._Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_START_LIMIT_S", 0)
+
+    assert not worker.is_alive(timeout=0)
+
+
+def test_a_worker_whose_process_has_ended_is_dead(worker: serving._Worker) -> None:
+    cast("RunningProcess", worker.process).is_running = False
+
+    assert not worker.is_alive(timeout=0)
+
+
+def test_a_worker_that_has_started_answers_each_time_or_is_dead(worker: serving._Worker) -> None:
+    answer(worker, has_started=False)
+    assert not worker.is_alive(timeout=0), "only the start was answered"
+
+    answer(worker, has_started=False)
+    assert worker.is_alive(timeout=0)
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_replacement_has_the_limit_of_a_start(
+    worker: serving._Worker, monkeypatch: pytest.MonkeyPatch, *, is_running: bool
+) -> None:
+    cast("RunningProcess", worker.process).is_running = is_running
+    answer(worker, has_started=True)  # uvicorn's own limit has passed
+
+    assert worker.wait_until_ready(timeout=0) is is_running
+
+    monkeypatch.setattr(serving, "_START_LIMIT_S", 0)
+    assert not worker.wait_until_ready(timeout=60)
