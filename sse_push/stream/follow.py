@@ -7,7 +7,6 @@ an answer means: ``tail`` and ``revocations`` decide that.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
@@ -30,15 +29,13 @@ from sse_push.stream.contract import (
     REVOCATIONS_KEY,
     merchant_of,
     parse_entries,
-    parse_revocations,
     read_command,
-    read_revocations_command,
 )
+from sse_push.stream.known_revocations import KnownRevocations
 from sse_push.stream.pipeline import AT_ONCE, OnReply, Pipeline, Request, until_one_fails
-from sse_push.stream.probe import Adds, Probe
+from sse_push.stream.probe import Adds, Probe, ServersDiffer
 from sse_push.stream.reads import Read, entries_between
 from sse_push.stream.replies import Refusals, is_refusal, pause_s
-from sse_push.stream.revocations import Knowledge, RevocationTail
 from sse_push.stream.tail import Tail, TailTally
 from sse_push.stream.watch import Position, Watch
 
@@ -93,13 +90,10 @@ class Follower:
         deaf_limit_s: float,
     ) -> None:
         self._tail = Tail(listener.armed, listener.publish, sweep_steps=_SWEEP_STEPS)
-        self._revocations = RevocationTail(listener.revoke)
-        self._revocations_read_at = -math.inf
-        self._has_revocations = asyncio.Event()
-        """Set while the stream of revocations has been read to its end on this connection."""
         self._refusals = Refusals()
         self._pool = connection_pool(url)
         self._pipeline = Pipeline(self._next_requests, self._announced)
+        self._revocations = KnownRevocations(listener.revoke, self._refusals, self._pipeline.wake)
         self.probe = Probe(
             self._pipeline.ask,
             adds,
@@ -114,6 +108,8 @@ class Follower:
         self._is_connected = False
         self.server_id = b""
         """The ID of the run of the server that we were last connected to."""
+        self._has_split = False
+        """Two servers took entries at the same time: what is held of either proves nothing."""
         self._lost_at: float | None = None
 
     @property
@@ -131,16 +127,12 @@ class Follower:
         The proof is an announced write of ours or, while Redis takes no writes, a read of the
         stream of revocations.
         """
-        read_age_s = time.monotonic() - self._revocations_read_at
-        age_s = min(self.probe.age_s, read_age_s)
-        return self._has_revocations.is_set() and age_s <= self.probe.deadline_s
+        age_s = min(self.probe.age_s, self._revocations.read_age_s)
+        return self._revocations.is_complete and age_s <= self.probe.deadline_s
 
     async def wait_for_revocations(self, timeout_s: float) -> bool:
         """Return ``knows_revocations``, after waiting at most ``timeout_s`` for them to be read."""
-        if not self._has_revocations.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self._has_revocations.wait()
+        await self._revocations.wait_until_complete(timeout_s)
         return self.knows_revocations
 
     def watch(self, merchant_id: str) -> None:
@@ -174,6 +166,11 @@ class Follower:
             cause: Exception | None = None
             try:
                 await self._follow()
+            except ServersDiffer as exc:
+                # The appender may have added to the other server what this one never gets, and
+                # the tail may be back at this one, whose history looks as if nothing had happened.
+                self._has_split = True
+                cause = exc
             except (RedisError, OSError) as exc:  # TimeoutError is an OSError
                 cause = exc
             if self.probe.passed_at > connected_at:
@@ -192,7 +189,9 @@ class Follower:
             server_id = await open_connection(connection, "tail", tracks=True)
             self._is_connected = True
             self.tally.reconnects += self.server_id != b""
-            self._tail.connected(has_history=server_id == self.server_id)
+            has_history = server_id == self.server_id and not self._has_split
+            self._tail.connected(has_history=has_history)
+            self._has_split = False
             self._revocations.connected()
             self.server_id = server_id
             self._pipeline.wake()
@@ -205,7 +204,7 @@ class Follower:
             )
         finally:
             self._is_connected = False
-            self._has_revocations.clear()
+            self._revocations.lost()
             await connection.disconnect(nowait=True)
             self._pipeline.abandon()
 
@@ -226,10 +225,8 @@ class Follower:
 
     def _next_requests(self) -> list[Request]:
         """Return the reads that are due, never two of one stream at once."""
-        requests: list[Request] = []
-        revocations_read = self._revocations.next_read()
-        if revocations_read is not None:
-            requests.append((read_revocations_command(revocations_read), self._on_revocations))
+        revocations_request = self._revocations.next_request()
+        requests = [] if revocations_request is None else [revocations_request]
         for watch, read in self._tail.reads(AT_ONCE):
             requests.append((read_command(read), self._on_entries(watch)))
         return requests
@@ -253,28 +250,6 @@ class Follower:
                 self._pipeline.wake()
 
         return on_reply
-
-    def _on_revocations(self, reply: object) -> None:
-        if isinstance(reply, RedisConnectionError):
-            return  # the revocations are read again on the next connection
-        entries = parse_revocations(reply)
-        if is_refusal(reply):
-            self._refusals.add(None, reply)
-            self._revocations.failed()
-        elif entries is None:
-            self._refusals.discard(None)
-            if self._revocations.knowledge is not Knowledge.UNREADABLE:
-                logger.warning("revocations can't be read cause=%s", reply)
-            self._revocations.failed()
-        else:
-            self._refusals.discard(None)
-            self._revocations.answered(entries)
-            self._revocations_read_at = time.monotonic()
-        if self._revocations.knowledge is Knowledge.COMPLETE:
-            self._has_revocations.set()
-        else:
-            self._has_revocations.clear()
-        self._pipeline.wake()
 
     def _parse(self, merchant_id: str, reply: object) -> list[Entry] | None:
         return parse_entries(merchant_id, reply, data_limit_bytes=self._data_limit_bytes)
@@ -321,6 +296,6 @@ class Follower:
                 await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
                 self._tail.sweep()
                 # Revocations are read once in a round, or in each step while they are not known.
-                if steps_left == 0 or self._revocations.knowledge is not Knowledge.COMPLETE:
+                if steps_left == 0 or not self._revocations.is_complete:
                     self._revocations.mark()
                 self._pipeline.wake()
