@@ -262,7 +262,7 @@ async def test_a_reload_keeps_streams_open_and_events_coming(
 ) -> None:
     with Nginx.start(tmp_path / "nginx", f"127.0.0.1:{service.port}") as nginx:
         async with (
-            publishing(nginx.internal_url) as backend,
+            publishing(service.url) as backend,
             open_stream(nginx.url, merchant) as stream,
         ):
             await stream.next("refresh")
@@ -289,7 +289,7 @@ async def test_a_reload_under_tls_keeps_streams_and_new_ones_meet_new_workers(
     async with AsyncExitStack() as stack:
         upstream = f"127.0.0.1:{real.port}"
         nginx = stack.enter_context(Nginx.start(tmp_path / "nginx", upstream, tls=True))
-        backend = await stack.enter_async_context(publishing(nginx.internal_url))
+        backend = await stack.enter_async_context(publishing(real.url))
         over_1 = await stack.enter_async_context(
             open_stream(nginx.url, merchant, trust=nginx.trust())
         )
