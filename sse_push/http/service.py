@@ -157,6 +157,8 @@ def _follower(settings: Settings, hub: Hub[Frame], appender: Appender) -> Follow
         probe_interval_s=settings.probe_interval_s,
         probe_deadline_s=settings.probe_deadline_s,
         deaf_limit_s=settings.deaf_limit_s,
+        stream_ttl_s=settings.stream_ttl_s,
+        max_planted=settings.max_planted,
     )
 
 

@@ -105,11 +105,11 @@ class FanOuts(Generic[FrameT]):
         self._schedule(merchant, delay_s)
 
     def _refreshes(self, merchant: Merchant[FrameT], change: Change) -> Iterable[Refresh]:
-        if not change.entries:
+        if change.entries is None:
             merchant.version += 1
             reason: Reason | None = "resync" if change.is_resync else None
             yield Refresh(merchant.version, change.newest, reason=reason)
-        for entry in change.entries:
+        for entry in change.entries or ():
             merchant.version += 1
             notification = entry.notification
             yield Refresh(

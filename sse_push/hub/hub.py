@@ -267,10 +267,15 @@ class Hub(Generic[FrameT]):
                 subscription.on_armed = None
 
     def publish(self, change: Change) -> None:
-        """Write a change to all connections of its merchant, at once if the merchant was quiet."""
+        """Write a change to all connections of its merchant, at once if the merchant was quiet.
+
+        If nothing has changed but the newest ID, nothing is written: a client that comes back with
+        an older ID is told then that it has missed nothing.
+        """
         merchant = self._merchants[change.merchant_id]
         merchant.newest = change.newest
-        self._fan_outs.publish(merchant, change)
+        if change.entries != ():
+            self._fan_outs.publish(merchant, change)
 
     def revoke(self, revocation: Revocation, at: float) -> None:
         """End the connections that a revocation covers, and let no new one of them in.

@@ -13,13 +13,11 @@ import math
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from sse_push.access.revocation import Revocation
-from sse_push.notification import Change, Entry, EntryId
+from sse_push.notification import Entry, EntryId
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
@@ -34,7 +32,9 @@ from sse_push.stream.contract import (
     read_command,
     read_revocations_command,
 )
+from sse_push.stream.listener import Listener
 from sse_push.stream.pipeline import AT_ONCE, OnReply, Pipeline, Request, until_one_fails
+from sse_push.stream.planting import Planting
 from sse_push.stream.probe import Adds, Probe
 from sse_push.stream.reads import Read, entries_between
 from sse_push.stream.replies import Refusals, is_refusal, pause_s
@@ -48,19 +48,6 @@ _SWEEP_S = 30.0
 """Within this time every stream is read again without a cause, whatever came and went."""
 
 _SWEEP_STEPS = 30
-
-
-class Listener(Protocol):
-    """Receives what the follower finds; the hub."""
-
-    def armed(self, merchant_id: str, newest: EntryId | None) -> None:
-        """Note that a watched stream has been read for the first time; None: it has no entry."""
-
-    def publish(self, change: Change) -> None:
-        """Pass on a change of a stream that is armed."""
-
-    def revoke(self, revocation: Revocation, at: float) -> None:
-        """Apply a revocation that Redis took at this time, in seconds since 1970."""
 
 
 @dataclass(slots=True)
@@ -91,15 +78,25 @@ class Follower:
         probe_interval_s: float,
         probe_deadline_s: float,
         deaf_limit_s: float,
+        stream_ttl_s: float,
+        max_planted: int,
     ) -> None:
-        self._tail = Tail(listener.armed, listener.publish, sweep_steps=_SWEEP_STEPS)
+        self._pipeline = Pipeline(self._next_requests, self._announced)
+        self.planting = Planting(
+            self._pipeline.wake, max_planted=max_planted, stream_ttl_s=stream_ttl_s
+        )
+        self._tail = Tail(
+            listener.armed,
+            listener.publish,
+            sweep_steps=_SWEEP_STEPS,
+            may_plant=self.planting.may_plant,
+        )
         self._revocations = RevocationTail(listener.revoke)
         self._revocations_read_at = -math.inf
         self._has_revocations = asyncio.Event()
         """Set while we are connected, and have read them to their end on this connection."""
         self._refusals = Refusals()
         self._pool = connection_pool(url)
-        self._pipeline = Pipeline(self._next_requests, self._announced)
         self.probe = Probe(
             self._pipeline.ask,
             adds,
@@ -194,6 +191,7 @@ class Follower:
             self.tally.reconnects += self.server_id != b""
             self._tail.connected(has_history=server_id == self.server_id)
             self._revocations.connected()
+            self.planting.connected()
             self.server_id = server_id
             self._pipeline.wake()
             await until_one_fails(
@@ -230,7 +228,9 @@ class Follower:
         revocations_read = self._revocations.next_read()
         if revocations_read is not None:
             requests.append((read_revocations_command(revocations_read), self._on_revocations))
+        requests += self.planting.take(AT_ONCE)
         for watch, read in self._tail.reads(AT_ONCE):
+            requests += self.planting.before(read)
             requests.append((read_command(read), self._on_entries(watch)))
         return requests
 
@@ -319,7 +319,7 @@ class Follower:
         while True:
             for steps_left in reversed(range(_SWEEP_STEPS)):
                 await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
-                self._tail.sweep()
+                self.planting.swept(self._tail.sweep())
                 # The revocations once in a round; in each step while they are not known.
                 if steps_left == 0 or self._revocations.knowledge is not Knowledge.COMPLETE:
                     self._revocations.mark()

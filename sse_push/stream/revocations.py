@@ -82,7 +82,7 @@ class RevocationTail(Scheduled):
 
     def answered(self, entries: list[RevocationEntry]) -> None:
         """Process the answer to the read, oldest entry first."""
-        if self._held is not None and (not entries or Held.of(entries[0]) != self._held):
+        if self._held is not None and (not entries or _held_of(entries[0]) != self._held):
             # Trimmed past the entry held, deleted, or another history: read from the beginning.
             self._held = None
             self._learn(Knowledge.UNREAD)
@@ -92,7 +92,7 @@ class RevocationTail(Scheduled):
             if entry.revocation is not None:
                 self._on_revoked(entry.revocation, entry.id.ms / 1000)
         if entries:
-            self._held = Held.of(entries[-1])
+            self._held = _held_of(entries[-1])
         is_whole = len(entries) < PAGE_ENTRIES
         if is_whole:
             self._learn(Knowledge.COMPLETE)
@@ -112,3 +112,7 @@ class RevocationTail(Scheduled):
             return
         assert knowledge in TRANSITIONS[self.knowledge], f"{self.knowledge} to {knowledge}"
         self.knowledge = knowledge
+
+
+def _held_of(entry: RevocationEntry) -> Held:
+    return Held(entry.id, entry.fingerprint)

@@ -38,6 +38,12 @@ announcement was about something else (EXPIRE, XTRIM).
 **The first entries of an empty stream say nothing of what came before them.** With no ID to hold on
 to, an answer can't show that it is whole. The tail publishes the newest ID without any entries.
 
+**A stream that is missing has no ID, and each return of its browsers would be a refetch.** So an
+entry is planted that says nothing (``planting``): a position. It is planted *before* the stream
+counts as armed, or as taken up anew; else "missing, a notification, DEL, another's plant" would
+look like "missing, another's plant". And it says nothing only inside continuity, in an answer that
+begins with the entry held and is whole. Whatever is taken up anew speaks, planted or not.
+
 **Another server has another history.** After a restart or a failover the server may have lost
 entries that no read of ours had seen. A stream that still ends with the ID that we hold proves
 nothing then: every stream is a resync.
@@ -63,7 +69,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from sse_push.notification import Change, Entry, EntryId
-from sse_push.stream.reads import NEW_ENTRIES, Held, Read
+from sse_push.stream.reads import NEW_ENTRIES, Held, Read, telling
 from sse_push.stream.sweep import Sweep
 from sse_push.stream.watch import Position, ResyncReason, Watch
 
@@ -80,7 +86,8 @@ class TailTally:
 class Tail:
     """Follow the streams of all merchants that somebody listens to.
 
-    A round of the sweep has ``sweep_steps`` steps.
+    A round of the sweep has ``sweep_steps`` steps. ``may_plant(merchant_id)`` is asked once per
+    entry that would be planted.
     ``on_armed(merchant_id, newest)`` is called once per watched merchant, when its stream has been
     read for the first time; ``on_change`` for each change after that. Both are called from within
     ``answered`` or ``failed``, and may call ``watch`` and ``unwatch``.
@@ -92,9 +99,11 @@ class Tail:
         on_change: Callable[[Change], None],
         *,
         sweep_steps: int = 1,
+        may_plant: Callable[[str], bool] = lambda _merchant_id: False,
     ) -> None:
         self._on_armed = on_armed
         self._on_change = on_change
+        self._may_plant = may_plant
         self._watches: dict[str, Watch] = {}
         self._queue: OrderedDict[Watch, None] = OrderedDict()
         """The streams to be read next; a stream that is left while Redis is away leaves it too."""
@@ -153,10 +162,15 @@ class Tail:
             watch.restart()
             self._queue[watch] = None
 
-    def sweep(self) -> None:
-        """Take one step of a round, in which every stream is read again without a cause."""
-        for watch in self._sweep.step():
+    def sweep(self) -> list[Watch]:
+        """Take one step of a round, in which every stream is read again without a cause.
+
+        Returns the streams whose turn it is.
+        """
+        turns = self._sweep.step()
+        for watch in turns:
             self._mark(watch)
+        return turns
 
     def reads(self, most: int) -> list[tuple[Watch, Read]]:
         """Return at most ``most`` reads, to be sent now, in this order."""
@@ -164,14 +178,17 @@ class Tail:
         while self._queue and len(batch) < most:
             watch, _ = self._queue.popitem(last=False)
             watch.begin_read()
-            batch.append((watch, Read(watch.merchant_id, self._start(watch))))
+            read = Read(watch.merchant_id, self._start(watch), is_planting=watch.is_planting)
+            batch.append((watch, read))
         return batch
 
     def answered(self, watch: Watch, entries: list[Entry]) -> None:
         """Process the answer to a watch's read."""
         if watch.position is Position.CLOSED:
             return
-        if watch.position is Position.UNREAD:
+        if self._is_to_plant(watch, entries):
+            self._plant(watch)
+        elif watch.position is Position.UNREAD:
             self._armed(watch, _newest_of(entries))
         elif watch.position is Position.BEHIND:
             self._caught_up(watch, entries)
@@ -228,9 +245,26 @@ class Tail:
     def _finish(self, watch: Watch) -> None:
         if watch.position is Position.CLOSED:
             return  # by a callback
-        # An answer that has left us behind asks for the newest entry; nothing announces that.
-        if watch.finish_read(is_whole=watch.position is not Position.BEHIND):
+        # An answer that has left us behind asks for the newest entry, and one that finds no stream
+        # asks for planting; nothing announces either.
+        is_whole = watch.position is not Position.BEHIND and not watch.next_is_planting
+        if watch.finish_read(is_whole=is_whole):
             self._queue[watch] = None
+
+    def _is_to_plant(self, watch: Watch, entries: list[Entry]) -> bool:
+        # A stream that held an entry is read for its newest one first.
+        is_missing = not entries and (watch.position is not Position.HOLDS or watch.held is None)
+        return is_missing and not watch.is_planting and self._may_plant(watch.merchant_id)
+
+    def _plant(self, watch: Watch) -> None:
+        """Have an entry planted, and conclude nothing before that is read."""
+        watch.next_is_planting = True
+        if watch.position is Position.BEHIND or (
+            watch.position is Position.HOLDS and watch.read_has_cause
+        ):
+            # What was there is gone: a resync, whatever is there next.
+            is_other = watch.position is Position.BEHIND and watch.gap.loss == "server_changed"
+            watch.fall_behind(None, "server_changed" if is_other else "stream_gone")
 
     def _armed(self, watch: Watch, newest: Held | None) -> None:
         watch.hold(newest)
@@ -245,9 +279,9 @@ class Tail:
             # History is whole, but more is left than an answer holds: only the newest ID counts.
             watch.fall_behind(entries[-1].id, "history_lost")
         elif len(entries) > 1:
-            # All that has happened since the ID held, entry by entry.
+            # All that has happened since the entry held, entry by entry.
             watch.hold(Held.of(entries[-1]))
-            self._on_change(Change(watch.merchant_id, entries[-1].id, tuple(entries[1:])))
+            self._on_change(Change(watch.merchant_id, entries[-1].id, telling(entries[1:])))
         # Else the entry held is still the newest one: the announcement was about something else.
 
     def _is_continuous(self, held: Held, entries: list[Entry]) -> bool:

@@ -6,6 +6,7 @@ decides that, and says why.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from enum import Enum
 from typing import Literal, NamedTuple
@@ -63,7 +64,17 @@ class Gap(NamedTuple):
 class Watch(Scheduled):
     """One merchant's stream: its position, its schedule, and whether the next read has a cause."""
 
-    __slots__ = ("gap", "held", "merchant_id", "next_has_cause", "position", "read_has_cause")
+    __slots__ = (
+        "gap",
+        "held",
+        "is_planting",
+        "lifetime_due_at",
+        "merchant_id",
+        "next_has_cause",
+        "next_is_planting",
+        "position",
+        "read_has_cause",
+    )
 
     def __init__(self, merchant_id: str) -> None:
         super().__init__()
@@ -77,12 +88,20 @@ class Watch(Scheduled):
         """A change was announced, or a connection lost, since the last read was sent."""
         self.read_has_cause = False
         """The value of ``next_has_cause`` when the last read was sent."""
+        self.next_is_planting = False
+        """The stream is missing: an entry is planted before the next read."""
+        self.is_planting = False
+        """The value of ``next_is_planting`` when the last read was sent."""
+        self.lifetime_due_at = -math.inf
+        """When the lifetime of a planted entry is looked at next; ``planting`` sets it."""
 
     def begin_read(self) -> None:
         """Note that the read is sent, and takes the cause with it."""
         super().begin_read()
         self.read_has_cause = self.next_has_cause
         self.next_has_cause = False
+        self.is_planting = self.next_is_planting
+        self.next_is_planting = False
 
     def hold(self, newest: Held | None) -> None:
         """Continue from this entry; None: the stream has none."""

@@ -15,7 +15,7 @@ import random
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
@@ -72,8 +72,16 @@ class ModelRedis:
         self.tracked: set[str] | None = None
         self.out: deque[tuple[str, Any]] = deque()
         self.time_ms = 1_000_000
+        self.epoch = 0
+        self.planted = 0
+        self.takes_writes = True
+        """False: nothing is planted. Notifications are, so that there is something to tell."""
         self.run_id = 1
         self.is_refusing = False
+
+    def tick(self) -> None:
+        """Let time pass. In each epoch its own last digits: no lost ID is given by coincidence."""
+        self.time_ms = (self.time_ms // 64 + 1) * 64 + self.epoch % 64
 
     def connect(self) -> None:
         self.tracked = set()
@@ -99,7 +107,12 @@ class ModelRedis:
             self.out.append(("announcement", merchant_id))
 
     def xadd(
-        self, notification: Notification, *, max_entries: int, entry_id: EntryId | None = None
+        self,
+        notification: Notification,
+        *,
+        max_entries: int,
+        entry_id: EntryId | None = None,
+        planted: int = 0,
     ) -> EntryId | None:
         """Add an entry, with an ID of the caller's own if that is higher than all before."""
         stream = self.streams.setdefault(notification.merchant_id, ModelStream())
@@ -111,10 +124,19 @@ class ModelRedis:
                 entry_id = EntryId(stream.last.ms, stream.last.seq + 1)
         assert entry_id > stream.last, "Redis refuses an ID that is not higher"
         stream.last = entry_id
-        stream.entries.append(Entry(entry_id, notification, hash(notification)))
+        fingerprint = hash((notification, planted))
+        stream.entries.append(Entry(entry_id, notification, fingerprint, planted > 0))
         del stream.entries[:-max_entries]
         self.changed(notification.merchant_id)
         return entry_id
+
+    def plant(self, merchant_id: str, *, is_if_missing: bool) -> None:
+        """Add an entry that says nothing; without scripts whether the stream is missing or not."""
+        stream = self.streams.get(merchant_id)
+        if self.takes_writes and (stream is None or not is_if_missing):
+            self.tick()
+            self.planted += 1
+            self.xadd(Notification(merchant_id), max_entries=1000, planted=self.planted)
 
     def trim(self, merchant_id: str, keep: int, *, is_announced: bool) -> None:
         stream = self.streams.get(merchant_id)
@@ -157,12 +179,22 @@ class ModelRedis:
         return found[: NEW_ENTRIES + 1]
 
 
+class Listener(Protocol):
+    """Receives what the tail finds."""
+
+    def on_armed(self, merchant_id: str, newest: EntryId | None) -> None: ...
+
+    def on_change(self, change: Change) -> None: ...
+
+
 class ModelFollower:
     """``stream.follow.Follower`` with its connection cut into single steps."""
 
-    def __init__(self, redis: ModelRedis, tail: Tail) -> None:
+    def __init__(self, redis: ModelRedis, tail: type[Tail], hub: Listener) -> None:
         self.redis = redis
-        self.tail = tail
+        self.has_scripts = redis.chance.random() < 0.5
+        self.planted_share = redis.chance.choice([0, 0.5, 1])
+        self.tail = tail(hub.on_armed, hub.on_change, may_plant=self.may_plant)
         self.sent: deque[tuple[Read, Watch | asyncio.Future[list[Entry] | None]]] = deque()
         self.takers: deque[Watch | asyncio.Future[list[Entry] | None]] = deque()
         self.asked: deque[tuple[Read, asyncio.Future[list[Entry] | None]]] = deque()
@@ -216,7 +248,12 @@ class ModelFollower:
             self.redis.out.append(("reply", self.execute(read)))
 
     def execute(self, read: Read) -> list[Entry] | object | None:
+        if read.is_planting:
+            self.redis.plant(read.merchant_id, is_if_missing=self.has_scripts)
         return self.redis.answer(read)
+
+    def may_plant(self, _merchant_id: str) -> bool:
+        return self.redis.chance.random() < self.planted_share
 
     def receive_one(self) -> None:
         if not self.redis.out:
@@ -394,8 +431,8 @@ class Simulation:
         self.clock = ManualClock()
         self.clock.cost_s = self.chance.choice([0, 0, 0.0007, 0.003])
         self.redis = ModelRedis(self.chance)
-        self.tail = tail(self.on_armed, self.on_change)
-        self.follower = follower(self.redis, self.tail)
+        self.follower = follower(self.redis, tail, self)
+        self.tail = self.follower.tail
         self.hub: Hub[Frame] = hub(
             encode=wire.encode_refreshes,
             encode_expiring=wire.encode_expiring,
@@ -437,7 +474,6 @@ class Simulation:
         self.serial = 0
         self.max_entries = self.chance.choice([3, 100, 100])
         self.snapshot: dict[str, ModelStream] = {}
-        self.epoch = 0
         self.history: list[str] = []
 
     def on_armed(self, merchant_id: str, newest: EntryId | None) -> None:
@@ -459,8 +495,7 @@ class Simulation:
         accepted = Accepted(self.serial, self.chance.choice(self.topics), by)
         data = str(self.serial) if self.chance.random() < 0.7 else None
         notification = Notification(merchant_id, accepted.topic, data, by)
-        # In each epoch its own last digits: a lost ID is never given again by coincidence.
-        self.redis.time_ms = (self.redis.time_ms // 64 + 1) * 64 + self.epoch % 64
+        self.redis.tick()
         if self.redis.xadd(notification, max_entries=self.max_entries) is not None:
             self.accepted(merchant_id, accepted)  # else refused
 
@@ -547,6 +582,18 @@ class Simulation:
             for each in page.missing:
                 each.is_lost = True
 
+    def plant(self) -> None:
+        """Plant as another process does, which has found no stream a while ago."""
+        merchant_id = self.chance.choice(self.merchants)
+        is_if_missing = self.chance.random() < 0.5
+        self.redis.plant(merchant_id, is_if_missing=is_if_missing)
+
+    def fill_up(self) -> None:
+        self.redis.takes_writes = not self.redis.takes_writes
+
+    def sweep(self) -> None:
+        self.tail.sweep()
+
     def trim(self) -> None:
         merchant_id = self.chance.choice(self.merchants)
         is_announced = self.chance.random() < 0.5
@@ -578,7 +625,7 @@ class Simulation:
         kind = self.chance.choice(["all", "nothing", "older", "without the newest"])
         if kind != "all":
             self.mark_lost()
-            self.epoch += 1
+            self.redis.epoch += 1
             if kind != "without the newest":
                 self.redis.streams = copied(self.snapshot) if kind == "older" else {}
             for stream in self.redis.streams.values() if kind == "without the newest" else ():
@@ -639,7 +686,10 @@ class Simulation:
     DISASTERS = (
         ("trim", 2),
         ("delete", 1),
-        ("use_again", 1),
+        ("plant", 2),
+        ("fill_up", 0.3),
+        ("sweep", 0.5),
+        ("use_again", 2),
         ("flush", 0.5),
         ("other_type", 1),
         ("save", 0.5),

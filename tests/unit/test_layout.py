@@ -143,6 +143,8 @@ ARROWS: dict[str, set[str]] = {
         "stream.replies",
     },
     "stream.pipeline": {"stream.connection", "stream.contract"},
+    "stream.listener": {"access.revocation", "notification"},
+    "stream.planting": {"stream.contract", "stream.pipeline", "stream.reads", "stream.watch"},
     "stream.probe": {
         "errors",
         "notification",
@@ -151,11 +153,12 @@ ARROWS: dict[str, set[str]] = {
         "stream.replies",
     },
     "stream.follow": {
-        "access.revocation",
         "notification",
         "stream.connection",
         "stream.contract",
+        "stream.listener",
         "stream.pipeline",
+        "stream.planting",
         "stream.probe",
         "stream.reads",
         "stream.replies",
@@ -171,7 +174,7 @@ ARROWS: dict[str, set[str]] = {
         "stream.reads",
         "stream.replies",
     },
-    "stream": {"stream.append", "stream.examine", "stream.follow"},
+    "stream": {"stream.append", "stream.examine", "stream.follow", "stream.listener"},
     "metrics": {
         "errors",
         "event_stream",

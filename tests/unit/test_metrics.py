@@ -95,6 +95,8 @@ async def worker(tmp_path: Path) -> Worker:
         probe_interval_s=3,
         probe_deadline_s=6,
         deaf_limit_s=20,
+        stream_ttl_s=60,
+        max_planted=0,
     )
     event_streams = EventStreams(
         hub=hub,

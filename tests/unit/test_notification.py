@@ -498,4 +498,4 @@ def test_data_that_is_longer_once_it_is_compact_is_left_out() -> None:
 
 
 def test_a_change_is_no_resync_unless_it_says_so() -> None:
-    assert Change("42", None) == Change("42", None, entries=(), is_resync=False)
+    assert Change("42", None) == Change("42", None, entries=None, is_resync=False)

@@ -12,6 +12,8 @@ from sse_push.stream import Appender, Follower
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
 
+STREAM_TTL_S = 1000
+
 
 async def stopped(task: asyncio.Task[None]) -> None:
     """Cancel a task and all that it began, until it ends; once is enough, says another test."""
@@ -25,7 +27,7 @@ async def stopped(task: asyncio.Task[None]) -> None:
 class Followed:
     """A follower, and its listener, which notes all that it receives."""
 
-    def __init__(self, url: str, probe_deadline_s: float) -> None:
+    def __init__(self, url: str, probe_deadline_s: float, max_planted: int = 0) -> None:
         self.newest: dict[str, EntryId | None] = {}
         self.changes: list[Change] = []
         self.revoked: list[tuple[Revocation, float]] = []
@@ -44,6 +46,8 @@ class Followed:
             probe_interval_s=0.05 * SECOND,
             probe_deadline_s=probe_deadline_s,
             deaf_limit_s=2 * probe_deadline_s,
+            stream_ttl_s=STREAM_TTL_S,
+            max_planted=max_planted,
         )
 
     async def run(self) -> None:
@@ -98,8 +102,10 @@ class Followed:
 
 
 @asynccontextmanager
-async def following(url: str, probe_deadline_s: float = 5 * SECOND) -> AsyncGenerator[Followed]:
-    followed = Followed(url, probe_deadline_s)
+async def following(
+    url: str, probe_deadline_s: float = 5 * SECOND, *, max_planted: int = 0
+) -> AsyncGenerator[Followed]:
+    followed = Followed(url, probe_deadline_s, max_planted)
     task = asyncio.create_task(followed.run())
     try:
         yield followed

@@ -39,8 +39,8 @@ class Race:
         self.is_overtaken = is_overtaken
         self.redis = ModelRedis(random.Random(1))
         self.redis.is_ordered = True
-        self.tail = Tail(self.on_armed, self.on_change)
-        self.follower = ModelFollower(self.redis, self.tail)
+        self.follower = ModelFollower(self.redis, Tail, self)
+        self.follower.planted_share = 0  # one round trip arms
         self.clock = ManualClock()
         self.hub: Hub[Sequence[Refresh]] = Hub(
             encode=lambda _, refreshes: refreshes,
