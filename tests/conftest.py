@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import AsyncGenerator, Generator
 
 import pytest
@@ -12,6 +13,11 @@ from tests.harness.redis import Redis
 from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher
 from tests.harness.waiting import SECOND
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts its background jobs so, and each program that a test interrupts would inherit
+    # it. What is handled here is the default again in a child.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _numbers = itertools.count(1)
 
