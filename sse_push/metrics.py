@@ -91,7 +91,7 @@ SERIES: dict[str, Series] = {
     "sse_push_probe_age_seconds": Series(
         "gauge",
         "time since the worst worker saw Redis announce a probe, and knew which tokens are "
-        "revoked; +Inf: never",
+        "revoked; +Inf: never, or Redis refuses reads",
     ),
     "sse_push_tail_reconnects_total": Series(
         "counter", "replaced connections to Redis on which changes are announced"

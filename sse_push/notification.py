@@ -168,10 +168,15 @@ class Notification:
 
 
 class Entry(NamedTuple):
-    """A notification in a merchant's stream."""
+    """A notification in a merchant's stream.
+
+    ``fingerprint`` is a hash of the fields as Redis has them, of use within this process only: an
+    ID can be given again once its stream was deleted, and then two entries have one ID.
+    """
 
     id: EntryId
     notification: Notification
+    fingerprint: int = 0
 
 
 class Change(NamedTuple):

@@ -318,22 +318,22 @@ class Settings(BaseSettings):
         3.0,
         ge=0.05,
         le=60,
-        description="time between two probes; a probe is a write that Redis must announce to its "
-        "writer",
+        description="time between the beginnings of two probes; a probe is an entry that the "
+        "worker adds as a notification is added, and must find",
     )
     probe_deadline_s: float = Field(
         6.0,
         ge=0.1,
         le=120,
-        description="longest time until a probe is announced; then the worker is not ready, and "
+        description="longest time until a probe is found; then the worker is not ready, and "
         "reconnects",
     )
     deaf_limit_s: float = Field(
         20.0,
         ge=0.2,
         le=3600,
-        description="a worker ends itself if no probe is announced for this long although Redis "
-        "accepts writes",
+        description="a worker ends itself if no probe is found for this long, while the worker "
+        "runs, although Redis accepts the probes",
     )
     loop_stall_limit_s: float = Field(
         5.0,

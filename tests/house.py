@@ -78,7 +78,7 @@ def sizes(*kinds: type[Definition]) -> list[Size]:
     )
 
 
-PROGRAMS = {TESTS / name for name in ("simulation", "faults", "bench")}
+PROGRAMS = {TESTS / name for name in ("simulation", "faults", "checker", "bench")}
 """Each is a program of its own, with its world."""
 
 

@@ -216,7 +216,7 @@ async def healthz(_request: Request[State]) -> Response:
 
 
 async def readyz(request: Request[State]) -> Response:
-    """GET /readyz -> 200 while Redis announces probes to every worker; 503 otherwise."""
+    """GET /readyz -> 200 while every worker finds its probes in Redis; 503 otherwise."""
     state = request.state
     expected, deadline_s = state["settings"].workers, state["settings"].probe_deadline_s
     found, is_draining = state["board"].read(), state["hub"].is_draining

@@ -89,7 +89,7 @@ READINESS: Node = {
         },
         "probe_age_s": {
             "type": ["number", "null"],
-            "description": "Seconds since the worst worker saw Redis announce a probe, or null.",
+            "description": "Seconds since the worst worker found its probe in Redis, or null.",
         },
     },
 }

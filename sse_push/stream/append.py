@@ -6,6 +6,7 @@ Knows when a command was certainly not executed. Does not know who reads the str
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import deque
@@ -19,14 +20,22 @@ from redis.exceptions import RedisError
 from sse_push.access.revocation import Revocation
 from sse_push.errors import Outcome, StreamUnavailable
 from sse_push.notification import EntryId, Notification
-from sse_push.stream.connection import connection_pool, read_reply, send_commands
+from sse_push.stream.connection import (
+    connection_pool,
+    open_connection,
+    read_reply,
+    send_commands,
+)
 from sse_push.stream.contract import (
     Command,
     append_command,
     parse_entry_id,
+    probe_commands,
     revoke_commands,
     stream_key,
 )
+from sse_push.stream.reads import ProbeEntry
+from sse_push.stream.replies import ErrorReply, Whose
 
 _RECORDS_AT_ONCE = 512
 """At most this many records go out in one pipeline."""
@@ -41,8 +50,8 @@ each EXPIRE to every process that follows the stream."""
 _EXPIRES_REMEMBERED = 50_000
 """At most this many merchants are remembered as needing no EXPIRE yet; then all are forgotten."""
 
-Record = Notification | Revocation
-"""What a backend sends, and a stream keeps as an entry."""
+Record = Notification | Revocation | ProbeEntry
+"""What a backend sends, or a probe, and a stream keeps as an entry."""
 
 
 @dataclass(slots=True)
@@ -83,8 +92,12 @@ class Appender:
         stream_ttl_s: float,
         revocation_lifetime_s: float,
     ) -> None:
-        self._pool = connection_pool(url, connect_timeout_s=timeout_s, name="append")
+        self._pool = connection_pool(url)
         self._connection: AbstractConnection = self._pool.make_connection()
+        self.server_id = b""
+        """The ID of the run of the server that we were last connected to."""
+        self._is_outdated = False
+        """Whether the connection is to be replaced before the next record."""
         self._timeout_s = timeout_s
         self._max_entries = stream_max_entries
         self._ttl_s = stream_ttl_s
@@ -98,6 +111,8 @@ class Appender:
     async def run(self) -> None:
         """Send the records that arrive, for ever."""
         try:
+            with contextlib.suppress(RedisError, OSError):  # the first record tries again
+                await self._connect(self._connection)
             while True:
                 await self._arrived.wait()
                 self._arrived.clear()
@@ -105,6 +120,10 @@ class Appender:
                     await self._commit(batch)
         finally:
             await self._connection.disconnect(nowait=True)
+
+    def renew(self) -> None:
+        """Make a new connection before the next record: the address may lead elsewhere by now."""
+        self._is_outdated = True
 
     async def append(self, record: Record) -> EntryId:
         """Add one record, and return its entry's ID once Redis has it.
@@ -190,11 +209,13 @@ class Appender:
         batch = [waiting for waiting in batch if not waiting.entry_id.done()]
         commands, recipients = self._commands(batch, now_s)
         self._sent = frozenset(each.entry_id for each in batch)
+        is_wrong_server = False
         try:
             async with asyncio.timeout(self._timeout_s):
                 await send_commands(connection, commands)
                 for recipient in recipients:
                     reply = await read_reply(connection)
+                    is_wrong_server |= _is_wrong_server(reply)
                     if isinstance(recipient, _Waiting):
                         _resolve(recipient, reply)
                     elif reply == 1 and recipient is not None:
@@ -202,14 +223,18 @@ class Appender:
         except (RedisError, OSError) as exc:
             await connection.disconnect(nowait=True)
             _fail(batch, "expected an answer from Redis, got none", exc, "unknown")
+        if is_wrong_server:
+            # The address may lead to another server by now: the next batch finds out.
+            await connection.disconnect(nowait=True)
 
     async def _connect(self, connection: AbstractConnection) -> None:
         # A connection that Redis has closed is readable: its end can be read. The connection is
         # replaced before anything is sent, while "not published" is still true.
-        if connection.is_connected and await connection.can_read():
+        if connection.is_connected and (self._is_outdated or await connection.can_read()):
             await connection.disconnect(nowait=True)
-        async with asyncio.timeout(self._timeout_s):
-            await connection.connect()
+        self._is_outdated = False
+        if not connection.is_connected:
+            self.server_id = await open_connection(connection, "append", tracks=False)
 
     async def _ask_time(self, connection: AbstractConnection) -> float:
         """Return the time of Redis in seconds since 1970; 0, which trims nothing, if it refuses.
@@ -233,16 +258,20 @@ class Appender:
         """Return the commands, and for each the recipient of its reply.
 
         The recipient of an XADD is its record; that of an EXPIRE is the merchant whose stream has a
-        new lifetime, or None for the stream of revocations, whose reply is not needed.
+        new lifetime, or None for any other stream, whose reply is not needed.
         """
         commands: list[Command] = []
         recipients: list[_Waiting | str | None] = []
         expiring: set[str] = set()
         now = time.monotonic()
         for waiting in batch:
-            if isinstance(waiting.record, Revocation):
-                commands += revoke_commands(
-                    waiting.record, now_s=now_s, lifetime_s=self._revocation_lifetime_s
+            if not isinstance(waiting.record, Notification):
+                commands += (
+                    probe_commands(waiting.record)
+                    if isinstance(waiting.record, ProbeEntry)
+                    else revoke_commands(
+                        waiting.record, now_s=now_s, lifetime_s=self._revocation_lifetime_s
+                    )
                 )
                 recipients += [waiting, None]
                 continue
@@ -264,13 +293,17 @@ class Appender:
         self._expire_due[merchant_id] = time.monotonic() + self._ttl_s * _EXPIRE_SHARE
 
 
+def _is_wrong_server(reply: object) -> bool:
+    return isinstance(reply, ErrorReply) and reply.whose is Whose.WRONG_SERVER
+
+
 def _resolve(waiting: _Waiting, reply: object) -> None:
     if waiting.entry_id.done():
         return
     if isinstance(reply, bytes):
         waiting.entry_id.set_result(parse_entry_id(reply))
     else:
-        # An error reply (OOM, READONLY, WRONGTYPE, NOREPLICAS ...): not executed.
+        # An error reply: not executed, whosever error it is.
         _fail([waiting], f"Redis refused the entry: {reply}", None, "not_published")
 
 

@@ -12,7 +12,14 @@ from typing import cast
 from sse_push.access.revocation import Revocation
 from sse_push.errors import InvalidRevocation
 from sse_push.notification import Entry, EntryId, Notification
-from sse_push.stream.reads import NEW_ENTRIES, PAGE_ENTRIES, Read, ReadFrom, RevocationEntry
+from sse_push.stream.reads import (
+    NEW_ENTRIES,
+    PAGE_ENTRIES,
+    ProbeEntry,
+    Read,
+    ReadFrom,
+    RevocationEntry,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -21,8 +28,15 @@ Command = tuple[str | bytes | int, ...]
 
 _KEY_PREFIX = "sse_push:{"
 
-PROBE_PREFIX = "sse_push:probe:"
-"""The beginning of the key that a process writes to see its own write announced."""
+_PROBE_SIGN = "~"
+"""The beginning of the name of a stream that a process writes to find its own entries in it: within
+the rights to merchants' streams, and with a character that no merchant's ID has."""
+
+_PROBE_ENTRIES = 4
+"""So many entries of its own a process keeps; a probe looks for the newest only."""
+
+_PROBE_LIFETIME_S = 60
+"""How long the stream of a process outlives the process."""
 
 REVOCATIONS_KEY = "sse_push:revocations"
 
@@ -41,6 +55,11 @@ def merchant_of(key: bytes) -> str | None:
     if text.startswith(_KEY_PREFIX) and text.endswith("}"):
         return text[len(_KEY_PREFIX) : -1]
     return None
+
+
+def probe_merchant(name: str) -> str:
+    """Return the merchant, who can't exist, to whom the stream of a process belongs."""
+    return f"{_PROBE_SIGN}{name}"
 
 
 def read_command(read: Read) -> Command:
@@ -65,6 +84,18 @@ def append_command(notification: Notification, *, max_entries: int) -> Command:
     fields = (text for pair in notification.to_fields().items() for text in pair)
     key = stream_key(notification.merchant_id)
     return ("XADD", key, "MAXLEN", "~", max_entries, "*", *fields)
+
+
+def probe_commands(entry: ProbeEntry) -> tuple[Command, Command]:
+    """Return the commands that add an entry to the stream of a process, and renew its lifetime.
+
+    https://redis.io/docs/latest/commands/xadd/
+    """
+    key = stream_key(entry.merchant_id)
+    return (
+        ("XADD", key, "MAXLEN", _PROBE_ENTRIES, "*", "topic", "probe"),
+        ("EXPIRE", key, _PROBE_LIFETIME_S),
+    )
 
 
 def revoke_commands(
@@ -100,6 +131,13 @@ def parse_entry_id(raw: bytes) -> EntryId:
     return EntryId(int(ms), int(seq))
 
 
+def parse_ids(reply: object) -> list[EntryId]:
+    """Return the IDs in a reply to a read, oldest first; none if the reply is an error."""
+    if isinstance(reply, Exception):
+        return []
+    return [parse_entry_id(entry_id) for entry_id, _ in cast("list[tuple[bytes, object]]", reply)]
+
+
 def parse_entries(merchant_id: str, reply: object, *, data_limit_bytes: int) -> list[Entry] | None:
     """Return the entries of a reply to a read, oldest first; None if the reply is an error."""
     if isinstance(reply, Exception):
@@ -112,6 +150,7 @@ def parse_entries(merchant_id: str, reply: object, *, data_limit_bytes: int) -> 
                 dict(zip(fields[::2], fields[1::2], strict=True)),
                 data_limit_bytes=data_limit_bytes,
             ),
+            hash(tuple(fields)),
         )
         for entry_id, fields in cast("list[tuple[bytes, list[bytes]]]", reply)
     ]
@@ -122,7 +161,7 @@ def parse_revocations(reply: object) -> list[RevocationEntry] | None:
     if isinstance(reply, Exception):
         return None
     return [
-        RevocationEntry(parse_entry_id(entry_id), _parse_revocation(fields))
+        RevocationEntry(parse_entry_id(entry_id), _parse_revocation(fields), hash(tuple(fields)))
         for entry_id, fields in cast("list[tuple[bytes, list[bytes]]]", reply)
     ]
 

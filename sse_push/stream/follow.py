@@ -7,13 +7,11 @@ an answer means: ``tail`` and ``revocations`` decide that.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
-import random
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -24,31 +22,27 @@ from sse_push.notification import Change, Entry, EntryId
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
-    read_server_id,
-    start_tracking,
+    dial,
+    open_connection,
 )
 from sse_push.stream.contract import (
     REVOCATIONS_KEY,
     merchant_of,
     parse_entries,
-    parse_revocations,
     read_command,
-    read_revocations_command,
 )
-from sse_push.stream.pipeline import AT_ONCE, OnReply, Pipeline, Request
-from sse_push.stream.probe import Probe
+from sse_push.stream.known_revocations import KnownRevocations
+from sse_push.stream.pipeline import AT_ONCE, OnReply, Pipeline, Request, until_one_fails
+from sse_push.stream.probe import Adds, Probe, ServersDiffer
 from sse_push.stream.reads import Read, entries_between
-from sse_push.stream.revocations import Knowledge, RevocationTail
+from sse_push.stream.replies import Refusals, is_refusal, pause_s
 from sse_push.stream.tail import Tail, TailTally
-from sse_push.stream.watch import Watch
+from sse_push.stream.watch import Position, Watch
 
 logger = logging.getLogger(__name__)
 
-_RECONNECT_BASE_S = 0.1
-_RECONNECT_CAP_S = 2.0
-
 _SWEEP_S = 30.0
-"""How long it takes to read every stream again without a cause."""
+"""Within this time every stream is read again without a cause, whoever joins and leaves."""
 
 _SWEEP_STEPS = 30
 
@@ -88,31 +82,43 @@ class Follower:
         self,
         url: str,
         listener: Listener,
+        adds: Adds,
         *,
         data_limit_bytes: int,
         probe_interval_s: float,
         probe_deadline_s: float,
         deaf_limit_s: float,
     ) -> None:
-        self._tail = Tail(listener.armed, listener.publish)
-        self._revocations = RevocationTail(listener.revoke)
-        self._revocations_read_at = -math.inf
-        self._has_revocations = asyncio.Event()
-        """Set while the stream of revocations has been read to its end on this connection."""
+        self._tail = Tail(listener.armed, listener.publish, sweep_steps=_SWEEP_STEPS)
+        self._refusals = Refusals()
+        self._pool = connection_pool(url)
         self._pipeline = Pipeline(self._next_requests, self._announced)
+        self._revocations = KnownRevocations(listener.revoke, self._refusals, self._pipeline.wake)
         self.probe = Probe(
-            url,
             self._pipeline.ask,
+            adds,
+            partial(dial, self._pool),
+            self._refusals,
             interval_s=probe_interval_s,
             deadline_s=probe_deadline_s,
             deaf_limit_s=deaf_limit_s,
         )
         self.tally = FollowTally(self._tail.tally)
         self._data_limit_bytes = data_limit_bytes
-        self._pool = connection_pool(url, connect_timeout_s=probe_deadline_s, name="tail")
         self._is_connected = False
-        self._server_id = b""
+        self.server_id = b""
+        """The ID of the run of the server that we were last connected to."""
+        self._has_split = False
+        """Two servers took entries at the same time: what is held of either proves nothing."""
         self._lost_at: float | None = None
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was last proved that every change is found.
+
+        Infinite if that never was, or while Redis refuses a read.
+        """
+        return math.inf if self._refusals else self.probe.age_s
 
     @property
     def knows_revocations(self) -> bool:
@@ -121,16 +127,12 @@ class Follower:
         The proof is an announced write of ours or, while Redis takes no writes, a read of the
         stream of revocations.
         """
-        read_age_s = time.monotonic() - self._revocations_read_at
-        age_s = min(self.probe.age_s, read_age_s)
-        return self._has_revocations.is_set() and age_s <= self.probe.deadline_s
+        age_s = min(self.probe.age_s, self._revocations.read_age_s)
+        return self._revocations.is_complete and age_s <= self.probe.deadline_s
 
     async def wait_for_revocations(self, timeout_s: float) -> bool:
         """Return ``knows_revocations``, after waiting at most ``timeout_s`` for them to be read."""
-        if not self._has_revocations.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self._has_revocations.wait()
+        await self._revocations.wait_until_complete(timeout_s)
         return self.knows_revocations
 
     def watch(self, merchant_id: str) -> None:
@@ -141,6 +143,7 @@ class Follower:
     def unwatch(self, merchant_id: str) -> None:
         """Follow a merchant's stream no longer."""
         self._tail.unwatch(merchant_id)
+        self._refusals.discard(merchant_id)
 
     async def between(
         self, merchant_id: str, start: EntryId, end: EntryId
@@ -158,49 +161,50 @@ class Follower:
     async def run(self) -> None:
         """Keep a tracked connection alive, for ever."""
         failures = 0
-        try:
-            while True:
-                connected_at = time.monotonic()
-                cause: Exception | None = None
-                try:
-                    await self._follow()
-                except (RedisError, OSError) as exc:  # TimeoutError is an OSError
-                    cause = exc
-                if self.probe.passed_at > connected_at:
-                    failures = 0
-                failures += 1
-                if self._lost_at is None:
-                    self._lost_at = time.monotonic()
-                    text = str(cause) or type(cause).__name__
-                    logger.warning("tail interrupted, reconnecting cause=%s", text)
-                cap_s = min(_RECONNECT_CAP_S, _RECONNECT_BASE_S * 2 ** min(failures, 16))
-                await asyncio.sleep(random.uniform(cap_s / 2, cap_s))  # noqa: S311 (spreads load)
-        finally:
-            await self.probe.close()
+        while True:
+            connected_at = time.monotonic()
+            cause: Exception | None = None
+            try:
+                await self._follow()
+            except ServersDiffer as exc:
+                # The appender may have added to the other server what this one never gets, and
+                # the tail may be back at this one, whose history looks as if nothing had happened.
+                self._has_split = True
+                cause = exc
+            except (RedisError, OSError) as exc:  # TimeoutError is an OSError
+                cause = exc
+            if self.probe.passed_at > connected_at:
+                failures = 0
+            failures += 1
+            if self._lost_at is None:
+                self._lost_at = time.monotonic()
+                text = str(cause) or type(cause).__name__
+                logger.warning("tail interrupted, reconnecting cause=%s", text)
+            await asyncio.sleep(pause_s(failures))
 
     async def _follow(self) -> None:
         """Connect, and work on this connection until it is lost."""
         connection = self._pool.make_connection()
         try:
-            async with asyncio.timeout(self.probe.deadline_s):
-                await connection.connect()
-                await start_tracking(connection)
-                server_id = await read_server_id(connection)
+            server_id = await open_connection(connection, "tail", tracks=True)
             self._is_connected = True
-            self.tally.reconnects += self._server_id != b""
-            self._tail.connected(has_history=server_id == self._server_id)
+            self.tally.reconnects += self.server_id != b""
+            has_history = server_id == self.server_id and not self._has_split
+            self._tail.connected(has_history=has_history)
+            self._has_split = False
             self._revocations.connected()
-            self._server_id = server_id
+            self.server_id = server_id
             self._pipeline.wake()
-            await _until_one_fails(
+            await until_one_fails(
                 self._pipeline.receive(connection),
                 self._pipeline.send(connection),
                 self._prove(),
                 self._sweep(),
+                self._read_again(),
             )
         finally:
             self._is_connected = False
-            self._has_revocations.clear()
+            self._revocations.lost()
             await connection.disconnect(nowait=True)
             self._pipeline.abandon()
 
@@ -208,22 +212,21 @@ class Follower:
         if announcement.keys is None:
             self._tail.announced(None)
             self._revocations.mark()
+            self.probe.announced()
         for key in announcement.keys or ():
             merchant_id = merchant_of(key)
-            if merchant_id is not None:
-                self._tail.announced(merchant_id)
-            elif key == self.probe.key:
+            if key == self.probe.key:
                 self.probe.announced()
+            elif merchant_id is not None:
+                self._tail.announced(merchant_id)
             elif key == REVOCATIONS_KEY.encode():
                 self._revocations.mark()
         self._pipeline.wake()
 
     def _next_requests(self) -> list[Request]:
         """Return the reads that are due, never two of one stream at once."""
-        requests: list[Request] = []
-        revocations_read = self._revocations.next_read()
-        if revocations_read is not None:
-            requests.append((read_revocations_command(revocations_read), self._on_revocations))
+        revocations_request = self._revocations.next_request()
+        requests = [] if revocations_request is None else [revocations_request]
         for watch, read in self._tail.reads(AT_ONCE):
             requests.append((read_command(read), self._on_entries(watch)))
         return requests
@@ -232,6 +235,12 @@ class Follower:
         def on_reply(reply: object) -> None:
             if isinstance(reply, RedisConnectionError):
                 return  # the stream is read again on the next connection
+            if is_refusal(reply):
+                if watch.position is not Position.CLOSED:
+                    self._refusals.add(watch.merchant_id, reply)
+                self._tail.refused(watch)
+                return
+            self._refusals.discard(watch.merchant_id)
             entries = self._parse(watch.merchant_id, reply)
             if entries is None:
                 self._tail.failed(watch)
@@ -242,23 +251,6 @@ class Follower:
 
         return on_reply
 
-    def _on_revocations(self, reply: object) -> None:
-        if isinstance(reply, RedisConnectionError):
-            return  # the revocations are read again on the next connection
-        entries = parse_revocations(reply)
-        if entries is None:
-            if self._revocations.knowledge is not Knowledge.UNREADABLE:
-                logger.warning("revocations can't be read cause=%s", reply)
-            self._revocations.failed()
-        else:
-            self._revocations.answered(entries)
-            self._revocations_read_at = time.monotonic()
-        if self._revocations.knowledge is Knowledge.COMPLETE:
-            self._has_revocations.set()
-        else:
-            self._has_revocations.clear()
-        self._pipeline.wake()
-
     def _parse(self, merchant_id: str, reply: object) -> list[Entry] | None:
         return parse_entries(merchant_id, reply, data_limit_bytes=self._data_limit_bytes)
 
@@ -266,15 +258,17 @@ class Follower:
         """Prove again and again that changes are announced, or lose the connection."""
         is_proven = False
         while True:
-            if not await self.probe.check():
-                # Redis takes no writes, so there is no proof that it would announce a revocation:
+            began_at = time.monotonic()
+            if not await self.probe.check(self.server_id):
+                # Redis takes no entries, so there is no proof that it would announce a revocation:
                 # the revocations are read all the same.
                 self._revocations.mark()
                 self._pipeline.wake()
             elif not is_proven:
                 is_proven = True
                 self._log_connected()
-            await asyncio.sleep(self.probe.interval_s)
+            # From its beginning: where a round trip is slow, the probe alone takes seconds.
+            await asyncio.sleep(began_at + self.probe.interval_s - time.monotonic())
 
     def _log_connected(self) -> None:
         if self._lost_at is None:
@@ -284,31 +278,24 @@ class Follower:
         logger.info("tail connected merchants=%d away_s=%.1f", len(self._tail), away_s)
         self._lost_at = None
 
+    async def _read_again(self) -> None:
+        """Send the reads that were refused again, with pauses that grow while all are."""
+        while True:
+            await self._refusals.began.wait()
+            failures = 0
+            while self._refusals:
+                await asyncio.sleep(pause_s(failures))
+                failures += 1
+                self._tail.retry(AT_ONCE)
+                self._revocations.mark()
+                self._pipeline.wake()
+
     async def _sweep(self) -> None:
         while True:
             for steps_left in reversed(range(_SWEEP_STEPS)):
                 await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
-                self._tail.sweep(1 / _SWEEP_STEPS)
+                self._tail.sweep()
                 # Revocations are read once in a round, or in each step while they are not known.
-                if steps_left == 0 or self._revocations.knowledge is not Knowledge.COMPLETE:
+                if steps_left == 0 or not self._revocations.is_complete:
                     self._revocations.mark()
                 self._pipeline.wake()
-
-
-async def _until_one_fails(*works: Coroutine[None, None, None]) -> None:
-    """Run all until one raises, then end the others and raise that.
-
-    Not a TaskGroup: on Python 3.11, if a child of a group fails while the group is canceled, the
-    group raises the failure and forgets the cancellation. The follower would connect anew for ever
-    while the process waits for its end.
-    """
-    tasks = [asyncio.create_task(work, name=f"tail {number}") for number, work in enumerate(works)]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.result()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -90,3 +90,22 @@ class Pipeline:
     def _next_batch(self) -> list[Request]:
         asked = [self._asked.popleft() for _ in range(min(len(self._asked), AT_ONCE))]
         return [*asked, *self._next_requests()]
+
+
+async def until_one_fails(*works: Coroutine[None, None, None]) -> None:
+    """Run all until one raises, then end the others and raise that.
+
+    Not a TaskGroup: on Python 3.11, if a child of a group fails while the group is canceled, the
+    group raises the failure and forgets the cancellation. The follower would connect anew for ever
+    while the process waits for its end.
+    """
+    tasks = [asyncio.create_task(work, name=f"tail {number}") for number, work in enumerate(works)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()

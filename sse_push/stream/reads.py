@@ -7,7 +7,7 @@ Knows entry IDs. Does not know Redis, its keys or its replies.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from sse_push.access.revocation import Revocation
 from sse_push.notification import Entry, EntryId
@@ -41,18 +41,44 @@ class ReadFrom(NamedTuple):
     start: EntryId | None
 
 
+class ProbeEntry(NamedTuple):
+    """An entry that is added to be found again, in a stream that no merchant can have."""
+
+    merchant_id: str
+
+
 class RevocationEntry(NamedTuple):
     """An entry of the stream of revocations; ``revocation`` is None if it is malformed."""
 
     id: EntryId
     revocation: Revocation | None
+    fingerprint: int = 0
+    """As that of ``notification.Entry``."""
+
+
+class Held(NamedTuple):
+    """The entry of a stream that a follower continues from: enough to recognize it.
+
+    Its ID alone is not enough. After DEL a stream begins anew, and gives an ID of the same
+    millisecond again; a backend may also choose an ID itself.
+    """
+
+    id: EntryId
+    fingerprint: int
+
+    @classmethod
+    def of(cls, entry: Entry | RevocationEntry) -> Self:
+        """Return what is held of an entry."""
+        return cls(entry.id, entry.fingerprint)
 
 
 def entries_between(start: EntryId, end: EntryId, entries: list[Entry]) -> tuple[Entry, ...] | None:
     """Return the entries after ``start`` up to ``end``, or None if some of them may be missing.
 
     ``entries`` is the answer to ``Read(merchant_id, start, end)``. It is whole only if it begins
-    with ``start``, ends with ``end``, and was not cut short by the limit.
+    with ``start``, ends with ``end``, and was not cut short by the limit. A client's last event ID
+    does not tell the fields of its entry: an ID that was given again while the client was away is
+    taken for the one that the client knows.
     """
     if len(entries) > NEW_ENTRIES or not entries:
         return None

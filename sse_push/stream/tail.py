@@ -15,7 +15,8 @@ data.
 
 **Continuity.** A stream has every entry since a certain entry only if that entry is still there. So
 each read starts *at* the ID that we hold, not after it, and the first entry of the answer must be
-that ID. Then the answer is all that has happened since. Anything else means that history was
+the entry that we hold: that ID, *with the same fields*, since a stream that was deleted may give an
+ID again. Then the answer is all that has happened since. Anything else means that history was
 trimmed past us, deleted, or replaced by another one (DEL, FLUSHALL, a failover to a server that has
 less). What was missed is unknown then: the tail reads the newest entry, holds its ID from now on,
 *even if it is lower* than the one before, and publishes a resync.
@@ -44,21 +45,28 @@ entries that no read of ours had seen. A stream that still ends with the ID that
 nothing then: every stream is a resync.
 
 **One bad stream harms one merchant.** Each read is of one key and has its own answer. An error
-reply (the key holds no stream) concerns that merchant alone, and arms the key like any other reply.
+reply of the stream (the key holds no stream) concerns that merchant alone, and arms the key like
+any other reply.
 
-**A sweep** reads all streams again without a cause, slowly, all the time. It is the last resort
-against changes that Redis does not announce, and against errors in the rules above.
+**A refused read says nothing.** A server that refuses a read (the user lacks a right, a script
+runs) has neither told what is in the stream nor armed the key. The read is put off, its cause is
+kept, and it is sent again until it is answered.
+
+**A sweep** reads all streams again without a cause, slowly, all the time, each one once in a round,
+whatever comes and goes (``sweep``). It is the last resort against changes that Redis does not
+announce, and against errors in the rules above.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import get_args
 
 from sse_push.notification import Change, Entry, EntryId
-from sse_push.stream.reads import NEW_ENTRIES, Read
+from sse_push.stream.reads import NEW_ENTRIES, Held, Read
+from sse_push.stream.sweep import Sweep
 from sse_push.stream.watch import BEHIND, CLOSED, UNREAD, ResyncReason, Watch
 
 
@@ -74,6 +82,7 @@ class TailTally:
 class Tail:
     """Follow the streams of all merchants with a connection.
 
+    A round of the sweep has ``sweep_steps`` steps.
     ``on_armed(merchant_id, newest)`` is called once per watched merchant, when its stream has been
     read for the first time; ``on_change`` for each change after that. Both are called from within
     ``answered`` or ``failed``, and may call ``watch`` and ``unwatch``.
@@ -83,12 +92,16 @@ class Tail:
         self,
         on_armed: Callable[[str, EntryId | None], None],
         on_change: Callable[[Change], None],
+        *,
+        sweep_steps: int = 1,
     ) -> None:
         self._on_armed = on_armed
         self._on_change = on_change
         self._watches: dict[str, Watch] = {}
-        self._queue: deque[Watch] = deque()
-        self._sweep: Iterator[Watch] = iter(())
+        self._queue: OrderedDict[Watch, None] = OrderedDict()
+        """The streams to be read next; a stream that is left while Redis is away leaves it too."""
+        self._put_off: dict[Watch, None] = {}
+        self._sweep: Sweep[Watch] = Sweep(sweep_steps)
         self.tally = TailTally()
 
     def __len__(self) -> int:
@@ -104,11 +117,16 @@ class Tail:
         """Begin to follow a stream: it will be read, and its changes announced after that."""
         assert merchant_id not in self._watches, "a merchant is watched once"
         watch = self._watches[merchant_id] = Watch(merchant_id)
+        self._sweep.add(watch)
         self._mark(watch)
 
     def unwatch(self, merchant_id: str) -> None:
         """Stop following a stream; an answer or announcement still on its way is ignored."""
-        self._watches.pop(merchant_id).close()
+        watch = self._watches.pop(merchant_id)
+        watch.close()
+        self._sweep.remove(watch)
+        self._queue.pop(watch, None)
+        self._put_off.pop(watch, None)
 
     def announced(self, merchant_id: str | None) -> None:
         """Note that the server has announced a change of a stream; None: of any stream."""
@@ -129,30 +147,24 @@ class Tail:
         we hold is a resync.
         """
         self._queue.clear()
+        self._put_off.clear()
         for watch in self._watches.values():
             if watch.position is not UNREAD and not has_history:
                 watch.fall_behind(None, "server_changed")
             watch.next_has_cause = True
             watch.restart()
-            self._queue.append(watch)
+            self._queue[watch] = None
 
-    def sweep(self, share: float) -> None:
-        """Have a share (0 to 1) of all streams read again without a cause, in turn."""
-        for _ in range(-int(-len(self._watches) * share // 1)):
-            watch = next(self._sweep, None)
-            if watch is None:
-                self._sweep = iter(list(self._watches.values()))
-                watch = next(self._sweep, None)
-            if watch is not None and watch.position is not CLOSED:
-                self._mark(watch)
+    def sweep(self) -> None:
+        """Take one step of a round, in which every stream is read again without a cause."""
+        for watch in self._sweep.step():
+            self._mark(watch)
 
     def reads(self, most: int) -> list[tuple[Watch, Read]]:
         """Return at most ``most`` reads, to be sent now, in this order."""
         batch: list[tuple[Watch, Read]] = []
         while self._queue and len(batch) < most:
-            watch = self._queue.popleft()
-            if watch.position is CLOSED:
-                continue
+            watch, _ = self._queue.popitem(last=False)
             watch.begin_read()
             batch.append((watch, Read(watch.merchant_id, self._start(watch))))
         return batch
@@ -162,7 +174,7 @@ class Tail:
         if watch.position is CLOSED:
             return
         if watch.position is UNREAD:
-            self._armed(watch, entries[-1].id if entries else None)
+            self._armed(watch, _newest_of(entries))
         elif watch.position is BEHIND:
             self._caught_up(watch, entries)
         elif watch.held is None:
@@ -185,14 +197,31 @@ class Tail:
         # Else a sweep has found what was there before.
         self._finish(watch)
 
+    def refused(self, watch: Watch) -> None:
+        """Process the refusal of a watch's read: nothing is known, and nothing was armed."""
+        if watch.position is CLOSED:
+            return
+        watch.next_has_cause = watch.next_has_cause or watch.read_has_cause
+        watch.put_off()
+        self._put_off[watch] = None
+
+    def retry(self, most: int) -> None:
+        """Queue at most ``most`` of the reads that were refused, those that waited longest."""
+        for watch in list(self._put_off)[:most]:
+            del self._put_off[watch]
+            watch.restart()
+            self._queue[watch] = None
+
     def _start(self, watch: Watch) -> EntryId | None:
         # At the ID that we hold, not after it: only the answer itself can show that nothing is
         # missing between that ID and what the answer brings.
-        return None if watch.position is BEHIND else watch.held
+        if watch.position is BEHIND or watch.held is None:
+            return None
+        return watch.held.id
 
     def _mark(self, watch: Watch) -> None:
         if watch.mark():
-            self._queue.append(watch)
+            self._queue[watch] = None
 
     def _mark_with_cause(self, watch: Watch) -> None:
         watch.next_has_cause = True
@@ -204,13 +233,13 @@ class Tail:
         # After an answer that left the tail behind, the newest entry must be read: nothing
         # announces that entry.
         if watch.finish_read(is_whole=watch.position is not BEHIND):
-            self._queue.append(watch)
+            self._queue[watch] = None
 
-    def _armed(self, watch: Watch, newest: EntryId | None) -> None:
+    def _armed(self, watch: Watch, newest: Held | None) -> None:
         watch.hold(newest)
-        self._on_armed(watch.merchant_id, newest)
+        self._on_armed(watch.merchant_id, None if newest is None else newest.id)
 
-    def _continued(self, watch: Watch, held: EntryId, entries: list[Entry]) -> None:
+    def _continued(self, watch: Watch, held: Held, entries: list[Entry]) -> None:
         if not self._is_continuous(held, entries):
             # Trimmed past the ID held, deleted, or another history: a resync, whatever the newest
             # entry is.
@@ -220,44 +249,49 @@ class Tail:
             watch.fall_behind(entries[-1].id, "history_lost")
         elif len(entries) > 1:
             # All that has happened since the ID held, entry by entry.
-            watch.hold(entries[-1].id)
-            self._on_change(Change(watch.merchant_id, watch.held, tuple(entries[1:])))
-        # Else the ID held is still the newest one: the announcement was about something else.
+            watch.hold(Held.of(entries[-1]))
+            self._on_change(Change(watch.merchant_id, entries[-1].id, tuple(entries[1:])))
+        # Else the entry held is still the newest one: the announcement was about something else.
 
-    def _is_continuous(self, held: EntryId, entries: list[Entry]) -> bool:
-        return bool(entries) and entries[0].id == held
+    def _is_continuous(self, held: Held, entries: list[Entry]) -> bool:
+        return bool(entries) and Held.of(entries[0]) == held
 
     def _is_cut_short(self, entries: list[Entry]) -> bool:
         return len(entries) > NEW_ENTRIES
 
     def _caught_up(self, watch: Watch, entries: list[Entry]) -> None:
-        newest = entries[-1].id if entries else None
+        newest = _newest_of(entries)
         floor, loss = watch.gap
         if newest is None:
             # No entry is left. After a change of server, the reason is the change, and not the
             # loss.
             self._resync(watch, None, loss if loss == "server_changed" else "stream_gone")
-        elif floor is None or newest < floor:
+        elif floor is None or newest.id < floor:
             # History had ended before, or was replaced after the full answer by a shorter one.
             self._resync(watch, newest, loss)
         else:
             # Nothing was lost; there is only too much of it to publish each entry.
             watch.hold(newest)
-            self._on_change(Change(watch.merchant_id, newest))
+            self._on_change(Change(watch.merchant_id, newest.id))
 
     def _appeared(self, watch: Watch, entries: list[Entry]) -> None:
         if entries:
             # Without an ID to begin with, the answer can't show whether it is whole: the newest
             # ID is published without entries.
-            watch.hold(entries[-1].id)
-            self._on_change(Change(watch.merchant_id, watch.held))
+            watch.hold(Held.of(entries[-1]))
+            self._on_change(Change(watch.merchant_id, entries[-1].id))
         elif watch.read_has_cause:
             # A change was announced and there is no entry: an entry was added and deleted.
             self._resync(watch, None, "stream_gone")
         # Else a sweep has found the stream as empty as it was.
 
-    def _resync(self, watch: Watch, newest: EntryId | None, reason: ResyncReason) -> None:
+    def _resync(self, watch: Watch, newest: Held | None, reason: ResyncReason) -> None:
         """Continue from the newest entry, even if it is older than the one before."""
         self.tally.resyncs[reason] += 1
         watch.hold(newest)
-        self._on_change(Change(watch.merchant_id, newest, is_resync=True))
+        newest_id = None if newest is None else newest.id
+        self._on_change(Change(watch.merchant_id, newest_id, is_resync=True))
+
+
+def _newest_of(entries: list[Entry]) -> Held | None:
+    return Held.of(entries[-1]) if entries else None

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Literal, NamedTuple
 
 from sse_push.notification import EntryId
+from sse_push.stream.reads import Held
 from sse_push.stream.schedule import Scheduled
 
 ResyncReason = Literal["server_changed", "history_lost", "stream_gone", "not_a_stream"]
@@ -24,11 +25,11 @@ class Position(Enum):
     ========  ======  ==========================================================================
     from      to      when
     ========  ======  ==========================================================================
-    UNREAD    HOLDS   the first read is answered, with an entry, with none, or with an error
+    UNREAD    HOLDS   the first read is answered, with an entry or none, or as no stream
     HOLDS     BEHIND  an answer does not begin with the ID held, or is full; or the server is
                       another one
     BEHIND    HOLDS   the read of the newest entry is answered, with or without an entry, or
-                      with an error
+                      as no stream
     (each)    CLOSED  the merchant's last browser has left
     ========  ======  ==========================================================================
     """
@@ -76,7 +77,7 @@ class Watch(Scheduled):
         super().__init__()
         self.merchant_id = merchant_id
         self.position = UNREAD
-        self.held: EntryId | None = None
+        self.held: Held | None = None
         """The newest entry that we know of; None if the stream had none."""
         self.gap = Gap(None, "history_lost")
         """What the next answer closes; valid while the position is BEHIND."""
@@ -91,7 +92,7 @@ class Watch(Scheduled):
         self.read_has_cause = self.next_has_cause
         self.next_has_cause = False
 
-    def hold(self, newest: EntryId | None) -> None:
+    def hold(self, newest: Held | None) -> None:
         """Continue from this entry; None: the stream has none."""
         self.held = newest
         if self.position is not HOLDS:

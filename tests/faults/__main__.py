@@ -140,7 +140,8 @@ class Progress:
 
 def is_well(outcome: Outcome) -> bool:
     """Return whether a row may stand in the table."""
-    return outcome.lost == 0 and not outcome.wrong
+    is_judged_twice = outcome.checked_lost == 0 or outcome.skipped is not None
+    return outcome.lost == 0 and is_judged_twice and not outcome.wrong
 
 
 def run_all(names: list[str], size: str, jobs: int) -> int:
@@ -223,8 +224,9 @@ def verdict(outcome: Outcome) -> str:
     if outcome.skipped is not None:
         return f"not run: {outcome.skipped}"
     if is_well(outcome):
-        return "0"
-    return f"**{outcome.lost}**: {'; '.join(outcome.wrong)[:200]}"
+        return "0 / 0"
+    checked_lost = "–" if outcome.checked_lost is None else outcome.checked_lost
+    return f"**{outcome.lost} / {checked_lost}**: {'; '.join(outcome.wrong)[:200]}"
 
 
 def print_table(outcomes: list[Outcome], size: str, took_s: float) -> None:

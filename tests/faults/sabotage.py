@@ -22,6 +22,7 @@ from sse_push.runtime.logs import configure_logging
 from sse_push.server import serve
 from sse_push.settings import Settings
 from sse_push.stream import follow
+from sse_push.stream.connection import open_connection
 
 
 async def block(request: Request) -> Response:
@@ -39,10 +40,10 @@ async def deafen(request: Request) -> Response:
 async def deafen_for_good(request: Request) -> Response:
     """Let it announce nothing on any later connection either."""
 
-    async def forget_to_track(_connection: AbstractConnection) -> None:
-        return
+    async def forget_to_track(connection: AbstractConnection, name: str, **_: bool) -> bytes:
+        return await open_connection(connection, name, tracks=False)
 
-    setattr(follow, "start_tracking", forget_to_track)  # noqa: B010 (no export of the module's)
+    setattr(follow, "open_connection", forget_to_track)  # noqa: B010 (no export of the module's)
     return await deafen(request)
 
 

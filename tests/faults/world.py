@@ -24,6 +24,7 @@ from sse_push.notification import EntryId
 from sse_push.stream.contract import stream_key
 from tests.faults.backends import Backend
 from tests.faults.browsers import Address, Browser, Record
+from tests.faults.second_judge import MERCHANTS, SecondJudge
 from tests.harness.nginx import Nginx, replace_once
 from tests.harness.processes import open_fds, workers_of
 from tests.harness.redis import Redis
@@ -91,6 +92,10 @@ class Outcome:
     notifications: int = 0
     lost: int = 0
     """Browsers that were not current in the end."""
+    checked: int = 0
+    """Browsers of the checker, which shares no code with this judge."""
+    checked_lost: int | None = None
+    """Those of them that were not told of an accepted notification; None: not judged."""
     recovered_s: float | None = None
     notes: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -127,6 +132,9 @@ class World:
         self._publishing: asyncio.Task[None] | None = None
         self.lost_at = -1.0
         """When Redis forgot; every browser is owed a refresh since then."""
+        self.losses: list[float] = []
+        """Every time at which Redis forgot."""
+        self.second_judge: SecondJudge
         self._has_service = False
         self._baseline: dict[str, float] = {}
         self._baseline_tasks = 0.0
@@ -214,6 +222,8 @@ class World:
         self.equip()
         stack.callback(self._close_browsers)
         await self.open(self.browsers)
+        self.second_judge = await SecondJudge.start(self.front(), self.merchants[:MERCHANTS])
+        stack.push_async_callback(self.second_judge.end)
 
     async def enter(self, stack: AsyncExitStack) -> None:
         """Make what must be there before Redis starts; nothing by default."""
@@ -354,6 +364,7 @@ class World:
         assert self.fault.loses_history, "said by the fault"
         self.backend.forget()
         self.lost_at = time.monotonic()
+        self.losses.append(self.lost_at)
 
     # -- judging
 
@@ -424,6 +435,27 @@ class World:
             self.note(", ".join(f"{n} {name}" for name, n in unstored.items()) + slowest)
         if not self.fault.loses_history and "stream_max_entries" not in self.fault.settings:
             self._compare_with_streams()
+
+    async def judge_again(self) -> None:
+        """Let the checker judge what its own browsers have heard."""
+        settings, fault = self.settings, self.fault
+        limit_s = float(str(settings["notify_timeout_s"]))
+        verdict = await self.second_judge.judge(
+            self.backend.ledger.history,
+            {
+                "within_s": self.seconds(fault.recovery_s),
+                "slack_s": SLACK_S,
+                "healed_at": self.is_over_at,
+                "losses": self.losses,
+                "heartbeat_s": float(str(settings["heartbeat_s"])),
+                "answer_s": limit_s + fault.answer_slack_s * SECOND,
+                "may_cut": fault.may_cut,
+                "may_be_silent": fault.may_cut,
+            },
+        )
+        self.outcome.checked = verdict["browsers"]
+        self.outcome.checked_lost = verdict["lost"]
+        self.outcome.wrong += [f"the checker: {text}" for text in verdict["wrong"]]
 
     def _compare_with_streams(self) -> None:
         """Compare the ledger with the streams: only Redis knows what was stored."""
@@ -522,6 +554,7 @@ async def run(
             await inject(world)
             await world.settle()
             world.judge()
+            await world.judge_again()
             await world.leave_and_compare()
             await world.stop()
     except pytest.skip.Exception as exc:

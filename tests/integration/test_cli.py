@@ -77,7 +77,7 @@ def test_check_prints_the_settings_without_secrets_and_tests_the_announcement(
 
     assert good.returncode == 0, good.stderr
     assert re.search(r"^heartbeat_s +15\.0$", good.stdout, re.MULTILINE)
-    assert re.search(r"^ok +a change is announced, [0-9.]+ ms$", good.stdout, re.MULTILINE)
+    assert re.search(r"^ok +a change is announced and read, [0-9.]+ ms$", good.stdout, re.MULTILINE)
     assert re.search(r"^warning +appendonly is off", good.stdout, re.MULTILINE)
     assert KEY not in good.stdout
     assert "hidden" not in wrong.stdout + wrong.stderr

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sse_push.event_stream.transport import TransportStream
 from sse_push.notification import EntryId
 from sse_push.sse_client import Event, Parser
 from tests.harness.chunks import Dechunker
@@ -95,6 +96,8 @@ class Accepted:
     by: str | None
     is_lost: bool = False
     """Redis has stored it, returned its ID, and lost it."""
+    used_again: str = ""
+    """Its ID, if another entry had that before."""
 
 
 class Page:
@@ -104,6 +107,9 @@ class Page:
         self.merchant_id = merchant_id
         self.name = name
         self.last_event_id = ""
+        self.opened_with = ""
+        """The last event ID that the connection was opened with."""
+        self.response: TransportStream | None = None
         self.missing: list[Accepted] = [Accepted(-1, None, None)]  # rendered some time ago
         self.cycle: ModelCycle | None = None
         self.task: asyncio.Task[None] | None = None

@@ -16,6 +16,9 @@ from sse_push.stream.reads import NEW_ENTRIES, Read, entries_between
 from sse_push.stream.tail import Tail
 from sse_push.stream.watch import Watch
 
+REFUSED = object()
+"""An error reply that says nothing of the stream."""
+
 NEVER = EntryId(0, 0)
 
 
@@ -48,6 +51,7 @@ class ModelRedis:
         self.out: deque[tuple[str, Any]] = deque()
         self.time_ms = 1_000_000
         self.run_id = 1
+        self.is_refusing = False
 
     def connect(self) -> None:
         self.tracked = set()
@@ -72,15 +76,20 @@ class ModelRedis:
             self.tracked.remove(merchant_id)
             self.out.append(("announcement", merchant_id))
 
-    def xadd(self, notification: Notification, *, max_entries: int) -> EntryId | None:
+    def xadd(
+        self, notification: Notification, *, max_entries: int, entry_id: EntryId | None = None
+    ) -> EntryId | None:
+        """Add an entry, with an ID of the caller's own if that is higher than all before."""
         stream = self.streams.setdefault(notification.merchant_id, ModelStream())
         if stream.is_other_type:
             return None
-        entry_id = EntryId(self.time_ms, 0)
-        if entry_id <= stream.last:
-            entry_id = EntryId(stream.last.ms, stream.last.seq + 1)
+        if entry_id is None:
+            entry_id = EntryId(self.time_ms, 0)
+            if entry_id <= stream.last:
+                entry_id = EntryId(stream.last.ms, stream.last.seq + 1)
+        assert entry_id > stream.last, "Redis refuses an ID that is not higher"
         stream.last = entry_id
-        stream.entries.append(Entry(entry_id, notification))
+        stream.entries.append(Entry(entry_id, notification, hash(notification)))
         del stream.entries[:-max_entries]
         self.changed(notification.merchant_id)
         return entry_id
@@ -105,6 +114,10 @@ class ModelRedis:
         if self.tracked is not None:
             self.tracked = set()
             self.out.append(("announcement", None))
+
+    def answer(self, read: Read, *, arms: bool = True) -> list[Entry] | object | None:
+        """Return what ``read`` does, or a refusal."""
+        return REFUSED if self.is_refusing else self.read(read, arms=arms)
 
     def read(self, read: Read, *, arms: bool = True) -> list[Entry] | None:
         if arms and self.tracked is not None:
@@ -181,8 +194,8 @@ class ModelFollower:
             self.recipients.append(recipient)
             self.redis.out.append(("reply", self.execute(read)))
 
-    def execute(self, read: Read) -> list[Entry] | None:
-        return self.redis.read(read)
+    def execute(self, read: Read) -> list[Entry] | object | None:
+        return self.redis.answer(read)
 
     def receive_one(self) -> None:
         if not self.redis.out:
@@ -194,7 +207,9 @@ class ModelFollower:
         recipient = self.recipients.popleft()
         if isinstance(recipient, asyncio.Future):
             if not recipient.done():
-                recipient.set_result(value)
+                recipient.set_result(None if value is REFUSED else value)
+        elif value is REFUSED:
+            self.tail.refused(recipient)
         else:
             self.process(recipient, value)
 

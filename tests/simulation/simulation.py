@@ -19,8 +19,8 @@ from sse_push.errors import EndReason
 from sse_push.event_stream import EventStreams, wire
 from sse_push.event_stream.transport import TransportStream
 from sse_push.event_stream.wire import Frame
-from sse_push.hub import Hub
-from sse_push.notification import Notification
+from sse_push.hub import Hub, Subscription
+from sse_push.notification import EntryId, Notification
 from sse_push.stream.tail import Tail
 from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock
@@ -61,6 +61,8 @@ class Simulation:
         self.tail = tail(self.hub.armed, self.hub.publish)
         self.follower = follower(self.redis, self.tail)
         self.hub.source = self.follower
+        self.hub_settle = self.hub.settle
+        self.hub.settle = self.settle  # type: ignore[method-assign]
         self.stream = stream
         self.event_streams = EventStreams(
             hub=self.hub,
@@ -108,11 +110,26 @@ class Simulation:
         notification = Notification(merchant_id, accepted.topic, data, by)
         # In each epoch its own last digits: a lost ID is never given again by coincidence.
         self.redis.time_ms = (self.redis.time_ms // 64 + 1) * 64 + self.epoch % 64
-        if self.redis.xadd(notification, max_entries=self.max_entries) is None:
-            return  # refused: not accepted
+        if self.redis.xadd(notification, max_entries=self.max_entries) is not None:
+            self.accepted(merchant_id, accepted)  # else refused
+
+    def accepted(self, merchant_id: str, accepted: Accepted) -> None:
         for page in self.pages:
-            if page.merchant_id == merchant_id and page.name != by:
+            if page.merchant_id == merchant_id and page.name != accepted.by:
                 page.missing.append(accepted)
+
+    def use_again(self) -> None:
+        """Delete a stream, and give its newest ID again, as within one millisecond."""
+        merchant_id = self.chance.choice(self.merchants)
+        stream = self.redis.streams.get(merchant_id)
+        if stream is None or not stream.entries:
+            return
+        entry_id = stream.entries[-1].id
+        self.redis.delete(merchant_id)
+        self.serial += 1
+        notification = Notification(merchant_id, data=str(self.serial))
+        self.redis.xadd(notification, max_entries=self.max_entries, entry_id=entry_id)
+        self.accepted(merchant_id, Accepted(self.serial, None, None, used_again=str(entry_id)))
 
     def open(self) -> None:
         page = self.chance.choice(self.pages)
@@ -120,24 +137,34 @@ class Simulation:
             self.connect(page)
 
     def connect(self, page: Page) -> None:
-        stream = self.redis.streams.get(page.merchant_id)
-        held = {str(entry.id) for entry in stream.entries} if stream is not None else set()
-        if page.last_event_id in held:
-            # Redis was rolled back, but not past what this page knows: of what was lost after
-            # that, while it was away, there is no trace: promise 4 in operations.md.
-            page.missing = [each for each in page.missing if not each.is_lost]
         page.cycle = ModelCycle(self.chance.choice([50, 400, 10**6]))
         page.parser.reset()
         page.dechunker = Dechunker()
         page.highest = (0, 0)
+        page.opened_with = page.last_event_id
         response = self.stream(
             self.event_streams,
             Grant(page.merchant_id),
             page.last_event_id or None,
             cast("Any", page.cycle),
         )
+        page.response = response
         call = response({}, cast("Any", page.cycle.receive), cast("Any", page.cycle.send))
         page.task = asyncio.ensure_future(call)
+
+    def settle(self, subscription: Subscription[Frame]) -> EntryId | None:
+        """Compare a page's last event ID; and forgive what that ID can't show."""
+        newest = self.hub_settle(subscription)
+        page = next(page for page in self.pages if page.response is subscription.sink)
+        if known := page.opened_with:
+            stream = self.redis.streams.get(page.merchant_id, ModelStream())
+            if known in [str(entry.id) for entry in stream.entries]:
+                # Redis was rolled back, but not past what this page knows: of what was lost after
+                # that, while it was away, there is no trace: promise 4 in operations.md.
+                page.missing = [each for each in page.missing if not each.is_lost]
+            # A last event ID does not tell which of two entries it stands for.
+            page.missing = [each for each in page.missing if each.used_again != known]
+        return newest
 
     def leave(self) -> None:
         """Cut a page's connection; the bytes on their way are lost."""
@@ -182,6 +209,13 @@ class Simulation:
 
     def other_type(self) -> None:
         self.redis.set_other_type(self.chance.choice(self.merchants))
+
+    def refuse(self) -> None:
+        """Begin to refuse reads, or end it: a right is withdrawn, a script runs."""
+        self.redis.is_refusing = not self.redis.is_refusing
+
+    def retry(self) -> None:
+        self.tail.retry(self.chance.choice([1, 10]))
 
     def save(self) -> None:
         self.snapshot = copied(self.redis.streams)
@@ -249,15 +283,18 @@ class Simulation:
         ("loop", 5),
         ("wait", 5),
         ("pump", 4),
+        ("retry", 3),
     )
     DISASTERS = (
         ("trim", 2),
         ("delete", 1),
+        ("use_again", 1),
         ("flush", 0.5),
         ("other_type", 1),
         ("save", 0.5),
         ("restart", 1),
         ("cut", 1),
+        ("refuse", 1),
     )
 
     # -- a run
@@ -292,6 +329,7 @@ class Simulation:
             stream = self.redis.streams.get(merchant_id)
             if stream is not None and stream.is_other_type:
                 self.redis.delete(merchant_id)
+        self.redis.is_refusing = False
         self.reconnect()
         for _ in range(14):
             for page in self.pages:
@@ -299,6 +337,7 @@ class Simulation:
                     self.connect(page)
             for _ in range(6):
                 await asyncio.sleep(0)
+                self.tail.retry(10)
                 self.pump()
             self.clock.advance(0.5)
             self.deliver_all()

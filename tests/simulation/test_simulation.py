@@ -28,7 +28,7 @@ from sse_push.hub.state import FanOut, Merchant
 from sse_push.notification import Change, Entry, EntryId
 from sse_push.stream import schedule
 from sse_push.stream import watch as stream_watch
-from sse_push.stream.reads import Read
+from sse_push.stream.reads import Held, Read
 from sse_push.stream.schedule import Schedule
 from sse_push.stream.tail import Tail
 from sse_push.stream.watch import Position, Watch
@@ -97,14 +97,21 @@ def without_tables(monkeypatch: pytest.MonkeyPatch) -> None:
 class ReadsAfterWhatItHolds(Tail):
     """Continuity: an answer is taken for what followed, whatever it begins with."""
 
-    def _is_continuous(self, held: EntryId, entries: list[Entry]) -> bool:
-        if not entries or entries[0].id != held:
-            entries.insert(0, Entry(held, entries[0].notification)) if entries else None
+    def _is_continuous(self, held: Held, entries: list[Entry]) -> bool:
+        if not entries or entries[0].id != held.id:
+            entries.insert(0, Entry(held.id, entries[0].notification)) if entries else None
         return True
 
-    def _continued(self, watch: Watch, held: EntryId, entries: list[Entry]) -> None:
+    def _continued(self, watch: Watch, held: Held, entries: list[Entry]) -> None:
         if entries or not self._is_continuous(held, entries):
             super()._continued(watch, held, entries)
+
+
+class ComparesIdsOnly(Tail):
+    """Continuity: an entry with the ID held is taken for the entry held, whatever is in it."""
+
+    def _is_continuous(self, held: Held, entries: list[Entry]) -> bool:
+        return bool(entries) and entries[0].id == held.id
 
 
 class BelievesThatNothingCame(Tail):
@@ -136,8 +143,8 @@ class TrustsTheFirstEntries(Tail):
 
     def _appeared(self, watch: Watch, entries: list[Entry]) -> None:
         if entries:
-            watch.hold(entries[-1].id)
-            self._on_change(Change(watch.merchant_id, watch.held, tuple(entries)))
+            watch.hold(Held.of(entries[-1]))
+            self._on_change(Change(watch.merchant_id, entries[-1].id, tuple(entries)))
         else:
             super()._appeared(watch, entries)
 
@@ -149,14 +156,32 @@ class TrustsAnotherServer(Tail):
         super().connected(has_history=True)
 
 
+class RefusalsAreAnswers(Tail):
+    """A refused read: taken for one that found nothing new, and has armed the key."""
+
+    def refused(self, watch: Watch) -> None:
+        super().refused(watch)
+        if watch.position is not Position.CLOSED:
+            del self._put_off[watch]
+            watch.schedule = Schedule.IDLE
+
+
+class RefusalsTakeTheCause(Tail):
+    """A refused read: the next one has no cause, and is satisfied by nothing."""
+
+    def refused(self, watch: Watch) -> None:
+        super().refused(watch)
+        watch.next_has_cause = False
+
+
 class ReadsWithoutArming(ModelFollower):
     """The tracked connection: now and then a read goes over another one."""
 
     reads = 0
 
-    def execute(self, read: Read) -> list[Entry] | None:
+    def execute(self, read: Read) -> list[Entry] | object | None:
         self.reads += 1
-        return self.redis.read(read, arms=self.reads % 5 != 0)
+        return self.redis.answer(read, arms=self.reads % 5 != 0)
 
 
 class OneErrorFailsAll(ModelFollower):
@@ -166,7 +191,7 @@ class OneErrorFailsAll(ModelFollower):
         is_bad = any(stream.is_other_type for stream in self.redis.streams.values())
         if is_bad and watch.position is not Position.UNREAD and entries is not None:
             if watch.finish_read(is_whole=True):
-                self.tail._queue.append(watch)
+                self.tail._queue[watch] = None
         else:
             super().process(watch, entries)
 
@@ -266,11 +291,14 @@ class EndsAfterItsLastChunk(Hub[Frame]):
 MUTANTS_OF: dict[str, list[type]] = {
     "tail": [
         ReadsAfterWhatItHolds,
+        ComparesIdsOnly,
         BelievesThatNothingCame,
         ClearsTheMarkAfterTheRead,
         ReadsOnlyOnce,
         TrustsTheFirstEntries,
         TrustsAnotherServer,
+        RefusalsAreAnswers,
+        RefusalsTakeTheCause,
     ],
     "follower": [ReadsWithoutArming, OneErrorFailsAll],
     "hub": [ComparesWithTheLastWritten, CountsOnlyTheAdmitted, EndsAfterItsLastChunk],

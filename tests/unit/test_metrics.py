@@ -80,20 +80,21 @@ async def worker(tmp_path: Path) -> Worker:
         clock=ManualClock(),
     )
     hub.source = WatchList()
-    follower = Follower(
-        NOWHERE,
-        hub,
-        data_limit_bytes=8192,
-        probe_interval_s=3,
-        probe_deadline_s=6,
-        deaf_limit_s=20,
-    )
     appender = Appender(
         NOWHERE,
         timeout_s=1,
         stream_max_entries=100,
         stream_ttl_s=60,
         revocation_lifetime_s=60,
+    )
+    follower = Follower(
+        NOWHERE,
+        hub,
+        appender,
+        data_limit_bytes=8192,
+        probe_interval_s=3,
+        probe_deadline_s=6,
+        deaf_limit_s=20,
     )
     event_streams = EventStreams(
         hub=hub,

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from sse_push.access.revocation import Revocation
 from sse_push.notification import Change, Entry, EntryId, Notification
-from sse_push.stream import Follower
+from sse_push.stream import Appender, Follower
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
 
@@ -29,14 +29,31 @@ class Followed:
         self.newest: dict[str, EntryId | None] = {}
         self.changes: list[Change] = []
         self.revoked: list[tuple[Revocation, float]] = []
+        self.appender = Appender(
+            url,
+            timeout_s=probe_deadline_s,
+            stream_max_entries=100,
+            stream_ttl_s=1000,
+            revocation_lifetime_s=1000,
+        )
         self.follower = Follower(
             url,
             self,
+            self.appender,
             data_limit_bytes=8192,
             probe_interval_s=0.05 * SECOND,
             probe_deadline_s=probe_deadline_s,
             deaf_limit_s=2 * probe_deadline_s,
         )
+
+    async def run(self) -> None:
+        """Run the appender, by which the probe adds its entries, and the follower."""
+        appending = asyncio.create_task(self.appender.run())
+        try:
+            await self.follower.run()
+        finally:
+            appending.cancel()
+            await asyncio.wait([appending])
 
     def armed(self, merchant_id: str, newest: EntryId | None) -> None:
         self.newest[merchant_id] = newest
@@ -83,7 +100,7 @@ class Followed:
 @asynccontextmanager
 async def following(url: str, probe_deadline_s: float = 5 * SECOND) -> AsyncGenerator[Followed]:
     followed = Followed(url, probe_deadline_s)
-    task = asyncio.create_task(followed.follower.run())
+    task = asyncio.create_task(followed.run())
     try:
         yield followed
         assert not task.done(), "a follower runs for ever"
@@ -91,5 +108,7 @@ async def following(url: str, probe_deadline_s: float = 5 * SECOND) -> AsyncGene
         await stopped(task)
 
 
-def entry(entry_id: EntryId, merchant: str, topic: str | None = None) -> Entry:
-    return Entry(entry_id, Notification(merchant, topic))
+def stripped(entries: tuple[Entry, ...] | None) -> list[tuple[EntryId, Notification]]:
+    """Return the entries without their fingerprints, which differ from process to process."""
+    assert entries is not None
+    return [(entry.id, entry.notification) for entry in entries]

@@ -9,27 +9,26 @@ from contextlib import asynccontextmanager
 import pytest
 from redis._parsers.hiredis import _AsyncHiredisParser
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
 
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
+    open_connection,
     read_reply,
     read_reply_or_announcement,
-    start_tracking,
 )
 from sse_push.stream.contract import stream_key
+from sse_push.stream.replies import ErrorReply
 from tests.harness.waiting import SECOND
 from tests.integration.stream.servers import Server
 
 
 @asynccontextmanager
 async def tracked(url: str) -> AsyncGenerator[AbstractConnection]:
-    pool = connection_pool(url, connect_timeout_s=5 * SECOND, name="test")
+    pool = connection_pool(url)
     connection = pool.make_connection()
     try:
-        await connection.connect()
-        await start_tracking(connection)
+        await open_connection(connection, "test", tracks=True)
         yield connection
     finally:
         await connection.disconnect(nowait=True)
@@ -110,6 +109,6 @@ async def test_a_read_that_fails_arms_the_key_too(server: Server, merchant: str)
         server.cli("SET", key, "2")
         announced = await announced_until_now(connection)
 
-    assert isinstance(refused, ResponseError)
+    assert isinstance(refused, ErrorReply)
     assert str(refused).startswith("WRONGTYPE")
     assert announced == [Announcement([key.encode()])]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,8 @@ from sse_push.errors import StreamUnavailable
 from sse_push.stream import Finding, examine
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
-from tests.harness.waiting import SECOND
+from tests.harness.waiting import SECOND, until
+from tests.integration.stream.following import following
 from tests.integration.stream.servers import Server, proxied, without_announcements
 
 APPENDONLY_OFF = Finding(
@@ -29,7 +32,7 @@ async def test_a_server_is_examined_for_its_version_and_its_announcements(server
 
     assert found == Finding("ok", f"{name} {version}")
     assert announces.level == "ok"
-    assert announces.text.startswith("a change is announced, ")
+    assert announces.text.startswith("a change is announced and read, ")
     assert evicts == Finding("ok", "nothing is evicted (maxmemory-policy noeviction)")
     assert persists == APPENDONLY_OFF
     assert server.clients("check") == []
@@ -66,14 +69,14 @@ async def test_a_server_without_announcements_fails_the_examination(own_redis: S
 
     assert announces == Finding(
         "failure",
-        f"a change was not announced within {0.2 * SECOND:g} s: is this a proxy, or does the user "
-        "lack rights? CLIENT TRACKING must reach the server itself",
+        f"a change was not announced within {0.2 * SECOND:g} s: is this a proxy? CLIENT TRACKING "
+        "must reach the server itself",
     )
 
 
 async def test_an_announcement_of_another_key_is_no_proof(own_redis: Server) -> None:
     def another(data: bytes) -> bytes:
-        return re.sub(rb"(?<=\r\n)sse_push:probe:check-", b"sse_push:probe:other-", data)
+        return re.sub(rb"(?<=\r\n)sse_push:{~check}", b"sse_push:{~other}", data)
 
     async with proxied(own_redis.url, another) as url:
         _, announces, _, _ = await examine(url, timeout_s=0.2 * SECOND)
@@ -91,6 +94,92 @@ async def test_a_server_that_is_too_old_fails_the_examination(own_redis: Server)
     assert found.level == "failure"
     assert re.fullmatch(r"redis 5\.[0-9.]+ is too old: expected 6\.2 or newer", found.text)
     assert announces.level == "ok"
+
+
+@pytest.mark.parametrize("right", ["xrange", "xrevrange", "xadd", "expire", "client|tracking"])
+async def test_a_right_that_is_missing_is_named(mortal: Redis, right: str) -> None:
+    mortal.cli("ACL", "SETUSER", "default", f"-{right}")
+
+    _, delivers, _, _ = await examine(mortal.url, timeout_s=SECOND)
+
+    assert delivers.level == "failure"
+    assert delivers.text.startswith("expected that Redis does what the service asks, got: NOPERM ")
+    assert f"'{right}'" in delivers.text
+
+
+async def test_a_user_without_the_right_to_info_cannot_be_served(mortal: Redis) -> None:
+    mortal.cli("ACL", "SETUSER", "default", "-info")
+
+    (found,) = await examine(mortal.url, timeout_s=SECOND)
+
+    assert found.level == "failure"
+    assert found.text.startswith("expected an answer to INFO, got NOPERM ")
+
+
+async def test_a_key_that_may_not_be_read_is_noticed(mortal: Redis) -> None:
+    mortal.cli("ACL", "SETUSER", "default", "resetkeys", "~sse_push:{*")
+
+    _, delivers, _, _ = await examine(mortal.url, timeout_s=SECOND)
+
+    assert delivers.level == "failure"
+    assert "NOPERM" in delivers.text
+
+
+async def test_a_replica_is_named(mortal: Redis, own_redis: Server) -> None:
+    mortal.cli("REPLICAOF", *own_redis.url.removeprefix("redis://").split("/")[0].split(":"))
+
+    _, delivers, _, _ = await examine(mortal.url, timeout_s=SECOND)
+
+    assert delivers == Finding(
+        "failure",
+        "this is a replica of 127.0.0.1, which takes no entries: expected the primary",
+    )
+
+
+async def test_a_node_of_a_cluster_is_named_and_never_followed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = Redis.start(tmp_path, "--cluster-enabled", "yes")
+    try:
+        node.cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383")  # all that there are
+        _, delivers, _, _ = await examine(node.url, timeout_s=SECOND)
+        async with following(node.url) as followed:
+            await until(lambda: "node of a cluster" in caplog.text, "the cause")
+            age_s = followed.follower.age_s
+    finally:
+        node.kill()
+
+    assert delivers.level == "failure"
+    assert delivers.text.startswith("this is a node of a cluster, ")
+    assert age_s == math.inf
+    assert caplog.text.count("expected a single server, got a node of a cluster") == 1
+
+
+async def test_a_password_that_is_wrong_is_named(mortal: Redis) -> None:
+    url = mortal.url.replace("redis://", "redis://:wrong@")
+    mortal.cli("CONFIG", "SET", "requirepass", "right")
+    try:
+        with pytest.raises(StreamUnavailable, match="expected a password that Redis accepts, got"):
+            await examine(url, timeout_s=SECOND)
+        with pytest.raises(StreamUnavailable, match="expected a password that Redis accepts, got"):
+            await examine(mortal.url, timeout_s=SECOND)
+    finally:
+        mortal.kill()
+
+
+async def test_an_address_that_leads_to_two_servers_is_noticed(
+    own_redis: Server,
+) -> None:
+    """The entry is announced, but is not there for the read."""
+
+    def change(data: bytes) -> bytes:
+        return re.sub(rb"(\$15\r\n)1(?=\d{12}-\d\r\n\*2)", rb"\g<1>0", data)
+
+    async with proxied(own_redis.url, change) as url:
+        _, delivers, _, _ = await examine(url, timeout_s=SECOND)
+
+    assert delivers.level == "failure"
+    assert "does the address lead to several servers?" in delivers.text
 
 
 async def test_a_server_that_does_not_answer_cannot_be_examined(mortal: Redis) -> None:

@@ -9,11 +9,11 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 
-from sse_push.stream.connection import Announcement, connection_pool, start_tracking
+from sse_push.stream.connection import Announcement, connection_pool, open_connection
 from sse_push.stream.contract import stream_key
 from sse_push.stream.pipeline import AT_ONCE, Pipeline, Request
+from sse_push.stream.replies import ErrorReply
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
 
@@ -37,10 +37,9 @@ class Piped:
 
 @asynccontextmanager
 async def piped(url: str) -> AsyncGenerator[Piped]:
-    connection = connection_pool(url, connect_timeout_s=5 * SECOND, name="test").make_connection()
+    connection = connection_pool(url).make_connection()
     found = Piped(connection)
-    await connection.connect()
-    await start_tracking(connection)
+    await open_connection(connection, "test", tracks=True)
     tasks = [
         asyncio.create_task(found.pipeline.send(connection)),
         asyncio.create_task(found.pipeline.receive(connection)),
@@ -69,7 +68,7 @@ async def test_replies_arrive_in_the_order_of_the_commands_with_announcements_be
 
     assert answer == b"1"
     assert found.arrived[0] is None
-    assert isinstance(found.arrived[1], ResponseError)
+    assert isinstance(found.arrived[1], ErrorReply)
     assert found.arrived[2] == Announcement([key.encode()])
 
 

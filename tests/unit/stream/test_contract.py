@@ -1,24 +1,29 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from redis.exceptions import ResponseError
 
 from sse_push.access.revocation import Revocation
-from sse_push.notification import Entry, EntryId, Notification
+from sse_push.errors import InvalidMerchantId
+from sse_push.notification import Entry, EntryId, Notification, parse_merchant_id
 from sse_push.stream.contract import (
-    PROBE_PREFIX,
     REVOCATIONS_KEY,
     append_command,
     merchant_of,
     parse_entries,
     parse_entry_id,
+    parse_ids,
     parse_revocations,
+    probe_commands,
+    probe_merchant,
     read_command,
     read_revocations_command,
     revoke_commands,
     stream_key,
 )
-from sse_push.stream.reads import Read, ReadFrom, RevocationEntry
+from sse_push.stream.reads import ProbeEntry, Read, ReadFrom, RevocationEntry
 
 GREATEST = 2**64 - 1
 
@@ -44,13 +49,27 @@ def test_a_merchant_has_a_key_of_one_slot(merchant_id: str) -> None:
         b"xsse_push:{42}",
         b"SSE_PUSH:{42}",
         REVOCATIONS_KEY.encode(),
-        PROBE_PREFIX.encode() + b"0123",
-        PROBE_PREFIX.encode() + b"{42}",
+        b"sse_push:probe:{42}",
         b"\xff{42}",
     ],
 )
 def test_a_key_of_another_form_belongs_to_no_merchant(key: bytes) -> None:
     assert merchant_of(key) is None
+
+
+def test_the_stream_of_a_process_is_in_the_rights_to_streams_and_of_no_merchant() -> None:
+    merchant_id = probe_merchant("0123")
+    add, expire = probe_commands(ProbeEntry(merchant_id))
+
+    assert add[:4] == ("XADD", "sse_push:{~0123}", "MAXLEN", 4)
+    assert expire == ("EXPIRE", "sse_push:{~0123}", 60)
+    with pytest.raises(InvalidMerchantId):
+        parse_merchant_id(merchant_id)
+
+
+def test_the_ids_of_a_reply_are_in_its_order_and_those_of_an_error_are_none() -> None:
+    assert parse_ids([(b"1-2", []), (b"3-4", [b"a", b"b"])]) == [EntryId(1, 2), EntryId(3, 4)]
+    assert parse_ids(ResponseError("WRONGTYPE")) == []
 
 
 def test_a_key_with_wrong_bytes_belongs_to_a_merchant_that_cannot_exist() -> None:
@@ -103,6 +122,12 @@ def test_an_id_of_redis_is_two_numbers(raw: bytes, entry_id: EntryId) -> None:
     assert parse_entry_id(raw) == entry_id
 
 
+def stripped(entries: Sequence[Entry | RevocationEntry] | None) -> list[tuple[object, ...]]:
+    """Return the entries without their fingerprints, which differ from process to process."""
+    assert entries is not None
+    return [entry[:2] for entry in entries]
+
+
 def test_a_reply_is_parsed_into_its_entries() -> None:
     reply = [
         [b"7-0", [b"topic", b"seats", b"data", b'{"a": 1}', b"by", b"tab-1"]],
@@ -111,20 +136,33 @@ def test_a_reply_is_parsed_into_its_entries() -> None:
         [b"11-0", [b"topic", b"old", b"topic", b"new"]],
     ]
 
-    assert parse_entries("42", reply, data_limit_bytes=100) == [
-        Entry(EntryId(7, 0), Notification("42", "seats", '{"a":1}', "tab-1")),
-        Entry(EntryId(7, 1), Notification("42")),
-        Entry(EntryId(10, 0), Notification("42")),
-        Entry(EntryId(11, 0), Notification("42", "new")),
+    assert stripped(parse_entries("42", reply, data_limit_bytes=100)) == [
+        (EntryId(7, 0), Notification("42", "seats", '{"a":1}', "tab-1")),
+        (EntryId(7, 1), Notification("42")),
+        (EntryId(10, 0), Notification("42")),
+        (EntryId(11, 0), Notification("42", "new")),
     ]
 
 
 def test_data_over_the_limit_is_left_out() -> None:
     reply = [[b"7-0", [b"topic", b"seats", b"data", b'"0123456789"']]]
 
-    assert parse_entries("42", reply, data_limit_bytes=11) == [
-        Entry(EntryId(7, 0), Notification("42", "seats"))
+    assert stripped(parse_entries("42", reply, data_limit_bytes=11)) == [
+        (EntryId(7, 0), Notification("42", "seats"))
     ]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [[b"topic", b"b"], [b"topic", b"a", b"x", b""], [b"TOPIC", b"a"], [b"topica", b""]],
+)
+def test_entries_of_the_same_fields_only_have_one_fingerprint(others: list[bytes]) -> None:
+    reply = [[b"7-0", [b"topic", b"a"]], [b"7-0", [b"topic", b"a"]], [b"7-0", others]]
+
+    first, again, other = parse_entries("42", reply, data_limit_bytes=100) or []
+
+    assert first == again
+    assert first.fingerprint != other.fingerprint
 
 
 def test_an_empty_reply_has_no_entries() -> None:
@@ -183,10 +221,10 @@ def test_a_reply_is_parsed_into_its_revocations_and_a_malformed_one_is_logged(
         [b"8-0", [b"merchant_id", b"43"]],
     ]
 
-    assert parse_revocations(reply) == [
-        RevocationEntry(EntryId(7, 0), Revocation("42", "t", "u")),
-        RevocationEntry(EntryId(7, 1), None),
-        RevocationEntry(EntryId(8, 0), Revocation("43")),
+    assert stripped(parse_revocations(reply)) == [
+        (EntryId(7, 0), Revocation("42", "t", "u")),
+        (EntryId(7, 1), None),
+        (EntryId(8, 0), Revocation("43")),
     ]
     assert [record.getMessage() for record in caplog.records] == [
         "malformed revocation ignored "
