@@ -41,11 +41,11 @@ LIMIT_S = {"short": 120, "full": 300, "long": 3600}
 
 
 def modules() -> list[str]:
-    """Return the names of all faults, in the order of the table: F, T, E."""
+    """Return the names of all faults, in the order of the table: F, T, E, S."""
     names = (each.name for each in pkgutil.iter_modules(faults.__path__))
     return sorted(
-        (name for name in names if re.match(r"[fte][0-9]{2}", name)),
-        key=lambda name: ("fte".index(name[0]), name),
+        (name for name in names if re.match(r"[ftes][0-9]{2}", name)),
+        key=lambda name: ("ftes".index(name[0]), name),
     )
 
 

@@ -76,6 +76,8 @@ class Fault:
     """Redis forgets accepted notifications; their IDs cannot be compared with later ones."""
     may_cut: bool = True
     """Connections may break; otherwise each stays open or its response is completed."""
+    may_be_silent: bool = False
+    """Connections that stay open may carry nothing for longer than a heartbeat."""
     answer_slack_s: float = 1.0
     """How much later than its limit a notification may be answered; times the measured unit."""
     log: tuple[str, ...] = ()
@@ -134,6 +136,8 @@ class World:
         """When Redis forgot; every browser is owed a refresh since then."""
         self.losses: list[float] = []
         """Every time at which Redis forgot."""
+        self.seed = 0
+        """Decides what a fault draws at random and says."""
         self.second_judge: SecondJudge
         self._has_service = False
         self._baseline: dict[str, float] = {}
@@ -192,8 +196,9 @@ class World:
 
     @property
     def workers(self) -> list[int]:
-        """The process IDs of the service's workers, oldest first."""
-        return sorted(workers_of(self.service.process.pid))
+        """The process IDs of the service's workers, oldest first; a single one has no children."""
+        pid = self.service.process.pid
+        return [pid] if self.fault.workers == 1 else sorted(workers_of(pid))
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part, open every browser, and take the measures of a world that is whole."""
@@ -419,7 +424,8 @@ class World:
             )
         # A worker that stands still is replaced, but it is silent until then.
         heartbeat_s = float(str(self.settings["heartbeat_s"]))
-        if not self.fault.may_cut and record.longest_silence_s > heartbeat_s + SLACK_S / 2:
+        may_be_silent = self.fault.may_cut or self.fault.may_be_silent
+        if not may_be_silent and record.longest_silence_s > heartbeat_s + SLACK_S / 2:
             self.wrong(
                 f"nothing was heard for {record.longest_silence_s:.1f} s, limit {heartbeat_s:g}"
             )
@@ -433,7 +439,7 @@ class World:
         if unstored:
             slowest = f", slowest answer {ledger.slowest_s:.2f} s"
             self.note(", ".join(f"{n} {name}" for name, n in unstored.items()) + slowest)
-        if not self.fault.loses_history and "stream_max_entries" not in self.fault.settings:
+        if not self.losses and "stream_max_entries" not in self.fault.settings:
             self._compare_with_streams()
 
     async def judge_again(self) -> None:
@@ -450,7 +456,7 @@ class World:
                 "heartbeat_s": float(str(settings["heartbeat_s"])),
                 "answer_s": limit_s + fault.answer_slack_s * SECOND,
                 "may_cut": fault.may_cut,
-                "may_be_silent": fault.may_cut,
+                "may_be_silent": fault.may_cut or fault.may_be_silent,
             },
         )
         self.outcome.checked = verdict["browsers"]
@@ -541,12 +547,14 @@ async def run(
     scale: Scale,
     folder: Path,
     make: type[World] = World,
+    seed: int = 0,
 ) -> Outcome:
     """Build a world, break it, and judge what is left."""
     began_at = time.monotonic()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     world = make(fault, size, scale, folder)
+    world.seed = seed
     try:
         async with AsyncExitStack() as stack:
             await world.start(stack)
