@@ -177,19 +177,22 @@ class Entry(NamedTuple):
     id: EntryId
     notification: Notification
     fingerprint: int = 0
+    is_planted: bool = False
+    """It says nothing, and is there to give its stream an ID (``stream.planting``)."""
 
 
 class Change(NamedTuple):
     """What a read of a merchant's stream has shown to be new.
 
     ``newest``: the newest ID of the stream, None if it has no entry. ``entries``: every entry since
-    the last read, oldest first; empty if not all of them are known. ``is_resync``: history was
-    trimmed, replaced or lost, so that ``newest`` may be lower than before.
+    the last read that says something, oldest first; None if not all of them are known; empty if
+    there is none, and only the newest ID has changed. ``is_resync``: history was trimmed, replaced
+    or lost, so that ``newest`` may be lower than before.
     """
 
     merchant_id: str
     newest: EntryId | None
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[Entry, ...] | None = None
     is_resync: bool = False
 
 

@@ -314,6 +314,13 @@ class Settings(BaseSettings):
         le=31_536_000,
         description="how long a merchant's stream is kept after its last entry",
     )
+    max_planted: int = Field(
+        10_000,
+        ge=0,
+        le=10_000_000,
+        description="maximum number of merchants per worker whose missing stream gets an entry "
+        "that says nothing, so that their browsers have a last event ID; 0: none",
+    )
     probe_interval_s: float = Field(
         3.0,
         ge=0.05,

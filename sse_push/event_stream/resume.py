@@ -21,7 +21,10 @@ class Archive(Protocol):
     async def between(
         self, merchant_id: str, start: EntryId, end: EntryId
     ) -> tuple[Entry, ...] | None:
-        """Return the entries after ``start`` up to ``end``; None if not all of them are known."""
+        """Return the entries after ``start`` up to ``end`` that say something.
+
+        None if not all of them are known.
+        """
 
 
 def owed(

@@ -26,7 +26,7 @@ from sse_push.metrics import Metrics
 from sse_push.runtime.readiness import WorkerBoard
 from sse_push.runtime.uvicorn import Requests
 from sse_push.settings import Settings
-from sse_push.stream import Appender, Follower
+from sse_push.stream import Appender, Follower, Planting
 
 _REPORT_INTERVAL_S = 1.0
 
@@ -153,6 +153,7 @@ def _follower(settings: Settings, hub: Hub[Frame], appender: Appender) -> Follow
         _redis_url(settings),
         hub,
         appender,
+        Planting(max_planted=settings.max_planted, stream_ttl_s=settings.stream_ttl_s),
         data_limit_bytes=settings.data_limit_bytes,
         probe_interval_s=settings.probe_interval_s,
         probe_deadline_s=settings.probe_deadline_s,

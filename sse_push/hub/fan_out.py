@@ -98,18 +98,24 @@ class FanOuts(Generic[FrameT]):
     # -- to all connections of a merchant
 
     def publish(self, merchant: Merchant[FrameT], change: Change) -> None:
-        """Write a change to all connections of its merchant, at once if the merchant was quiet."""
+        """Write a change to all connections of its merchant, at once if the merchant was quiet.
+
+        Nothing is written if only the newest ID has changed: a client that returns with an older ID
+        is told then that nothing was missed.
+        """
+        if change.entries == ():
+            return
         for refresh in self._refreshes(merchant, change):
             self._tally.merged += merge_into(merchant.pending, refresh)
         delay_s = self._resync_delay_s() if change.is_resync else 0.0
         self._schedule(merchant, delay_s)
 
     def _refreshes(self, merchant: Merchant[FrameT], change: Change) -> Iterable[Refresh]:
-        if not change.entries:
+        if change.entries is None:
             merchant.version += 1
             reason: Reason | None = "resync" if change.is_resync else None
             yield Refresh(merchant.version, change.newest, reason=reason)
-        for entry in change.entries:
+        for entry in change.entries or ():
             merchant.version += 1
             notification = entry.notification
             yield Refresh(

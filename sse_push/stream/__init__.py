@@ -30,6 +30,18 @@ https://redis.io/docs/latest/develop/reference/client-side-caching/
 
 from sse_push.stream.append import Appender, AppendTally
 from sse_push.stream.examine import Finding, examine
-from sse_push.stream.follow import Follower, FollowTally, Listener
+from sse_push.stream.follow import Follower, FollowTally
+from sse_push.stream.listener import Listener
+from sse_push.stream.planting import Planting, PlantTally
 
-__all__ = ["AppendTally", "Appender", "Finding", "FollowTally", "Follower", "Listener", "examine"]
+__all__ = [
+    "AppendTally",
+    "Appender",
+    "Finding",
+    "FollowTally",
+    "Follower",
+    "Listener",
+    "PlantTally",
+    "Planting",
+    "examine",
+]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import secrets
 from typing import cast
 
 from sse_push.access.revocation import Revocation
@@ -39,6 +41,24 @@ _PROBE_LIFETIME_S = 60
 """How long the stream of a process outlives the process."""
 
 REVOCATIONS_KEY = "sse_push:revocations"
+
+PLANTED_FIELD = "sse_push:planted"
+"""The one field of a planted entry; its value is random."""
+
+_EVICTED_KEYS = re.compile(rb"^evicted_keys:(\d+)", re.MULTILINE)
+
+_PLANTED_VALUE = re.compile(rb"[0-9a-f]{16}")
+
+_PLANT_IF_MISSING = (
+    "if redis.call('XLEN', KEYS[1]) > 0 then return 0 end "
+    f"redis.call('XADD', KEYS[1], '*', '{PLANTED_FIELD}', ARGV[1]) "
+    "redis.pcall('EXPIRE', KEYS[1], ARGV[2]) "
+    "return 1"
+)
+"""A user without the right to EXPIRE plants streams that stay, as it does by notifications."""
+
+TRY_SCRIPT: Command = ("EVAL", "return redis.call('XLEN', KEYS[1])", 1, "sse_push:probe:script")
+"""A script that does nothing: an error reply says that this user may not plant by one."""
 
 _KEPT_LONGER_S = 60
 """How much longer the stream lives than its newest revocation, to be on the safe side."""
@@ -98,6 +118,47 @@ def probe_commands(entry: ProbeEntry) -> tuple[Command, Command]:
     )
 
 
+def plant_commands(merchant_id: str, *, lifetime_s: int, has_scripts: bool) -> tuple[Command, ...]:
+    """Return the commands that plant an entry in a stream that is missing.
+
+    Without scripts the entry is added even if the stream exists meanwhile, which does no harm.
+
+    https://redis.io/docs/latest/commands/eval/
+    """
+    key, value = stream_key(merchant_id), secrets.token_hex(8)
+    if has_scripts:
+        return (("EVAL", _PLANT_IF_MISSING, 1, key, value, lifetime_s),)
+    return ("XADD", key, "*", PLANTED_FIELD, value), expire_command(merchant_id, lifetime_s)
+
+
+def lifetime_command(merchant_id: str) -> Command:
+    """Return the command that asks how many seconds a stream lives; -1: for ever; -2: not at all.
+
+    https://redis.io/docs/latest/commands/ttl/
+    """
+    return ("TTL", stream_key(merchant_id))
+
+
+def expire_command(merchant_id: str, lifetime_s: int) -> Command:
+    """Return the command that gives a stream its lifetime.
+
+    https://redis.io/docs/latest/commands/expire/
+    """
+    return ("EXPIRE", stream_key(merchant_id), lifetime_s)
+
+
+def is_planted(fields: list[bytes]) -> bool:
+    """Whether an entry says nothing: it has exactly the one field, with such a value.
+
+    Anything beside it makes an entry that says something, whoever wrote it.
+    """
+    return (
+        len(fields) == 2
+        and fields[0] == PLANTED_FIELD.encode()
+        and _PLANTED_VALUE.fullmatch(fields[1]) is not None
+    )
+
+
 def revoke_commands(
     revocation: Revocation, *, now_s: float, lifetime_s: float
 ) -> tuple[Command, Command]:
@@ -151,9 +212,18 @@ def parse_entries(merchant_id: str, reply: object, *, data_limit_bytes: int) -> 
                 data_limit_bytes=data_limit_bytes,
             ),
             hash(tuple(fields)),
+            is_planted(fields),
         )
         for entry_id, fields in cast("list[tuple[bytes, list[bytes]]]", reply)
     ]
+
+
+def parse_evicted_keys(reply: object) -> int | None:
+    """Return how many keys Redis has evicted, from the reply to ``INFO stats``; None: unknown."""
+    if not isinstance(reply, bytes):
+        return None
+    match = _EVICTED_KEYS.search(reply)
+    return None if match is None else int(match[1])
 
 
 def parse_revocations(reply: object) -> list[RevocationEntry] | None:

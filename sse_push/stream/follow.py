@@ -12,13 +12,11 @@ import math
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from sse_push.access.revocation import Revocation
-from sse_push.notification import Change, Entry, EntryId
+from sse_push.notification import Entry, EntryId
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
@@ -32,7 +30,9 @@ from sse_push.stream.contract import (
     read_command,
 )
 from sse_push.stream.known_revocations import KnownRevocations
+from sse_push.stream.listener import Listener
 from sse_push.stream.pipeline import AT_ONCE, OnReply, Pipeline, Request, until_one_fails
+from sse_push.stream.planting import Planting
 from sse_push.stream.probe import Adds, Probe, ServersDiffer
 from sse_push.stream.reads import Read, entries_between
 from sse_push.stream.replies import Refusals, is_refusal, pause_s
@@ -45,19 +45,6 @@ _SWEEP_S = 30.0
 """Within this time every stream is read again without a cause, whoever joins and leaves."""
 
 _SWEEP_STEPS = 30
-
-
-class Listener(Protocol):
-    """Receives what the follower finds; the hub."""
-
-    def armed(self, merchant_id: str, newest: EntryId | None) -> None:
-        """Note that a watched stream has been read for the first time; None: it has no entry."""
-
-    def publish(self, change: Change) -> None:
-        """Pass on a change of a stream that is armed."""
-
-    def revoke(self, revocation: Revocation, at: float) -> None:
-        """Apply a revocation that Redis has stored ``at`` this time, in seconds since 1970."""
 
 
 @dataclass(slots=True)
@@ -83,17 +70,24 @@ class Follower:
         url: str,
         listener: Listener,
         adds: Adds,
+        planting: Planting,
         *,
         data_limit_bytes: int,
         probe_interval_s: float,
         probe_deadline_s: float,
         deaf_limit_s: float,
     ) -> None:
-        self._tail = Tail(listener.armed, listener.publish, sweep_steps=_SWEEP_STEPS)
         self._refusals = Refusals()
         self._pool = connection_pool(url)
         self._pipeline = Pipeline(self._next_requests, self._announced)
         self._revocations = KnownRevocations(listener.revoke, self._refusals, self._pipeline.wake)
+        self.planting = planting
+        self._tail = Tail(
+            listener.armed,
+            listener.publish,
+            sweep_steps=_SWEEP_STEPS,
+            may_plant=planting.may_plant,
+        )
         self.probe = Probe(
             self._pipeline.ask,
             adds,
@@ -193,6 +187,7 @@ class Follower:
             self._tail.connected(has_history=has_history)
             self._has_split = False
             self._revocations.connected()
+            self.planting.connected()
             self.server_id = server_id
             self._pipeline.wake()
             await until_one_fails(
@@ -227,8 +222,9 @@ class Follower:
         """Return the reads that are due, never two of one stream at once."""
         revocations_request = self._revocations.next_request()
         requests = [] if revocations_request is None else [revocations_request]
+        requests += self.planting.take(AT_ONCE)
         for watch, read in self._tail.reads(AT_ONCE):
-            requests.append((read_command(read), self._on_entries(watch)))
+            requests += [*self.planting.before(read), (read_command(read), self._on_entries(watch))]
         return requests
 
     def _on_entries(self, watch: Watch) -> OnReply:
@@ -294,7 +290,7 @@ class Follower:
         while True:
             for steps_left in reversed(range(_SWEEP_STEPS)):
                 await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
-                self._tail.sweep()
+                self.planting.swept(self._tail.sweep())
                 # Revocations are read once in a round, or in each step while they are not known.
                 if steps_left == 0 or not self._revocations.is_complete:
                     self._revocations.mark()

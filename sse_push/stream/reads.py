@@ -23,12 +23,14 @@ class Read(NamedTuple):
     """One read of a merchant's stream, from ``start`` to ``end``, both inclusive.
 
     Without ``start`` it asks for the newest entry only. The answer has at most
-    ``NEW_ENTRIES + 1`` entries, oldest first.
+    ``NEW_ENTRIES + 1`` entries, oldest first. ``is_planting``: a stream that is missing gets a
+    planted entry before it is read.
     """
 
     merchant_id: str
     start: EntryId | None = None
     end: EntryId | None = None
+    is_planting: bool = False
 
 
 class ReadFrom(NamedTuple):
@@ -65,15 +67,24 @@ class Held(NamedTuple):
 
     id: EntryId
     fingerprint: int
+    is_planted: bool = False
 
     @classmethod
     def of(cls, entry: Entry | RevocationEntry) -> Self:
         """Return what is held of an entry."""
-        return cls(entry.id, entry.fingerprint)
+        is_planted = isinstance(entry, Entry) and entry.is_planted
+        return cls(entry.id, entry.fingerprint, is_planted)
+
+
+def telling(entries: list[Entry]) -> tuple[Entry, ...]:
+    """Return the entries but the planted ones; of use only where none may be missing."""
+    return tuple(entry for entry in entries if not entry.is_planted)
 
 
 def entries_between(start: EntryId, end: EntryId, entries: list[Entry]) -> tuple[Entry, ...] | None:
     """Return the entries after ``start`` up to ``end``, or None if some of them may be missing.
+
+    Planted entries say nothing, and are left out: it may be that none is left.
 
     ``entries`` is the answer to ``Read(merchant_id, start, end)``. It is whole only if it begins
     with ``start``, ends with ``end``, and was not cut short by the limit. A client's last event ID
@@ -84,4 +95,4 @@ def entries_between(start: EntryId, end: EntryId, entries: list[Entry]) -> tuple
         return None
     if entries[0].id != start or entries[-1].id != end:
         return None
-    return tuple(entries[1:])
+    return telling(entries[1:])

@@ -40,6 +40,12 @@ XTRIM).
 **The first entries of an empty stream prove nothing about earlier entries.** Without an ID that the
 tail holds, an answer can't show that it is whole. The tail publishes the newest ID without entries.
 
+**A stream that is missing has no ID, and each return of its browsers would be a refetch.** So an
+entry is planted that says nothing (``planting``): a position. It is planted *before* the stream
+counts as armed, or as taken up anew; else "missing, a notification, DEL, another's plant" looks
+like "missing, another's plant". It says nothing *only* inside continuity, in a whole answer that
+begins with the entry held. Whatever is taken up anew speaks, planted or not.
+
 **Another server has another history.** After a restart or a failover the server may have lost
 entries that no read of ours had seen. A stream that still ends with the ID that we hold proves
 nothing then: every stream is a resync.
@@ -65,9 +71,9 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from sse_push.notification import Change, Entry, EntryId
-from sse_push.stream.reads import NEW_ENTRIES, Held, Read
+from sse_push.stream.reads import NEW_ENTRIES, Held, Read, telling
 from sse_push.stream.sweep import Sweep
-from sse_push.stream.watch import BEHIND, CLOSED, UNREAD, ResyncReason, Watch
+from sse_push.stream.watch import BEHIND, CLOSED, HOLDS, UNREAD, ResyncReason, Watch
 
 
 @dataclass(slots=True)
@@ -82,7 +88,8 @@ class TailTally:
 class Tail:
     """Follow the streams of all merchants with a connection.
 
-    A round of the sweep has ``sweep_steps`` steps.
+    A round of the sweep has ``sweep_steps`` steps. ``may_plant(merchant_id)`` is asked once per
+    entry that would be planted.
     ``on_armed(merchant_id, newest)`` is called once per watched merchant, when its stream has been
     read for the first time; ``on_change`` for each change after that. Both are called from within
     ``answered`` or ``failed``, and may call ``watch`` and ``unwatch``.
@@ -94,9 +101,11 @@ class Tail:
         on_change: Callable[[Change], None],
         *,
         sweep_steps: int = 1,
+        may_plant: Callable[[str], bool] = lambda _merchant_id: False,
     ) -> None:
         self._on_armed = on_armed
         self._on_change = on_change
+        self._may_plant = may_plant
         self._watches: dict[str, Watch] = {}
         self._queue: OrderedDict[Watch, None] = OrderedDict()
         """The streams to be read next; a stream that is left while Redis is away leaves it too."""
@@ -151,14 +160,17 @@ class Tail:
         for watch in self._watches.values():
             if watch.position is not UNREAD and not has_history:
                 watch.fall_behind(None, "server_changed")
+            watch.is_planting = False
             watch.next_has_cause = True
             watch.restart()
             self._queue[watch] = None
 
-    def sweep(self) -> None:
-        """Take one step of a round, in which every stream is read again without a cause."""
-        for watch in self._sweep.step():
+    def sweep(self) -> list[Watch]:
+        """Read the streams again whose turn it is, without a cause; return those streams."""
+        turns = self._sweep.step()
+        for watch in turns:
             self._mark(watch)
+        return turns
 
     def reads(self, most: int) -> list[tuple[Watch, Read]]:
         """Return at most ``most`` reads, to be sent now, in this order."""
@@ -166,14 +178,18 @@ class Tail:
         while self._queue and len(batch) < most:
             watch, _ = self._queue.popitem(last=False)
             watch.begin_read()
-            batch.append((watch, Read(watch.merchant_id, self._start(watch))))
+            read = Read(watch.merchant_id, self._start(watch), is_planting=watch.is_planting)
+            batch.append((watch, read))
         return batch
 
     def answered(self, watch: Watch, entries: list[Entry]) -> None:
         """Process the answer to a watch's read."""
         if watch.position is CLOSED:
             return
-        if watch.position is UNREAD:
+        watch.is_planting = self._is_to_plant(watch, entries)
+        if watch.is_planting:
+            self._wait_for_plant(watch)
+        elif watch.position is UNREAD:
             self._armed(watch, _newest_of(entries))
         elif watch.position is BEHIND:
             self._caught_up(watch, entries)
@@ -187,6 +203,7 @@ class Tail:
         """Process an error reply to a watch's read: its key holds something that is no stream."""
         if watch.position is CLOSED:
             return
+        watch.is_planting = False
         if watch.position is UNREAD:
             # For a browser this is a stream without entries: it may become one later.
             self._armed(watch, None)
@@ -202,6 +219,7 @@ class Tail:
         if watch.position is CLOSED:
             return
         watch.next_has_cause = watch.next_has_cause or watch.read_has_cause
+        watch.is_planting = False
         watch.put_off()
         self._put_off[watch] = None
 
@@ -230,10 +248,20 @@ class Tail:
     def _finish(self, watch: Watch) -> None:
         if watch.position is CLOSED:
             return  # by a callback
-        # After an answer that left the tail behind, the newest entry must be read: nothing
-        # announces that entry.
-        if watch.finish_read(is_whole=watch.position is not BEHIND):
+        # After an answer that left the tail behind, the newest entry must be read, and after one
+        # that found no stream, an entry planted: nothing announces either.
+        if watch.finish_read(is_whole=watch.position is not BEHIND and not watch.is_planting):
             self._queue[watch] = None
+
+    def _is_to_plant(self, watch: Watch, entries: list[Entry]) -> bool:
+        # A stream that held an entry is read for its newest one first.
+        is_missing = not entries and (watch.position is not HOLDS or watch.held is None)
+        return is_missing and not watch.is_planting and self._may_plant(watch.merchant_id)
+
+    def _wait_for_plant(self, watch: Watch) -> None:
+        """Conclude nothing before the entry is read that is planted now."""
+        if watch.position is BEHIND or (watch.position is HOLDS and watch.read_has_cause):
+            watch.lose_stream()
 
     def _armed(self, watch: Watch, newest: Held | None) -> None:
         watch.hold(newest)
@@ -248,9 +276,9 @@ class Tail:
             # History is whole, but more is left than an answer holds: only the newest ID counts.
             watch.fall_behind(entries[-1].id, "history_lost")
         elif len(entries) > 1:
-            # All that has happened since the ID held, entry by entry.
+            # All that has happened since the entry held, entry by entry.
             watch.hold(Held.of(entries[-1]))
-            self._on_change(Change(watch.merchant_id, entries[-1].id, tuple(entries[1:])))
+            self._on_change(Change(watch.merchant_id, entries[-1].id, telling(entries[1:])))
         # Else the entry held is still the newest one: the announcement was about something else.
 
     def _is_continuous(self, held: Held, entries: list[Entry]) -> bool:

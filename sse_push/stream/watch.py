@@ -6,6 +6,7 @@ decides that, and says why.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from enum import Enum
 from typing import Literal, NamedTuple
@@ -71,7 +72,16 @@ class Gap(NamedTuple):
 class Watch(Scheduled):
     """One merchant's stream: its position, its schedule, and whether the next read has a cause."""
 
-    __slots__ = ("gap", "held", "merchant_id", "next_has_cause", "position", "read_has_cause")
+    __slots__ = (
+        "gap",
+        "held",
+        "is_planting",
+        "lifetime_due_at",
+        "merchant_id",
+        "next_has_cause",
+        "position",
+        "read_has_cause",
+    )
 
     def __init__(self, merchant_id: str) -> None:
         super().__init__()
@@ -85,6 +95,10 @@ class Watch(Scheduled):
         """A change was announced, or a connection lost, since the last read was sent."""
         self.read_has_cause = False
         """The value of ``next_has_cause`` when the last read was sent."""
+        self.is_planting = False
+        """The stream is missing: an entry is planted before the next read, which then decides."""
+        self.lifetime_due_at = -math.inf
+        """When the lifetime of a planted entry is looked at next; ``planting`` sets it."""
 
     def begin_read(self) -> None:
         """Note that the read is sent, and takes the cause with it."""
@@ -103,6 +117,11 @@ class Watch(Scheduled):
         self.gap = Gap(floor, loss)
         if self.position is not BEHIND:
             self._move(BEHIND)
+
+    def lose_stream(self) -> None:
+        """Note that the stream is gone: a resync, whatever entry is there next."""
+        is_other = self.position is BEHIND and self.gap.loss == "server_changed"
+        self.fall_behind(None, "server_changed" if is_other else "stream_gone")
 
     def close(self) -> None:
         """Follow the stream no longer."""

@@ -50,8 +50,16 @@ class ModelRedis:
         self.tracked: set[str] | None = None
         self.out: deque[tuple[str, Any]] = deque()
         self.time_ms = 1_000_000
+        self.epoch = 0
+        self.planted = 0
+        self.takes_writes = True
+        """False: nothing is planted. Notifications are, so that there is something to tell."""
         self.run_id = 1
         self.is_refusing = False
+
+    def tick(self) -> None:
+        """Let time pass. In each epoch its own last digits: no lost ID is given by coincidence."""
+        self.time_ms = (self.time_ms // 64 + 1) * 64 + self.epoch % 64
 
     def connect(self) -> None:
         self.tracked = set()
@@ -77,7 +85,12 @@ class ModelRedis:
             self.out.append(("announcement", merchant_id))
 
     def xadd(
-        self, notification: Notification, *, max_entries: int, entry_id: EntryId | None = None
+        self,
+        notification: Notification,
+        *,
+        max_entries: int,
+        entry_id: EntryId | None = None,
+        planted: int = 0,
     ) -> EntryId | None:
         """Add an entry, with an ID of the caller's own if that is higher than all before."""
         stream = self.streams.setdefault(notification.merchant_id, ModelStream())
@@ -89,10 +102,19 @@ class ModelRedis:
                 entry_id = EntryId(stream.last.ms, stream.last.seq + 1)
         assert entry_id > stream.last, "Redis refuses an ID that is not higher"
         stream.last = entry_id
-        stream.entries.append(Entry(entry_id, notification, hash(notification)))
+        fingerprint = hash((notification, planted))
+        stream.entries.append(Entry(entry_id, notification, fingerprint, planted > 0))
         del stream.entries[:-max_entries]
         self.changed(notification.merchant_id)
         return entry_id
+
+    def plant(self, merchant_id: str, *, is_if_missing: bool) -> None:
+        """Add an entry that says nothing; without scripts whether the stream is missing or not."""
+        stream = self.streams.get(merchant_id)
+        if self.takes_writes and (stream is None or not is_if_missing):
+            self.tick()
+            self.planted += 1
+            self.xadd(Notification(merchant_id), max_entries=1000, planted=self.planted)
 
     def trim(self, merchant_id: str, keep: int, *, is_announced: bool) -> None:
         stream = self.streams.get(merchant_id)
@@ -141,6 +163,7 @@ class ModelFollower:
     def __init__(self, redis: ModelRedis, tail: Tail) -> None:
         self.redis = redis
         self.tail = tail
+        self.has_scripts = redis.chance.random() < 0.5
         self.sent: deque[tuple[Read, Watch | asyncio.Future[list[Entry] | None]]] = deque()
         self.recipients: deque[Watch | asyncio.Future[list[Entry] | None]] = deque()
         self.asked: deque[tuple[Read, asyncio.Future[list[Entry] | None]]] = deque()
@@ -195,6 +218,8 @@ class ModelFollower:
             self.redis.out.append(("reply", self.execute(read)))
 
     def execute(self, read: Read) -> list[Entry] | object | None:
+        if read.is_planting:
+            self.redis.plant(read.merchant_id, is_if_missing=self.has_scripts)
         return self.redis.answer(read)
 
     def receive_one(self) -> None:

@@ -58,7 +58,8 @@ class Simulation:
             clock=self.clock,
             chance=self.chance,
         )
-        self.tail = tail(self.hub.armed, self.hub.publish)
+        self.planted_share = self.chance.choice([0, 0.5, 1])
+        self.tail = tail(self.hub.armed, self.hub.publish, may_plant=self.may_plant)
         self.follower = follower(self.redis, self.tail)
         self.hub.source = self.follower
         self.hub_settle = self.hub.settle
@@ -92,8 +93,10 @@ class Simulation:
         self.serial = 0
         self.max_entries = self.chance.choice([3, 100, 100])
         self.snapshot: dict[str, ModelStream] = {}
-        self.epoch = 0
         self.history: list[str] = []
+
+    def may_plant(self, _merchant_id: str) -> bool:
+        return self.chance.random() < self.planted_share
 
     # -- what can happen
 
@@ -108,8 +111,7 @@ class Simulation:
         accepted = Accepted(self.serial, self.chance.choice(self.topics), by)
         data = str(self.serial) if self.chance.random() < 0.7 else None
         notification = Notification(merchant_id, accepted.topic, data, by)
-        # In each epoch its own last digits: a lost ID is never given again by coincidence.
-        self.redis.time_ms = (self.redis.time_ms // 64 + 1) * 64 + self.epoch % 64
+        self.redis.tick()
         if self.redis.xadd(notification, max_entries=self.max_entries) is not None:
             self.accepted(merchant_id, accepted)  # else refused
 
@@ -196,6 +198,18 @@ class Simulation:
             for each in page.missing:
                 each.is_lost = True
 
+    def plant(self) -> None:
+        """Plant as another process does, which has found no stream a while ago."""
+        merchant_id = self.chance.choice(self.merchants)
+        is_if_missing = self.chance.random() < 0.5
+        self.redis.plant(merchant_id, is_if_missing=is_if_missing)
+
+    def fill_up(self) -> None:
+        self.redis.takes_writes = not self.redis.takes_writes
+
+    def sweep(self) -> None:
+        self.tail.sweep()
+
     def trim(self) -> None:
         merchant_id = self.chance.choice(self.merchants)
         is_announced = self.chance.random() < 0.5
@@ -227,7 +241,7 @@ class Simulation:
         kind = self.chance.choice(["all", "nothing", "older", "without the newest"])
         if kind != "all":
             self.mark_lost()
-            self.epoch += 1
+            self.redis.epoch += 1
             if kind != "without the newest":
                 self.redis.streams = copied(self.snapshot) if kind == "older" else {}
             for stream in self.redis.streams.values() if kind == "without the newest" else ():
@@ -288,7 +302,10 @@ class Simulation:
     DISASTERS = (
         ("trim", 2),
         ("delete", 1),
-        ("use_again", 1),
+        ("plant", 2),
+        ("fill_up", 0.3),
+        ("sweep", 0.5),
+        ("use_again", 2),
         ("flush", 0.5),
         ("other_type", 1),
         ("save", 0.5),

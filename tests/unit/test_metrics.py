@@ -25,7 +25,7 @@ from sse_push.hub import Hub
 from sse_push.metrics import SERIES, Metrics, _Files, shared_by_workers
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import WorkerBoard
-from sse_push.stream import Appender, Follower
+from sse_push.stream import Appender, Follower, Planting
 from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.waiting import SECOND
 
@@ -91,6 +91,7 @@ async def worker(tmp_path: Path) -> Worker:
         NOWHERE,
         hub,
         appender,
+        Planting(max_planted=0, stream_ttl_s=60),
         data_limit_bytes=8192,
         probe_interval_s=3,
         probe_deadline_s=6,

@@ -523,4 +523,4 @@ def test_data_that_is_longer_once_it_is_compact_is_left_out() -> None:
 
 
 def test_a_change_is_not_a_resync_by_default() -> None:
-    assert Change("42", None) == Change("42", None, entries=(), is_resync=False)
+    assert Change("42", None) == Change("42", None, entries=None, is_resync=False)

@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 
 from sse_push.access.revocation import Revocation
 from sse_push.notification import Change, Entry, EntryId, Notification
-from sse_push.stream import Appender, Follower
+from sse_push.stream import Appender, Follower, Planting
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
+
+STREAM_TTL_S = 1000
 
 
 async def stopped(task: asyncio.Task[None]) -> None:
@@ -25,7 +27,7 @@ async def stopped(task: asyncio.Task[None]) -> None:
 class Followed:
     """A follower, and its listener, which notes all that it receives."""
 
-    def __init__(self, url: str, probe_deadline_s: float) -> None:
+    def __init__(self, url: str, probe_deadline_s: float, max_planted: int = 0) -> None:
         self.newest: dict[str, EntryId | None] = {}
         self.changes: list[Change] = []
         self.revoked: list[tuple[Revocation, float]] = []
@@ -33,13 +35,14 @@ class Followed:
             url,
             timeout_s=probe_deadline_s,
             stream_max_entries=100,
-            stream_ttl_s=1000,
+            stream_ttl_s=STREAM_TTL_S,
             revocation_lifetime_s=1000,
         )
         self.follower = Follower(
             url,
             self,
             self.appender,
+            Planting(max_planted=max_planted, stream_ttl_s=STREAM_TTL_S),
             data_limit_bytes=8192,
             probe_interval_s=0.05 * SECOND,
             probe_deadline_s=probe_deadline_s,
@@ -98,8 +101,10 @@ class Followed:
 
 
 @asynccontextmanager
-async def following(url: str, probe_deadline_s: float = 5 * SECOND) -> AsyncGenerator[Followed]:
-    followed = Followed(url, probe_deadline_s)
+async def following(
+    url: str, probe_deadline_s: float = 5 * SECOND, *, max_planted: int = 0
+) -> AsyncGenerator[Followed]:
+    followed = Followed(url, probe_deadline_s, max_planted)
     task = asyncio.create_task(followed.run())
     try:
         yield followed

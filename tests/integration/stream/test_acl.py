@@ -24,6 +24,9 @@ RIGHTS = re.findall(r"\+\S+", LINE)
 NEEDED_NOT_TO_WORK_BUT = {
     "+time": "to know the age of an entry when the two clocks differ, and which revocation is old",
     "+expire": "to give streams an end",
+    "+eval": "to plant an entry only where none is",
+    "+xlen": "the same",
+    "+ttl": "to keep a planted entry alive",
 }
 
 

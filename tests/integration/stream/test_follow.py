@@ -61,8 +61,9 @@ async def test_entries_that_are_added_together_are_published_together(
         server.cli(script=script.format(key=stream_key(merchant)))
         (change,) = await followed.next()
 
-    assert [each.notification.topic for each in change.entries] == ["a", "b"]
-    assert change == Change(merchant, change.entries[-1].id, change.entries)
+    told = stripped(change.entries)
+    assert [notification.topic for _, notification in told] == ["a", "b"]
+    assert change == Change(merchant, told[-1][0], change.entries)
 
 
 async def test_more_entries_than_one_answer_holds_are_published_as_the_newest_id(
@@ -189,10 +190,9 @@ async def test_a_key_of_another_type_harms_no_other_merchant(server: Server, mer
         changes = await followed.next(2)
 
     assert followed.newest[bad] is None
-    assert min(changes) == Change(bad, None, is_resync=True)
-    assert [(change.merchant_id, len(change.entries)) for change in sorted(changes)[1:]] == [
-        (good, 1)
-    ]
+    assert Change(bad, None, is_resync=True) in changes
+    (change,) = [change for change in changes if change.merchant_id == good]
+    assert len(stripped(change.entries)) == 1
 
 
 async def test_a_stream_that_is_watched_no_longer_is_not_published(
@@ -239,7 +239,7 @@ async def test_no_entry_is_lost_when_the_tracked_connection_is_killed_again_and_
             added.append(server.add(merchant))
             await followed.until_newest(added[-1])
 
-    published = [each.id for change in followed.changes for each in change.entries]
+    published = [each.id for change in followed.changes for each in change.entries or ()]
     assert published == added[1:]
     assert followed.follower.tally.reconnects == 2
     assert not any(change.is_resync for change in followed.changes)

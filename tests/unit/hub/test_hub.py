@@ -9,7 +9,7 @@ import pytest
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason, Occasion
 from sse_push.hub import Hub, Refresh, State
-from sse_push.notification import EntryId
+from sse_push.notification import Change, EntryId
 from tests.harness.clock import PACE, ManualClock
 from tests.unit.hub import (
     AFTER_INTERVAL_S,
@@ -473,3 +473,15 @@ def test_a_hub_without_a_random_generator_makes_one() -> None:
 
     assert isinstance(hub._chance, random.Random)
     assert len(hub) == 0
+
+
+def test_a_change_of_the_newest_id_alone_writes_nothing(service: Service) -> None:
+    client = service.open()
+    before = client.subscription.merchant.version
+
+    service.hub.publish(Change("42", EntryId(7, 0), ()))
+    service.clock.advance(1)
+
+    assert client.frames == []
+    assert client.subscription.merchant.version == before
+    assert service.compare(service.join()) == EntryId(7, 0)

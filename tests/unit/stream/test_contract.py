@@ -11,11 +11,14 @@ from sse_push.notification import Entry, EntryId, Notification, parse_merchant_i
 from sse_push.stream.contract import (
     REVOCATIONS_KEY,
     append_command,
+    is_planted,
     merchant_of,
     parse_entries,
     parse_entry_id,
+    parse_evicted_keys,
     parse_ids,
     parse_revocations,
+    plant_commands,
     probe_commands,
     probe_merchant,
     read_command,
@@ -233,3 +236,56 @@ def test_a_reply_is_parsed_into_its_revocations_and_a_malformed_one_is_logged(
     ]
     assert parse_revocations([]) == []
     assert parse_revocations(ResponseError("WRONGTYPE")) is None
+
+
+# -- planted entries
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_a_plant_is_recognized_by_its_fields(*, has_scripts: bool) -> None:
+    command = plant_commands("42", lifetime_s=10, has_scripts=has_scripts)[0]
+    value = str(command[4]).encode()
+
+    assert is_planted([b"sse_push:planted", value])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [b"sse_push:planted", b""],
+        [b"sse_push:planted", b"0123456789abcde"],
+        [b"sse_push:planted", b"0123456789abcdef0"],
+        [b"sse_push:planted", b"0123456789ABCDEF"],
+        [b"sse_push:planted", b"0123456789abcdef", b"topic", b"seats"],
+        [b"sse_push:planted", b"0123456789abcdef", b"x", b""],
+        [b"topic", b"seats", b"sse_push:planted", b"0123456789abcdef"],
+        [b"topic", b"0123456789abcdef"],
+        [b"topic", b""],
+    ],
+)
+def test_an_entry_with_anything_beside_says_something(fields: list[bytes]) -> None:
+    (entry,) = parse_entries("42", [[b"7-0", fields]], data_limit_bytes=100) or []
+
+    assert not is_planted(fields)
+    assert not entry.is_planted
+
+
+def test_a_planted_entry_is_parsed_as_one() -> None:
+    reply = [[b"7-0", [b"sse_push:planted", b"0123456789abcdef"]]]
+    (entry,) = parse_entries("42", reply, data_limit_bytes=100) or []
+
+    assert entry.is_planted
+
+
+@pytest.mark.parametrize(
+    ("reply", "evicted"),
+    [
+        (b"# Stats\r\nevicted_keys:12\r\nx:1\r\n", 12),
+        (b"# Stats\r\nold_evicted_keys:12\r\n", None),
+        (ResponseError("NOPERM"), None),
+    ],
+)
+def test_the_number_of_evictions_is_read_from_the_statistics(
+    reply: object, evicted: int | None
+) -> None:
+    assert parse_evicted_keys(reply) == evicted
