@@ -13,7 +13,7 @@ import httpx
 
 from sse_push.notification import EntryId
 from tests.harness.service import KEY
-from tests.harness.waiting import SECOND
+from tests.harness.waiting import SECOND, Deadline
 
 _LOOK_S = 0.01
 
@@ -149,9 +149,9 @@ class Backend:
 
     async def tell_until_accepted(self, merchant_id: str, deadline_s: float) -> EntryId:
         """Notify again and again, as a backend should."""
-        deadline = time.monotonic() + deadline_s * SECOND
+        deadline = Deadline(deadline_s * SECOND)
         while (entry_id := await self.tell(merchant_id)) is None:
-            assert time.monotonic() < deadline, f"not accepted within {deadline_s:.1f} s"
+            assert not deadline.is_over(), f"not accepted within {deadline_s:.1f} s"
             await asyncio.sleep(0.02)
         return entry_id
 

@@ -27,7 +27,8 @@ async def inject(world: World) -> None:
     if age_s < world.seconds(3):
         world.wrong(f"not ready, and the probe's age says {age_s:.1f} s")
     took_s = await world.until(lambda: before[0] not in world.workers, "it to be replaced", 60)
-    green_s = await world.until(world.is_ready, "ready again", 5)
+    # The other worker is ready; the new one has to start first.
+    green_s = await world.until(world.is_ready, "ready again", 60)
     world.note(
         f"red after {red_s:.1f} s, replaced after {took_s:.1f} s more, green {green_s:.1f} s later"
     )

@@ -29,7 +29,7 @@ from tests.harness.nginx import Nginx, replace_once
 from tests.harness.processes import open_fds, workers_of
 from tests.harness.redis import Redis
 from tests.harness.service import Service, alarms
-from tests.harness.waiting import SECOND
+from tests.harness.waiting import SECOND, Deadline, is_late
 
 SLACK_S = 3 * SECOND
 """What a busy machine may add to any promised time."""
@@ -125,7 +125,8 @@ class World:
         self.service: Service
         self.nginx: Nginx | None = None
         self.backend: Backend
-        self.is_over_at: float | None = None
+        self.recovery: Deadline | None = None
+        """When every browser has to be current again; None while the fault lasts."""
         folder.chmod(0o755)  # nginx's workers run under another account
         self.redis_url: str | None = None
         """The address of a proxy by which the service reaches Redis, if there is one."""
@@ -157,12 +158,11 @@ class World:
         self, is_there: Callable[[], bool], what: str, unscaled_s: float, pause_s: float = 0.02
     ) -> float:
         """Wait for something to be so, and return how long it took."""
-        began_at = time.monotonic()
-        limit_s = self.seconds(unscaled_s) + SLACK_S
+        deadline = Deadline(self.seconds(unscaled_s) + SLACK_S)
         while not is_there():
-            assert time.monotonic() - began_at < limit_s, f"expected {what} within {limit_s:.1f} s"
+            assert not deadline.is_over(), f"expected {what} within {deadline.seconds:.1f} s"
             await asyncio.sleep(pause_s)
-        return time.monotonic() - began_at
+        return deadline.passed_s
 
     def note(self, text: str) -> None:
         """Add a figure to the row of the table."""
@@ -170,7 +170,7 @@ class World:
 
     def over(self) -> None:
         """Mark the end of the fault: the time to recover is measured from now on."""
-        self.is_over_at = time.monotonic()
+        self.recovery = Deadline(self.seconds(self.fault.recovery_s) + SLACK_S)
 
     # -- parts
 
@@ -384,23 +384,25 @@ class World:
 
     async def settle(self) -> None:
         """Wait until every browser is current; measure from the fault's end."""
-        over_at = self.is_over_at
-        assert over_at is not None, "inject says when it is over"
-        limit_s = self.seconds(self.fault.recovery_s) + SLACK_S
+        recovery = self.recovery
+        assert recovery is not None, "inject says when it is over"
+        limit_s = recovery.seconds
         markers = await asyncio.gather(
             *(self.backend.tell_until_accepted(each, limit_s) for each in self.merchants)
         )
         marker = dict(zip(self.merchants, markers, strict=True))
         late = list(self.browsers)
-        while late and time.monotonic() - over_at < limit_s:
+        while late:
             await asyncio.sleep(0.01)
             late = [
                 each for each in late if not each.is_current(marker[each.merchant_id], self.lost_at)
             ]
-        if late:
-            self.wrong(f"{len(late)} browsers not current {limit_s:.1f} s after the fault's end")
+            if late and recovery.is_over():
+                since = f"{recovery.seconds:.1f} s after the fault's end"
+                self.wrong(f"{len(late)} browsers not current {since}")
+                break
         else:
-            self.outcome.recovered_s = time.monotonic() - over_at
+            self.outcome.recovered_s = recovery.passed_s
         await self.hush()
         try:
             await self.until(lambda: not self.behind(), "every browser current", 0)
@@ -418,14 +420,15 @@ class World:
         outcome.notifications = len(ledger.accepted)
         outcome.wrong += record.wrong[:5] + ledger.wrong[:5]
         limit_s = float(str(self.settings["notify_timeout_s"]))
-        if ledger.slowest_s > limit_s + self.fault.answer_slack_s * SECOND:
+        if is_late(ledger.slowest_s, limit_s + self.fault.answer_slack_s * SECOND):
             self.wrong(
                 f"a notification was answered after {ledger.slowest_s:.1f} s, limit {limit_s:g}"
             )
         # A worker that stands still is replaced, but it is silent until then.
         heartbeat_s = float(str(self.settings["heartbeat_s"]))
         may_be_silent = self.fault.may_cut or self.fault.may_be_silent
-        if not may_be_silent and record.longest_silence_s > heartbeat_s + SLACK_S / 2:
+        limit_s = heartbeat_s + SLACK_S / 2
+        if not may_be_silent and is_late(record.longest_silence_s, limit_s):
             self.wrong(
                 f"nothing was heard for {record.longest_silence_s:.1f} s, limit {heartbeat_s:g}"
             )
@@ -451,7 +454,7 @@ class World:
             {
                 "within_s": self.seconds(fault.recovery_s),
                 "slack_s": SLACK_S,
-                "healed_at": self.is_over_at,
+                "healed_at": None if self.recovery is None else self.recovery.began_at,
                 "losses": self.losses,
                 "heartbeat_s": float(str(settings["heartbeat_s"])),
                 "answer_s": limit_s + fault.answer_slack_s * SECOND,
@@ -515,9 +518,9 @@ class World:
             "one tracked connection for each worker",
             5,
         )
-        deadline = time.monotonic() + self.seconds(5) + SLACK_S
+        deadline = Deadline(self.seconds(5) + SLACK_S)
         while not await self.is_back():
-            assert time.monotonic() < deadline, "expected the gauges to be where they were"
+            assert not deadline.is_over(), "expected the gauges to be where they were"
         await self.until(
             lambda: all(open_fds(pid) <= limit for pid in self.workers),
             f"at most {limit:g} open files in each worker",

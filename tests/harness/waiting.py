@@ -1,7 +1,8 @@
 """Waits, deadlines, programs and ports.
 
 Every wait is for a thing, with a deadline. All deadlines are multiples of ``SECOND``, which is
-longer on a slow or busy machine.
+longer on a slow or busy machine; a deadline that is missed moves once more, if the machine has
+become slower since the tests began.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.harness.machine import unit
+from tests.harness.machine import measure, unit
 
 SECOND = unit()
 """Measured once, as the tests begin; ``TEST_SECOND`` overrides the measure."""
@@ -29,6 +30,32 @@ STOP_S = 20 * SECOND
 
 LATE_S = 2 * (SECOND - 1)
 """How late a busy machine may be for a promised moment; 0 on an idle one."""
+
+
+def is_late(took_s: float, limit_s: float) -> bool:
+    """Return whether something took longer than its limit, also on the machine as it is now.
+
+    The machine is measured only if the limit has passed: others may have begun to use it since
+    ``SECOND`` was measured.
+    """
+    return took_s >= limit_s and took_s >= limit_s * measure() / SECOND
+
+
+class Deadline:
+    """The moment until which something has to happen; later if the machine has become slower."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.began_at = time.monotonic()
+
+    @property
+    def passed_s(self) -> float:
+        """The time since the deadline was set."""
+        return time.monotonic() - self.began_at
+
+    def is_over(self) -> bool:
+        """Return whether the time is up; measures the machine if that may be so, and blocks."""
+        return is_late(self.passed_s, self.seconds)
 
 
 def program(*names: str) -> str:
@@ -60,17 +87,17 @@ def free_port() -> int:
 
 def wait_for(is_there: Callable[[], bool], what: str, seconds: float = START_S) -> None:
     """Ask again and again, until the answer is true; fail at the deadline."""
-    deadline = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     while not is_there():
-        assert time.monotonic() < deadline, f"expected {what} within {seconds} s"
+        assert not deadline.is_over(), f"expected {what} within {seconds} s"
         time.sleep(0.01)
 
 
 async def until(is_there: Callable[[], bool], what: str, seconds: float = 5 * SECOND) -> None:
     """As ``wait_for``, while the event loop runs on."""
-    deadline = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     while not is_there():
-        assert time.monotonic() < deadline, f"expected {what} within {seconds} s"
+        assert not deadline.is_over(), f"expected {what} within {seconds} s"
         await asyncio.sleep(0.005)
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import re
 import socket
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from sse_push.sse_client import Event, Parser
 from tests.harness.chunks import Dechunker
-from tests.harness.waiting import SECOND
+from tests.harness.waiting import SECOND, Deadline
 
 ANSWER_S = 2 * SECOND
 """How long the service may take to answer any request."""
@@ -110,13 +109,13 @@ class Wire:
     def _read(
         self, merchant_id: str, kind: str, is_enough: Callable[[list[Event]], bool]
     ) -> list[Event]:
-        deadline = time.monotonic() + ANSWER_S
+        deadline = Deadline(ANSWER_S)
         while True:
             events = well_formed(self.body, merchant_id)
             found = [event for event in events if event.type == kind]
             if is_enough(found):
                 return found
-            assert time.monotonic() < deadline, f"expected more of {kind}, got {self.body!r}"
+            assert not deadline.is_over(), f"expected more of {kind}, got {self.body!r}"
             assert not self._chunks.is_complete, "a stream goes on"
             assert self._buffer or self._more(), "a stream goes on"
             self.body += self._chunks.feed(self._buffer)

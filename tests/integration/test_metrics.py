@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -20,7 +19,7 @@ from tests.harness.processes import frozen, workers_of
 from tests.harness.redis import Redis
 from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher, Stream, open_stream
-from tests.harness.waiting import SECOND, wait_for
+from tests.harness.waiting import SECOND, Deadline, wait_for
 from tests.integration.test_server import processes_of
 
 Told = dict[str, float]
@@ -43,12 +42,12 @@ async def scraped_when(
     service: Service, is_so: Callable[[Told], bool], seconds: float = 5 * SECOND
 ) -> Told:
     """Scrape until the samples are as expected: another worker copies its counts once a second."""
-    deadline = time.monotonic() + seconds
+    deadline = Deadline(seconds)
     while True:
         samples = await scrape(service)
         if is_so(samples):
             return samples
-        assert time.monotonic() < deadline, samples
+        assert not deadline.is_over(), samples
         await asyncio.sleep(0.05)
 
 

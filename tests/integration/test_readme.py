@@ -23,7 +23,16 @@ from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
 from tests.harness.stream import Publisher, open_stream
 from tests.harness.tokens import SECRET, token_of
-from tests.harness.waiting import SECOND, STOP_S, accepts, free_port, program, until, wait_for
+from tests.harness.waiting import (
+    SECOND,
+    START_S,
+    STOP_S,
+    accepts,
+    free_port,
+    program,
+    until,
+    wait_for,
+)
 
 BACKENDS = "sse_push/docs/backends.md"
 ACCESS = "sse_push/docs/access.md"
@@ -262,7 +271,7 @@ async def lines_of_page(example: Example, service: Service, folder: Path, **envi
         page = subprocess.Popen(words, env=environ, stdout=out, stderr=out)
     backend = Publisher(service.url)
     try:
-        await until(lambda: log.read_text().count("shown") == 1, "a first load")
+        await until(lambda: log.read_text().count("shown") == 1, "a first load", START_S)
         await backend.notify("42", topic="seats")
         await until(lambda: log.read_text().count("shown") == 2, "a load after the change")
     finally:

@@ -316,6 +316,7 @@ ONLY_IN: dict[str, set[str]] = {
 """Libraries that one part knows, so that another one could take their place."""
 
 TESTED_AS = {
+    "settings": "settings.settings",
     "__main__": "cli",
     "http.paths": "http.endpoints",
 }

@@ -21,7 +21,7 @@ from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service, serving
 from tests.harness.stream import Publisher, Stream, open_stream
 from tests.harness.tokens import SECRET, token_of
-from tests.harness.waiting import LATE_S, SECOND, until
+from tests.harness.waiting import LATE_S, SECOND, Deadline, until
 
 REVOCATIONS_KEY = "sse_push:revocations"
 TOKENS = ("--subscribe-auth", "token", "--notify-keys", f"{KEY},{LIMITED_KEY} 42 shop-*")
@@ -215,24 +215,24 @@ async def test_a_revoked_token_is_refused_whatever_its_iat(pair: Service, mercha
 
 async def until_refused(backend: Backend, text: str) -> None:
     """Wait until every worker knows: each is asked by some connection."""
-    deadline = time.monotonic() + WITHIN_S
+    deadline = Deadline(WITHIN_S)
     while True:
         async with backend.browser.stream("GET", "/events", params={"token": text}) as answer:
             if answer.status_code == 401:
                 return
-        assert time.monotonic() < deadline
+        assert not deadline.is_over()
 
 
 async def until_put_off(backend: Backend, text: str) -> httpx.Response:
     """Wait until a token gets the soft answer, and return that."""
-    deadline = time.monotonic() + 5 * SECOND
+    deadline = Deadline(5 * SECOND)
     while True:
         async with backend.browser.stream("GET", "/events", params={"token": text}) as answer:
             assert answer.status_code == 200
             if "x-sse-push-soft-answer" in answer.headers:
                 await answer.aread()
                 return answer
-        assert time.monotonic() < deadline
+        assert not deadline.is_over()
         await asyncio.sleep(0.05)
 
 
@@ -391,9 +391,9 @@ async def test_a_service_that_has_not_read_the_revocations_puts_clients_off(
             "/revoke", json={"merchant_id": "42"}, headers={"Authorization": f"Bearer {KEY}"}
         )
         mortal.cli("DEL", REVOCATIONS_KEY)
-        deadline = time.monotonic() + 5 * SECOND
+        deadline = Deadline(5 * SECOND)
         while (await client.get("/readyz")).status_code != 200:
-            assert time.monotonic() < deadline
+            assert not deadline.is_over()
         async with client.stream("GET", "/events", params={"token": token("42")}) as opened:
             first = await anext(opened.aiter_text())
     assert started.stop() == 0

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from tests.harness.service import Service
 from tests.harness.stream import Stream, open_stream
-from tests.harness.waiting import SECOND
+from tests.harness.waiting import SECOND, Deadline
 from tests.integration.test_metrics import scrape
 
 MAX = 12
@@ -23,9 +22,9 @@ REQUEST_TIMEOUT_S = SECOND
 
 
 async def until_empty(service: Service) -> None:
-    deadline = time.monotonic() + 5 * SECOND
+    deadline = Deadline(5 * SECOND)
     while (scraped := await scrape(service))["sse_push_connections_open"]:
-        assert time.monotonic() < deadline, scraped
+        assert not deadline.is_over(), scraped
         await asyncio.sleep(0.02)
 
 
@@ -70,9 +69,9 @@ async def refused(
 
 async def eventually(ask: Callable[[], Awaitable[str | None]], expected: str | None) -> None:
     """Ask until the answer is this: the service learns of the end of a connection a bit later."""
-    deadline = time.monotonic() + 5 * SECOND
+    deadline = Deadline(5 * SECOND)
     while (got := await ask()) != expected:
-        assert time.monotonic() < deadline, got
+        assert not deadline.is_over(), got
         await asyncio.sleep(0.01)
 
 

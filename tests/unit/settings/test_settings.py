@@ -1,20 +1,13 @@
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from sse_push.access.keys import NotifyKey
-from sse_push.errors import ConfigError
 from sse_push.settings import Settings
-
-KEY = "k1-0123456789abcdef"
-OTHER_KEY = "k2-0123456789abcdef"
-PASSWORD = "hunter2"
-SECRET = "a-secret-0123456789-0123456789-ab"
+from tests.unit.settings.given import KEY, OTHER_KEY, PASSWORD, SECRET, error_of, secrets_of
 
 RANGES: dict[str, tuple[float, float]] = {
     "port": (0, 65_535),
@@ -62,24 +55,6 @@ BESIDE: dict[str, dict[str, float]] = {
     "deaf_limit_s": {"probe_interval_s": 0.05, "probe_deadline_s": 0.1},
 }
 """Further settings, so that no contradiction is found before the range."""
-
-
-@pytest.fixture(autouse=True)
-def bare_environ(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("SSE_PUSH_"):
-            monkeypatch.delenv(name)
-
-
-def error_of(**flags: object) -> str:
-    with pytest.raises(ConfigError) as caught:
-        Settings.load(**flags)
-    return str(caught.value)
-
-
-def secrets_of(values: tuple[NotifyKey, ...] | str | None) -> list[str]:
-    assert isinstance(values, tuple)
-    return [value.secret.get_secret_value() for value in values]
 
 
 # -- defaults

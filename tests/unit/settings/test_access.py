@@ -2,37 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from sse_push.access.keys import ALGORITHMS, KEY_CHARACTERS_MIN, NotifyKey
+from sse_push.access.keys import ALGORITHMS, KEY_CHARACTERS_MIN
 from sse_push.errors import ConfigError
 from sse_push.settings import Settings, mask_password
-
-KEY = "k1-0123456789abcdef"
-OTHER_KEY = "k2-0123456789abcdef"
-PASSWORD = "hunter2"
-SECRET = "a-secret-0123456789-0123456789-ab"
-
-
-@pytest.fixture(autouse=True)
-def bare_environ(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.upper().startswith("SSE_PUSH_"):
-            monkeypatch.delenv(name)
-
-
-def error_of(**flags: object) -> str:
-    with pytest.raises(ConfigError) as caught:
-        Settings.load(**flags)
-    return str(caught.value)
-
-
-def secrets_of(values: tuple[NotifyKey, ...] | str | None) -> list[str]:
-    assert isinstance(values, tuple)
-    return [value.secret.get_secret_value() for value in values]
-
+from tests.unit.settings.given import KEY, OTHER_KEY, PASSWORD, SECRET, error_of, secrets_of
 
 # -- who may do what
 
