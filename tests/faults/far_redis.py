@@ -30,9 +30,12 @@ class TwoServers(FarRedis):
         """Start the replica, too."""
         folder = self.folder / "replica"
         folder.mkdir()
+        at_once = ("repl-diskless-sync-delay", "0")
+        self.redis.cli("CONFIG", "SET", *at_once)
         self.replica = await asyncio.to_thread(
             Redis.start, folder, "--replicaof", f"127.0.0.1 {self.redis.port}"
         )
+        self.replica.cli("CONFIG", "SET", *at_once)
         stack.callback(self._kill_replica)
         await super().prepare(stack)
 

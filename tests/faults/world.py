@@ -138,7 +138,7 @@ class World:
         self.losses: list[float] = []
         """Every time at which Redis forgot."""
         self.seed = 0
-        """Decides what a fault draws at random and says."""
+        """Decides what a fault draws at random."""
         self.second_judge: SecondJudge
         self._has_service = False
         self._baseline: dict[str, float] = {}
