@@ -29,7 +29,7 @@ from tests.harness.nginx import Nginx, replace_once
 from tests.harness.processes import open_fds, workers_of
 from tests.harness.redis import Redis
 from tests.harness.service import Service, alarms
-from tests.harness.waiting import SECOND, Deadline, is_late
+from tests.harness.waiting import SECOND, Deadline, is_late, stretched
 
 SLACK_S = 3 * SECOND
 """What a busy machine may add to any promised time."""
@@ -453,7 +453,7 @@ class World:
             self.backend.ledger.history,
             {
                 "within_s": self.seconds(fault.recovery_s),
-                "slack_s": SLACK_S,
+                "slack_s": await asyncio.to_thread(stretched, SLACK_S),
                 "healed_at": None if self.recovery is None else self.recovery.began_at,
                 "losses": self.losses,
                 "heartbeat_s": float(str(settings["heartbeat_s"])),

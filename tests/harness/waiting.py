@@ -32,13 +32,17 @@ LATE_S = 2 * (SECOND - 1)
 """How late a busy machine may be for a promised moment; 0 on an idle one."""
 
 
-def is_late(took_s: float, limit_s: float) -> bool:
-    """Return whether something took longer than its limit, also on the machine as it is now.
+def stretched(limit_s: float) -> float:
+    """Return a limit, longer if others have begun to use the machine since ``SECOND`` was measured.
 
-    The machine is measured only if the limit has passed: others may have begun to use it since
-    ``SECOND`` was measured.
+    Measures the machine, and blocks meanwhile.
     """
-    return took_s >= limit_s and took_s >= limit_s * measure() / SECOND
+    return limit_s * max(1.0, measure() / SECOND)
+
+
+def is_late(took_s: float, limit_s: float) -> bool:
+    """Return whether something took longer than its limit, also on the machine as it is now."""
+    return took_s >= limit_s and took_s >= stretched(limit_s)
 
 
 class Deadline:
