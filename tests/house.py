@@ -198,7 +198,7 @@ def test_files() -> Number:
 
 
 def test_helpers() -> Number:
-    return Number("lines that tests share", 3600, sum(map(lines_of, helpers())))
+    return Number("lines that tests share", 3700, sum(map(lines_of, helpers())))
 
 
 def tests_for_code() -> Number:

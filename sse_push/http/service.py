@@ -26,7 +26,7 @@ from sse_push.metrics import Metrics
 from sse_push.runtime.readiness import WorkerBoard
 from sse_push.runtime.uvicorn import Requests
 from sse_push.settings import Settings
-from sse_push.stream import Appender, Follower, Planting
+from sse_push.stream import Appender, Follower, Planting, reply_limit_bytes
 
 _REPORT_INTERVAL_S = 1.0
 
@@ -155,6 +155,7 @@ def _follower(settings: Settings, hub: Hub[Frame], appender: Appender) -> Follow
         appender,
         Planting(max_planted=settings.max_planted, stream_ttl_s=settings.stream_ttl_s),
         data_limit_bytes=settings.data_limit_bytes,
+        reply_limit_bytes=reply_limit_bytes(settings.data_limit_bytes),
         probe_interval_s=settings.probe_interval_s,
         probe_deadline_s=settings.probe_deadline_s,
         deaf_limit_s=settings.deaf_limit_s,

@@ -2,9 +2,11 @@
 
 ``append`` adds what backends send. ``follow`` reads what is new over one connection on which Redis
 announces changes (``pipeline``), and proves that it does (``probe``). ``tail`` and ``revocations``
-decide which reads come next, without any I/O; the theory of operation is in ``tail``. ``contract``
-knows the keys, ``connection`` the client library, ``replies`` whose error a reply is, ``examine`` a
-server's settings.
+decide which reads come next, without any I/O; the theory of operation is in ``tail``. ``window``
+bounds what is on the way at once, ``parser`` the size of a reply; what exceeds it, or may, is read
+by ``aside`` on a connection of its own, as ``standing`` decides. ``contract`` knows the keys,
+``connection`` the client library, ``replies`` whose error a reply is, ``examine`` a server's
+settings.
 
 The only package, beside ``runtime.embedded``, that knows Redis. Does not know browsers, nor how
 they are served.
@@ -33,6 +35,7 @@ from sse_push.stream.examine import Finding, examine
 from sse_push.stream.follow import Follower, FollowTally
 from sse_push.stream.listener import Listener
 from sse_push.stream.planting import Planting, PlantTally
+from sse_push.stream.reads import reply_limit_bytes
 
 __all__ = [
     "AppendTally",
@@ -44,4 +47,5 @@ __all__ = [
     "PlantTally",
     "Planting",
     "examine",
+    "reply_limit_bytes",
 ]

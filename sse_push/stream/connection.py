@@ -9,6 +9,7 @@ import asyncio
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple, cast
 
 from redis._parsers.hiredis import _AsyncHiredisParser
@@ -21,10 +22,14 @@ from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from sse_push.stream.contract import Command
+from sse_push.stream.parser import BoundedParser
 from sse_push.stream.replies import ERROR_REPLIES, ErrorReply
 
 CONNECT_LIMIT_S = 10.0
 """How long connecting may take: some round trips, each of them of a second or two."""
+
+REPLY_LIMIT_BYTES = 1_048_576
+"""How large a reply may be that holds no entries: Redis tells about itself, or an ID."""
 
 TRACKING: Command = ("CLIENT", "TRACKING", "ON")
 """Asks Redis to announce, on this connection, each key that it reads."""
@@ -45,8 +50,10 @@ class Announcement(NamedTuple):
     keys: list[bytes] | None
 
 
-def connection_pool(url: str) -> ConnectionPool:
+def connection_pool(url: str, *, reply_limit_bytes: int = REPLY_LIMIT_BYTES) -> ConnectionPool:
     """Return a pool of RESP3 connections that never repeat anything by themselves.
+
+    A reply above the limit is not read to its end: ``parser.ReplyTooLarge``.
 
     redis-py would repeat an XADD whose reply was lost, and so store it twice; and it would replace
     a lost connection by one without tracking, unnoticed. Its time limit for each command is off
@@ -55,6 +62,7 @@ def connection_pool(url: str) -> ConnectionPool:
     """
     return ConnectionPool.from_url(
         url,
+        parser_class=partial(BoundedParser, limit_bytes=reply_limit_bytes),
         protocol=3,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=None,
@@ -115,11 +123,25 @@ async def dial(pool: ConnectionPool) -> bytes:
 
 def track(connection: AbstractConnection) -> None:
     """Have announcements returned as ``Announcement``; Redis makes them after ``TRACKING``."""
+    parser = cast("_AsyncHiredisParser", _parser_of(connection))
+    parser.set_invalidation_push_handler(_to_announcement)
+
+
+def bytes_received(connection: AbstractConnection) -> int:
+    """Return how much has arrived on a connection since it was made."""
+    return _parser_of(connection).received_bytes
+
+
+def partial_reply_bytes(connection: AbstractConnection) -> int:
+    """Return how much has arrived of the reply that is waited for."""
+    return _parser_of(connection).partial_bytes
+
+
+def _parser_of(connection: AbstractConnection) -> BoundedParser:
     # until redis-py offers this publicly for a single connection: its parser's push handler is the
     # only way to an invalidation message. tests/integration/stream/test_connection.py fails when
     # it moves.
-    parser = cast("_AsyncHiredisParser", connection._parser)  # noqa: SLF001
-    parser.set_invalidation_push_handler(_to_announcement)
+    return cast("BoundedParser", connection._parser)  # noqa: SLF001
 
 
 async def _to_announcement(push: list[object]) -> Announcement:
@@ -147,6 +169,7 @@ async def read_reply(connection: AbstractConnection) -> object:
     Raises:
         RedisError: the connection is lost.
     """
+    _parser_of(connection).partial_bytes = 0
     try:
         return cast("object", await connection.read_response(disconnect_on_error=False))
     except ERROR_REPLIES as exc:
@@ -162,6 +185,7 @@ async def read_reply_or_announcement(connection: AbstractConnection) -> object:
     Raises:
         RedisError: the connection is lost.
     """
+    connection._parser.partial_bytes = 0  # type: ignore[attr-defined]  # noqa: SLF001 (_parser_of)
     try:
         reply = await connection.read_response(
             timeout=math.inf, push_request=True, disconnect_on_error=False

@@ -94,6 +94,11 @@ def read_command(read: Read) -> Command:
     return ("XRANGE", key, str(read.start), end, "COUNT", NEW_ENTRIES + 1)
 
 
+def arm_command(read: Command) -> Command:
+    """Return a command that has changes of the key of a read announced, and returns no entry."""
+    return ("XRANGE", read[1], "-", "+", "COUNT", 0)
+
+
 def append_command(notification: Notification, *, max_entries: int) -> Command:
     """Return the command that adds a notification, and trims the oldest entries.
 

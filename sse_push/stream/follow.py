@@ -17,6 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from sse_push.notification import Entry, EntryId
+from sse_push.stream.aside import Aside
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
@@ -26,18 +27,18 @@ from sse_push.stream.connection import (
 from sse_push.stream.contract import (
     REVOCATIONS_KEY,
     merchant_of,
-    parse_entries,
     read_command,
 )
+from sse_push.stream.known_merchants import KnownMerchants
 from sse_push.stream.known_revocations import KnownRevocations
 from sse_push.stream.listener import Listener
-from sse_push.stream.pipeline import AT_ONCE, OnReply, Pipeline, Request, until_one_fails
+from sse_push.stream.parser import ReplyTooLarge
+from sse_push.stream.pipeline import AT_ONCE, Pipeline, Request, until_one_fails
 from sse_push.stream.planting import Planting
 from sse_push.stream.probe import Adds, Probe, ServersDiffer
 from sse_push.stream.reads import Read, entries_between
-from sse_push.stream.replies import Refusals, is_refusal, pause_s
+from sse_push.stream.replies import Refusals, pause_s
 from sse_push.stream.tail import Tail, TailTally
-from sse_push.stream.watch import Position, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +59,9 @@ class FollowTally:
 class Follower:
     """Follow the streams of all merchants with a connection, and the stream of revocations.
 
-    All reads go over one tracked connection. ``watch`` and ``unwatch`` may be called at any time;
-    changes go to the ``listener``. A connection that is lost is replaced, for ever, and then all
-    streams are read again.
+    All reads go over one tracked connection, but those whose replies may end it (``aside``).
+    ``watch`` and ``unwatch`` may be called at any time; changes go to the ``listener``. A
+    connection that is lost is replaced, for ever, and then all streams are read again.
 
     https://redis.io/docs/latest/commands/client-tracking/
     """
@@ -73,14 +74,14 @@ class Follower:
         planting: Planting,
         *,
         data_limit_bytes: int,
+        reply_limit_bytes: int,
         probe_interval_s: float,
         probe_deadline_s: float,
         deaf_limit_s: float,
     ) -> None:
         self._refusals = Refusals()
-        self._pool = connection_pool(url)
+        self._pool = connection_pool(url, reply_limit_bytes=reply_limit_bytes)
         self._pipeline = Pipeline(self._next_requests, self._announced)
-        self._revocations = KnownRevocations(listener.revoke, self._refusals, self._pipeline.wake)
         self.planting = planting
         self._tail = Tail(
             listener.armed,
@@ -88,8 +89,21 @@ class Follower:
             sweep_steps=_SWEEP_STEPS,
             may_plant=planting.may_plant,
         )
+        self._aside = Aside(self._pool, self._refusals)
+        self._revocations = KnownRevocations(
+            listener.revoke, self._refusals, self._aside, self._pipeline.wake
+        )
+        self._merchants = KnownMerchants(
+            self._tail,
+            planting,
+            self._refusals,
+            self._aside,
+            self._pipeline.wake,
+            data_limit_bytes=data_limit_bytes,
+        )
         self.probe = Probe(
-            self._pipeline.ask,
+            partial(self._pipeline.ask, is_urgent=True),
+            lambda: self._pipeline.partial_bytes,
             adds,
             partial(dial, self._pool),
             self._refusals,
@@ -98,7 +112,6 @@ class Follower:
             deaf_limit_s=deaf_limit_s,
         )
         self.tally = FollowTally(self._tail.tally)
-        self._data_limit_bytes = data_limit_bytes
         self._is_connected = False
         self.server_id = b""
         """The ID of the run of the server that we were last connected to."""
@@ -144,12 +157,15 @@ class Follower:
     ) -> tuple[Entry, ...] | None:
         """Return the entries after ``start`` up to ``end``.
 
-        None if some entries may be missing: they were trimmed, are too many, or Redis is away.
+        None if some entries may be missing: they were trimmed, are too many or too large, or Redis
+        is away.
         """
-        if not self._is_connected:
+        if not self._is_connected or merchant_id in self._aside.standings.records:
             return None
         reply = await self._pipeline.ask(read_command(Read(merchant_id, start, end)))
-        entries = self._parse(merchant_id, reply)
+        if isinstance(reply, RedisConnectionError):
+            self._aside.lost(merchant_id, reply)
+        entries = self._merchants.parse(merchant_id, reply)
         return None if entries is None else entries_between(start, end, entries)
 
     async def run(self) -> None:
@@ -167,7 +183,7 @@ class Follower:
                 cause = exc
             except (RedisError, OSError) as exc:  # TimeoutError is an OSError
                 cause = exc
-            if self.probe.passed_at > connected_at:
+            if self.probe.passed_at > connected_at or isinstance(cause, ReplyTooLarge):
                 failures = 0
             failures += 1
             if self._lost_at is None:
@@ -188,6 +204,7 @@ class Follower:
             self._has_split = False
             self._revocations.connected()
             self.planting.connected()
+            self.probe.connected()
             self.server_id = server_id
             self._pipeline.wake()
             await until_one_fails(
@@ -195,7 +212,8 @@ class Follower:
                 self._pipeline.send(connection),
                 self._prove(),
                 self._sweep(),
-                self._read_again(),
+                self._refusals.retry(self._retry),
+                self._aside.run(server_id),
             )
         finally:
             self._is_connected = False
@@ -218,37 +236,11 @@ class Follower:
                 self._revocations.mark()
         self._pipeline.wake()
 
-    def _next_requests(self) -> list[Request]:
-        """Return the reads that are due, never two of one stream at once."""
+    def _next_requests(self, most: int) -> list[Request]:
         revocations_request = self._revocations.next_request()
-        requests = [] if revocations_request is None else [revocations_request]
-        requests += self.planting.take(AT_ONCE)
-        for watch, read in self._tail.reads(AT_ONCE):
-            requests += [*self.planting.before(read), (read_command(read), self._on_entries(watch))]
-        return requests
-
-    def _on_entries(self, watch: Watch) -> OnReply:
-        def on_reply(reply: object) -> None:
-            if isinstance(reply, RedisConnectionError):
-                return  # the stream is read again on the next connection
-            if is_refusal(reply):
-                if watch.position is not Position.CLOSED:
-                    self._refusals.add(watch.merchant_id, reply)
-                self._tail.refused(watch)
-                return
-            self._refusals.discard(watch.merchant_id)
-            entries = self._parse(watch.merchant_id, reply)
-            if entries is None:
-                self._tail.failed(watch)
-            else:
-                self._tail.answered(watch, entries)
-            if self._tail.has_reads:
-                self._pipeline.wake()
-
-        return on_reply
-
-    def _parse(self, merchant_id: str, reply: object) -> list[Entry] | None:
-        return parse_entries(merchant_id, reply, data_limit_bytes=self._data_limit_bytes)
+        if revocations_request is None:
+            return self._merchants.next_requests(most)
+        return [revocations_request, *self._merchants.next_requests(most - 1)]
 
     async def _prove(self) -> None:
         """Prove again and again that changes are announced, or lose the connection."""
@@ -274,17 +266,10 @@ class Follower:
         logger.info("tail connected merchants=%d away_s=%.1f", len(self._tail), away_s)
         self._lost_at = None
 
-    async def _read_again(self) -> None:
-        """Send the reads that were refused again, with pauses that grow while all are."""
-        while True:
-            await self._refusals.began.wait()
-            failures = 0
-            while self._refusals:
-                await asyncio.sleep(pause_s(failures))
-                failures += 1
-                self._tail.retry(AT_ONCE)
-                self._revocations.mark()
-                self._pipeline.wake()
+    def _retry(self) -> None:
+        self._tail.retry(AT_ONCE)
+        self._revocations.mark()
+        self._pipeline.wake()
 
     async def _sweep(self) -> None:
         while True:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sse_push.access.revocation import Revocation
+from sse_push.stream.aside import Aside
 from sse_push.stream.contract import parse_revocations, read_revocations_command
 from sse_push.stream.pipeline import Request
 from sse_push.stream.replies import Refusals, is_refusal
@@ -28,17 +29,19 @@ class KnownRevocations:
     """Read the stream of revocations to its end, and again whenever it may have changed.
 
     ``on_revoked(revocation, at)`` is called for each revocation, as ``RevocationTail`` does.
-    ``wake()`` is called when another read may be due.
+    ``aside`` makes a read harmless, if need be. ``wake()`` is called when another may be due.
     """
 
     def __init__(
         self,
         on_revoked: Callable[[Revocation, float], None],
         refusals: Refusals,
+        aside: Aside,
         wake: Callable[[], None],
     ) -> None:
         self._tail = RevocationTail(on_revoked)
         self._refusals = refusals
+        self._aside = aside
         self._wake = wake
         self._read_at = -math.inf
         self._complete = asyncio.Event()
@@ -76,18 +79,24 @@ class KnownRevocations:
     def next_request(self) -> Request | None:
         """Return the read that is due, if one is."""
         read = self._tail.next_read()
-        return None if read is None else (read_revocations_command(read), self._on_reply)
+        if read is None:
+            return None
+        request = (read_revocations_command(read), self._on_reply)
+        is_apart = None in self._aside.standings.records
+        return self._aside.request(None, *request) if is_apart else request
 
     def _on_reply(self, reply: object) -> None:
         if isinstance(reply, RedisConnectionError):
-            return  # the revocations are read again on the next connection
+            # The revocations are read again on the next connection.
+            self._aside.lost(None, reply)
+            return
         entries = parse_revocations(reply)
         if is_refusal(reply):
             # The server refuses, which says nothing of the stream.
             self._refusals.add(None, reply)
             self._tail.failed()
         elif entries is None:
-            # The key holds no stream.
+            # The key holds no stream, or one whose entries are too large.
             self._refusals.discard(None)
             if self._tail.knowledge is not Knowledge.UNREADABLE:
                 logger.warning("revocations can't be read cause=%s", reply)

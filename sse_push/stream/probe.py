@@ -67,14 +67,16 @@ class Adds(Protocol):
 class Probe:
     """Add an entry as a notification is added, and find it as the tail finds one.
 
-    ``ask(command)`` sends a command on the tracked connection, and returns the reply. The owner of
-    that connection calls ``announced`` when the announcement of ``key`` arrives there. ``dial()``
-    makes a connection for nothing but to return the ID of the server's run.
+    ``ask(command)`` sends a command on the tracked connection, and returns the reply.
+    ``partial_bytes()`` returns how much has arrived there of a reply that is not complete. The
+    owner of that connection calls ``announced`` when the announcement of ``key`` arrives there.
+    ``dial()`` makes a connection for nothing but to return the ID of the server's run.
     """
 
     def __init__(
         self,
         ask: Callable[[Command], Awaitable[object]],
+        partial_bytes: Callable[[], int],
         adds: Adds,
         dial: Callable[[], Awaitable[bytes]],
         refusals: Refusals,
@@ -84,14 +86,14 @@ class Probe:
         deaf_limit_s: float,
     ) -> None:
         self._ask = ask
+        self._partial_bytes = partial_bytes
         self._adds = adds
         self._dial = dial
         self._refusals = refusals
         self.interval_s = interval_s
         self.deadline_s = deadline_s
         self._deaf_limit_s = deaf_limit_s
-        self.merchant_id = probe_merchant(secrets.token_hex(8))
-        self.key = stream_key(self.merchant_id).encode()
+        self.merchant_id, self.key = _new_stream()
         self.passed_at = -math.inf
         """When an entry of ours was last found, by the monotonic clock."""
         self._count = 0
@@ -113,6 +115,10 @@ class Probe:
     def redis_time_s(self) -> float:
         """The time by the clock of Redis, in seconds since 1970, as in new entry IDs."""
         return time.monotonic() + self._redis_ahead_s
+
+    def connected(self) -> None:
+        """Begin another stream, on a new connection: an entry in the old one may be too large."""
+        self.merchant_id, self.key = _new_stream()
 
     def announced(self) -> None:
         """Note that the tracked connection has announced a change of ``key``."""
@@ -172,6 +178,9 @@ class Probe:
     async def _in_time(self, work: Coroutine[None, None, T], failure: str) -> T:
         """Return what the work returns within the deadline, counting only while we run.
 
+        Nor does the time count in which nothing but a part of a reply has arrived: what we wait for
+        comes after it, and each reply is bounded.
+
         Raises:
             ProbeLost: the deadline has passed, and this process was not stopped meanwhile.
         """
@@ -180,10 +189,11 @@ class Probe:
         try:
             steps_left = _STEPS
             while steps_left and not task.done():
-                began_at = time.monotonic()
+                began_at, had_bytes = time.monotonic(), self._partial_bytes()
                 await asyncio.wait([task], timeout=step_s)
                 was_stopped = time.monotonic() - began_at > 2 * step_s
-                steps_left = _STEPS if was_stopped else steps_left - 1
+                is_arriving = self._partial_bytes() > had_bytes
+                steps_left = _STEPS if was_stopped else steps_left - (not is_arriving)
             if not task.done():
                 raise ProbeLost(f"{failure} within {self.deadline_s:g} s")
         finally:
@@ -246,3 +256,9 @@ class Probe:
             after_s = time.monotonic() - self._refused_at
             logger.info("redis takes writes again after_s=%.1f", after_s)
             self._refused_at = None
+
+
+def _new_stream() -> tuple[str, bytes]:
+    """Return the merchant and the key of a stream that nobody knows yet."""
+    merchant_id = probe_merchant(secrets.token_hex(8))
+    return merchant_id, stream_key(merchant_id).encode()

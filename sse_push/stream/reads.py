@@ -15,8 +15,24 @@ from sse_push.notification import Entry, EntryId
 NEW_ENTRIES = 32
 """Fewer new entries than this are published one by one; otherwise only the newest ID is."""
 
-PAGE_ENTRIES = 256
-"""At most this many revocations are in one answer; at least two, as the first may be known."""
+PAGE_ENTRIES = 64
+"""At most this many revocations are in one answer, which is less than a MB even if all their claims
+are long; at least two, as the first may be known."""
+
+_ENTRY_OVERHEAD_BYTES = 1024
+"""What an entry may have beside its data: topic, name of the sender, ID, and some fields that are
+ignored."""
+
+_REPLY_LEAST_BYTES = 8_388_608
+
+
+def reply_limit_bytes(data_limit_bytes: int) -> int:
+    """Return how large a reply to a read may be: twice what the entries of notifications take.
+
+    A backend that adds entries without HTTP may add larger ones.
+    """
+    entry_bytes = data_limit_bytes + _ENTRY_OVERHEAD_BYTES
+    return max(_REPLY_LEAST_BYTES, 2 * (NEW_ENTRIES + 1) * entry_bytes)
 
 
 class Read(NamedTuple):

@@ -29,7 +29,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TypeGuard
 
@@ -120,18 +120,18 @@ class Refusals:
     def __init__(self) -> None:
         self._streams: set[str | None] = set()
         self._began_at = 0.0
-        self.began = asyncio.Event()
+        self._began = asyncio.Event()
         """Set while any stream is refused."""
 
     def __bool__(self) -> bool:
         """Whether any stream is refused."""
         return bool(self._streams)
 
-    def add(self, stream: str | None, cause: ErrorReply) -> None:
+    def add(self, stream: str | None, cause: Exception) -> None:
         """Note that a read was refused."""
         if not self._streams:
             self._began_at = time.monotonic()
-            self.began.set()
+            self._began.set()
             logger.warning("redis refuses reads cause=%s", cause)
         self._streams.add(stream)
 
@@ -140,6 +140,16 @@ class Refusals:
         if stream in self._streams:
             self._streams.remove(stream)
             if not self._streams:
-                self.began.clear()
+                self._began.clear()
                 after_s = time.monotonic() - self._began_at
                 logger.info("redis answers reads again after_s=%.1f", after_s)
+
+    async def retry(self, send_again: Callable[[], None]) -> None:
+        """Have the reads sent again, for ever, with pauses that grow while all are refused."""
+        while True:
+            await self._began.wait()
+            failures = 0
+            while self._streams:
+                await asyncio.sleep(pause_s(failures))
+                failures += 1
+                send_again()

@@ -52,7 +52,8 @@ nothing then: every stream is a resync.
 
 **One bad stream harms one merchant.** Each read is of one key and has its own answer. An error
 reply of the stream (the key holds no stream) concerns that merchant alone, and arms the key like
-any other reply.
+any other reply. An answer that is too large to be read is the same here: what changed is unknown,
+so each change is a resync. Another read arms its key, before this one (``aside``).
 
 **A refused read says nothing.** A server that refuses a read (the user lacks a right, a script
 runs) has neither told what is in the stream nor armed the key. The read is put off, its cause is
@@ -199,8 +200,8 @@ class Tail:
             self._continued(watch, watch.held, entries)
         self._finish(watch)
 
-    def failed(self, watch: Watch) -> None:
-        """Process an error reply to a watch's read: its key holds something that is no stream."""
+    def failed(self, watch: Watch, reason: ResyncReason = "not_a_stream") -> None:
+        """Process that a watch's read has no answer: its key is no stream, or it is too large."""
         if watch.position is CLOSED:
             return
         watch.is_planting = False
@@ -210,7 +211,7 @@ class Tail:
         elif watch.position is BEHIND or watch.held is not None or watch.read_has_cause:
             # The entry held is gone; or the key was announced, and an entry may have been added and
             # deleted before the read.
-            self._resync(watch, None, "not_a_stream")
+            self._resync(watch, None, reason)
         # Else a sweep has found what was there before.
         self._finish(watch)
 

@@ -15,9 +15,10 @@ from sse_push.notification import EntryId
 from sse_push.stream.reads import Held
 from sse_push.stream.schedule import Scheduled
 
-ResyncReason = Literal["server_changed", "history_lost", "stream_gone", "not_a_stream"]
+ResyncReason = Literal["server_changed", "history_lost", "stream_gone", "not_a_stream", "too_large"]
 """Why a stream can't be continued from the ID held: the server was restarted, or is another one;
-the stream does not contain that ID; the stream does not exist; its key is of another type."""
+the stream does not contain that ID; the stream does not exist; its key is of another type; an
+answer is too large to be read."""
 
 
 class Position(Enum):

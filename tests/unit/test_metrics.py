@@ -92,6 +92,7 @@ async def worker(tmp_path: Path) -> Worker:
         hub,
         appender,
         Planting(max_planted=0, stream_ttl_s=60),
+        reply_limit_bytes=1_000_000,
         data_limit_bytes=8192,
         probe_interval_s=3,
         probe_deadline_s=6,

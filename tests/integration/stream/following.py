@@ -13,6 +13,7 @@ from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
 
 STREAM_TTL_S = 1000
+MB = 1_000_000
 
 
 async def stopped(task: asyncio.Task[None]) -> None:
@@ -27,7 +28,13 @@ async def stopped(task: asyncio.Task[None]) -> None:
 class Followed:
     """A follower, and its listener, which notes all that it receives."""
 
-    def __init__(self, url: str, probe_deadline_s: float, max_planted: int = 0) -> None:
+    def __init__(
+        self,
+        url: str,
+        probe_deadline_s: float,
+        max_planted: int = 0,
+        reply_limit_bytes: int = MB,
+    ) -> None:
         self.newest: dict[str, EntryId | None] = {}
         self.changes: list[Change] = []
         self.revoked: list[tuple[Revocation, float]] = []
@@ -44,6 +51,7 @@ class Followed:
             self.appender,
             Planting(max_planted=max_planted, stream_ttl_s=STREAM_TTL_S),
             data_limit_bytes=8192,
+            reply_limit_bytes=reply_limit_bytes,
             probe_interval_s=0.05 * SECOND,
             probe_deadline_s=probe_deadline_s,
             deaf_limit_s=2 * probe_deadline_s,
@@ -102,9 +110,13 @@ class Followed:
 
 @asynccontextmanager
 async def following(
-    url: str, probe_deadline_s: float = 5 * SECOND, *, max_planted: int = 0
+    url: str,
+    probe_deadline_s: float = 5 * SECOND,
+    *,
+    max_planted: int = 0,
+    reply_limit_bytes: int = MB,
 ) -> AsyncGenerator[Followed]:
-    followed = Followed(url, probe_deadline_s, max_planted)
+    followed = Followed(url, probe_deadline_s, max_planted, reply_limit_bytes)
     task = asyncio.create_task(followed.run())
     try:
         yield followed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import subprocess
@@ -69,6 +70,8 @@ class Proxy:
     """What becomes of the replies."""
     delay_s: float = 0.0
     """How late each piece arrives, in both directions."""
+    reply_bytes_per_s: float = math.inf
+    """How fast replies go on."""
     url: str = ""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -84,7 +87,7 @@ class Proxy:
         ):
             pieces: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue()
             self._tasks.add(asyncio.create_task(self._take(source, pieces, is_reply=is_reply)))
-            self._tasks.add(asyncio.create_task(self._give(pieces, sink)))
+            self._tasks.add(asyncio.create_task(self._give(pieces, sink, is_reply=is_reply)))
 
     async def _take(
         self,
@@ -103,7 +106,11 @@ class Proxy:
             pieces.put_nowait((due_at, self.change(data) if is_reply and data else data))
 
     async def _give(
-        self, pieces: asyncio.Queue[tuple[float, bytes | None]], writer: asyncio.StreamWriter
+        self,
+        pieces: asyncio.Queue[tuple[float, bytes | None]],
+        writer: asyncio.StreamWriter,
+        *,
+        is_reply: bool,
     ) -> None:
         try:
             while True:
@@ -111,6 +118,11 @@ class Proxy:
                 await asyncio.sleep(due_at - asyncio.get_running_loop().time())
                 if data is None:
                     return
+                while is_reply and len(data) > self.reply_bytes_per_s / 100:
+                    size = int(self.reply_bytes_per_s / 100)
+                    writer.write(data[:size])
+                    data = data[size:]
+                    await asyncio.sleep(0.01)
                 writer.write(data)
         finally:
             writer.close()

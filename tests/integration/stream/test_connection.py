@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
-from redis._parsers.hiredis import _AsyncHiredisParser
 from redis.asyncio.connection import AbstractConnection
 
 from sse_push.stream.connection import (
@@ -18,6 +17,7 @@ from sse_push.stream.connection import (
     read_reply_or_announcement,
 )
 from sse_push.stream.contract import stream_key
+from sse_push.stream.parser import BoundedParser
 from sse_push.stream.replies import ErrorReply
 from tests.harness.waiting import SECOND
 from tests.integration.stream.servers import Server
@@ -55,7 +55,7 @@ async def test_the_private_push_handler_of_the_library_is_where_it_is_expected(
 ) -> None:
     key = stream_key(merchant)
     async with tracked(server.url) as connection:
-        assert type(connection._parser) is _AsyncHiredisParser
+        assert type(connection._parser) is BoundedParser
         await ask(connection, "XRANGE", key, "-", "+")
         server.add(merchant)
         async with asyncio.timeout(5 * SECOND):

@@ -124,6 +124,7 @@ async def test_a_restart_without_persistence_is_a_resync_for_every_live_merchant
         "history_lost": 0,
         "stream_gone": 0,
         "not_a_stream": 0,
+        "too_large": 0,
     }
 
 

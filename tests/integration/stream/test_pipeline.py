@@ -30,8 +30,8 @@ class Piped:
     def want(self, *words: str) -> None:
         self.wanted.append((words, self.arrived.append))
 
-    def next_requests(self) -> list[Request]:
-        requests, self.wanted = self.wanted, []
+    def next_requests(self, most: int) -> list[Request]:
+        requests, self.wanted = self.wanted[:most], self.wanted[most:]
         return requests
 
 
@@ -111,13 +111,13 @@ async def test_a_reply_that_no_request_waits_for_is_dropped(server: Server, merc
 
 @pytest.mark.parametrize("is_sent", [True, False])
 async def test_a_request_that_is_abandoned_is_answered_with_the_loss(*, is_sent: bool) -> None:
-    pipeline = Pipeline(list, lambda _announcement: None)
+    pipeline = Pipeline(lambda _most: [], lambda _announcement: None)
     asked = asyncio.create_task(pipeline.ask(("PING",)))
     await asyncio.sleep(0)
     if is_sent:
-        pipeline._in_flight.extend(on_reply for _, on_reply in pipeline._next_batch())
+        pipeline._in_flight.extend(on_reply for _, on_reply in pipeline._next_batch(0))
 
     pipeline.abandon()
 
     assert isinstance(await asked, RedisConnectionError)
-    assert pipeline._next_batch() == []
+    assert pipeline._next_batch(0) == []

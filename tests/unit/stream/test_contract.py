@@ -211,7 +211,7 @@ def test_revocations_are_read_from_an_entry_or_from_the_oldest(
 ) -> None:
     assert read_revocations_command(ReadFrom(start)) == (
         *("XRANGE", REVOCATIONS_KEY, text, "+"),
-        *("COUNT", 256),
+        *("COUNT", 64),
     )
 
 
