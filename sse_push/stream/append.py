@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,11 +28,12 @@ from sse_push.stream.connection import (
 from sse_push.stream.contract import (
     Command,
     append_command,
+    expire_command,
     parse_entry_id,
     probe_commands,
     revoke_commands,
-    stream_key,
 )
+from sse_push.stream.lifetimes import Lifetimes
 from sse_push.stream.reads import ProbeEntry
 from sse_push.stream.replies import ErrorReply, Whose
 
@@ -42,13 +42,6 @@ _RECORDS_AT_ONCE = 512
 
 _RECORDS_WAITING = 20_000
 """At most this many records wait for Redis; more are refused at once."""
-
-_EXPIRE_SHARE = 0.1
-"""A stream's lifetime is renewed once in this share of it, not with each entry: Redis announces
-each EXPIRE to every process that follows the stream."""
-
-_EXPIRES_REMEMBERED = 50_000
-"""At most this many merchants are remembered as needing no EXPIRE yet; then all are forgotten."""
 
 Record = Notification | Revocation | ProbeEntry
 """What a backend sends, or a probe, and a stream keeps as an entry."""
@@ -100,12 +93,11 @@ class Appender:
         """Whether the connection is to be replaced before the next record."""
         self._timeout_s = timeout_s
         self._max_entries = stream_max_entries
-        self._ttl_s = stream_ttl_s
+        self._lifetimes = Lifetimes(stream_ttl_s)
         self._revocation_lifetime_s = revocation_lifetime_s
         self._queue: deque[_Waiting] = deque()
         self._sent: frozenset[asyncio.Future[EntryId]] = frozenset()
         self._arrived = asyncio.Event()
-        self._expire_due: dict[str, float] = {}
         self.tally = AppendTally()
 
     async def run(self) -> None:
@@ -206,26 +198,40 @@ class Appender:
             _fail(batch, "expected a connection to Redis, got none", exc, "not_published")
             return
         # A caller that gave up while we connected has the answer that its record is not published.
-        batch = [waiting for waiting in batch if not waiting.entry_id.done()]
+        while batch := [waiting for waiting in batch if not waiting.entry_id.done()]:
+            batch = await self._exchange(connection, batch, now_s)
+
+    async def _exchange(
+        self, connection: AbstractConnection, batch: list[_Waiting], now_s: float
+    ) -> list[_Waiting]:
+        """Send a batch in one pipeline, and give each record the result that Redis replies.
+
+        Returns the records that Redis did not add, as their streams are gone: send those again.
+        """
         commands, recipients = self._commands(batch, now_s)
         self._sent = frozenset(each.entry_id for each in batch)
         is_wrong_server = False
+        gone: list[_Waiting] = []
         try:
             async with asyncio.timeout(self._timeout_s):
                 await send_commands(connection, commands)
                 for recipient in recipients:
                     reply = await read_reply(connection)
                     is_wrong_server |= _is_wrong_server(reply)
-                    if isinstance(recipient, _Waiting):
+                    if reply is None and isinstance(recipient, _Waiting):
+                        self._lifetimes.forget(recipient.record.merchant_id)
+                        gone.append(recipient)
+                    elif isinstance(recipient, _Waiting):
                         _resolve(recipient, reply)
                     elif reply == 1 and recipient is not None:
-                        self._remember_expire(recipient)
+                        self._lifetimes.renewed(recipient)
         except (RedisError, OSError) as exc:
             await connection.disconnect(nowait=True)
             _fail(batch, "expected an answer from Redis, got none", exc, "unknown")
         if is_wrong_server:
             # The address may lead to another server by now: the next batch finds out.
             await connection.disconnect(nowait=True)
+        return gone
 
     async def _connect(self, connection: AbstractConnection) -> None:
         # A connection that Redis has closed is readable: its end can be read. The connection is
@@ -262,8 +268,8 @@ class Appender:
         """
         commands: list[Command] = []
         recipients: list[_Waiting | str | None] = []
-        expiring: set[str] = set()
-        now = time.monotonic()
+        # Only an entry with a lifetime may begin a stream, which else would stay for ever.
+        expiring = self._lifetimes.due_among([each.record.merchant_id for each in batch])
         for waiting in batch:
             if not isinstance(waiting.record, Notification):
                 commands += (
@@ -275,22 +281,17 @@ class Appender:
                 )
                 recipients += [waiting, None]
                 continue
-            notification = waiting.record
-            commands.append(append_command(notification, max_entries=self._max_entries))
+            merchant_id = waiting.record.merchant_id
+            begins = merchant_id in expiring
+            commands.append(
+                append_command(waiting.record, max_entries=self._max_entries, begins=begins)
+            )
             recipients.append(waiting)
-            merchant_id = notification.merchant_id
-            is_due = now >= self._expire_due.get(merchant_id, -math.inf)
-            if is_due and merchant_id not in expiring:
-                expiring.add(merchant_id)
-                lifetime_s = math.ceil(self._ttl_s * (1 + _EXPIRE_SHARE))
-                commands.append(("EXPIRE", stream_key(merchant_id), lifetime_s))
+            if begins:
+                expiring.remove(merchant_id)
+                commands.append(expire_command(merchant_id, self._lifetimes.lifetime_s))
                 recipients.append(merchant_id)
         return commands, recipients
-
-    def _remember_expire(self, merchant_id: str) -> None:
-        if len(self._expire_due) >= _EXPIRES_REMEMBERED:
-            self._expire_due.clear()
-        self._expire_due[merchant_id] = time.monotonic() + self._ttl_s * _EXPIRE_SHARE
 
 
 def _is_wrong_server(reply: object) -> bool:

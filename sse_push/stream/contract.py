@@ -99,16 +99,19 @@ def arm_command(read: Command) -> Command:
     return ("XRANGE", read[1], "-", "+", "COUNT", 0)
 
 
-def append_command(notification: Notification, *, max_entries: int) -> Command:
+def append_command(notification: Notification, *, max_entries: int, begins: bool) -> Command:
     """Return the command that adds a notification, and trims the oldest entries.
 
-    Approximately (``~``): Redis removes whole nodes only, which costs it next to nothing.
+    Approximately (``~``): Redis removes whole nodes only, which costs it next to nothing. Unless
+    the entry ``begins`` a stream that is missing, Redis adds nothing there, and replies null.
 
     https://redis.io/docs/latest/commands/xadd/
     """
     fields = (text for pair in notification.to_fields().items() for text in pair)
     key = stream_key(notification.merchant_id)
-    return ("XADD", key, "MAXLEN", "~", max_entries, "*", *fields)
+    if begins:
+        return ("XADD", key, "MAXLEN", "~", max_entries, "*", *fields)
+    return ("XADD", key, "NOMKSTREAM", "MAXLEN", "~", max_entries, "*", *fields)
 
 
 def probe_commands(entry: ProbeEntry) -> tuple[Command, Command]:

@@ -1,4 +1,4 @@
-"""Examine a Redis before the service relies on it: version, delivery, eviction, persistence.
+"""Examine a Redis before the service relies on it: version, delivery, rights, what it may lose.
 
 Knows which setting of a server breaks which promise. Does not know the running service.
 """
@@ -24,7 +24,9 @@ from sse_push.stream.connection import (
     track,
 )
 from sse_push.stream.contract import (
+    TRY_SCRIPT,
     Command,
+    lifetime_command,
     parse_entry_id,
     parse_ids,
     probe_commands,
@@ -73,12 +75,9 @@ async def examine(url: str, *, timeout_s: float) -> list[Finding]:
                 return [Finding("failure", f"expected an answer to INFO, got {info}")]
             facts = _facts(cast("bytes", info))
             await tracked.connect()
-            return [
-                _version(facts),
-                _kind(facts) or await _delivers(adding, tracked, timeout_s),
-                _eviction(facts),
-                _persistence(facts),
-            ]
+            delivery = _kind(facts) or await _delivers(adding, tracked, timeout_s)
+            plants = await _plants(adding) if delivery.level == "ok" else []
+            return [_version(facts), delivery, *plants, _eviction(facts), _persistence(facts)]
     except AuthenticationError as exc:
         raise StreamUnavailable(f"expected a password that Redis accepts, got: {exc}") from exc
     except (RedisError, OSError, TimeoutError) as exc:
@@ -166,6 +165,22 @@ async def _wait_for_announcement(connection: AbstractConnection) -> None:
         got = await read_reply_or_announcement(connection)
         if isinstance(got, Announcement) and stream_key(_MERCHANT).encode() in (got.keys or ()):
             return
+
+
+async def _plants(adding: AbstractConnection) -> list[Finding]:
+    """Find out which rights are missing for planted entries; the service works without them."""
+    replies = await _ask(adding, [TRY_SCRIPT, lifetime_command(_MERCHANT)])
+    refused = [str(reply) for reply in replies if isinstance(reply, ErrorReply)]
+    if not refused:
+        return []
+    return [
+        Finding(
+            "warning",
+            f"expected that Redis runs a script, and tells how long a stream lives, got: "
+            f"{'; '.join(refused)}: a merchant without a stream may get two planted entries, and "
+            "its browsers refetch when these expire",
+        )
+    ]
 
 
 def _eviction(facts: dict[str, str]) -> Finding:

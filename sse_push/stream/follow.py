@@ -34,7 +34,7 @@ from sse_push.stream.known_revocations import KnownRevocations
 from sse_push.stream.listener import Listener
 from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.pipeline import AT_ONCE, Pipeline, Request, until_one_fails
-from sse_push.stream.planting import Planting
+from sse_push.stream.planting import Planting, PlantTally
 from sse_push.stream.probe import Adds, Probe, ServersDiffer
 from sse_push.stream.reads import Read, entries_between
 from sse_push.stream.replies import Refusals, pause_s
@@ -53,6 +53,7 @@ class FollowTally:
     """Counts of resyncs and reconnections since the start; the numbers only rise."""
 
     tail: TailTally
+    plants: PlantTally
     reconnects: int = 0
 
 
@@ -111,7 +112,7 @@ class Follower:
             deadline_s=probe_deadline_s,
             deaf_limit_s=deaf_limit_s,
         )
-        self.tally = FollowTally(self._tail.tally)
+        self.tally = FollowTally(self._tail.tally, planting.tally)
         self._is_connected = False
         self.server_id = b""
         """The ID of the run of the server that we were last connected to."""

@@ -14,7 +14,8 @@ import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from sse_push.stream.contract import (
     TRY_SCRIPT,
@@ -24,6 +25,7 @@ from sse_push.stream.contract import (
     parse_evicted_keys,
     plant_commands,
 )
+from sse_push.stream.lifetimes import lifetime_s
 from sse_push.stream.pipeline import OnReply, Request
 from sse_push.stream.reads import Read
 from sse_push.stream.replies import ErrorReply, Whose
@@ -45,9 +47,6 @@ _PLANTS_AT_ONCE = 10_000.0
 _PLANTS_PER_LOOK = 256
 """After so many plants Redis is asked again whether it evicts, and after each second with any."""
 
-_LIFETIME_LONGER = 1.1
-"""A planted stream gets the lifetime that a notification gives, this much over ``stream_ttl_s``."""
-
 _LOOKS_AT_LIFETIME = (0.1, 0.2)
 """After which share of ``stream_ttl_s`` the lifetime of a planted entry is looked at again; at
 random, so that the processes that follow one stream do not all renew it."""
@@ -57,8 +56,9 @@ random, so that the processes that follow one stream do not all renew it."""
 class PlantTally:
     """How many entries were planted, and how often Redis refused; the numbers only rise."""
 
-    planted: int = 0
-    refused: int = 0
+    outcomes: dict[Literal["planted", "refused"], int] = field(
+        default_factory=lambda: {"planted": 0, "refused": 0}
+    )
 
 
 class Planting:
@@ -78,7 +78,7 @@ class Planting:
         # A stream that lives shorter than the time between two plants would come and go.
         self._max_planted = max_planted if stream_ttl_s >= _AGAIN_S else 0
         self._ttl_s = stream_ttl_s
-        self._lifetime_s = math.ceil(stream_ttl_s * _LIFETIME_LONGER)
+        self._lifetime_s = lifetime_s(stream_ttl_s)
         self._now = now
         self._planted_at: OrderedDict[str, float] = OrderedDict()
         """When each merchant was planted, the oldest first; at most ``max_planted``."""
@@ -185,13 +185,13 @@ class Planting:
 
     def _on_planted(self, merchant_id: str, reply: object) -> None:
         if reply and not isinstance(reply, Exception):
-            self.tally.planted += 1
+            self.tally.outcomes["planted"] += 1
             return
         # The stream has an entry meanwhile, or its key something else; or the connection is lost,
         # or Redis is full or read only.
         self._planted_at.pop(merchant_id, None)
         if isinstance(reply, ErrorReply) and reply.whose is not Whose.STREAM:
-            self.tally.refused += 1
+            self.tally.outcomes["refused"] += 1
             self._not_before = max(self._not_before, self._now() + _REFUSED_S)
 
     def _on_statistics(self, reply: object) -> None:

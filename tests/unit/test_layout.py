@@ -136,12 +136,14 @@ ARROWS: dict[str, set[str]] = {
     "stream.window": set(),
     "stream.standing": set(),
     "stream.connection": {"stream.contract", "stream.parser", "stream.replies"},
+    "stream.lifetimes": set(),
     "stream.append": {
         "access.revocation",
         "errors",
         "notification",
         "stream.connection",
         "stream.contract",
+        "stream.lifetimes",
         "stream.reads",
         "stream.replies",
     },
@@ -163,6 +165,7 @@ ARROWS: dict[str, set[str]] = {
     "stream.listener": {"access.revocation", "notification"},
     "stream.planting": {
         "stream.contract",
+        "stream.lifetimes",
         "stream.pipeline",
         "stream.reads",
         "stream.replies",

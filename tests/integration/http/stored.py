@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sse_push.stream.contract import PLANTED_FIELD
 from tests.harness.redis import Redis
 
 NAME = "1 to 64 characters of A-Z a-z 0-9 . _ : -"
@@ -13,7 +14,9 @@ def key_of(merchant: str) -> str:
 
 
 def entries(redis: Redis, merchant: str) -> int:
-    return int(redis.cli("XLEN", key_of(merchant)))
+    """Return the number of notifications that are stored: a planted entry is none."""
+    found = redis.cli("XRANGE", key_of(merchant), "-", "+")
+    return int(redis.cli("XLEN", key_of(merchant))) - found.count(PLANTED_FIELD)
 
 
 _ALL_ENTRIES = """

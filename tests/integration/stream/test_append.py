@@ -260,23 +260,69 @@ async def test_a_lifetime_is_renewed_now_and_then_and_not_with_each_entry(
         await appender.append(Notification(f"{merchant}-other"))
 
     assert server.calls("xadd") == 11
-    assert server.calls("expire") == 2
+    assert server.calls("expire") == 3, "several entries at once get a lifetime, see Appender"
     assert 1000 < int(server.cli("TTL", stream_key(merchant))) <= 1100
     assert 1000 < int(server.cli("TTL", stream_key(f"{merchant}-other"))) <= 1100
 
 
-async def test_the_renewed_lifetimes_are_forgotten_when_they_are_too_many(
-    server: Server, merchant: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("loss", [["DEL"], ["FLUSHALL"], ["PEXPIRE", "0"]])
+async def test_a_stream_that_begins_anew_has_a_lifetime_whoever_deleted_it(
+    mortal: Redis, merchant: str, loss: list[str]
 ) -> None:
-    monkeypatch.setattr("sse_push.stream.append._EXPIRES_REMEMBERED", 2)
-    server.cli("CONFIG", "RESETSTAT")
+    server = Server(mortal.url)
+    key = stream_key(merchant)
+    name, *arguments = loss
     async with appending(server.url, ttl_s=1000) as appender:
-        for number in (1, 2, 1, 3, 1):
-            await appender.append(Notification(f"{merchant}-{number}"))
-        remembered = set(appender._expire_due)
+        await appender.append(Notification(merchant))
+        server.cli(name, *([] if name == "FLUSHALL" else [key]), *arguments)
+        entry_id = await appender.append(Notification(merchant, "again"))
+        lifetime_s = int(server.cli("TTL", key))
+        next_id = await appender.append(Notification(merchant))
 
-    assert server.calls("expire") == 4
-    assert remembered == {f"{merchant}-3", f"{merchant}-1"}
+    assert 1000 < lifetime_s <= 1100
+    assert server.cli("XRANGE", key, "-", "+").splitlines() == [
+        *(str(entry_id), "topic", "again"),
+        *(str(next_id), "topic"),
+    ]
+
+
+async def test_entries_of_a_stream_that_is_gone_keep_their_order_among_others(
+    server: Server, merchant: str
+) -> None:
+    other = f"{merchant}-other"
+    async with appending(server.url, ttl_s=1000) as appender:
+        await appender.append_all([Notification(merchant), Notification(other)])
+        server.cli("DEL", stream_key(merchant))
+        results = await appender.append_all(
+            [
+                Notification(merchant, "1"),
+                Notification(other),
+                Notification(merchant, "2"),
+                Notification(merchant, "3"),
+            ]
+        )
+
+    ids = [results[number] for number in (0, 2, 3)]
+    assert server.cli("XRANGE", stream_key(merchant), "-", "+").splitlines() == [
+        text for number, each in enumerate(ids, 1) for text in (str(each), "topic", str(number))
+    ]
+    assert server.length(other) == 2
+    assert 1000 < int(server.cli("TTL", stream_key(merchant))) <= 1100
+
+
+async def test_a_stream_that_is_gone_holds_up_no_other_of_its_round_trip(
+    server: Server, merchant: str
+) -> None:
+    names = [f"{merchant}-{number}" for number in range(3)]
+    async with appending(server.url, ttl_s=1000) as appender:
+        await appender.append_all([Notification(name) for name in names])
+        server.cli("DEL", stream_key(names[1]))
+        server.cli("CONFIG", "RESETSTAT")
+        results = await appender.append_all([Notification(name) for name in names])
+
+    assert all(isinstance(result, EntryId) for result in results)
+    assert [server.length(name) for name in names] == [2, 1, 2]
+    assert (server.calls("xadd"), server.calls("expire")) == (4, 1)
 
 
 async def test_a_quiet_stream_expires_and_a_later_entry_renews_it(

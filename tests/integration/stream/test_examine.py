@@ -107,6 +107,20 @@ async def test_a_right_that_is_missing_is_named(mortal: Redis, right: str) -> No
     assert f"'{right}'" in delivers.text
 
 
+@pytest.mark.parametrize("right", ["eval", "xlen", "ttl"])
+async def test_a_right_that_is_missing_for_planted_entries_causes_a_warning(
+    mortal: Redis, right: str
+) -> None:
+    mortal.cli("ACL", "SETUSER", "default", f"-{right}")
+
+    _, delivers, plants, _, _ = await examine(mortal.url, timeout_s=SECOND)
+
+    assert delivers.level == "ok"
+    assert plants.level == "warning"
+    assert plants.text.startswith("expected that Redis runs a script, and tells how long")
+    assert f"'{right}'" in plants.text or right == "xlen"
+
+
 async def test_a_user_without_the_right_to_info_cannot_be_served(mortal: Redis) -> None:
     mortal.cli("ACL", "SETUSER", "default", "-info")
 

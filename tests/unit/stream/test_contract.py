@@ -108,9 +108,11 @@ def test_a_read_is_one_command(read: Read, command: tuple[object, ...]) -> None:
 def test_a_notification_is_added_and_old_entries_are_trimmed(
     notification: Notification, fields: tuple[str, ...]
 ) -> None:
-    command = append_command(notification, max_entries=100)
+    command = append_command(notification, max_entries=100, begins=True)
+    following = append_command(notification, max_entries=100, begins=False)
 
     assert command == ("XADD", "sse_push:{42}", "MAXLEN", "~", 100, "*", *fields)
+    assert following == (*command[:2], "NOMKSTREAM", *command[2:])
 
 
 @pytest.mark.parametrize(
