@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from sse_push.access.revocation import Revocation
 from sse_push.errors import Outcome, StreamUnavailable
-from sse_push.notification import EntryId, Notification
+from sse_push.notification import EventId, Notification
 from sse_push.stream.connection import (
     connection_pool,
     open_connection,
@@ -33,6 +33,7 @@ from sse_push.stream.contract import (
     probe_commands,
     revoke_commands,
 )
+from sse_push.stream.histories import history_of
 from sse_push.stream.lifetimes import Lifetimes
 from sse_push.stream.reads import ProbeEntry
 from sse_push.stream.replies import ErrorReply, Whose
@@ -55,17 +56,17 @@ class AppendTally:
         default_factory=lambda: {"stored": 0, "not_published": 0, "unknown": 0}
     )
 
-    def add(self, results: Sequence[EntryId | StreamUnavailable]) -> None:
+    def add(self, results: Sequence[EventId | StreamUnavailable]) -> None:
         """Count the results of one request."""
         for result in results:
-            self.outcomes["stored" if isinstance(result, EntryId) else result.outcome] += 1
+            self.outcomes["stored" if isinstance(result, EventId) else result.outcome] += 1
 
 
 class _Waiting(NamedTuple):
     """A record on its way into Redis."""
 
     record: Record
-    entry_id: asyncio.Future[EntryId]
+    event_id: asyncio.Future[EventId]
     """Done once Redis has replied; canceled once the caller no longer waits."""
 
 
@@ -89,6 +90,8 @@ class Appender:
         self._connection: AbstractConnection = self._pool.make_connection()
         self.server_id = b""
         """The ID of the run of the server that we were last connected to."""
+        self._history = ""
+        """The name of that server's history."""
         self._is_outdated = False
         """Whether the connection is to be replaced before the next record."""
         self._timeout_s = timeout_s
@@ -96,7 +99,7 @@ class Appender:
         self._lifetimes = Lifetimes(stream_ttl_s)
         self._revocation_lifetime_s = revocation_lifetime_s
         self._queue: deque[_Waiting] = deque()
-        self._sent: frozenset[asyncio.Future[EntryId]] = frozenset()
+        self._sent: frozenset[asyncio.Future[EventId]] = frozenset()
         self._arrived = asyncio.Event()
         self.tally = AppendTally()
 
@@ -117,8 +120,8 @@ class Appender:
         """Make a new connection before the next record: the address may lead elsewhere by now."""
         self._is_outdated = True
 
-    async def append(self, record: Record) -> EntryId:
-        """Add one record, and return its entry's ID once Redis has it.
+    async def append(self, record: Record) -> EventId:
+        """Add one record, and return the ID of its entry, and the history that has it.
 
         Raises:
             StreamUnavailable: Redis did not confirm the record in time. ``outcome`` is
@@ -132,20 +135,20 @@ class Appender:
             raise result
         return result
 
-    async def append_all(self, records: Sequence[Record]) -> list[EntryId | StreamUnavailable]:
+    async def append_all(self, records: Sequence[Record]) -> list[EventId | StreamUnavailable]:
         """Add several records at once; return the result of each, in their order."""
         if len(self._queue) + len(records) > _RECORDS_WAITING:
             refusal = StreamUnavailable(
                 f"expected fewer than {_RECORDS_WAITING} notifications waiting for Redis"
             )
-            refused: list[EntryId | StreamUnavailable] = [refusal for _ in records]
+            refused: list[EventId | StreamUnavailable] = [refusal for _ in records]
             self._count(records, refused)
             return refused
         create_future = asyncio.get_running_loop().create_future
         waiting = [_Waiting(record, create_future()) for record in records]
         self._queue.extend(waiting)
         self._arrived.set()
-        futures = [each.entry_id for each in waiting]
+        futures = [each.event_id for each in waiting]
         try:
             if futures:
                 await asyncio.wait(futures, timeout=self._timeout_s)
@@ -157,12 +160,12 @@ class Appender:
                 future.cancel()  # withdraws a record that is still in the queue
 
     def _count(
-        self, records: Sequence[Record], results: Sequence[EntryId | StreamUnavailable]
+        self, records: Sequence[Record], results: Sequence[EventId | StreamUnavailable]
     ) -> None:
         pairs = zip(records, results, strict=True)
         self.tally.add([result for record, result in pairs if isinstance(record, Notification)])
 
-    def _result(self, future: asyncio.Future[EntryId]) -> EntryId | StreamUnavailable:
+    def _result(self, future: asyncio.Future[EventId]) -> EventId | StreamUnavailable:
         if not future.done():
             outcome: Outcome = "unknown" if future in self._sent else "not_published"
             text = f"expected an answer from Redis within {self._timeout_s} s, got none"
@@ -177,7 +180,7 @@ class Appender:
         batch: list[_Waiting] = []
         while self._queue and len(batch) < _RECORDS_AT_ONCE:
             waiting = self._queue.popleft()
-            if not waiting.entry_id.done():  # its caller still waits
+            if not waiting.event_id.done():  # its caller still waits
                 batch.append(waiting)
         return batch
 
@@ -198,7 +201,7 @@ class Appender:
             _fail(batch, "expected a connection to Redis, got none", exc, "not_published")
             return
         # A caller that gave up while we connected has the answer that its record is not published.
-        while batch := [waiting for waiting in batch if not waiting.entry_id.done()]:
+        while batch := [waiting for waiting in batch if not waiting.event_id.done()]:
             batch = await self._exchange(connection, batch, now_s)
 
     async def _exchange(
@@ -209,7 +212,7 @@ class Appender:
         Returns the records that Redis did not add, as their streams are gone: send those again.
         """
         commands, recipients = self._commands(batch, now_s)
-        self._sent = frozenset(each.entry_id for each in batch)
+        self._sent = frozenset(each.event_id for each in batch)
         is_wrong_server = False
         gone: list[_Waiting] = []
         try:
@@ -222,7 +225,7 @@ class Appender:
                         self._lifetimes.forget(recipient.record.merchant_id)
                         gone.append(recipient)
                     elif isinstance(recipient, _Waiting):
-                        _resolve(recipient, reply)
+                        _resolve(recipient, reply, self._history)
                     elif reply == 1 and recipient is not None:
                         self._lifetimes.renewed(recipient)
         except (RedisError, OSError) as exc:
@@ -241,6 +244,7 @@ class Appender:
         self._is_outdated = False
         if not connection.is_connected:
             self.server_id = await open_connection(connection, "append", tracks=False)
+            self._history = history_of(self.server_id)
 
     async def _ask_time(self, connection: AbstractConnection) -> float:
         """Return the time of Redis in seconds since 1970; 0, which trims nothing, if it refuses.
@@ -298,11 +302,11 @@ def _is_wrong_server(reply: object) -> bool:
     return isinstance(reply, ErrorReply) and reply.whose is Whose.WRONG_SERVER
 
 
-def _resolve(waiting: _Waiting, reply: object) -> None:
-    if waiting.entry_id.done():
+def _resolve(waiting: _Waiting, reply: object, history: str) -> None:
+    if waiting.event_id.done():
         return
     if isinstance(reply, bytes):
-        waiting.entry_id.set_result(parse_entry_id(reply))
+        waiting.event_id.set_result(EventId(parse_entry_id(reply), history))
     else:
         # An error reply: not executed, whosever error it is.
         _fail([waiting], f"Redis refused the entry: {reply}", None, "not_published")
@@ -310,7 +314,7 @@ def _resolve(waiting: _Waiting, reply: object) -> None:
 
 def _fail(batch: list[_Waiting], text: str, cause: Exception | None, outcome: Outcome) -> None:
     for waiting in batch:
-        if not waiting.entry_id.done():
+        if not waiting.event_id.done():
             error = StreamUnavailable(text, outcome)
             error.__cause__ = cause
-            waiting.entry_id.set_exception(error)
+            waiting.event_id.set_exception(error)

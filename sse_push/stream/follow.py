@@ -29,6 +29,7 @@ from sse_push.stream.contract import (
     merchant_of,
     read_command,
 )
+from sse_push.stream.histories import NamesHistory
 from sse_push.stream.known_merchants import KnownMerchants
 from sse_push.stream.known_revocations import KnownRevocations
 from sse_push.stream.listener import Listener
@@ -84,11 +85,9 @@ class Follower:
         self._pool = connection_pool(url, reply_limit_bytes=reply_limit_bytes)
         self._pipeline = Pipeline(self._next_requests, self._announced)
         self.planting = planting
+        told = self._history = NamesHistory(listener)
         self._tail = Tail(
-            listener.armed,
-            listener.publish,
-            sweep_steps=_SWEEP_STEPS,
-            may_plant=planting.may_plant,
+            told.armed, told.publish, sweep_steps=_SWEEP_STEPS, may_plant=planting.may_plant
         )
         self._aside = Aside(self._pool, self._refusals)
         self._revocations = KnownRevocations(
@@ -200,8 +199,8 @@ class Follower:
             server_id = await open_connection(connection, "tail", tracks=True)
             self._is_connected = True
             self.tally.reconnects += self.server_id != b""
-            has_history = server_id == self.server_id and not self._has_split
-            self._tail.connected(has_history=has_history)
+            is_continued = self._history.connected(server_id)
+            self._tail.connected(has_history=is_continued and not self._has_split)
             self._has_split = False
             self._revocations.connected()
             self.planting.connected()

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from sse_push.errors import StreamUnavailable
-from sse_push.notification import EntryId
+from sse_push.notification import EntryId, EventId
 from sse_push.stream.contract import Command, parse_ids, probe_merchant, read_command, stream_key
 from sse_push.stream.reads import ProbeEntry, Read
 from sse_push.stream.replies import ErrorReply, Refusals, is_refusal
@@ -57,8 +57,8 @@ class Adds(Protocol):
     server_id: bytes
     """The ID of the run of the server that it is connected to."""
 
-    async def append(self, record: ProbeEntry) -> EntryId:
-        """Add an entry, and return its ID."""
+    async def append(self, record: ProbeEntry) -> EventId:
+        """Add an entry, and return its ID, and the history that has it."""
 
     def renew(self) -> None:
         """Make a new connection before the next entry."""
@@ -139,7 +139,7 @@ class Probe:
             is_armed = await self._in_time(self._arm(), "a read of ours was not answered")
             if not is_armed:
                 return False
-            entry_id = await self._adds.append(ProbeEntry(self.merchant_id))
+            added = await self._adds.append(ProbeEntry(self.merchant_id))
             self._compare(server_id, self._adds.server_id)
             if self._count % _FRESH_EVERY == 0:
                 self._compare(server_id, await self._dial())
@@ -150,7 +150,7 @@ class Probe:
             return False
         try:
             is_found = await self._in_time(
-                self._find(entry_id), "a write of ours was not announced"
+                self._find(added.entry_id), "a write of ours was not announced"
             )
         except ProbeLost:
             self._silent_s += self.deadline_s

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from sse_push.notification import EntryId
+from sse_push.notification import EntryId, EventId
 from tests.harness.service import KEY
 from tests.harness.waiting import SECOND, Deadline
 
@@ -120,7 +120,7 @@ class Backend:
         took_s = time.monotonic() - began_at - (self._late_s - late_s)
         ledger.slowest_s = max(ledger.slowest_s, took_s)
         if answer.status_code == 200:
-            entry_id = EntryId.parse(answer.json()["id"])
+            entry_id = EventId.parse(answer.json()["id"]).entry_id
             ledger.outcomes["stored"] += 1
             ledger.answer(asked, "accepted", took_s, answer.json()["id"])
             ledger.accepted[by] = (merchant_id, entry_id)
@@ -145,7 +145,7 @@ class Backend:
         assert answer.status_code == 200, answer.text[:200]
         for each, said in zip(asked, answer.json(), strict=True):
             self.ledger.answer(each, "accepted", time.monotonic() - began_at, said["id"])
-        self.ledger.newest[merchant_id] = EntryId.parse(answer.json()[-1]["id"])
+        self.ledger.newest[merchant_id] = EventId.parse(answer.json()[-1]["id"]).entry_id
 
     async def tell_until_accepted(self, merchant_id: str, deadline_s: float) -> EntryId:
         """Notify again and again, as a backend should."""

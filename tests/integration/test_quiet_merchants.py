@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.ids import in_redis
 from tests.harness.redis import Redis
 from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher, Stream, open_stream
@@ -130,7 +131,7 @@ async def test_an_entry_with_anything_beside_the_planted_field_is_told(
         told = redis.cli("XADD", key_of(merchant), "*", *planted, "topic", "seats")
         await stream.next("refresh")
 
-    assert [event.id for event in stream.refreshes] == [told]
+    assert [in_redis(event.id) for event in stream.refreshes] == [told]
 
 
 async def test_a_return_storm_of_quiet_merchants_makes_no_refetch(

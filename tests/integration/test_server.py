@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sse_push.notification import EntryId
+from sse_push.notification import EntryId, EventId
 from sse_push.server import listening_socket
 from sse_push.settings import Settings
 from tests.harness.processes import command_of, workers_of
@@ -73,7 +73,7 @@ async def test_every_browser_gets_the_newest_id_of_its_merchant_and_no_other_mer
         async def publish(publisher: Publisher) -> None:
             for _ in range(125):
                 chosen = chance.choice(merchants)
-                accepted = EntryId.parse(await publisher.notify(chosen, topic="seats"))
+                accepted = EventId.parse(await publisher.notify(chosen, topic="seats")).entry_id
                 newest[chosen] = max(newest.get(chosen, accepted), accepted)
 
         await asyncio.gather(*map(publish, publishers))
@@ -86,7 +86,7 @@ async def test_every_browser_gets_the_newest_id_of_its_merchant_and_no_other_mer
 
     for chosen, stream in zip(merchants * 4, streams, strict=True):
         assert {json.loads(event.data)["merchant_id"] for event in stream.refreshes} == {chosen}
-        ids = [EntryId.parse(event.id) for event in stream.refreshes if event.id]
+        ids = [EventId.parse(event.id).entry_id for event in stream.refreshes if event.id]
         assert ids == sorted(ids)
     assert len(processes_of(streams)) == 2
     # Each of the two workers has one tail; other connections are made when first needed.

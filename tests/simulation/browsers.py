@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sse_push.event_stream.transport import TransportStream
-from sse_push.notification import EntryId
+from sse_push.notification import EventId
 from sse_push.sse_client import Event, Parser
 from tests.harness.chunks import Dechunker
 
@@ -94,8 +94,6 @@ class Accepted:
     serial: int
     topic: str | None
     by: str | None
-    is_lost: bool = False
-    """Redis has stored it, returned its ID, and lost it."""
     used_again: str = ""
     """Its ID, if another entry had that before."""
 
@@ -130,9 +128,9 @@ class Page:
         if refresh.get("reason") == "resync":
             self.highest = (0, 0)  # another history, or none
         elif has_id:
-            entry_id = EntryId.parse(event.id)
-            assert entry_id >= self.highest, "IDs rise on a connection, but for a resync"
-            self.highest = entry_id
+            event_id = EventId.parse(event.id)
+            assert event_id.entry_id >= self.highest, "IDs rise on a connection, but for a resync"
+            self.highest = event_id.entry_id
         if refresh.get("by") == self.name and "reason" not in refresh:
             return  # its own change, which it shows already
         if "data" in refresh:  # applied as it is, nothing is fetched

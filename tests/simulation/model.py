@@ -8,10 +8,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from sse_push.notification import Entry, EntryId, Notification
+from sse_push.stream.histories import NamesHistory
+from sse_push.stream.listener import Listener
 from sse_push.stream.reads import NEW_ENTRIES, Read, entries_between
 from sse_push.stream.tail import Tail
 from sse_push.stream.watch import Watch
@@ -50,16 +53,21 @@ class ModelRedis:
         self.tracked: set[str] | None = None
         self.out: deque[tuple[str, Any]] = deque()
         self.time_ms = 1_000_000
-        self.epoch = 0
         self.planted = 0
         self.takes_writes = True
         """False: nothing is planted. Notifications are, so that there is something to tell."""
         self.run_id = 1
+        self.has_name = chance.random() < 0.5
+        """Its runs have IDs."""
         self.is_refusing = False
 
+    @property
+    def server_id(self) -> bytes:
+        return b"run_id:%d" % self.run_id if self.has_name else b""
+
     def tick(self) -> None:
-        """Let time pass. In each epoch its own last digits: no lost ID is given by coincidence."""
-        self.time_ms = (self.time_ms // 64 + 1) * 64 + self.epoch % 64
+        """Let time pass."""
+        self.time_ms += 64
 
     def connect(self) -> None:
         self.tracked = set()
@@ -160,14 +168,20 @@ class ModelRedis:
 class ModelFollower:
     """``stream.follow.Follower`` with its connection cut into single steps."""
 
-    def __init__(self, redis: ModelRedis, tail: Tail) -> None:
+    def __init__(
+        self,
+        redis: ModelRedis,
+        tail: type[Tail],
+        listener: Listener,
+        may_plant: Callable[[str], bool] = lambda _merchant_id: False,
+    ) -> None:
         self.redis = redis
-        self.tail = tail
+        self.history = NamesHistory(listener)
+        self.tail = tail(self.history.armed, self.history.publish, may_plant=may_plant)
         self.has_scripts = redis.chance.random() < 0.5
         self.sent: deque[tuple[Read, Watch | asyncio.Future[list[Entry] | None]]] = deque()
         self.recipients: deque[Watch | asyncio.Future[list[Entry] | None]] = deque()
         self.asked: deque[tuple[Read, asyncio.Future[list[Entry] | None]]] = deque()
-        self.server_id = 0
         self.is_connected = False
 
     def watch(self, merchant_id: str) -> None:
@@ -189,8 +203,7 @@ class ModelFollower:
     def connect(self) -> None:
         self.redis.connect()
         self.is_connected = True
-        self.tail.connected(has_history=self.server_id == self.redis.run_id)
-        self.server_id = self.redis.run_id
+        self.tail.connected(has_history=self.history.connected(self.redis.server_id))
 
     def cut(self) -> None:
         self.redis.disconnect()

@@ -20,7 +20,8 @@ from sse_push.event_stream import EventStreams, wire
 from sse_push.event_stream.transport import TransportStream
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub, Subscription
-from sse_push.notification import EntryId, Notification
+from sse_push.notification import EventId, Notification
+from sse_push.stream.histories import history_of
 from sse_push.stream.tail import Tail
 from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock
@@ -59,9 +60,8 @@ class Simulation:
             chance=self.chance,
         )
         self.planted_share = self.chance.choice([0, 0.5, 1])
-        self.tail = tail(self.hub.armed, self.hub.publish, may_plant=self.may_plant)
-        self.follower = follower(self.redis, self.tail)
-        self.hub.source = self.follower
+        self.follower = self.hub.source = follower(self.redis, tail, self.hub, self.may_plant)
+        self.tail = self.follower.tail
         self.hub_settle = self.hub.settle
         self.hub.settle = self.settle  # type: ignore[method-assign]
         self.stream = stream
@@ -131,7 +131,8 @@ class Simulation:
         self.serial += 1
         notification = Notification(merchant_id, data=str(self.serial))
         self.redis.xadd(notification, max_entries=self.max_entries, entry_id=entry_id)
-        self.accepted(merchant_id, Accepted(self.serial, None, None, used_again=str(entry_id)))
+        event_id = EventId(entry_id, history_of(self.redis.server_id))
+        self.accepted(merchant_id, Accepted(self.serial, None, None, used_again=str(event_id)))
 
     def open(self) -> None:
         page = self.chance.choice(self.pages)
@@ -154,16 +155,11 @@ class Simulation:
         call = response({}, cast("Any", page.cycle.receive), cast("Any", page.cycle.send))
         page.task = asyncio.ensure_future(call)
 
-    def settle(self, subscription: Subscription[Frame]) -> EntryId | None:
+    def settle(self, subscription: Subscription[Frame]) -> EventId | None:
         """Compare a page's last event ID; and forgive what that ID can't show."""
         newest = self.hub_settle(subscription)
         page = next(page for page in self.pages if page.response is subscription.sink)
         if known := page.opened_with:
-            stream = self.redis.streams.get(page.merchant_id, ModelStream())
-            if known in [str(entry.id) for entry in stream.entries]:
-                # Redis was rolled back, but not past what this page knows: of what was lost after
-                # that, while it was away, there is no trace: promise 4 in operations.md.
-                page.missing = [each for each in page.missing if not each.is_lost]
             # A last event ID does not tell which of two entries it stands for.
             page.missing = [each for each in page.missing if each.used_again != known]
         return newest
@@ -192,11 +188,6 @@ class Simulation:
         for page in self.pages:
             if page.cycle is not None and not page.cycle.disconnected:
                 page.receive(10**6)
-
-    def mark_lost(self) -> None:
-        for page in self.pages:
-            for each in page.missing:
-                each.is_lost = True
 
     def plant(self) -> None:
         """Plant as another process does, which has found no stream a while ago."""
@@ -240,8 +231,6 @@ class Simulation:
         self.redis.run_id += 1
         kind = self.chance.choice(["all", "nothing", "older", "without the newest"])
         if kind != "all":
-            self.mark_lost()
-            self.redis.epoch += 1
             if kind != "without the newest":
                 self.redis.streams = copied(self.snapshot) if kind == "older" else {}
             for stream in self.redis.streams.values() if kind == "without the newest" else ():

@@ -25,8 +25,8 @@ from sse_push.hub import state as hub_state
 from sse_push.hub.fan_out import FanOuts
 from sse_push.hub.refresh import Pending
 from sse_push.hub.state import FanOut, Merchant
-from sse_push.notification import Change, Entry, EntryId
-from sse_push.stream import schedule
+from sse_push.notification import Change, Entry, EntryId, EventId
+from sse_push.stream import histories, schedule
 from sse_push.stream import watch as stream_watch
 from sse_push.stream.reads import Held, Read, telling
 from sse_push.stream.schedule import Schedule
@@ -221,8 +221,8 @@ class AdoptsPlantsInSilence(TakesUpPlantsInSilence):
 class TakesTheUnknownForNothing(Hub[Frame]):
     """A position-only change is a value of its own: entries that are not known are many."""
 
-    def publish(self, change: Change) -> None:
-        super().publish(change._replace(entries=change.entries or ()))
+    def publish(self, change: Change, history: str) -> None:
+        super().publish(change._replace(entries=change.entries or ()), history)
 
 
 class ReadsWithoutArming(ModelFollower):
@@ -270,7 +270,7 @@ class RecipientsMayChange(FanOuts[Frame]):
 class ComparesWithTheLastWritten(Hub[Frame]):
     """A joining browser is compared with the ID last written, while a newer one has been read."""
 
-    def settle(self, subscription: Subscription[Frame]) -> EntryId | None:
+    def settle(self, subscription: Subscription[Frame]) -> EventId | None:
         newest = super().settle(subscription)
         waiting = subscription.merchant.pending.values()
         return min((each.id for each in waiting if each.id is not None), default=newest)
@@ -413,14 +413,14 @@ def in_any_order(pending: Pending) -> list[Refresh]:
 
 
 def tells_the_id_before_the_refresh(
-    self: Opening, newest: EntryId | None, refreshes: tuple[Refresh, ...]
+    self: Opening, newest: EventId | None, refreshes: tuple[Refresh, ...]
 ) -> None:
     _go_live(self, newest, refreshes)
     self._newest = newest
 
 
 def gives_a_missing_stream_an_id(
-    last_event_id: str | None, newest: EntryId | None, version: int
+    last_event_id: str | None, newest: EventId | None, version: int
 ) -> Sequence[Refresh] | EntryId:
     if newest is None and last_event_id:
         return ()  # "0-0 is the newest, and nothing is newer than what it knows"
@@ -431,6 +431,14 @@ def takes_what_is_left_for_all(
     start: EntryId, end: EntryId, entries: list[Entry]
 ) -> tuple[Entry, ...] | None:
     return telling([entry for entry in entries if start < entry.id <= end])
+
+
+def always_one(_name: str, _other: str) -> bool:
+    return True
+
+
+def also_without_a_name(name: str, other: str) -> bool:
+    return name == other
 
 
 _go_live = Opening._go_live
@@ -447,6 +455,9 @@ _owed = resume.owed
         (Opening, "_go_live", tells_the_id_before_the_refresh),
         (opening, "owed", gives_a_missing_stream_an_id),
         (model, "entries_between", takes_what_is_left_for_all),
+        (resume, "is_one_history", always_one),
+        (resume, "is_one_history", also_without_a_name),
+        (histories, "is_one_history", also_without_a_name),
     ],
 )
 def test_a_rule_that_is_forgotten_leaves_a_browser_behind(

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from sse_push.access.revocation import Revocation
-from sse_push.notification import Change, Entry, EntryId, Notification
+from sse_push.notification import Change, Entry, EntryId, EventId, Notification
 from sse_push.stream import Appender, Follower, Planting
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
@@ -37,6 +37,8 @@ class Followed:
     ) -> None:
         self.newest: dict[str, EntryId | None] = {}
         self.changes: list[Change] = []
+        self.histories: list[str] = []
+        """Those of the changes."""
         self.revoked: list[tuple[Revocation, float]] = []
         self.appender = Appender(
             url,
@@ -66,11 +68,12 @@ class Followed:
             appending.cancel()
             await asyncio.wait([appending])
 
-    def armed(self, merchant_id: str, newest: EntryId | None) -> None:
-        self.newest[merchant_id] = newest
+    def armed(self, merchant_id: str, newest: EventId | None) -> None:
+        self.newest[merchant_id] = None if newest is None else newest.entry_id
 
-    def publish(self, change: Change) -> None:
+    def publish(self, change: Change, history: str) -> None:
         self.changes.append(change)
+        self.histories.append(history)
 
     def revoke(self, revocation: Revocation, at: float) -> None:
         self.revoked.append((revocation, at))

@@ -91,9 +91,9 @@ async def test_a_user_without_any_of_these_rights_fails(
         with pytest.raises((AssertionError, StreamUnavailable)):  # noqa: PT012 (any of these)
             await until(lambda: merchant in followed.newest, "the stream to be armed", SECOND)
             await until(lambda: follower.age_s < SECOND, "a probe", SECOND)
-            first = await appender.append(Notification(merchant, "a"))
+            first = (await appender.append(Notification(merchant, "a"))).entry_id
             await until(lambda: any(each.newest == first for each in changes), "it", SECOND)
-            second = await appender.append(Notification(merchant, "b"))
+            second = (await appender.append(Notification(merchant, "b"))).entry_id
             await until(lambda: [each.newest for each in changes] == [first, second], "it", SECOND)
             assert not changes[1].is_resync
     finally:

@@ -195,7 +195,7 @@ async def test_every_connection_follows_the_address_to_another_server(
             server.cli("CLIENT", "KILL", "ID", *server.clients(moved))
         await until(lambda: len(Server(other.url).clients("tail")) == 1, "the tail to move")
         before = len(followed.changes)
-        stored = await followed.appender.append(Notification(merchant))
+        stored = (await followed.appender.append(Notification(merchant))).entry_id
         # Stored by the server that is left, an entry reaches nobody: a resync stands for it then.
         await until(
             lambda: any(
