@@ -48,6 +48,10 @@ _SWEEP_S = 30.0
 
 _SWEEP_STEPS = 30
 
+_LATE_S = 0.1
+"""How long an announcement waits at most after many that were no change: a tracking table of Redis
+that is too small announces without an end, and all reads together would fill a core."""
+
 
 @dataclass(slots=True)
 class FollowTally:
@@ -213,6 +217,7 @@ class Follower:
                 self._prove(),
                 self._sweep(),
                 self._refusals.retry(self._retry),
+                self._read_late(),
                 self._aside.run(server_id),
             )
         finally:
@@ -267,15 +272,22 @@ class Follower:
         self._lost_at = None
 
     def _retry(self) -> None:
-        self._tail.retry(AT_ONCE)
+        self._tail.turns.retry(AT_ONCE)
         self._revocations.mark()
         self._pipeline.wake()
+
+    async def _read_late(self) -> None:
+        while True:
+            await asyncio.sleep(_LATE_S)
+            if self._tail.turns.has_late:
+                self._tail.turns.collect()
+                self._pipeline.wake()
 
     async def _sweep(self) -> None:
         while True:
             for steps_left in reversed(range(_SWEEP_STEPS)):
                 await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
-                self.planting.swept(self._tail.sweep())
+                self.planting.swept(self._tail.turns.sweep())
                 # Revocations are read once in a round, or in each step while they are not known.
                 if steps_left == 0 or not self._revocations.is_complete:
                     self._revocations.mark()

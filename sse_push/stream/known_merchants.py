@@ -82,7 +82,7 @@ class KnownMerchants:
                 self._tail.failed(watch)
             else:
                 self._tail.answered(watch, entries)
-            if self._tail.has_reads:
+            if self._tail.turns:
                 self._wake()
 
         return on_reply

@@ -25,8 +25,10 @@ class Schedule(Enum):
                                   or the connection is lost, and the answer with it
     READING_DIRTY  QUEUED         the answer arrives, or is lost with its connection
     READING        PUT_OFF        the server refuses the read, which has armed nothing
-    READING_DIRTY  PUT_OFF        the same
-    PUT_OFF        QUEUED         it is time to try again, or the connection is new
+    READING_DIRTY  PUT_OFF        the same; or the answer arrives, and many announcements in a
+                                  row were no change
+    IDLE           PUT_OFF        a change is announced, and many in a row were none
+    PUT_OFF        QUEUED         it is time to read again, or the connection is new
     =============  =============  ========================================================
     """
 
@@ -37,14 +39,14 @@ class Schedule(Enum):
     QUEUED = "queued"
     READING = "reading"
     READING_DIRTY = "reading, to be read again"
-    PUT_OFF = "refused, to be read later"
+    PUT_OFF = "to be read later"
 
 
 IDLE, QUEUED, READING, READING_DIRTY, PUT_OFF = Schedule
 """The members once more: in Python 3.11 looking a member up in its class takes 0.1 µs."""
 
 TRANSITIONS: Mapping[Schedule, frozenset[Schedule]] = {
-    IDLE: frozenset({QUEUED}),
+    IDLE: frozenset({QUEUED, PUT_OFF}),
     QUEUED: frozenset({READING}),
     READING: frozenset({READING_DIRTY, IDLE, QUEUED, PUT_OFF}),
     READING_DIRTY: frozenset({QUEUED, PUT_OFF}),
@@ -92,7 +94,7 @@ class Scheduled:
         return is_again
 
     def put_off(self) -> None:
-        """Note that the read was refused: another one follows, but not at once."""
+        """Note that another read follows, but not at once."""
         self._enter(PUT_OFF)
 
     def restart(self) -> None:

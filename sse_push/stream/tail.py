@@ -59,6 +59,12 @@ so each change is a resync. Another read arms its key, before this one (``aside`
 runs) has neither told what is in the stream nor armed the key. The read is put off, its cause is
 kept, and it is sent again until it is answered.
 
+**Announcements that are no change cost little.** Redis forgets a key that it tracks when it tracks
+too many (``tracking-table-max-keys``), and announces it. The read that follows has Redis forget
+another key, and so on, in a circle without an end. A stream whose announcements led to nothing
+several times in a row is read a little later, always, and once for all that was announced
+meanwhile (``turns``).
+
 **A sweep** reads all streams again without a cause, slowly, all the time, each one once in a round,
 whatever comes and goes (``sweep``). It is the last resort against changes that Redis does not
 announce, and against errors in the rules above.
@@ -66,14 +72,13 @@ announce, and against errors in the rules above.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import get_args
 
 from sse_push.notification import Change, Entry, EntryId
 from sse_push.stream.reads import NEW_ENTRIES, Held, Read, telling
-from sse_push.stream.sweep import Sweep
+from sse_push.stream.turns import Turns
 from sse_push.stream.watch import BEHIND, CLOSED, HOLDS, UNREAD, ResyncReason, Watch
 
 
@@ -108,45 +113,34 @@ class Tail:
         self._on_change = on_change
         self._may_plant = may_plant
         self._watches: dict[str, Watch] = {}
-        self._queue: OrderedDict[Watch, None] = OrderedDict()
-        """The streams to be read next; a stream that is left while Redis is away leaves it too."""
-        self._put_off: dict[Watch, None] = {}
-        self._sweep: Sweep[Watch] = Sweep(sweep_steps)
+        self.turns = Turns(sweep_steps)
         self.tally = TailTally()
 
     def __len__(self) -> int:
         """Return the number of streams that are followed."""
         return len(self._watches)
 
-    @property
-    def has_reads(self) -> bool:
-        """Whether ``reads`` would return a read."""
-        return bool(self._queue)
-
     def watch(self, merchant_id: str) -> None:
         """Begin to follow a stream: it will be read, and its changes announced after that."""
         assert merchant_id not in self._watches, "a merchant is watched once"
         watch = self._watches[merchant_id] = Watch(merchant_id)
-        self._sweep.add(watch)
-        self._mark(watch)
+        self.turns.add(watch)
 
     def unwatch(self, merchant_id: str) -> None:
         """Stop following a stream; an answer or announcement still on its way is ignored."""
         watch = self._watches.pop(merchant_id)
         watch.close()
-        self._sweep.remove(watch)
-        self._queue.pop(watch, None)
-        self._put_off.pop(watch, None)
+        self.turns.remove(watch)
 
     def announced(self, merchant_id: str | None) -> None:
         """Note that the server has announced a change of a stream; None: of any stream."""
         if merchant_id is None:
             for watch in self._watches.values():
-                self._mark_with_cause(watch)
+                self.turns.mark_with_cause(watch)
         else:
             known = self._watches.get(merchant_id)
             if known is not None:  # else its last browser has left meanwhile
-                self._mark_with_cause(known)
+                self.turns.mark_with_cause(known)
 
     def connected(self, *, has_history: bool) -> None:
         """Begin again on a new connection, on which nothing is armed.
@@ -156,28 +150,17 @@ class Tail:
         entries that were never read here, and then even a stream that still ends with the ID that
         we hold is a resync.
         """
-        self._queue.clear()
-        self._put_off.clear()
         for watch in self._watches.values():
             if watch.position is not UNREAD and not has_history:
                 watch.fall_behind(None, "server_changed")
             watch.is_planting = False
             watch.next_has_cause = True
-            watch.restart()
-            self._queue[watch] = None
-
-    def sweep(self) -> list[Watch]:
-        """Read the streams again whose turn it is, without a cause; return those streams."""
-        turns = self._sweep.step()
-        for watch in turns:
-            self._mark(watch)
-        return turns
+        self.turns.restart(self._watches.values())
 
     def reads(self, most: int) -> list[tuple[Watch, Read]]:
         """Return at most ``most`` reads, to be sent now, in this order."""
         batch: list[tuple[Watch, Read]] = []
-        while self._queue and len(batch) < most:
-            watch, _ = self._queue.popitem(last=False)
+        for watch in self.turns.take(most):
             watch.begin_read()
             read = Read(watch.merchant_id, self._start(watch), is_planting=watch.is_planting)
             batch.append((watch, read))
@@ -221,15 +204,7 @@ class Tail:
             return
         watch.next_has_cause = watch.next_has_cause or watch.read_has_cause
         watch.is_planting = False
-        watch.put_off()
-        self._put_off[watch] = None
-
-    def retry(self, most: int) -> None:
-        """Queue at most ``most`` of the reads that were refused, those that waited longest."""
-        for watch in list(self._put_off)[:most]:
-            del self._put_off[watch]
-            watch.restart()
-            self._queue[watch] = None
+        self.turns.put_off(watch)
 
     def _start(self, watch: Watch) -> EntryId | None:
         # At the ID that we hold, not after it: only the answer itself can show that nothing is
@@ -238,21 +213,12 @@ class Tail:
             return None
         return watch.held.id
 
-    def _mark(self, watch: Watch) -> None:
-        if watch.mark():
-            self._queue[watch] = None
-
-    def _mark_with_cause(self, watch: Watch) -> None:
-        watch.next_has_cause = True
-        self._mark(watch)
-
     def _finish(self, watch: Watch) -> None:
         if watch.position is CLOSED:
             return  # by a callback
         # After an answer that left the tail behind, the newest entry must be read, and after one
         # that found no stream, an entry planted: nothing announces either.
-        if watch.finish_read(is_whole=watch.position is not BEHIND and not watch.is_planting):
-            self._queue[watch] = None
+        self.turns.finish(watch, is_whole=watch.position is not BEHIND and not watch.is_planting)
 
     def _is_to_plant(self, watch: Watch, entries: list[Entry]) -> bool:
         # A stream that held an entry is read for its newest one first.

@@ -76,6 +76,7 @@ class Watch(Scheduled):
     __slots__ = (
         "gap",
         "held",
+        "in_vain",
         "is_planting",
         "lifetime_due_at",
         "merchant_id",
@@ -96,6 +97,8 @@ class Watch(Scheduled):
         """A change was announced, or a connection lost, since the last read was sent."""
         self.read_has_cause = False
         """The value of ``next_has_cause`` when the last read was sent."""
+        self.in_vain = 0
+        """How many reads with a cause were sent since the last one that found another entry."""
         self.is_planting = False
         """The stream is missing: an entry is planted before the next read, which then decides."""
         self.lifetime_due_at = -math.inf
@@ -105,10 +108,13 @@ class Watch(Scheduled):
         """Note that the read is sent, and takes the cause with it."""
         super().begin_read()
         self.read_has_cause = self.next_has_cause
+        self.in_vain += self.read_has_cause
         self.next_has_cause = False
 
     def hold(self, newest: Held | None) -> None:
         """Continue from this entry; None: the stream has none."""
+        if newest != self.held:
+            self.in_vain = 0
         self.held = newest
         if self.position is not HOLDS:
             self._move(HOLDS)

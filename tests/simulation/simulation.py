@@ -199,7 +199,7 @@ class Simulation:
         self.redis.takes_writes = not self.redis.takes_writes
 
     def sweep(self) -> None:
-        self.tail.sweep()
+        self.tail.turns.sweep()
 
     def trim(self) -> None:
         merchant_id = self.chance.choice(self.merchants)
@@ -220,7 +220,17 @@ class Simulation:
         self.redis.is_refusing = not self.redis.is_refusing
 
     def retry(self) -> None:
-        self.tail.retry(self.chance.choice([1, 10]))
+        self.tail.turns.retry(self.chance.choice([1, 10]))
+
+    def forget(self) -> None:
+        """Redis tracks too many keys: it forgets one, and announces it. Often several times."""
+        merchant_id = self.chance.choice(self.merchants)
+        for _ in range(self.chance.choice([1, 6])):
+            self.redis.changed(merchant_id)
+            self.pump()
+
+    def collect(self) -> None:
+        self.tail.turns.collect()
 
     def save(self) -> None:
         self.snapshot = copied(self.redis.streams)
@@ -287,11 +297,13 @@ class Simulation:
         ("wait", 5),
         ("pump", 4),
         ("retry", 3),
+        ("collect", 3),
     )
     DISASTERS = (
         ("trim", 2),
         ("delete", 1),
         ("plant", 2),
+        ("forget", 1),
         ("fill_up", 0.3),
         ("sweep", 0.5),
         ("use_again", 2),
@@ -343,7 +355,8 @@ class Simulation:
                     self.connect(page)
             for _ in range(6):
                 await asyncio.sleep(0)
-                self.tail.retry(10)
+                self.tail.turns.retry(10)
+                self.tail.turns.collect()
                 self.pump()
             self.clock.advance(0.5)
             self.deliver_all()

@@ -164,8 +164,18 @@ class RefusalsAreAnswers(Tail):
     def refused(self, watch: Watch) -> None:
         super().refused(watch)
         if watch.position is not Position.CLOSED:
-            del self._put_off[watch]
+            del self.turns._refused[watch]
             watch.schedule = Schedule.IDLE
+
+
+class LateReadsAreNone(Tail):
+    """An announcement after many in vain: it is taken for one more of them."""
+
+    def announced(self, merchant_id: str | None) -> None:
+        super().announced(merchant_id)
+        for watch in self.turns._late:
+            watch.schedule = Schedule.IDLE
+        self.turns._late.clear()
 
 
 class RefusalsTakeTheCause(Tail):
@@ -242,7 +252,7 @@ class OneErrorFailsAll(ModelFollower):
         is_bad = any(stream.is_other_type for stream in self.redis.streams.values())
         if is_bad and watch.position is not Position.UNREAD and entries is not None:
             if watch.finish_read(is_whole=True):
-                self.tail._queue[watch] = None
+                self.tail.turns._queue[watch] = None
         else:
             super().process(watch, entries)
 
@@ -353,6 +363,7 @@ MUTANTS_OF: dict[str, list[type]] = {
         AdoptsPlantsInSilence,
         RefusalsAreAnswers,
         RefusalsTakeTheCause,
+        LateReadsAreNone,
     ],
     "follower": [ReadsWithoutArming, OneErrorFailsAll],
     "hub": [

@@ -84,9 +84,9 @@ def test_a_read_that_is_refused_concludes_nothing_and_is_sent_again(followed: Fo
     followed.tail.refused(watch)
     followed.tail.announced("42")
     for _ in range(MOST):
-        followed.tail.sweep()
+        followed.tail.turns.sweep()
     at_once = followed.reads()
-    followed.tail.retry(1)
+    followed.tail.turns.retry(1)
     again = followed.answer(7, 8)
 
     assert at_once == []
@@ -100,7 +100,7 @@ def test_a_read_that_is_refused_keeps_its_cause(followed: Followed) -> None:
     watch, _ = followed.send_one()
 
     followed.tail.refused(watch)
-    followed.tail.retry(1)
+    followed.tail.turns.retry(1)
     followed.answer()
 
     assert [change.is_resync for change in followed.changes] == [True]
@@ -112,7 +112,7 @@ def test_a_stream_whose_first_read_is_refused_is_armed_by_a_later_one(followed: 
 
     followed.tail.refused(watch)
     before = list(followed.armed)
-    followed.tail.retry(1)
+    followed.tail.turns.retry(1)
     followed.answer(7)
 
     assert before == []
@@ -125,7 +125,7 @@ def test_the_reads_that_were_refused_first_are_sent_again_first(followed: Follow
     for watch, _ in followed.tail.reads(3):
         followed.tail.refused(watch)
 
-    followed.tail.retry(2)
+    followed.tail.turns.retry(2)
 
     assert followed.reads() == [Read("41"), Read("42")]
 
@@ -136,7 +136,7 @@ def test_a_new_connection_reads_what_was_refused_once(followed: Followed) -> Non
     followed.tail.refused(watch)
 
     followed.tail.connected(has_history=True)
-    followed.tail.retry(1)
+    followed.tail.turns.retry(1)
 
     assert followed.reads() == [Read("42")]
 
@@ -180,7 +180,7 @@ def test_streams_that_come_and_go_while_redis_is_away_leave_nothing_behind(
         followed.tail.watch(f"m{number}")
         followed.tail.unwatch(f"m{number}")
 
-    assert not followed.tail.has_reads
+    assert not followed.tail.turns
     assert followed.reads() == []
 
 
@@ -190,7 +190,7 @@ def test_a_refusal_that_arrives_after_unwatch_is_ignored(followed: Followed) -> 
     followed.tail.unwatch("42")
 
     followed.tail.refused(watch)
-    followed.tail.retry(1)
+    followed.tail.turns.retry(1)
 
     assert followed.reads() == []
 
@@ -201,7 +201,7 @@ def test_a_stream_that_is_left_while_it_is_put_off_is_not_read(followed: Followe
     followed.tail.refused(watch)
     followed.tail.unwatch("42")
 
-    followed.tail.retry(1)
+    followed.tail.turns.retry(1)
 
     assert followed.reads() == []
 
@@ -227,7 +227,7 @@ def test_a_stream_that_its_listener_leaves_on_an_answer_is_not_read_again(
     followed.tail.answered(watch, entries(7))
 
     assert followed.armed == [("42", at(7))]
-    assert not followed.tail.has_reads
+    assert not followed.tail.turns
     assert len(followed.tail) == 0
 
 
@@ -319,7 +319,7 @@ def test_a_stream_that_the_tail_is_behind_on_stays_so_on_a_new_connection(
 
 def swept(followed: Followed) -> list[str]:
     """Take one step of a sweep, answer its reads with nothing new, and return whose they were."""
-    followed.tail.sweep()
+    followed.tail.turns.sweep()
     sent = followed.tail.reads(MOST)
     for watch, read in sent:
         followed.tail.answered(watch, [Entry(read.start or at(7), Notification("42"))])
@@ -339,7 +339,7 @@ def test_a_sweep_reads_every_stream_once_in_a_round() -> None:
 
 def test_a_sweep_finds_a_change_that_was_never_announced(followed: Followed) -> None:
     followed.follow(7)
-    followed.tail.sweep()
+    followed.tail.turns.sweep()
     followed.answer(7, 8)
 
     assert followed.changes == [Change("42", at(8), (entry(8),))]
@@ -361,7 +361,7 @@ def test_a_sweep_reaches_a_new_stream_within_a_round_though_thousands_were_left(
 
 
 def test_a_sweep_without_streams_reads_nothing(followed: Followed) -> None:
-    followed.tail.sweep()
+    followed.tail.turns.sweep()
 
     assert followed.reads() == []
 

@@ -182,7 +182,7 @@ def unplanted() -> Followed:
 
 
 def test_a_late_plant_speaks(unplanted: Followed) -> None:
-    unplanted.tail.sweep()
+    unplanted.tail.turns.sweep()
 
     assert answer(unplanted) == Read("42")
     assert answer(unplanted, plant(7)) == PLANTING
@@ -190,7 +190,7 @@ def test_a_late_plant_speaks(unplanted: Followed) -> None:
 
 
 def test_a_late_plant_that_fails_is_no_change(unplanted: Followed) -> None:
-    unplanted.tail.sweep()
+    unplanted.tail.turns.sweep()
     answer(unplanted)
     answer(unplanted)
 
