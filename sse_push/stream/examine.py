@@ -37,6 +37,7 @@ from sse_push.stream.contract import (
 )
 from sse_push.stream.reads import ProbeEntry, Read, ReadFrom
 from sse_push.stream.replies import ErrorReply
+from sse_push.stream.window import EXPECTED_BYTES
 
 _MERCHANT = probe_merchant("check")
 """Always the same, so that checks without the right to EXPIRE leave one small stream at most."""
@@ -50,6 +51,9 @@ _READS: list[Command] = [
 
 _OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
 """The oldest versions that the service is tested with."""
+
+_FIELD_LIMIT_BYTES = 8_388_608
+"""How large a field of an entry may be, so that Redis is soon done with its reply."""
 
 
 class Finding(NamedTuple):
@@ -77,7 +81,15 @@ async def examine(url: str, *, timeout_s: float) -> list[Finding]:
             await tracked.connect()
             delivery = _kind(facts) or await _delivers(adding, tracked, timeout_s)
             plants = await _plants(adding) if delivery.level == "ok" else []
-            return [_version(facts), delivery, *plants, _eviction(facts), _persistence(facts)]
+            sizes = await _sizes(adding)
+            return [
+                _version(facts),
+                delivery,
+                *plants,
+                _eviction(facts),
+                _persistence(facts),
+                sizes,
+            ]
     except AuthenticationError as exc:
         raise StreamUnavailable(f"expected a password that Redis accepts, got: {exc}") from exc
     except (RedisError, OSError, TimeoutError) as exc:
@@ -158,6 +170,30 @@ async def _delivers(
         )
     took_ms = (time.monotonic() - began_at) * 1000
     return Finding("ok", f"a change is announced and read, {took_ms:.1f} ms")
+
+
+async def _sizes(adding: AbstractConnection) -> Finding:
+    """Return whether an entry, or a reply, may be larger than is good for other merchants."""
+    names = ("proto-max-bulk-len", "client-output-buffer-limit")
+    field, output = await _ask(adding, [("CONFIG", "GET", name) for name in names])
+    if isinstance(field, ErrorReply) or isinstance(output, ErrorReply):
+        return Finding("ok", f"{names[0]} can't be read by this user: expected 8mb or less")
+    field_bytes = int(cast("dict[bytes, bytes]", field)[names[0].encode()])
+    of_classes = cast("dict[bytes, bytes]", output)[names[1].encode()].split()
+    output_bytes = int(of_classes[of_classes.index(b"normal") + 1])
+    if 0 < output_bytes < 2 * EXPECTED_BYTES:
+        return Finding(
+            "warning",
+            f"{names[1]} normal is {output_bytes} bytes: Redis may end our connections; expected "
+            "0 (none), or 1mb or more",
+        )
+    if field_bytes > _FIELD_LIMIT_BYTES:
+        return Finding(
+            "warning",
+            f"{names[0]} is {field_bytes} bytes: a backend that adds to streams itself can add an "
+            "entry that keeps Redis busy for seconds; expected 8mb or less",
+        )
+    return Finding("ok", f"a field of an entry has {field_bytes} bytes at most")
 
 
 async def _wait_for_announcement(connection: AbstractConnection) -> None:

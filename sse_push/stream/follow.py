@@ -33,7 +33,6 @@ from sse_push.stream.histories import NamesHistory
 from sse_push.stream.known_merchants import KnownMerchants
 from sse_push.stream.known_revocations import KnownRevocations
 from sse_push.stream.listener import Listener
-from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.pipeline import AT_ONCE, Pipeline, Request, until_one_fails
 from sse_push.stream.planting import Planting, PlantTally
 from sse_push.stream.probe import Adds, Probe, ServersDiffer
@@ -187,7 +186,7 @@ class Follower:
                 cause = exc
             except (RedisError, OSError) as exc:  # TimeoutError is an OSError
                 cause = exc
-            if self.probe.passed_at > connected_at or isinstance(cause, ReplyTooLarge):
+            if self.probe.passed_at > connected_at:
                 failures = 0
             failures += 1
             if self._lost_at is None:

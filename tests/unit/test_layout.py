@@ -209,7 +209,6 @@ ARROWS: dict[str, set[str]] = {
         "stream.known_merchants",
         "stream.known_revocations",
         "stream.listener",
-        "stream.parser",
         "stream.pipeline",
         "stream.planting",
         "stream.probe",
@@ -224,6 +223,7 @@ ARROWS: dict[str, set[str]] = {
         "stream.contract",
         "stream.reads",
         "stream.replies",
+        "stream.window",
     },
     "stream": {
         "stream.append",

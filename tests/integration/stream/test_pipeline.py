@@ -12,8 +12,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sse_push.stream.connection import Announcement, connection_pool, open_connection
 from sse_push.stream.contract import stream_key
-from sse_push.stream.pipeline import AT_ONCE, Pipeline, Request
+from sse_push.stream.parser import ReplyTooLarge
+from sse_push.stream.pipeline import AT_ONCE, Pipeline, ReplyLost, Request
 from sse_push.stream.replies import ErrorReply
+from sse_push.stream.window import FIRST, LEAST
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
 
@@ -121,3 +123,67 @@ async def test_a_request_that_is_abandoned_is_answered_with_the_loss(*, is_sent:
 
     assert isinstance(await asked, RedisConnectionError)
     assert pipeline._next_batch(0) == []
+
+
+async def replies_after(excess: ReplyTooLarge | None) -> list[object]:
+    """Lose a connection with two requests on their way, and one that was not sent."""
+    replies: list[object] = []
+    wanted: list[Request] = [(("PING",), replies.append)] * 2
+    pipeline = Pipeline(lambda _most: wanted, lambda _announcement: None)
+    pipeline._in_flight.extend(on_reply for _, on_reply in pipeline._next_batch(0))
+    pipeline._asked.append(wanted[0])
+    pipeline._excess = excess
+
+    pipeline.abandon()
+
+    return replies
+
+
+async def test_replies_that_were_on_their_way_may_be_the_cause_of_a_loss() -> None:
+    replies = await replies_after(None)
+
+    assert [isinstance(reply, ReplyLost) for reply in replies] == [True, True, False]
+    assert all(isinstance(reply, RedisConnectionError) for reply in replies)
+
+
+async def test_a_reply_that_is_too_large_clears_those_behind_it() -> None:
+    excess = ReplyTooLarge("too large")
+    replies = await replies_after(excess)
+
+    assert [isinstance(reply, ReplyLost) for reply in replies] == [True, False, False]
+    assert isinstance(replies[0], ReplyLost)
+    assert replies[0].excess is excess
+
+
+async def test_an_urgent_question_goes_first() -> None:
+    pipeline = Pipeline(lambda _most: [], lambda _announcement: None)
+    asked = [
+        asyncio.create_task(pipeline.ask(("ECHO", name), is_urgent=name == "urgent"))
+        for name in ("first", "second", "urgent")
+    ]
+    await asyncio.sleep(0)
+    batch = pipeline._next_batch(0)
+    pipeline.abandon()
+    for task in asked:
+        task.cancel()
+
+    assert [command[1] for command, _ in batch] == ["urgent", "first", "second"]
+
+
+async def test_neither_questions_nor_reads_wait_for_all_of_the_others() -> None:
+    """Even if there is room for one request only."""
+    sent: list[str] = []
+    pipeline = Pipeline(
+        lambda most: [(("read",), lambda _reply: None)] * most, lambda _announcement: None
+    )
+    pipeline._asked.extend([(("question",), lambda _reply: None)] * 100)
+    for _ in range(3):
+        sent += [str(command[0]) for command, _ in pipeline._next_batch(0)]
+
+    assert len(sent) == 3 * FIRST
+    assert sent.count("question") == 3 * FIRST // 2
+
+    pipeline._in_flight.extend([lambda _reply: None])
+    pipeline._window.size = LEAST
+    alone = [pipeline._next_batch(0)[0][0][0] for _ in range(4)]
+    assert sorted(map(str, alone)) == ["question", "question", "read", "read"]
