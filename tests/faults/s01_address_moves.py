@@ -20,6 +20,7 @@ FAULT = Fault(
     title="address leads to a replica, one of the connections breaks: three ways, then all break",
     recovery_s=15,
     may_cut=False,
+    loses_history=True,  # what the server before takes is lost
 )
 
 Setting = TwoServers
@@ -38,19 +39,22 @@ async def inject(world: World) -> None:
 async def move(world: TwoServers, break_some: Callable[[World, Redis], Awaitable[None]]) -> float:
     """Promote the replica, lead there; return how long the service needed to leave the other.
 
-    Until then nobody notifies but while the server before is frozen: what that server takes is
-    lost, as it is when a server is promoted too early.
+    Notifications go on. What the server before takes of them is lost, as it is when a server is
+    promoted while another one is alive.
     """
     await world.hush()
     await world.promote()
     world.lead_to_replica()
+    world.history_lost()
     before = world.replica
     began_at = time.monotonic()
+    world.publish()
     await break_some(world, before)
     await world.until(lambda: not connections(before), "no connection to the server before", 15)
     took_s = time.monotonic() - began_at
     for merchant in world.merchants:
         await world.backend.tell_until_accepted(merchant, 5)
+    await world.hush()
     await world.until(lambda: not world.behind(), "all current", 5)
     world.publish()
     return took_s
@@ -59,9 +63,7 @@ async def move(world: TwoServers, break_some: Callable[[World, Redis], Awaitable
 async def freeze(world: World, before: Redis) -> None:
     """Let it stand still for longer than a notification waits, and for less than a probe."""
     with frozen(before.process.pid):
-        world.publish()
-        await world.lasts(1, least_s=0)
-        await world.hush()  # which waits for the answers
+        await world.lasts(4, least_s=0)
 
 
 async def kill_adding(_world: World, before: Redis) -> None:
