@@ -34,6 +34,9 @@ REPLY_LIMIT_BYTES = 1_048_576
 TRACKING: Command = ("CLIENT", "TRACKING", "ON")
 """Asks Redis to announce, on this connection, each key that it reads."""
 
+_CONTINUED = b"master_replid2:"
+_CONTINUES_NONE = _CONTINUED + b"0" * 40
+
 _CLUSTER_MODES = (b"redis_mode:cluster", b"server_mode:cluster")
 
 
@@ -76,8 +79,9 @@ def connection_pool(url: str, *, reply_limit_bytes: int = REPLY_LIMIT_BYTES) -> 
 async def open_connection(connection: AbstractConnection, name: str, *, tracks: bool) -> bytes:
     """Connect, and return the ID of this run of the server; none if it has no name.
 
-    Another run may have lost the newest entries. With ``tracks`` Redis announces, on this
-    connection, each key that it reads. All that is asked for goes out in one round trip.
+    Another run may have lost the newest entries, and so may a replica that was promoted: that is
+    another run here. With ``tracks`` Redis announces, on this connection, each key that it reads.
+    All that is asked for goes out in one round trip.
 
     Raises:
         Unsuited: the server refuses, or can't serve us.
@@ -89,6 +93,7 @@ async def open_connection(connection: AbstractConnection, name: str, *, tracks: 
     commands: list[Command] = [
         ("CLIENT", "SETNAME", f"sse_push-{name}-{os.getpid()}"),
         ("INFO", "server"),
+        ("INFO", "replication"),
     ]
     async with asyncio.timeout(CONNECT_LIMIT_S):
         await connection.connect()
@@ -100,10 +105,21 @@ async def open_connection(connection: AbstractConnection, name: str, *, tracks: 
     for reply in replies:
         if isinstance(reply, ErrorReply):
             raise Unsuited(str(reply))
-    lines = cast("bytes", replies[1]).splitlines()
+    lines = [line for reply in replies[1:3] for line in cast("bytes", reply).splitlines()]
     if any(line in _CLUSTER_MODES for line in lines):
         raise Unsuited("expected a single server, got a node of a cluster")
-    return next((line for line in lines if line.startswith(b"run_id:")), b"")
+    return _run_id(lines)
+
+
+def _run_id(lines: Sequence[bytes]) -> bytes:
+    """Return the ID of the server's run, and of the history that it went on with, if any.
+
+    A primary that was a replica for a while, between two failovers, has thrown away what it alone
+    had. Its run is still the same, but it goes on with a history that was another server's.
+    """
+    run_id = next((line for line in lines if line.startswith(b"run_id:")), b"")
+    continued = next((line for line in lines if line.startswith(_CONTINUED)), _CONTINUES_NONE)
+    return run_id if not run_id or continued == _CONTINUES_NONE else run_id + b" " + continued
 
 
 async def dial(pool: ConnectionPool) -> bytes:

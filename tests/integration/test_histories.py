@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Generator
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher, Stream, open_stream, publishing
 from tests.harness.waiting import SECOND, until, wait_for
 from tests.integration.stream.following import following
-from tests.integration.stream.servers import Server, proxied, restart
+from tests.integration.stream.servers import Server, follow, proxied, restart
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,29 @@ async def test_a_browser_that_stays_learns_the_new_history(
     assert history != before.partition(".")[2]
     assert after.partition(".")[2] == history
     assert reasons(back) == []
+
+
+async def test_a_server_that_was_a_replica_meanwhile_has_another_history(
+    frail: Redis, hardened: Service, backend: Publisher, tmp_path: Path, merchant: str
+) -> None:
+    """Two failovers, there and back: the run is still the same, and has lost what it had alone."""
+    known = await backend.notify(merchant)
+    other = Redis.start(tmp_path)
+    try:
+        follow(other, frail)
+        other.cli("REPLICAOF", "NO", "ONE")
+        await backend.notify(merchant)  # accepted, and lost
+        follow(frail, other)
+        frail.cli("REPLICAOF", "NO", "ONE")
+    finally:
+        other.stop()
+
+    async with open_stream(hardened.url, merchant, known) as back:
+        await back.next("refresh")
+    again = await visit(hardened, merchant, back.events[-1].id)
+
+    assert reasons(back)[0] in ("missed", "resync")  # a probe finds the server changed
+    assert reasons(again) == []
 
 
 def without_run_id(data: bytes) -> bytes:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from sse_push.notification import EntryId
 from sse_push.stream.contract import stream_key
 from tests.harness.redis import Redis
-from tests.harness.waiting import program
+from tests.harness.waiting import program, wait_for
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,13 @@ class Server:
 def restart(redis: Redis) -> None:
     """Come back on the same port, with what was saved or nothing."""
     redis.process = Redis.start(redis.folder, port=redis.port).process
+
+
+def follow(replica: Redis, primary: Redis) -> None:
+    """Make a server a replica, and wait until it has all that the other one has."""
+    replica.cli("REPLICAOF", primary.host, str(primary.port))
+    is_up = "master_link_status:up"
+    wait_for(lambda: is_up in replica.cli("INFO", "replication"), "the replica to have everything")
 
 
 @dataclass

@@ -12,6 +12,7 @@ from redis.asyncio.connection import AbstractConnection
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
+    dial,
     open_connection,
     read_reply,
     read_reply_or_announcement,
@@ -19,8 +20,9 @@ from sse_push.stream.connection import (
 from sse_push.stream.contract import stream_key
 from sse_push.stream.parser import BoundedParser
 from sse_push.stream.replies import ErrorReply
+from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND
-from tests.integration.stream.servers import Server
+from tests.integration.stream.servers import Server, follow
 
 
 @asynccontextmanager
@@ -112,3 +114,26 @@ async def test_a_read_that_fails_arms_the_key_too(server: Server, merchant: str)
     assert isinstance(refused, ErrorReply)
     assert str(refused).startswith("WRONGTYPE")
     assert announced == [Announcement([key.encode()])]
+
+
+async def test_a_run_is_another_one_after_a_time_as_a_replica_and_the_same_with_one(
+    mortal: Redis, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = Redis.start(tmp_path_factory.mktemp("other"))
+    pool = connection_pool(mortal.url)
+    try:
+        alone = await dial(pool)
+        follow(other, mortal)
+        with_replica = await dial(pool)
+        other.cli("REPLICAOF", "NO", "ONE")
+        follow(mortal, other)
+        mortal.cli("REPLICAOF", "NO", "ONE")
+        back = await dial(pool)
+        again = await dial(pool)
+    finally:
+        other.stop()
+
+    assert alone.startswith(b"run_id:")
+    assert with_replica == alone
+    assert back.startswith(alone)
+    assert back == again != alone
