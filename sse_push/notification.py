@@ -103,7 +103,8 @@ class EventId(NamedTuple):
         return cls(EntryId.parse(entry_id), history)
 
     def __str__(self) -> str:
-        return f"{self.entry_id}.{self.history}" if self.history else str(self.entry_id)
+        (ms, seq), history = self  # written out: once per notification, and once per event
+        return f"{ms}-{seq}.{history}" if history else f"{ms}-{seq}"
 
 
 def is_one_history(name: str, other: str) -> bool:
