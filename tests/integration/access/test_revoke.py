@@ -7,7 +7,7 @@ import json
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -114,9 +114,14 @@ async def listen(stack: AsyncExitStack, service: Service, text: str) -> Stream:
 
 async def listen_on_both(stack: AsyncExitStack, service: Service, text: str) -> list[Stream]:
     """Open streams until both workers have two."""
+    return await on_both(lambda: listen(stack, service, text))
+
+
+async def on_both(open_one: Callable[[], Awaitable[Stream]]) -> list[Stream]:
+    """Open streams until both workers have two."""
     streams: list[Stream] = []
     while True:
-        streams.append(await listen(stack, service, text))
+        streams.append(await open_one())
         counts = [process_of(stream) for stream in streams]
         if len(set(counts)) == 2 and min(counts.count(each) for each in set(counts)) >= 2:
             return streams
@@ -579,7 +584,8 @@ async def test_revoked_streams_without_tokens_end_and_come_back(
             await stream.next("ready")
             return stream
 
-        streams = [await come() for _ in range(6)]
+        # A worker ends what is open when it learns of a revocation: both have to have learned.
+        streams = await on_both(come)
         since = time.monotonic()
         await backend.revoke(merchant)
         for stream in streams:
