@@ -1,6 +1,6 @@
 """A client of an event stream that behaves like a browser's EventSource, for the command line.
 
-Knows the WHATWG algorithm, and HTTP by httpx. Does not know what the events mean, nor anything of
+Knows the WHATWG algorithm, and HTTP by httpx2. Does not know what the events mean, nor anything of
 the server.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
-import httpx
+import httpx2
 
 from sse_push.errors import PushError
 
@@ -127,7 +127,7 @@ class StateChange:
 
 
 async def follow(
-    client: httpx.AsyncClient, url: str, last_event_id: str = ""
+    client: httpx2.AsyncClient, url: str, last_event_id: str = ""
 ) -> AsyncGenerator[Event | StateChange]:
     """Yield events and changes of state forever, reconnecting as a browser does.
 
@@ -141,14 +141,14 @@ async def follow(
         headers = _headers(parser.last_event_id)
         why = "the stream has ended"
         try:
-            timeout = httpx.Timeout(10, read=_SILENCE_S)
+            timeout = httpx2.Timeout(10, read=_SILENCE_S)
             async with client.stream("GET", url, headers=headers, timeout=timeout) as response:
                 await _require_event_stream(response)
                 yield StateChange("OPEN")
                 async for chunk in response.aiter_raw():
                     for event in parser.feed(chunk):
                         yield event
-        except httpx.TransportError as exc:
+        except httpx2.TransportError as exc:
             why = str(exc) or type(exc).__name__
         wait_s = _DEFAULT_RETRY_S if parser.retry_s is None else parser.retry_s
         yield StateChange("CONNECTING", f"{why}; again in {wait_s:.1f} s")
@@ -172,7 +172,7 @@ def _headers(last_event_id: str) -> dict[bytes, bytes]:
     return headers
 
 
-async def _require_event_stream(response: httpx.Response) -> None:
+async def _require_event_stream(response: httpx2.Response) -> None:
     media_type = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if response.status_code == 200 and media_type == "text/event-stream":
         return

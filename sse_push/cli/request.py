@@ -15,7 +15,7 @@ from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime
 
 import click
-import httpx
+import httpx2
 
 from sse_push.access.tokens import sign
 from sse_push.errors import ConfigError, InvalidEntryId, PushError
@@ -95,7 +95,7 @@ def tail(
     Example:
       sse-push tail 42
     """
-    events_url = httpx.URL(f"{url.rstrip('/')}{paths.EVENTS}", params={"merchant_id": merchant_id})
+    events_url = httpx2.URL(f"{url.rstrip('/')}{paths.EVENTS}", params={"merchant_id": merchant_id})
     listening = _listen(str(events_url), last_event_id, token, heartbeats=heartbeats)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_until_sigint(listening))
@@ -146,8 +146,8 @@ def _post(url: str, path: str, body: Mapping[str, object], key: str | None) -> s
     """Post to the service, and return the ID of what Redis has stored."""
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     try:
-        answer = httpx.post(f"{url.rstrip('/')}{path}", json=body, headers=headers, timeout=10)
-    except (httpx.TransportError, httpx.InvalidURL) as exc:
+        answer = httpx2.post(f"{url.rstrip('/')}{path}", json=body, headers=headers, timeout=10)
+    except (httpx2.TransportError, httpx2.InvalidURL) as exc:
         raise PushError(f"expected the service at {url}, got: {exc}") from exc
     if answer.status_code != 200:
         raise PushError(f"{url} answered {answer.status_code}: {answer.text[:500]}")
@@ -181,7 +181,7 @@ async def _until_sigint(work: Coroutine[None, None, None]) -> None:
 
 async def _listen(url: str, last_event_id: str, token: str | None, *, heartbeats: bool) -> None:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(headers=headers) as client:
+    async with httpx2.AsyncClient(headers=headers) as client:
         async for got in follow(client, url, last_event_id):
             if isinstance(got, StateChange):
                 _print_line(f"{got.state}{f' {got.why}' if got.why else ''}")

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
+import httpx2
 import jwt
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -44,7 +44,7 @@ class Backend:
     def __init__(self, cinema: Cinema, service_url: str, token_key: str | None) -> None:
         self._cinema = cinema
         self._token_key = token_key
-        self._service = httpx.Client(base_url=service_url, timeout=5)
+        self._service = httpx2.Client(base_url=service_url, timeout=5)
 
     def routes(self) -> Sequence[BaseRoute]:
         """Return the routes: the data, the browser module, and the page at ``/``."""
@@ -133,7 +133,7 @@ class Backend:
         for attempt in range(1, 1 + _TRIES):
             try:
                 self._service.post(paths.NOTIFY, json=notification).raise_for_status()
-            except httpx.HTTPError as exc:
+            except httpx2.HTTPError as exc:
                 logger.warning("not notified attempt=%d cause=%s", attempt, exc)
                 time.sleep(0.1 * 2**attempt)
             else:

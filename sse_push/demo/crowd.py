@@ -13,7 +13,7 @@ import random
 import signal
 from collections.abc import AsyncGenerator
 
-import httpx
+import httpx2
 
 from sse_push.demo.cinema import SHOWS
 from sse_push.http import paths
@@ -26,15 +26,15 @@ _FULL_HOUSE_S = 5.0
 """How long a house stays sold out before the crowd empties it."""
 
 
-class CinemaTokens(httpx.Auth):
+class CinemaTokens(httpx2.Auth):
     """Gets a new token from the cinema's backend for each connection, as the page does."""
 
     async def async_auth_flow(
-        self, request: httpx.Request
-    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        self, request: httpx2.Request
+    ) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         """Get a token first, if the request opens an event stream."""
         if request.url.path == paths.EVENTS:
-            answer = yield httpx.Request("GET", request.url.copy_with(path="/token"))
+            answer = yield httpx2.Request("GET", request.url.copy_with(path="/token"))
             token = (await answer.aread()).decode()
             if token:
                 request.headers["Authorization"] = f"Bearer {token}"
@@ -50,9 +50,9 @@ def run_crowd(url: str, buyers: int) -> None:
 async def _crowd(url: str, buyers: int) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None, "a process of the demo's own"
-    limits = httpx.Limits(max_connections=None)
+    limits = httpx2.Limits(max_connections=None)
     async with (
-        httpx.AsyncClient(base_url=url, limits=limits, timeout=10, auth=CinemaTokens()) as client,
+        httpx2.AsyncClient(base_url=url, limits=limits, timeout=10, auth=CinemaTokens()) as client,
         asyncio.TaskGroup() as group,
     ):
         tasks = [
@@ -66,7 +66,7 @@ async def _crowd(url: str, buyers: int) -> None:
             task.cancel()
 
 
-async def listen(client: httpx.AsyncClient, url: str, merchant_id: str) -> int:
+async def listen(client: httpx2.AsyncClient, url: str, merchant_id: str) -> int:
     """Listen until the service refuses; return how many events arrived."""
     events = 0
     with contextlib.suppress(GaveUp):
@@ -77,7 +77,7 @@ async def listen(client: httpx.AsyncClient, url: str, merchant_id: str) -> int:
     return events
 
 
-async def buy(client: httpx.AsyncClient, by: str, full_house_s: float = _FULL_HOUSE_S) -> None:
+async def buy(client: httpx2.AsyncClient, by: str, full_house_s: float = _FULL_HOUSE_S) -> None:
     """Buy any free seat of any house; empty a house that has been sold out for a while."""
     merchant_id = random.choice(list(SHOWS))  # noqa: S311
     try:
@@ -89,5 +89,5 @@ async def buy(client: httpx.AsyncClient, by: str, full_house_s: float = _FULL_HO
         else:
             await asyncio.sleep(full_house_s)
             await client.post("/seats/reset", json=body)
-    except (httpx.TransportError, ValueError):
+    except (httpx2.TransportError, ValueError):
         return  # the service is starting or stopping: the next sale tries again

@@ -41,7 +41,7 @@ def configure_logging(level: str, form: Form = "logfmt") -> None:
         root.addHandler(ours[0])
     ours[0].setFormatter(LineFormatter(form))
     root.setLevel(level.upper())
-    logging.getLogger("httpx").setLevel("WARNING")
+    logging.getLogger("httpx2").setLevel("WARNING")
 
 
 class LineFormatter(logging.Formatter):

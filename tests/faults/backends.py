@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import httpx
+import httpx2
 
 from sse_push.notification import EntryId, EventId
 from tests.harness.service import KEY
@@ -66,11 +66,11 @@ class Backend:
         self._late_s = 0.0
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[object]] = set()
-        self._client = httpx.AsyncClient(
+        self._client = httpx2.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {KEY}"},
-            timeout=httpx.Timeout(limit_s + _PATIENCE_S),
-            limits=httpx.Limits(max_connections=_AT_ONCE, keepalive_expiry=2),
+            timeout=httpx2.Timeout(limit_s + _PATIENCE_S),
+            limits=httpx2.Limits(max_connections=_AT_ONCE, keepalive_expiry=2),
             trust_env=False,
         )
 
@@ -105,15 +105,15 @@ class Backend:
         began_at, late_s = time.monotonic(), self._late_s
         try:
             answer = await self._client.post("/notify", json=body)
-        except httpx.ConnectError:
+        except httpx2.ConnectError:
             ledger.outcomes["no connection"] += 1
             ledger.answer(asked, "refused", time.monotonic() - began_at)
             ledger.refused.add(by)
             return None
-        except httpx.TransportError as exc:
+        except httpx2.TransportError as exc:
             ledger.outcomes["no answer"] += 1
             ledger.unknown.add(by)
-            if isinstance(exc, httpx.TimeoutException):
+            if isinstance(exc, httpx2.TimeoutException):
                 ledger.wrong.append(f"no answer within {self._limit_s + _PATIENCE_S:g} s")
             return None
         # What this process itself was late is not the service's.

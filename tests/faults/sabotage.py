@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Never
 
-import httpx
+import httpx2
 from redis.asyncio.connection import AbstractConnection
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -99,11 +99,11 @@ def routes() -> Sequence[BaseRoute]:
 
 def sabotage(url: str, name: str, pid: int, **query: str) -> None:
     """Ask for a route until the worker that is meant answers: a connection reaches any worker."""
-    target = httpx.URL(f"{url}/sabotage/{name}", params={"pid": str(pid), **query})
+    target = httpx2.URL(f"{url}/sabotage/{name}", params={"pid": str(pid), **query})
     for _ in range(200):
         try:
-            answer = httpx.post(target, timeout=2, trust_env=False)
-        except httpx.TransportError:
+            answer = httpx2.post(target, timeout=2, trust_env=False)
+        except httpx2.TransportError:
             if name == "block":
                 return  # it does not answer any more
             raise

@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -490,7 +490,7 @@ class World:
 
     async def metric(self, name: str, **labels: str) -> float:
         """Scrape the service, and return a series' value; 0 for one that is not there yet."""
-        text = await asyncio.to_thread(lambda: httpx.get(f"{self.service.url}/metrics").text)
+        text = await asyncio.to_thread(lambda: httpx2.get(f"{self.service.url}/metrics").text)
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name == name and labels.items() <= sample.labels.items():

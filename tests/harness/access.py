@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import httpx
+import httpx2
 
 from tests.harness.waiting import SECOND
 
@@ -14,22 +14,22 @@ COOKIE = "__Host-push"
 APP = "https://app.test"
 
 
-class Client(httpx.AsyncClient):
+class Client(httpx2.AsyncClient):
     """A client that gives up soon: a stream that was opened by mistake would never end."""
 
-    async def request(self, *arguments: Any, **options: Any) -> httpx.Response:
+    async def request(self, *arguments: Any, **options: Any) -> httpx2.Response:
         async with asyncio.timeout(3 * SECOND):
             return await super().request(*arguments, **options)
 
 
-async def status_of(client: httpx.AsyncClient, query: str = "", **headers: str) -> int:
+async def status_of(client: httpx2.AsyncClient, query: str = "", **headers: str) -> int:
     """Return the status of an event stream, without waiting for its end."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     async with client.stream("GET", f"/events?{query}", headers=named) as answer:
         return answer.status_code
 
 
-def refused(answer: httpx.Response) -> tuple[int, str, str]:
+def refused(answer: httpx2.Response) -> tuple[int, str, str]:
     """Return status, code and detail of an error."""
     body = answer.json()
     assert body.keys() == {"error", "detail"}

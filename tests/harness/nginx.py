@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import httpx
+import httpx2
 
 from tests.harness.waiting import SECOND, STOP_S, accepts, free_port, program, wait_for
 
@@ -150,7 +150,7 @@ class Nginx:
 
     def healthz(self, source: str = "127.0.0.1") -> int:
         """Return the status that a new connection from this address gets."""
-        with httpx.Client(transport=httpx.HTTPTransport(local_address=source)) as client:
+        with httpx2.Client(transport=httpx2.HTTPTransport(local_address=source)) as client:
             return client.get(f"{self.internal_url}/healthz").status_code
 
     def trust(self) -> ssl.SSLContext:
@@ -159,12 +159,12 @@ class Nginx:
 
     def client(
         self, source: str = "127.0.0.1", *, internal: bool = False, http2: bool = False
-    ) -> httpx.AsyncClient:
+    ) -> httpx2.AsyncClient:
         """Return a client whose connections come from this address."""
         verify = self.trust() if self.is_tls else True
-        return httpx.AsyncClient(
+        return httpx2.AsyncClient(
             base_url=self.internal_url if internal else self.url,
-            transport=httpx.AsyncHTTPTransport(
+            transport=httpx2.AsyncHTTPTransport(
                 local_address=source, verify=verify, http1=not http2, http2=http2
             ),
         )

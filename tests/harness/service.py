@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 
 from tests.harness.programs import NOTHING, Running, spawn, variables
 from tests.harness.waiting import free_port, wait_for
@@ -80,8 +80,8 @@ class Service(Running):
 
     def is_ready(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/readyz").status_code == 200
-        except httpx.TransportError:
+            return httpx2.get(f"{self.url}/readyz").status_code == 200
+        except httpx2.TransportError:
             return False
 
     def assert_no_errors(self, tolerated: str = "(?!)") -> None:

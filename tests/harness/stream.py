@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
-import httpx
+import httpx2
 
 from sse_push.sse_client import Event, Parser
 from tests.harness.chunks import Dechunker
@@ -88,7 +88,7 @@ async def open_stream(
     source: str = "127.0.0.1",
 ) -> AsyncGenerator[Stream]:
     """Open an event stream as a browser at ``source`` does, and read it in the background."""
-    target = httpx.URL(url)
+    target = httpx2.URL(url)
     reader, writer = await asyncio.open_connection(
         target.host, target.port, ssl=trust, local_addr=(source, 0)
     )
@@ -113,11 +113,11 @@ class Publisher:
     """A backend that notifies, and returns the IDs of its notifications."""
 
     def __init__(self, url: str, key: str = KEY) -> None:
-        self.client = httpx.AsyncClient(
+        self.client = httpx2.AsyncClient(
             base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=10 * SECOND
         )
 
-    async def post(self, **options: Any) -> httpx.Response:
+    async def post(self, **options: Any) -> httpx2.Response:
         return await self.client.post("/notify", **options)
 
     async def notify(self, merchant_id: str, **fields: object) -> str:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from sse_push.errors import ConfigError
@@ -61,8 +61,8 @@ def start(tmp_path: Path, workers: str = "1") -> tuple[subprocess.Popen[bytes], 
 
     def is_ready() -> bool:
         try:
-            return httpx.get(f"{url}/readyz").status_code == 200
-        except httpx.TransportError:
+            return httpx2.get(f"{url}/readyz").status_code == 200
+        except httpx2.TransportError:
             return False
 
     wait_for(is_ready, "the service with its own server")
@@ -74,7 +74,7 @@ def test_the_service_runs_with_an_embedded_server_and_no_setup(tmp_path: Path) -
     process, url, _ = start(tmp_path)
     try:
         headers = {"Authorization": f"Bearer {KEY}"}
-        answer = httpx.post(f"{url}/notify", json={"merchant_id": 42}, headers=headers)
+        answer = httpx2.post(f"{url}/notify", json={"merchant_id": 42}, headers=headers)
     finally:
         process.terminate()
         status = process.wait(STOP_S)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.demo import Demo
@@ -38,8 +38,8 @@ def test_the_demo_runs_from_an_installed_wheel_in_an_empty_folder(
 
     environ = {"PYTHONPATH": str(installed)}
     with Demo.start(tmp_path, cwd=empty, environ=environ) as demo:
-        page = httpx.get(f"{demo.url}/")
-        module = httpx.get(f"{demo.url}/client/index.js")
+        page = httpx2.get(f"{demo.url}/")
+        module = httpx2.get(f"{demo.url}/client/index.js")
 
     assert "<html" in page.text
     assert "export function onRefresh" in module.text

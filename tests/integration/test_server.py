@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from sse_push.notification import EventId
@@ -141,8 +141,8 @@ async def test_a_unix_socket_serves_and_a_stale_one_is_replaced(
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
     service = Service.start(tmp_path, redis.url, uds=path)
-    transport = httpx.AsyncHTTPTransport(uds=str(path), retries=20)
-    async with httpx.AsyncClient(transport=transport, base_url="http://unix") as client:
+    transport = httpx2.AsyncHTTPTransport(uds=str(path), retries=20)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://unix") as client:
         answer = await client.post(
             "/notify", json={"merchant_id": 42}, headers={"Authorization": f"Bearer {KEY}"}
         )
@@ -168,7 +168,7 @@ def test_a_unix_socket_that_is_served_is_not_taken_away(redis: Redis, tmp_path: 
     try:
         wait_for(accepts, "the first")
         second = run(*arguments)
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+        with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path))) as client:
             alive = client.get("http://unix/healthz")
         status = first.press_ctrl_c()
     finally:
@@ -337,7 +337,7 @@ def test_a_rolling_restart_keeps_the_port_open(redis: Redis, tmp_path: Path) -> 
     answers = []
 
     def is_replaced() -> bool:
-        answers.append(httpx.get(f"{service.url}/healthz").status_code)
+        answers.append(httpx2.get(f"{service.url}/healthz").status_code)
         now = set(workers_of(service.process.pid))
         return len(now) == 2 and not now & before
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 
-import httpx
+import httpx2
 import pytest
 
 from sse_push.sse_client import Event, GaveUp, Parser, StateChange, follow
@@ -192,11 +192,11 @@ def test_a_new_response_keeps_the_last_event_id_and_the_reconnection_time() -> N
 class Servers:
     """The answers, one per connection, and the requests that they answered."""
 
-    def __init__(self, *answers: httpx.Response | Exception) -> None:
+    def __init__(self, *answers: httpx2.Response | Exception) -> None:
         self.answers = list(answers)
-        self.requests: list[httpx.Request] = []
+        self.requests: list[httpx2.Request] = []
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
         self.requests.append(request)
         answer = self.answers.pop(0)
         if isinstance(answer, Exception):
@@ -204,7 +204,7 @@ class Servers:
         return answer
 
 
-class Body(httpx.AsyncByteStream):
+class Body(httpx2.AsyncByteStream):
     """A body of chunks, which may end in an error."""
 
     def __init__(self, chunks: Sequence[bytes], error: Exception | None) -> None:
@@ -218,17 +218,17 @@ class Body(httpx.AsyncByteStream):
             raise self.error
 
 
-def stream_of(*chunks: bytes, error: Exception | None = None) -> httpx.Response:
-    return httpx.Response(200, headers=MEDIA_TYPE, stream=Body(chunks, error))
+def stream_of(*chunks: bytes, error: Exception | None = None) -> httpx2.Response:
+    return httpx2.Response(200, headers=MEDIA_TYPE, stream=Body(chunks, error))
 
 
 async def followed(
-    servers: Callable[[httpx.Request], httpx.Response], count: int, last_event_id: str = ""
+    servers: Callable[[httpx2.Request], httpx2.Response], count: int, last_event_id: str = ""
 ) -> list[Event | StateChange]:
     """Return the first ``count`` events and changes of state."""
     got: list[Event | StateChange] = []
     async with (
-        httpx.AsyncClient(transport=httpx.MockTransport(servers)) as client,
+        httpx2.AsyncClient(transport=httpx2.MockTransport(servers)) as client,
         contextlib.aclosing(follow(client, URL, last_event_id)) as following,
     ):
         async for each in following:
@@ -317,7 +317,7 @@ async def test_a_last_event_id_is_sent_as_utf_8_if_a_header_can_hold_it(
 
 
 async def test_the_media_type_may_be_of_any_case() -> None:
-    answer = httpx.Response(
+    answer = httpx2.Response(
         200, headers={"Content-Type": "Text/Event-Stream"}, stream=Body([b"data: a\n\n"], None)
     )
 
@@ -326,8 +326,8 @@ async def test_the_media_type_may_be_of_any_case() -> None:
 
 async def test_an_endless_refusal_is_not_read_to_its_end() -> None:
     chunks = [b"x" * 150, b"y" * 150]
-    broken = httpx.ReadError("read on for too long")
-    answer = httpx.Response(500, stream=Body(chunks, broken))
+    broken = httpx2.ReadError("read on for too long")
+    answer = httpx2.Response(500, stream=Body(chunks, broken))
 
     with pytest.raises(GaveUp, match=f": {'x' * 150}{'y' * 50}$"):
         await followed(Servers(answer), 2)
@@ -343,7 +343,7 @@ async def test_a_server_without_a_reconnection_time_is_tried_again_after_three_s
 
 async def test_the_client_waits_for_the_reconnection_time() -> None:
     servers = Servers(stream_of(b"retry: 60000\n"))
-    async with httpx.AsyncClient(transport=httpx.MockTransport(servers)) as client:
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(servers)) as client:
         following = follow(client, URL)
         got = [await anext(following) for _ in range(3)]
 
@@ -362,9 +362,9 @@ async def test_the_client_waits_for_the_reconnection_time() -> None:
 @pytest.mark.parametrize(
     ("error", "why"),
     [
-        (httpx.ConnectError("connection refused"), "connection refused"),
-        (httpx.ConnectTimeout(""), "ConnectTimeout"),
-        (httpx.RemoteProtocolError("peer closed connection"), "peer closed connection"),
+        (httpx2.ConnectError("connection refused"), "connection refused"),
+        (httpx2.ConnectTimeout(""), "ConnectTimeout"),
+        (httpx2.RemoteProtocolError("peer closed connection"), "peer closed connection"),
     ],
 )
 async def test_a_server_that_cannot_be_reached_is_tried_again(error: Exception, why: str) -> None:
@@ -379,7 +379,7 @@ async def test_a_server_that_cannot_be_reached_is_tried_again(error: Exception, 
 
 
 async def test_a_stream_that_is_cut_off_is_resumed() -> None:
-    cut = httpx.ReadError("connection reset")
+    cut = httpx2.ReadError("connection reset")
     servers = Servers(
         stream_of(b"retry: 0\nid: 1\nda", b"ta: a\n\ndata: hal", error=cut),
         stream_of(b"data: b\n\n"),
@@ -402,26 +402,26 @@ async def test_a_stream_that_is_cut_off_is_resumed() -> None:
     ("answer", "error"),
     [
         (
-            httpx.Response(403, json={"error": "forbidden"}),
+            httpx2.Response(403, json={"error": "forbidden"}),
             'expected 200 text/event-stream, got 403 application/json: {"error":"forbidden"}',
         ),
-        (httpx.Response(204), "expected 200 text/event-stream, got 204 : "),
+        (httpx2.Response(204), "expected 200 text/event-stream, got 204 : "),
         (
-            httpx.Response(503, headers=MEDIA_TYPE, content=b"x" * 1000),
+            httpx2.Response(503, headers=MEDIA_TYPE, content=b"x" * 1000),
             f"expected 200 text/event-stream, got 503 text/event-stream: {'x' * 200}",
         ),
         (
-            httpx.Response(200, html="<h1>\xe9</h1>"),
+            httpx2.Response(200, html="<h1>\xe9</h1>"),
             "expected 200 text/event-stream, got 200 text/html: <h1>\xe9</h1>",
         ),
         (
-            httpx.Response(200, headers={"Content-Type": "text/plain"}, content=b"\xff"),
+            httpx2.Response(200, headers={"Content-Type": "text/plain"}, content=b"\xff"),
             "expected 200 text/event-stream, got 200 text/plain: \ufffd",
         ),
     ],
 )
 async def test_an_answer_that_is_no_event_stream_is_final(
-    answer: httpx.Response, error: str
+    answer: httpx2.Response, error: str
 ) -> None:
     servers = Servers(answer)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Generator
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.access import APP, COOKIE, LIMITED_KEY, Client
@@ -52,6 +52,6 @@ def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
 
 
 @pytest.fixture
-async def client(guarded: Service) -> AsyncGenerator[httpx.AsyncClient]:
+async def client(guarded: Service) -> AsyncGenerator[httpx2.AsyncClient]:
     async with Client(base_url=guarded.url, timeout=5 * SECOND) as made:
         yield made

@@ -8,7 +8,7 @@ import socket
 import time
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.access import refused
@@ -26,7 +26,7 @@ EXPIRED = "expected a token that has not expired"
 
 
 async def test_a_stream_gets_an_expiring_event_and_ends_before_its_token(
-    guarded: Service, client: httpx.AsyncClient, merchant: str
+    guarded: Service, client: httpx2.AsyncClient, merchant: str
 ) -> None:
     publisher = Publisher(guarded.url)
     await publisher.notify(merchant)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.access import LIMITED_KEY, refused
@@ -78,7 +78,7 @@ async def test_each_item_of_an_array_is_authorized_by_itself(
     assert redis.cli("XLEN", "sse_push:{43}") == "0"
 
 
-async def test_a_repeated_key_is_malformed(client: httpx.AsyncClient) -> None:
+async def test_a_repeated_key_is_malformed(client: httpx2.AsyncClient) -> None:
     headers = [("Authorization", f"Bearer {KEY}")] * 2
 
     answer = await client.post("/notify", json={"merchant_id": "42"}, headers=headers)
@@ -109,7 +109,7 @@ def test_a_rolling_restart_reads_the_keys_again_and_is_given_up_if_they_are_brok
 
     def statuses(algorithm: str) -> set[int]:
         token = token_of(algorithm=algorithm, key=private_key(algorithm), aud=..., iss=...)
-        return {httpx.head(f"{service.url}/events?token={token}").status_code for _ in range(8)}
+        return {httpx2.head(f"{service.url}/events?token={token}").status_code for _ in range(8)}
 
     try:
         first = set(workers_of(service.process.pid))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.access import APP, Client, refused
@@ -35,7 +35,7 @@ async def test_a_page_of_an_allowed_origin_listens_and_may_read(
     [("", 401), ("token=x", 401), ("merchant_id=43&token={}", 403), ("token={0}&token={0}", 400)],
 )
 async def test_a_page_of_an_allowed_origin_may_read_its_refusal(
-    client: httpx.AsyncClient, query: str, status: int
+    client: httpx2.AsyncClient, query: str, status: int
 ) -> None:
     answer = await client.get(f"/events?{query.format(token_of())}", headers={"Origin": APP})
 
@@ -62,7 +62,7 @@ async def test_a_page_of_an_allowed_origin_may_read_its_refusal(
     ],
 )
 async def test_a_page_of_another_origin_is_refused_and_may_not_read_its_refusal(
-    client: httpx.AsyncClient, headers: dict[str, str]
+    client: httpx2.AsyncClient, headers: dict[str, str]
 ) -> None:
     answer = await client.get(f"/events?token={token_of()}", headers=headers)
 
@@ -71,7 +71,7 @@ async def test_a_page_of_another_origin_is_refused_and_may_not_read_its_refusal(
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-async def test_two_origins_are_refused(client: httpx.AsyncClient) -> None:
+async def test_two_origins_are_refused(client: httpx2.AsyncClient) -> None:
     answer = await client.get(
         f"/events?token={token_of()}", headers=[("Origin", APP), ("Origin", APP)]
     )
@@ -92,7 +92,7 @@ async def test_two_origins_are_refused(client: httpx.AsyncClient) -> None:
     ],
 )
 async def test_a_page_of_the_same_origin_may_listen(
-    client: httpx.AsyncClient, headers: dict[str, str]
+    client: httpx2.AsyncClient, headers: dict[str, str]
 ) -> None:
     async with client.stream("GET", f"/events?token={token_of()}", headers=headers) as answer:
         assert answer.status_code == 200
@@ -100,7 +100,7 @@ async def test_a_page_of_the_same_origin_may_listen(
         assert "access-control-allow-origin" not in answer.headers
 
 
-async def test_a_preflight_of_an_allowed_origin_is_answered(client: httpx.AsyncClient) -> None:
+async def test_a_preflight_of_an_allowed_origin_is_answered(client: httpx2.AsyncClient) -> None:
     headers = {"Origin": APP, "Access-Control-Request-Method": "GET"}
 
     answer = await client.options("/events?merchant_id=42", headers=headers)
@@ -117,7 +117,7 @@ async def test_a_preflight_of_an_allowed_origin_is_answered(client: httpx.AsyncC
     assert answer.headers["vary"] == "Origin"
 
 
-async def test_a_preflight_of_another_origin_is_refused(client: httpx.AsyncClient) -> None:
+async def test_a_preflight_of_another_origin_is_refused(client: httpx2.AsyncClient) -> None:
     headers = {"Origin": "https://other.test", "Access-Control-Request-Method": "GET"}
 
     answer = await client.options("/events?merchant_id=42", headers=headers)
@@ -128,7 +128,7 @@ async def test_a_preflight_of_another_origin_is_refused(client: httpx.AsyncClien
 
 @pytest.mark.parametrize("headers", [{}, {"Origin": APP}])
 async def test_options_without_a_preflight_are_405(
-    client: httpx.AsyncClient, headers: dict[str, str]
+    client: httpx2.AsyncClient, headers: dict[str, str]
 ) -> None:
     answer = await client.options("/events?merchant_id=42", headers=headers)
 
@@ -138,7 +138,7 @@ async def test_options_without_a_preflight_are_405(
 
 @pytest.mark.parametrize("origin", [APP, "https://other.test", "null", ""])
 async def test_a_page_may_not_notify_even_with_a_key(
-    redis: Redis, client: httpx.AsyncClient, merchant: str, origin: str
+    redis: Redis, client: httpx2.AsyncClient, merchant: str, origin: str
 ) -> None:
     headers = {"Origin": origin, "Authorization": f"Bearer {KEY}"}
 

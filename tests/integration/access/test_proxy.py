@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.access import Client, refused, status_of
@@ -30,7 +30,7 @@ def behind(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[
 
 
 @pytest.fixture
-async def proxy(behind: Service) -> AsyncGenerator[httpx.AsyncClient]:
+async def proxy(behind: Service) -> AsyncGenerator[httpx2.AsyncClient]:
     async with Client(base_url=behind.url, timeout=5 * SECOND) as made:
         yield made
 
@@ -79,7 +79,7 @@ async def test_the_proxy_names_the_merchant(
     ],
 )
 async def test_a_missing_repeated_or_other_merchant_is_refused(
-    proxy: httpx.AsyncClient, named: list[str], query: str, expected: tuple[int, str, str]
+    proxy: httpx2.AsyncClient, named: list[str], query: str, expected: tuple[int, str, str]
 ) -> None:
     headers = [("X-Merchant-Id", each) for each in named]
 
@@ -90,7 +90,7 @@ async def test_a_missing_repeated_or_other_merchant_is_refused(
 
 @pytest.mark.parametrize("named", ["", "4 2", "42,", ",", "../42", "42;43", "*", "x" * 65])
 async def test_a_header_that_names_no_merchant_is_malformed(
-    proxy: httpx.AsyncClient, named: str
+    proxy: httpx2.AsyncClient, named: str
 ) -> None:
     answer = await proxy.get("/events?merchant_id=42", headers={"X-Merchant-Id": named})
 
@@ -100,7 +100,7 @@ async def test_a_header_that_names_no_merchant_is_malformed(
 
 
 async def test_several_merchants_without_one_in_the_url_are_malformed(
-    proxy: httpx.AsyncClient,
+    proxy: httpx2.AsyncClient,
 ) -> None:
     answer = await proxy.get("/events", headers={"X-Merchant-Id": "42,43"})
 
@@ -133,7 +133,7 @@ async def test_a_peer_of_the_unix_socket_is_trusted(redis: Redis, tmp_path: Path
     started = Service.start(
         tmp_path, redis.url, *("--subscribe-auth", "header"), uds=uds, drain_s=0
     )
-    transport = httpx.AsyncHTTPTransport(uds=str(uds))
+    transport = httpx2.AsyncHTTPTransport(uds=str(uds))
     async with Client(transport=transport, base_url="http://push") as client:
         named = await status_of(client, "merchant_id=42", X_Merchant_Id="42")
         unnamed = await client.get("/events?merchant_id=42")

@@ -7,12 +7,12 @@ import json
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.access import LIMITED_KEY
@@ -70,7 +70,7 @@ class Backend(Publisher):
 
     def __init__(self, url: str, key: str = KEY) -> None:
         super().__init__(url, key)
-        self.browser = httpx.AsyncClient(base_url=url, timeout=10 * SECOND)
+        self.browser = httpx2.AsyncClient(base_url=url, timeout=10 * SECOND)
 
     async def close(self) -> None:
         await super().close()
@@ -83,10 +83,10 @@ class Backend(Publisher):
         entry_id: str = answer.json()["id"]
         return entry_id
 
-    async def ask(self, **options: Any) -> httpx.Response:
+    async def ask(self, **options: Any) -> httpx2.Response:
         return await self.client.post("/revoke", **options)
 
-    async def events(self, token: str) -> httpx.Response:
+    async def events(self, token: str) -> httpx2.Response:
         """Ask for a stream that will not be opened."""
         return await self.browser.get("/events", params={"token": token})
 
@@ -114,9 +114,14 @@ async def listen(stack: AsyncExitStack, service: Service, text: str) -> Stream:
 
 async def listen_on_both(stack: AsyncExitStack, service: Service, text: str) -> list[Stream]:
     """Open streams until both workers have two."""
+    return await on_both(lambda: listen(stack, service, text))
+
+
+async def on_both(open_one: Callable[[], Awaitable[Stream]]) -> list[Stream]:
+    """Open streams until both workers have two."""
     streams: list[Stream] = []
     while True:
-        streams.append(await listen(stack, service, text))
+        streams.append(await open_one())
         counts = [process_of(stream) for stream in streams]
         if len(set(counts)) == 2 and min(counts.count(each) for each in set(counts)) >= 2:
             return streams
@@ -140,7 +145,7 @@ async def assert_live(backend: Backend, merchant: str, *streams: Stream) -> None
         assert not stream.of("goodbye")
 
 
-def assert_refused(answer: httpx.Response) -> None:
+def assert_refused(answer: httpx2.Response) -> None:
     assert (answer.status_code, answer.json()) == (401, REVOKED)
     assert answer.headers["www-authenticate"] == 'Bearer error="invalid_token"'
 
@@ -223,7 +228,7 @@ async def until_refused(backend: Backend, text: str) -> None:
         assert not deadline.is_over()
 
 
-async def until_put_off(backend: Backend, text: str) -> httpx.Response:
+async def until_put_off(backend: Backend, text: str) -> httpx2.Response:
     """Wait until a token gets the soft answer, and return that."""
     deadline = Deadline(5 * SECOND)
     while True:
@@ -382,8 +387,8 @@ async def test_a_service_that_has_not_read_the_revocations_puts_clients_off(
     mortal.cli("SET", REVOCATIONS_KEY, "no stream")
     uds = tmp_path / "push.sock"
     started = Service.start(tmp_path, mortal.url, *TOKENS, settings=TIMES, uds=uds)
-    transport = httpx.AsyncHTTPTransport(uds=str(uds))
-    async with httpx.AsyncClient(transport=transport, base_url="http://push") as client:
+    transport = httpx2.AsyncHTTPTransport(uds=str(uds))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://push") as client:
         await until(lambda: "revocations can't be read" in started.log, "the read")
         soft = await client.get("/events", params={"token": token("42")})
         ready = await client.get("/readyz")
@@ -530,7 +535,7 @@ async def test_a_caller_that_may_not_notify_a_merchant_may_not_revoke(
     status: int,
     error: str,
 ) -> None:
-    async with httpx.AsyncClient(base_url=pair.url) as client:
+    async with httpx2.AsyncClient(base_url=pair.url) as client:
         answer = await client.post("/revoke", json={"merchant_id": merchant}, headers=headers)
 
     assert (answer.status_code, answer.json()["error"]) == (status, error)
@@ -579,7 +584,8 @@ async def test_revoked_streams_without_tokens_end_and_come_back(
             await stream.next("ready")
             return stream
 
-        streams = [await come() for _ in range(6)]
+        # A worker ends what is open when it learns of a revocation: both have to have learned.
+        streams = await on_both(come)
         since = time.monotonic()
         await backend.revoke(merchant)
         for stream in streams:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx2
 import jwt
 import pytest
 
@@ -82,14 +82,14 @@ async def test_a_valid_token_opens_a_stream(guarded: Service, name: str) -> None
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-async def test_a_token_may_be_in_the_header(client: httpx.AsyncClient, scheme: str) -> None:
+async def test_a_token_may_be_in_the_header(client: httpx2.AsyncClient, scheme: str) -> None:
     assert await status_of(client, Authorization=f"{scheme} {token_of()}") == 200
 
 
 @pytest.mark.parametrize(
     "cookies", [f"{COOKIE}={{}}", f"a=b; {COOKIE}={{}};c=d", f"{COOKIE}x=y;  {COOKIE}={{}}", "x;{}"]
 )
-async def test_a_token_may_be_in_a_cookie(client: httpx.AsyncClient, cookies: str) -> None:
+async def test_a_token_may_be_in_a_cookie(client: httpx2.AsyncClient, cookies: str) -> None:
     exists = f"{COOKIE}=" in cookies
 
     status = await status_of(client, Cookie=cookies.format(token_of()))
@@ -97,7 +97,7 @@ async def test_a_token_may_be_in_a_cookie(client: httpx.AsyncClient, cookies: st
     assert status == (200 if exists else 401)
 
 
-async def test_the_same_token_may_be_in_several_places(client: httpx.AsyncClient) -> None:
+async def test_the_same_token_may_be_in_several_places(client: httpx2.AsyncClient) -> None:
     token = token_of()
 
     status = await status_of(
@@ -115,7 +115,7 @@ async def test_a_token_for_one_merchant_needs_no_merchant_in_the_url(guarded: Se
 
 
 async def test_a_token_for_several_merchants_needs_one_in_the_url(
-    client: httpx.AsyncClient,
+    client: httpx2.AsyncClient,
 ) -> None:
     token = token_of(["42", "43"])
 
@@ -318,7 +318,7 @@ ODD: dict[str, tuple[Callable[[], str], str]] = {
 
 @pytest.mark.parametrize("name", ODD)
 async def test_an_invalid_token_is_refused_with_the_reason(
-    client: httpx.AsyncClient, name: str
+    client: httpx2.AsyncClient, name: str
 ) -> None:
     make, detail = ODD[name]
     token = make()
@@ -331,7 +331,7 @@ async def test_an_invalid_token_is_refused_with_the_reason(
 
 
 async def test_the_error_without_a_token_names_the_places_for_one(
-    client: httpx.AsyncClient,
+    client: httpx2.AsyncClient,
 ) -> None:
     answer = await client.get("/events?merchant_id=42")
 
@@ -344,7 +344,7 @@ async def test_the_error_without_a_token_names_the_places_for_one(
 
 
 @pytest.mark.parametrize("authorization", ["Basic YTpi", "Bearer", "Bearer:x", ""])
-async def test_another_scheme_is_refused(client: httpx.AsyncClient, authorization: str) -> None:
+async def test_another_scheme_is_refused(client: httpx2.AsyncClient, authorization: str) -> None:
     answer = await client.get("/events", headers={"Authorization": authorization})
 
     assert refused(answer) == (
@@ -359,7 +359,7 @@ async def test_another_scheme_is_refused(client: httpx.AsyncClient, authorizatio
     [("token={}", 200), ("", 401), ("token=x", 401), ("token={}&merchant_id=43", 403)],
 )
 async def test_head_shows_the_status_that_an_event_source_hides(
-    client: httpx.AsyncClient, query: str, status: int
+    client: httpx2.AsyncClient, query: str, status: int
 ) -> None:
     answer = await client.head(f"/events?{query.format(token_of())}", headers={"Origin": APP})
 
@@ -367,13 +367,13 @@ async def test_head_shows_the_status_that_an_event_source_hides(
     assert answer.headers["access-control-allow-origin"] == APP
 
 
-async def test_a_notify_key_is_no_token(client: httpx.AsyncClient) -> None:
+async def test_a_notify_key_is_no_token(client: httpx2.AsyncClient) -> None:
     answer = await client.get("/events?merchant_id=42", headers={"Authorization": f"Bearer {KEY}"})
 
     assert refused(answer) == (401, "unauthorized", MALFORMED)
 
 
-async def test_a_token_is_no_notify_key(client: httpx.AsyncClient) -> None:
+async def test_a_token_is_no_notify_key(client: httpx2.AsyncClient) -> None:
     answer = await client.post(
         "/notify", json={"merchant_id": "42"}, headers={"Authorization": f"Bearer {token_of()}"}
     )
@@ -385,7 +385,7 @@ async def test_a_token_is_no_notify_key(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("merchants", ["43", 43, ["43"], ["43", "44"], ["4", "422"]])
 @pytest.mark.parametrize("exists", [False, True])
 async def test_another_merchant_is_forbidden_whether_it_exists_or_not(
-    redis: Redis, client: httpx.AsyncClient, merchants: object, *, exists: bool
+    redis: Redis, client: httpx2.AsyncClient, merchants: object, *, exists: bool
 ) -> None:
     merchant = "42"
     if exists:
@@ -402,7 +402,7 @@ async def test_another_merchant_is_forbidden_whether_it_exists_or_not(
     )
 
 
-async def test_a_malformed_merchant_in_the_url_is_refused(client: httpx.AsyncClient) -> None:
+async def test_a_malformed_merchant_in_the_url_is_refused(client: httpx2.AsyncClient) -> None:
     answer = await client.get("/events", params={"merchant_id": "4 2", "token": token_of()})
 
     assert refused(answer)[:2] == (400, "malformed")
@@ -455,7 +455,7 @@ async def test_a_malformed_merchant_in_the_url_is_refused(client: httpx.AsyncCli
     ],
 )
 async def test_credentials_that_are_repeated_or_differ_are_malformed(
-    client: httpx.AsyncClient, query: str, headers: list[tuple[str, str]], detail: str
+    client: httpx2.AsyncClient, query: str, headers: list[tuple[str, str]], detail: str
 ) -> None:
     tokens = token_of(), token_of(["42", "43"])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.redis import Redis
@@ -37,7 +37,7 @@ def target(watched: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generato
 
 
 @pytest.fixture
-def publisher_of_target(target: Service) -> Generator[httpx.Client]:
+def publisher_of_target(target: Service) -> Generator[httpx2.Client]:
     headers: dict[str, Any] = {"Authorization": f"Bearer {KEY}"}
-    with httpx.Client(base_url=target.url, headers=headers, timeout=ANSWER_S) as client:
+    with httpx2.Client(base_url=target.url, headers=headers, timeout=ANSWER_S) as client:
         yield client

@@ -7,7 +7,7 @@ import re
 import signal
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from sse_push.http.app import ROUTES
@@ -24,7 +24,7 @@ async def test_a_draining_service_gives_soft_answers_and_accepts_notifications(
 ) -> None:
     async with (
         serving_here(redis.url, tmp_path, allowed_origins="https://app.test") as url,
-        httpx.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
+        httpx2.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
         open_stream(url, merchant) as stream,
     ):
         await stream.next("refresh")
@@ -95,7 +95,7 @@ async def test_the_description_is_that_of_this_process(
 ) -> None:
     async with (
         serving_here(redis.url, tmp_path, notify_max_items=notify_max_items) as url,
-        httpx.AsyncClient(base_url=url) as client,
+        httpx2.AsyncClient(base_url=url) as client,
     ):
         answer = await client.get("/openapi.json")
 

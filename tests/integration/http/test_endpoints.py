@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.in_process import serving_here
@@ -39,11 +39,11 @@ async def test_a_request_without_a_key_of_the_service_is_refused_unread(
     redis: Redis, service: Service, authorization: str | None, detail: str
 ) -> None:
     before = appends(redis)
-    headers = httpx.Headers()
+    headers = httpx2.Headers()
     if authorization is not None:
-        headers = httpx.Headers({b"Authorization": authorization.encode("latin-1")})
+        headers = httpx2.Headers({b"Authorization": authorization.encode("latin-1")})
 
-    async with httpx.AsyncClient() as client:
+    async with httpx2.AsyncClient() as client:
         answer = await client.post(f"{service.url}/notify", content=b"{nonsense", headers=headers)
 
     assert (answer.status_code, answer.json()) == (401, {"error": "unauthorized", "detail": detail})
@@ -53,7 +53,7 @@ async def test_a_request_without_a_key_of_the_service_is_refused_unread(
 
 async def test_the_scheme_may_be_of_any_case(service: Service, merchant: str) -> None:
     """The name of a scheme is case-insensitive: RFC 9110, section 11.1."""
-    async with httpx.AsyncClient() as client:
+    async with httpx2.AsyncClient() as client:
         answer = await client.post(
             f"{service.url}/notify",
             json={"merchant_id": merchant},
@@ -152,7 +152,7 @@ async def test_a_new_process_is_alive_and_ready(publisher: Publisher) -> None:
 
 
 async def test_readiness_counts_the_workers(workers: Service) -> None:
-    async with httpx.AsyncClient() as client:
+    async with httpx2.AsyncClient() as client:
         ready = await client.get(f"{workers.url}/readyz")
 
     assert ready.json()["workers"] == {"expected": 2, "alive": 2}
@@ -164,7 +164,7 @@ async def test_a_backend_needs_no_key_where_there_are_none(
 ) -> None:
     async with (
         serving_here(redis.url, tmp_path) as url,
-        httpx.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
+        httpx2.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
     ):
         answer = await client.post(path, json={"merchant_id": merchant})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 
-import httpx
+import httpx2
 import pytest
 
 from tests.harness.processes import open_fds
@@ -160,7 +160,7 @@ FURTHER = {
 @pytest.mark.parametrize("name", FURTHER)
 def test_bytes_behind_the_request_for_a_stream_change_nothing(
     target: Service,
-    publisher_of_target: httpx.Client,
+    publisher_of_target: httpx2.Client,
     merchant: str,
     name: str,
     *,
@@ -202,7 +202,7 @@ def has_at_most(pid: int, files: int) -> bool:
 
 
 def test_a_client_of_http_1_0_that_sends_a_second_request_and_leaves_is_noticed(
-    target: Service, publisher_of_target: httpx.Client, merchant: str
+    target: Service, publisher_of_target: httpx2.Client, merchant: str
 ) -> None:
     """A client of HTTP/1.0 gets its event stream in the portable way, without chunks."""
     publisher_of_target.post("/notify", json={"merchant_id": merchant})

@@ -6,7 +6,7 @@ import json
 import re
 from urllib.parse import quote_from_bytes
 
-import httpx
+import httpx2
 import pytest
 
 from sse_push.stream.reads import NEW_ENTRIES
@@ -133,7 +133,7 @@ IDS = {
 
 @pytest.mark.parametrize("kind", IDS)
 def test_an_invalid_last_event_id_gets_one_refresh_and_reaches_no_command(
-    watched: Redis, target: Service, publisher_of_target: httpx.Client, merchant: str, kind: str
+    watched: Redis, target: Service, publisher_of_target: httpx2.Client, merchant: str, kind: str
 ) -> None:
     told = publisher_of_target.post("/notify", json={"merchant_id": merchant}).json()["id"]
     with commands(watched) as sent:
@@ -170,7 +170,7 @@ def test_a_header_with_a_control_character_is_no_http(
 
 
 def test_the_first_of_two_last_event_ids_counts(
-    target: Service, publisher_of_target: httpx.Client, merchant: str
+    target: Service, publisher_of_target: httpx2.Client, merchant: str
 ) -> None:
     told = publisher_of_target.post("/notify", json={"merchant_id": merchant}).json()["id"]
     request = listen(f"merchant_id={merchant}", f"Last-Event-ID: {told}", "Last-Event-ID: 1-1")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-import httpx
+import httpx2
 import pytest
 
 from sse_push.demo.cinema import SHOWS
@@ -18,21 +18,21 @@ class Cinema:
         self.seats = seats
         self.posted: list[tuple[str, dict[str, str]]] = []
 
-    def __call__(self, request: httpx.Request) -> httpx.Response:
+    def __call__(self, request: httpx2.Request) -> httpx2.Response:
         if request.method == "POST":
             self.posted.append((request.url.path, json.loads(request.content)))
-            return httpx.Response(200, json={})
+            return httpx2.Response(200, json={})
         seats = [{"seat": seat, "sold": is_sold} for seat, is_sold in self.seats.items()]
-        return httpx.Response(200, json={"seats": seats})
+        return httpx2.Response(200, json={"seats": seats})
 
 
-def stream_of(text: bytes) -> httpx.Response:
+def stream_of(text: bytes) -> httpx2.Response:
     headers = {"Content-Type": "text/event-stream"}
-    return httpx.Response(200, headers=headers, stream=httpx.ByteStream(text))
+    return httpx2.Response(200, headers=headers, stream=httpx2.ByteStream(text))
 
 
-def client_of(answer: Cinema) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=URL, transport=httpx.MockTransport(answer))
+def client_of(answer: Cinema) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(base_url=URL, transport=httpx2.MockTransport(answer))
 
 
 async def test_a_buyer_buys_a_free_seat() -> None:
@@ -54,16 +54,16 @@ async def test_a_house_that_is_sold_out_is_emptied() -> None:
     assert [path for path, _ in cinema.posted] == ["/seats/reset"]
 
 
-@pytest.mark.parametrize("answer", [httpx.ConnectError("refused"), httpx.Response(502)])
+@pytest.mark.parametrize("answer", [httpx2.ConnectError("refused"), httpx2.Response(502)])
 async def test_a_cinema_that_does_not_answer_is_no_error(
-    answer: httpx.Response | Exception,
+    answer: httpx2.Response | Exception,
 ) -> None:
-    def respond(_request: httpx.Request) -> httpx.Response:
+    def respond(_request: httpx2.Request) -> httpx2.Response:
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async with httpx.AsyncClient(base_url=URL, transport=httpx.MockTransport(respond)) as client:
+    async with httpx2.AsyncClient(base_url=URL, transport=httpx2.MockTransport(respond)) as client:
         await buy(client, "buyer-7")
 
 
@@ -71,10 +71,10 @@ async def test_a_buyer_listens_until_the_service_refuses() -> None:
     answers = [
         stream_of(b"retry: 0\ndata: 1\n\ndata: 2\n\n"),
         stream_of(b"data: 3\n\n"),
-        httpx.Response(401),
+        httpx2.Response(401),
     ]
-    transport = httpx.MockTransport(lambda _request: answers.pop(0))
-    async with httpx.AsyncClient(transport=transport) as client:
+    transport = httpx2.MockTransport(lambda _request: answers.pop(0))
+    async with httpx2.AsyncClient(transport=transport) as client:
         events = await listen(client, URL, "roxy")
 
     assert events == 3

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from types import MappingProxyType
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -61,9 +61,9 @@ class Service:
 
     async def get(
         self, path: str = "/fail", headers: Mapping[str, str] = NO_HEADERS
-    ) -> httpx.Response:
-        transport = httpx.ASGITransport(self)
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+    ) -> httpx2.Response:
+        transport = httpx2.ASGITransport(self)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
             del client.headers["accept"]
             return await client.get(path, headers=headers)
 

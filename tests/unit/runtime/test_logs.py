@@ -73,7 +73,7 @@ def fail(text: str) -> None:
 @pytest.fixture
 def bare_logging() -> Generator[None]:
     """Reset logging to its state in a new process."""
-    loggers = [logging.getLogger(), logging.getLogger("httpx")]
+    loggers = [logging.getLogger(), logging.getLogger("httpx2")]
     handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
     loggers[0].handlers.clear()
     yield
@@ -215,7 +215,7 @@ def test_level_and_form_may_be_set_again(capsys: pytest.CaptureFixture[str]) -> 
     configure_logging("info")
     configure_logging("debug", "json")
     logging.getLogger("sse_push.hub").debug("a connection")
-    logging.getLogger("httpx").info("a request, with its query")
+    logging.getLogger("httpx2").info("a request, with its query")
 
     lines = capsys.readouterr().err.splitlines()
     assert [json.loads(line)["message"] for line in lines] == ["a connection"]
