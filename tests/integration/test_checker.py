@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 
 from tests.checker.browser import Browser, Server
@@ -380,7 +380,7 @@ def test_the_real_service_keeps_its_promises(service: Service) -> None:
 def test_a_notification_that_no_browser_was_told_of_is_a_loss(service: Service) -> None:
     now = time.monotonic()
     told: dict[str, object] = {"merchant_id": "checked", "asked_at": now, "answered_at": now}
-    accepted = httpx.post(
+    accepted = httpx2.post(
         f"{service.url}/notify",
         json={"merchant_id": "other"},
         headers={"Authorization": f"Bearer {service.key}"},

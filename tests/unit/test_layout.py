@@ -501,7 +501,7 @@ def test_the_checker_is_looked_at() -> None:
     assert {"judge.py", "browser.py"} <= set(CHECKER)
     assert not is_its_own("tests.harness.wire")
     assert not is_its_own("sse_push.sse_client")
-    assert not is_its_own("httpx")
+    assert not is_its_own("httpx2")
 
 
 def is_its_own(module: str) -> bool:

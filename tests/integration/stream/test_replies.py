@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from sse_push.errors import StreamUnavailable
@@ -53,8 +53,8 @@ async def test_a_service_that_may_not_read_is_not_ready_and_says_so(
     with Service.start(
         tmp_path, mortal.url, uds=uds, settings={"probe_interval_s": 0.1}
     ) as started:
-        transport = httpx.AsyncHTTPTransport(uds=str(uds))
-        async with httpx.AsyncClient(transport=transport, base_url="http://push") as client:
+        transport = httpx2.AsyncHTTPTransport(uds=str(uds))
+        async with httpx2.AsyncClient(transport=transport, base_url="http://push") as client:
             browser = client.stream("GET", "/events", params={"merchant_id": merchant})
             async with browser as opened:
                 head = await anext(opened.aiter_text())
