@@ -339,8 +339,9 @@ class Settings(BaseSettings):
         20.0,
         ge=0.2,
         le=3600,
-        description="a worker ends itself if no probe is found for this long, while the worker "
-        "runs, although Redis accepts the probes",
+        description="a worker ends itself if no probe is found for this long, in whole probes of "
+        "`probe_deadline_s` (four of 6 s: 24 s), while the worker runs, although Redis accepts the "
+        "probes",
     )
     loop_stall_limit_s: float = Field(
         5.0,

@@ -90,6 +90,8 @@ class Appender:
         self._connection: AbstractConnection = self._pool.make_connection()
         self.server_id = b""
         """The ID of the run of the server that we were last connected to."""
+        self._used: set[bytes] = set()
+        """The IDs of the servers that entries were sent to since ``take_used``."""
         self._history = ""
         """The name of that server's history."""
         self._is_outdated = False
@@ -119,6 +121,11 @@ class Appender:
     def renew(self) -> None:
         """Make a new connection before the next record: the address may lead elsewhere by now."""
         self._is_outdated = True
+
+    def take_used(self) -> set[bytes]:
+        """Return the IDs of the servers that entries were sent to since the last call."""
+        used, self._used = self._used, set()
+        return used
 
     async def append(self, record: Record) -> EventId:
         """Add one record, and return the ID of its entry, and the history that has it.
@@ -212,6 +219,7 @@ class Appender:
         Returns the records that Redis did not add, as their streams are gone: send those again.
         """
         commands, recipients = self._commands(batch, now_s)
+        self._used.add(self.server_id)
         self._sent = frozenset(each.event_id for each in batch)
         is_wrong_server = False
         gone: list[_Waiting] = []
@@ -231,6 +239,7 @@ class Appender:
         except (RedisError, OSError) as exc:
             await connection.disconnect(nowait=True)
             _fail(batch, "expected an answer from Redis, got none", exc, "unknown")
+        self._used.add(self.server_id)  # again: it may have been taken since
         if is_wrong_server:
             # The address may lead to another server by now: the next batch finds out.
             await connection.disconnect(nowait=True)

@@ -73,6 +73,25 @@ async def test_a_process_without_announcements_gives_up_while_redis_takes_writes
                 await followed.follower.probe.give_up_if_deaf()
 
 
+async def test_a_process_gives_up_after_as_many_whole_probes_as_make_up_the_limit(
+    own_redis: Server,
+) -> None:
+    deadline_s = 0.3 * SECOND
+    async with (
+        proxied(own_redis.url, without_announcements) as url,
+        following(url, probe_deadline_s=deadline_s) as followed,
+    ):
+        followed.follower.probe._deaf_limit_s = 2.5 * deadline_s
+        began_at = time.monotonic()
+        with pytest.raises(Deaf, match=f"was announced for {3 * deadline_s:.0f} s"):
+            async with asyncio.timeout(10 * SECOND):
+                await followed.follower.probe.give_up_if_deaf()
+        took_s = time.monotonic() - began_at
+
+    assert took_s > 3 * deadline_s
+    assert followed.follower.tally.reconnects == 2
+
+
 @pytest.mark.parametrize("state", ["well", "paused", "full"])
 async def test_a_process_does_not_give_up_while_all_is_well_or_redis_takes_no_writes(
     mortal: Redis, merchant: str, state: str
@@ -209,6 +228,30 @@ async def test_every_connection_follows_the_address_to_another_server(
     assert left == []
     assert followed.follower.server_id == followed.appender.server_id
     assert len([each for each in caplog.messages if each.startswith("tail interrupted")]) == 1
+
+
+async def test_an_address_that_led_elsewhere_for_a_moment_is_a_resync(
+    mortal: Redis, other: Redis, merchant: str
+) -> None:
+    """Between two probes: an entry was stored where nobody reads it."""
+    here, there = Server(mortal.url), Server(other.url)
+    here.add(merchant)
+    async with led(mortal.url) as proxy, following(proxy.url) as followed:
+        await followed.watch(merchant)
+        probe = followed.follower.probe
+        probe.interval_s = SECOND
+        before = probe.passed_at
+        await until(lambda: probe.passed_at > before, "the last probe before it")
+        proxy.lead_to(other.url)
+        followed.appender.renew()
+        await followed.appender.append(Notification(merchant))
+        proxy.lead_to(mortal.url)
+        followed.appender.renew()
+        await followed.next()
+
+    assert there.length(merchant) == 1
+    assert [change.is_resync for change in followed.changes] == [True]
+    assert followed.follower.server_id == followed.appender.server_id
 
 
 async def test_no_browser_is_behind_a_server_that_was_left_while_it_froze(

@@ -98,6 +98,21 @@ async def test_a_read_that_is_refused_concludes_nothing_and_is_sent_again(
     assert followed.follower.tally.reconnects == 0
 
 
+async def test_a_probe_that_may_not_be_read_is_forgotten_with_its_connection(
+    mortal: Redis,
+) -> None:
+    server = Server(mortal.url)
+    async with following(mortal.url) as followed:
+        await until(lambda: followed.follower.age_s < SECOND, "a probe")
+        mortal.cli("ACL", "SETUSER", "default", "-xrevrange")
+        await until(lambda: bool(followed.follower._refusals), "a refusal")
+        (before,) = server.clients("tail")
+        mortal.cli("CLIENT", "KILL", "ID", before)
+        await until(lambda: before not in server.clients("tail") != [], "another connection")
+        mortal.cli("ACL", "SETUSER", "default", "+xrevrange")
+        await until(lambda: followed.follower.age_s < SECOND, "a probe")
+
+
 async def test_a_stream_that_may_not_be_read_and_is_left_is_of_no_interest(
     mortal: Redis, merchant: str
 ) -> None:
