@@ -386,9 +386,8 @@ class World:
         """Wait until every browser is current; measure from the fault's end."""
         recovery = self.recovery
         assert recovery is not None, "inject says when it is over"
-        limit_s = recovery.seconds
         markers = await asyncio.gather(
-            *(self.backend.tell_until_accepted(each, limit_s) for each in self.merchants)
+            *(self.backend.tell_until_accepted(each, recovery.seconds) for each in self.merchants)
         )
         marker = dict(zip(self.merchants, markers, strict=True))
         late = list(self.browsers)
@@ -398,8 +397,7 @@ class World:
                 each for each in late if not each.is_current(marker[each.merchant_id], self.lost_at)
             ]
             if late and recovery.is_over():
-                since = f"{recovery.seconds:.1f} s after the fault's end"
-                self.wrong(f"{len(late)} browsers not current {since}")
+                self.wrong(f"{len(late)} browsers not current after {recovery.seconds:.1f} s")
                 break
         else:
             self.outcome.recovered_s = recovery.passed_s
