@@ -22,6 +22,12 @@ from sse_push.stream.watch import Watch
 REFUSED = object()
 """An error reply that says nothing of the stream."""
 
+TOO_LARGE = object()
+"""A reply that can't be read to its end."""
+
+ARMED = object()
+"""The reply to a read that returns no entry."""
+
 NEVER = EntryId(0, 0)
 
 
@@ -60,6 +66,8 @@ class ModelRedis:
         self.has_name = chance.random() < 0.5
         """Its runs have IDs."""
         self.is_refusing = False
+        self.large: set[str] = set()
+        """Merchants with an entry that is too large."""
 
     @property
     def server_id(self) -> bytes:
@@ -132,6 +140,7 @@ class ModelRedis:
                 self.changed(merchant_id)
 
     def delete(self, merchant_id: str) -> None:
+        self.large.discard(merchant_id)
         if self.streams.pop(merchant_id, None) is not None:
             self.changed(merchant_id)
 
@@ -149,12 +158,14 @@ class ModelRedis:
         """Return what ``read`` does, or a refusal."""
         return REFUSED if self.is_refusing else self.read(read, arms=arms)
 
-    def read(self, read: Read, *, arms: bool = True) -> list[Entry] | None:
+    def read(self, read: Read, *, arms: bool = True) -> list[Entry] | object | None:
         if arms and self.tracked is not None:
             self.tracked.add(read.merchant_id)
         stream = self.streams.get(read.merchant_id, ModelStream())
         if stream.is_other_type:
             return None
+        if stream.entries and read.merchant_id in self.large:
+            return TOO_LARGE
         if read.start is None:
             return stream.entries[-1:]
         found = [
@@ -180,7 +191,11 @@ class ModelFollower:
         self.tail = tail(self.history.armed, self.history.publish, may_plant=may_plant)
         self.has_scripts = redis.chance.random() < 0.5
         self.sent: deque[tuple[Read, Watch | asyncio.Future[list[Entry] | None]]] = deque()
-        self.recipients: deque[Watch | asyncio.Future[list[Entry] | None]] = deque()
+        self.recipients: deque[tuple[Read, Watch | asyncio.Future[list[Entry] | None]]] = deque()
+        self.apart: set[str] = set()
+        """Merchants whose streams are only armed on the tracked connection."""
+        self.aside: deque[tuple[Read, Watch]] = deque()
+        """Reads that go over a connection of their own, now that the key is armed."""
         self.asked: deque[tuple[Read, asyncio.Future[list[Entry] | None]]] = deque()
         self.is_connected = False
 
@@ -193,7 +208,7 @@ class ModelFollower:
     async def between(
         self, merchant_id: str, start: EntryId, end: EntryId
     ) -> tuple[Entry, ...] | None:
-        if not self.is_connected:
+        if not self.is_connected or merchant_id in self.apart:
             return None
         reply: asyncio.Future[list[Entry] | None] = asyncio.get_running_loop().create_future()
         self.asked.append((Read(merchant_id, start, end), reply))
@@ -208,8 +223,12 @@ class ModelFollower:
     def cut(self) -> None:
         self.redis.disconnect()
         self.is_connected = False
-        asked = [*(each for _, each in self.sent), *(each for _, each in self.asked)]
-        waiting = [*self.recipients, *asked]
+        on_their_way = [*self.recipients, *self.sent]
+        self.apart |= {
+            read.merchant_id for read, _ in on_their_way if self.redis.chance.random() < 0.5
+        }
+        waiting = [each for _, each in (*on_their_way, *self.asked)]
+        self.aside.clear()
         self.sent.clear()
         self.recipients.clear()
         self.asked.clear()
@@ -227,13 +246,27 @@ class ModelFollower:
     def serve_one(self) -> None:
         if self.sent:
             read, recipient = self.sent.popleft()
-            self.recipients.append(recipient)
+            self.recipients.append((read, recipient))
             self.redis.out.append(("reply", self.execute(read)))
 
     def execute(self, read: Read) -> list[Entry] | object | None:
         if read.is_planting:
             self.redis.plant(read.merchant_id, is_if_missing=self.has_scripts)
-        return self.redis.answer(read)
+        is_apart = read.end is None and read.merchant_id in self.apart
+        return self.arm(read) if is_apart else self.redis.answer(read)
+
+    def arm(self, read: Read) -> object | None:
+        answer = self.redis.answer(read)
+        return ARMED if isinstance(answer, list) else ARMED if answer is TOO_LARGE else answer
+
+    def read_aside(self) -> None:
+        if not self.aside:
+            return
+        read, watch = self.aside.popleft()
+        value = self.redis.answer(read, arms=False)
+        if value is not TOO_LARGE and self.redis.chance.random() < 0.5:
+            self.apart.discard(read.merchant_id)
+        self.reply(watch, value)
 
     def receive_one(self) -> None:
         if not self.redis.out:
@@ -242,14 +275,28 @@ class ModelFollower:
         if kind == "announcement":
             self.tail.announced(value)
             return
-        recipient = self.recipients.popleft()
-        if isinstance(recipient, asyncio.Future):
+        read, recipient = self.recipients.popleft()
+        if value is TOO_LARGE:
+            # On the connection that all share: the rest of the reply is in the way of the others.
+            self.cut()
+            self.apart.add(read.merchant_id)
+            if isinstance(recipient, asyncio.Future) and not recipient.done():
+                recipient.set_result(None)
+        elif isinstance(recipient, asyncio.Future):
             if not recipient.done():
                 recipient.set_result(None if value is REFUSED else value)
-        elif value is REFUSED:
-            self.tail.refused(recipient)
+        elif value is ARMED:
+            self.aside.append((read, recipient))
         else:
-            self.process(recipient, value)
+            self.reply(recipient, value)
+
+    def reply(self, watch: Watch, value: Any) -> None:
+        if value is REFUSED:
+            self.tail.refused(watch)
+        elif value is TOO_LARGE:
+            self.tail.failed(watch, "too_large")
+        else:
+            self.process(watch, value)
 
     def process(self, watch: Watch, entries: list[Entry] | None) -> None:
         if entries is None:

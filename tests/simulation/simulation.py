@@ -215,6 +215,23 @@ class Simulation:
     def other_type(self) -> None:
         self.redis.set_other_type(self.chance.choice(self.merchants))
 
+    def grow(self) -> None:
+        """Add an entry that is too large."""
+        merchant_id = self.chance.choice(self.merchants)
+        self.redis.large.add(merchant_id)
+        self.notify_once(merchant_id)
+
+    def shrink(self) -> None:
+        """Delete the entries that are too large."""
+        merchant_id = self.chance.choice(self.merchants)
+        if merchant_id in self.redis.large:
+            self.redis.large.remove(merchant_id)
+            self.redis.changed(merchant_id)
+
+    def read_aside(self) -> None:
+        if self.follower.is_connected:
+            self.follower.read_aside()
+
     def refuse(self) -> None:
         """Begin to refuse reads, or end it: a right is withdrawn, a script runs."""
         self.redis.is_refusing = not self.redis.is_refusing
@@ -276,6 +293,8 @@ class Simulation:
                 self.follower.serve_one()
             while self.redis.out:
                 self.follower.receive_one()
+            while self.follower.aside:
+                self.follower.read_aside()
 
     def loop(self) -> None:
         self.clock.run_soon()
@@ -298,6 +317,7 @@ class Simulation:
         ("pump", 4),
         ("retry", 3),
         ("collect", 3),
+        ("read_aside", 5),
     )
     DISASTERS = (
         ("trim", 2),
@@ -309,6 +329,8 @@ class Simulation:
         ("use_again", 2),
         ("flush", 0.5),
         ("other_type", 1),
+        ("grow", 0.7),
+        ("shrink", 0.7),
         ("save", 0.5),
         ("restart", 1),
         ("cut", 1),
@@ -348,7 +370,6 @@ class Simulation:
             if stream is not None and stream.is_other_type:
                 self.redis.delete(merchant_id)
         self.redis.is_refusing = False
-        self.reconnect()
         for _ in range(14):
             for page in self.pages:
                 if page.task is None:
@@ -357,6 +378,7 @@ class Simulation:
                 await asyncio.sleep(0)
                 self.tail.turns.retry(10)
                 self.tail.turns.collect()
+                self.reconnect()
                 self.pump()
             self.clock.advance(0.5)
             self.deliver_all()

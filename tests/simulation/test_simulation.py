@@ -34,7 +34,7 @@ from sse_push.stream.tail import Tail
 from sse_push.stream.watch import Position, Watch
 from tests.simulation import model
 from tests.simulation.browsers import ModelCycle
-from tests.simulation.model import ModelFollower
+from tests.simulation.model import ARMED, REFUSED, TOO_LARGE, ModelFollower
 from tests.simulation.simulation import Simulation
 from tests.simulation.transitions import Notebook, permit_all
 
@@ -245,6 +245,25 @@ class ReadsWithoutArming(ModelFollower):
         return self.redis.answer(read, arms=self.reads % 5 != 0)
 
 
+class ReadsAsideWithoutArming(ModelFollower):
+    """A stream that is read apart: it is not armed."""
+
+    def arm(self, read: Read) -> object | None:
+        answer = self.redis.answer(read, arms=False)
+        return answer if answer is REFUSED or answer is None else ARMED
+
+
+class TakesALargeReplyForNone(ModelFollower):
+    """An answer that is too large: taken for one that found nothing new."""
+
+    def reply(self, watch: Watch, value: object) -> None:
+        if value is TOO_LARGE and watch.position is Position.HOLDS:
+            if watch.finish_read(is_whole=True):
+                self.tail.turns._queue[watch] = None
+        else:
+            super().reply(watch, value)
+
+
 class OneErrorFailsAll(ModelFollower):
     """One bad stream: its error is the answer of all streams that are read, and armed, with it."""
 
@@ -365,7 +384,12 @@ MUTANTS_OF: dict[str, list[type]] = {
         RefusalsTakeTheCause,
         LateReadsAreNone,
     ],
-    "follower": [ReadsWithoutArming, OneErrorFailsAll],
+    "follower": [
+        ReadsWithoutArming,
+        OneErrorFailsAll,
+        ReadsAsideWithoutArming,
+        TakesALargeReplyForNone,
+    ],
     "hub": [
         TakesTheUnknownForNothing,
         ComparesWithTheLastWritten,
