@@ -53,6 +53,7 @@ async def inject(world: World) -> None:
         "every new browser to be reached by a sweep",
         SWEEP_S * 1.2,
     )
+    await world.hush()  # what is accepted last waits for its turn as well
     world.over()
     world.note(
         f"{gone} merchants gone; a round of the sweep reached {NEW} new ones in {took_s:.1f} s"
