@@ -160,7 +160,7 @@ class World:
         """Wait for something to be so, and return how long it took."""
         deadline = Deadline(self.seconds(unscaled_s) + SLACK_S)
         while not is_there():
-            assert not deadline.is_over(), f"expected {what} within {deadline.seconds:.1f} s"
+            assert not await deadline.is_missed(), f"expected {what} in {deadline.seconds:.1f} s"
             await asyncio.sleep(pause_s)
         return deadline.passed_s
 
@@ -396,7 +396,7 @@ class World:
             late = [
                 each for each in late if not each.is_current(marker[each.merchant_id], self.lost_at)
             ]
-            if late and recovery.is_over():
+            if late and await recovery.is_missed():
                 self.wrong(f"{len(late)} browsers not current after {recovery.seconds:.1f} s")
                 break
         else:
@@ -518,7 +518,7 @@ class World:
         )
         deadline = Deadline(self.seconds(5) + SLACK_S)
         while not await self.is_back():
-            assert not deadline.is_over(), "expected the gauges to be where they were"
+            assert not await deadline.is_missed(), "expected the gauges to be where they were"
         await self.until(
             lambda: all(open_fds(pid) <= limit for pid in self.workers),
             f"at most {limit:g} open files in each worker",
