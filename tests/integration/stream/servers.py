@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -87,7 +87,13 @@ class Proxy:
         self.target = address_of(url)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        redis_reader, redis_writer = await asyncio.open_connection(*self.target)
+        serving = asyncio.current_task()
+        assert serving is not None, "a server calls this in a task"
+        self._tasks.add(serving)
+        with ExitStack() as undo:
+            undo.callback(writer.close)
+            redis_reader, redis_writer = await asyncio.open_connection(*self.target)
+            undo.pop_all()
         for source, sink, is_reply in (
             (reader, redis_writer, False),
             (redis_reader, writer, True),
