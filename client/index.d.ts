@@ -84,9 +84,9 @@ export interface Refresh {
   readonly topics: readonly string[] | undefined
   /**
    * The `data` of the notification, as the backend sent it. `undefined` if the backend sent none,
-   * or if this call stands for more than one refresh: fetch the data then. A call that is repeated
-   * after a failure may have the same `data` again, so applying `data` twice must have the same
-   * result as applying it once.
+   * if this call has a `reason`, or if it stands for more than one refresh: fetch the data then. A
+   * call that is repeated after a failure may have the same `data` again, so applying `data` twice
+   * must have the same result as applying it once.
    *
    * ```js
    * onRefresh(url, ({ data }) => (data ? showSeat(data) : loadSeats()))

@@ -62,15 +62,19 @@ def missed(newest: EventId | None, version: int) -> Refresh:
 
 
 def missed_topics(entries: Iterable[Entry], history: str, version: int) -> tuple[Refresh, ...]:
-    """Return the refreshes that are owed for the entries missed, if all of them are known."""
+    """Return the refreshes that are owed for the entries missed, if all of them are known.
+
+    None has data. The client's last event may have overtaken an older entry, which then became one
+    refresh with a newer entry of its topic: if the client was cut off between the two events, its
+    ID is above an entry that it never heard of, and the data of the newer entry is not enough.
+    """
     return tuple(
         Refresh(
             version,
             EventId(entry.id, history),
             entry.notification.topic,
-            entry.notification.data,
-            entry.notification.by,
-            "missed",
+            by=entry.notification.by,
+            reason="missed",
         )
         for entry in entries
     )

@@ -33,10 +33,7 @@ LATE_S = 2 * (SECOND - 1)
 
 
 def stretched(limit_s: float) -> float:
-    """Return a limit, longer if others have begun to use the machine since ``SECOND`` was measured.
-
-    Measures the machine, and blocks meanwhile.
-    """
+    """Measure the machine; return a limit, longer if it is slower than it was at the start."""
     return limit_s * max(1.0, measure() / SECOND)
 
 

@@ -13,7 +13,7 @@ from sse_push.stream import Finding, examine
 from sse_push.stream.contract import REVOCATIONS_KEY
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
-from tests.harness.waiting import SECOND, until
+from tests.harness.waiting import SECOND, free_port, until
 from tests.integration.stream.following import following
 from tests.integration.stream.servers import Server, proxied, without_announcements
 
@@ -154,7 +154,9 @@ async def test_a_replica_is_named(mortal: Redis, own_redis: Server) -> None:
 async def test_a_node_of_a_cluster_is_named_and_never_followed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    node = Redis.start(tmp_path, "--cluster-enabled", "yes")
+    # The usual port of its bus, 10 000 higher, may be taken by an outgoing connection.
+    bus = ("--cluster-port", str(free_port()))
+    node = Redis.start(tmp_path, "--cluster-enabled", "yes", *bus)
     try:
         node.cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383")  # all that there are
         _, delivers, *_ = await examine(node.url, timeout_s=SECOND)

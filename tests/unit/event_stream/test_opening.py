@@ -138,7 +138,7 @@ async def test_a_client_that_was_away_gets_the_topics_that_it_missed(serve: Serv
 
     assert service.shelf.asked == [("42", EntryId(4, 0), EntryId(7, 0))]
     assert browser.received == READY + (
-        b'id: 6-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","topic":"orders","data":2,'
+        b'id: 6-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","topic":"orders",'
         b'"reason":"missed"}\n\n'
         b'id: 7-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","topic":"seats","by":"tab-1",'
         b'"reason":"missed"}\n\n'
