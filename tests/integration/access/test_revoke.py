@@ -112,11 +112,6 @@ async def listen(stack: AsyncExitStack, service: Service, text: str) -> Stream:
     return stream
 
 
-async def listen_on_both(stack: AsyncExitStack, service: Service, text: str) -> list[Stream]:
-    """Open streams until both workers have two."""
-    return await on_both(lambda: listen(stack, service, text))
-
-
 async def on_both(open_one: Callable[[], Awaitable[Stream]]) -> list[Stream]:
     """Open streams until both workers have two."""
     streams: list[Stream] = []
@@ -158,8 +153,8 @@ async def test_the_streams_of_a_revoked_merchant_end_and_its_tokens_are_refused(
 ) -> None:
     old, other = token(merchant), token(f"{merchant}-other")
     async with AsyncExitStack() as stack, backend_of(pair) as backend:
-        streams = await listen_on_both(stack, pair, old)
-        others = await listen_on_both(stack, pair, other)
+        streams = await on_both(lambda: listen(stack, pair, old))
+        others = await on_both(lambda: listen(stack, pair, other))
 
         since = time.monotonic()
         entry_id = await backend.revoke(merchant)
@@ -179,7 +174,7 @@ async def test_a_token_that_is_issued_later_is_accepted(pair: Service, merchant:
         revoked_s = int(time.time())
         await until(lambda: int(time.time()) > revoked_s, "the next second")
         new = token(merchant, 0, sub="u")
-        streams = await listen_on_both(stack, pair, new)
+        streams = await on_both(lambda: listen(stack, pair, new))
 
         await assert_live(backend, merchant, *streams)
         assert_refused(await backend.events(token(merchant)))
@@ -194,9 +189,9 @@ async def test_a_revoked_token_or_subject_does_not_concern_others_of_the_merchan
     others = [token(merchant, **{claim: "another"}), token(merchant)]
     elsewhere = token(f"{merchant}-other", **{claim: "mine"})
     async with AsyncExitStack() as stack, backend_of(pair) as backend:
-        streams = await listen_on_both(stack, pair, mine)
+        streams = await on_both(lambda: listen(stack, pair, mine))
         untouched = [await listen(stack, pair, each) for each in others * 3]
-        untouched_elsewhere = await listen_on_both(stack, pair, elsewhere)
+        untouched_elsewhere = await on_both(lambda: listen(stack, pair, elsewhere))
 
         since = time.monotonic()
         await backend.revoke(merchant, **{claim: "mine"})
@@ -256,7 +251,7 @@ async def test_every_instance_reads_a_revocation(
 ) -> None:
     elsewhere = Service.start(tmp_path, redis.url, *TOKENS, settings=TIMES)
     async with AsyncExitStack() as stack, backend_of(elsewhere) as backend:
-        streams = await listen_on_both(stack, pair, token(merchant))
+        streams = await on_both(lambda: listen(stack, pair, token(merchant)))
         streams.append(await listen(stack, elsewhere, token(merchant)))
 
         since = time.monotonic()
@@ -553,7 +548,7 @@ async def test_a_token_may_not_revoke(pair: Service, redis: Redis, merchant: str
 async def test_a_key_for_some_merchants_revokes_those(pair: Service, merchant: str) -> None:
     shop = f"shop-{merchant}"
     async with AsyncExitStack() as stack, backend_of(pair, LIMITED_KEY) as backend:
-        streams = await listen_on_both(stack, pair, token(shop))
+        streams = await on_both(lambda: listen(stack, pair, token(shop)))
 
         since = time.monotonic()
         await backend.revoke(shop)

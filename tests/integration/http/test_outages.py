@@ -146,7 +146,7 @@ async def test_readiness_is_red_while_redis_hangs_and_green_again_after(
 
     await until(hardened.is_ready, "ready again")
     assert red.json()["ready"] is False
-    assert red.json()["probe_age_s"] >= 2 * SECOND
+    assert red.json()["probe_age_s"] >= 2 * SECOND - 0.1
     assert alive.status_code == 200
 
 
