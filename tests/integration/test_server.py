@@ -115,7 +115,9 @@ def test_accepted_connections_inherit_the_options_of_the_listening_socket() -> N
 
 
 async def test_a_sleeping_reader_finds_few_events_waiting(redis: Redis, tmp_path: Path) -> None:
-    service = Service.start(tmp_path, redis.url, refresh_interval_ms=1, send_timeout_s=300)
+    # A busy machine needs longer for the notifications than a reader may sleep by default.
+    patient = {"send_timeout_s": 300, "tcp_user_timeout_ms": 300_000}
+    service = Service.start(tmp_path, redis.url, refresh_interval_ms=1, settings=patient)
     publisher = Publisher(service.url)
     try:
         async with open_stream(service.url, "sleeper") as stream:
