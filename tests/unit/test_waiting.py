@@ -1,0 +1,43 @@
+"""Deadlines of the tests: they end, and they move for a slower machine only."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.harness import waiting
+from tests.harness.waiting import SECOND, Deadline, is_late, wait_for
+
+
+def slower(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
+    """Have the machine measured as so many times slower than at the start."""
+    monkeypatch.setattr(waiting, "measure", lambda: times * SECOND)
+
+
+def test_a_deadline_that_is_missed_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    slower(monkeypatch, 1)
+
+    assert Deadline(0).is_over()
+    with pytest.raises(AssertionError, match="expected a thing within 0 s"):
+        wait_for(lambda: False, "a thing", 0)
+
+
+def test_a_limit_moves_as_far_as_the_machine_has_become_slower(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slower(monkeypatch, 3)
+
+    assert not is_late(2.9, 1)
+    assert is_late(3.1, 1)
+
+
+def test_a_faster_machine_moves_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    slower(monkeypatch, 0.5)
+
+    assert not is_late(0.9, 1)
+
+
+def test_a_limit_that_is_kept_measures_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "measure", lambda: pytest.fail("measured"))
+
+    assert not is_late(0.9, 1)
+    assert not Deadline(60).is_over()
