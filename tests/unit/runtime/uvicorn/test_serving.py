@@ -1,10 +1,13 @@
-"""``force_exit``, and how long a worker may take to start.
+"""``force_exit``, how long a worker may take to start, and a second signal for the supervisor.
 
 The server and its workers run in ``integration/test_server.py``.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
+import time
 from types import FrameType
 from typing import Any, cast
 
@@ -101,3 +104,19 @@ def test_a_replacement_has_the_limit_of_a_start(
 
     monkeypatch.setattr(serving, "_START_LIMIT_S", 0)
     assert not worker.wait_until_ready(timeout=60)
+
+
+def test_a_second_signal_ends_workers_that_still_drain(worker: serving._Worker) -> None:
+    """Two of them, in processes that sleep for ten minutes."""
+    second = serving._Worker(worker.config, [])
+    supervisor = serving._Workers.__new__(serving._Workers)
+    supervisor.processes = [worker, second]
+    for each in supervisor.processes:
+        sleeps = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+        sleeps.start()
+        each.process = sleeps
+    supervisor.signal_queue = [signal.SIGTERM]
+
+    supervisor.join_all()
+
+    assert [each.exitcode for each in supervisor.processes] == [-signal.SIGKILL] * 2
