@@ -60,11 +60,17 @@ def outcome(answer: Answer) -> tuple[int, str]:
     return answer.status, answer.code
 
 
+_OF_NO_REQUEST = (
+    r'"HELLO"|"CLIENT" "SET(NAME|INFO)"|"TIME"|"[A-Z]+" "sse_push:probe:|"XRANGE" "sse_push:rev'
+)
+
+
 @contextmanager
 def commands(redis: Redis) -> Iterator[list[str]]:
-    """Collect the commands that Redis is sent in this context, except those of the clock.
+    """Collect the commands that Redis is sent in this context, except those of no request.
 
-    These are the probe, and the read of all revocations once in 30 s.
+    These are the handshake of a connection, and by the clock the probe, and the read of all
+    revocations once in 30 s.
     """
     with socket.create_connection(("127.0.0.1", redis.port), timeout=5 * SECOND) as sock:
         monitor = sock.makefile("rb")
@@ -80,5 +86,5 @@ def commands(redis: Redis) -> Iterator[list[str]]:
         )
         while mark not in (line := monitor.readline().decode()):
             command = line.rstrip().partition("] ")[2]
-            if not re.match(r'"TIME"|"[A-Z]+" "sse_push:probe:|"XRANGE" "sse_push:rev', command):
+            if not re.match(_OF_NO_REQUEST, command):
                 sent.append(command)
