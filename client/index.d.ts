@@ -51,9 +51,9 @@
  * any other status, and no HEAD request is sent.
  *
  * @param url The URL of the event stream; may be relative. A page that was rendered by a server can
- * put the last event ID that it was rendered with into the query, as `last_event_id`. Later
- * openings replace `last_event_id` by the last one received, and leave the rest of the query as it
- * is.
+ * put the last event ID that it was rendered with into the query, as `last_event_id`: the `id` of an
+ * event, or of an answer to `/notify`, as it is. Later openings replace `last_event_id` by the last
+ * one received, and leave the rest of the query as it is.
  * @param callback Fetches and shows the changed data. It may ignore its argument and fetch
  * everything.
  * @returns A function that undoes `onRefresh`. After it has been called, no call of `callback`
@@ -84,9 +84,9 @@ export interface Refresh {
   readonly topics: readonly string[] | undefined
   /**
    * The `data` of the notification, as the backend sent it. `undefined` if the backend sent none,
-   * or if this call stands for more than one refresh: fetch the data then. A call that is repeated
-   * after a failure may have the same `data` again, so applying `data` twice must have the same
-   * result as applying it once.
+   * if this call has a `reason`, or if it stands for more than one refresh: fetch the data then. A
+   * call that is repeated after a failure may have the same `data` again, so applying `data` twice
+   * must have the same result as applying it once.
    *
    * ```js
    * onRefresh(url, ({ data }) => (data ? showSeat(data) : loadSeats()))

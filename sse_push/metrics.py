@@ -91,7 +91,7 @@ SERIES: dict[str, Series] = {
     "sse_push_probe_age_seconds": Series(
         "gauge",
         "time since the worst worker saw Redis announce a probe, and knew which tokens are "
-        "revoked; +Inf: never",
+        "revoked; +Inf: never, or Redis refuses reads",
     ),
     "sse_push_tail_reconnects_total": Series(
         "counter", "replaced connections to Redis on which changes are announced"
@@ -101,6 +101,7 @@ SERIES: dict[str, Series] = {
         "merchants' streams that could not be continued, so that every client had to refetch",
         "reason",
     ),
+    "sse_push_plants_total": Series("counter", "entries planted, or refused by Redis", "outcome"),
     "sse_push_loop_lag_seconds": Series(
         "gauge", "delay of the event loop in the last second, in the worst worker"
     ),
@@ -168,9 +169,8 @@ class Metrics:
         self._merchants = self._gauge("sse_push_merchants_live", "livesum")
         self._tasks = self._gauge("sse_push_event_loop_tasks", "livesum")
         self._lag = self._gauge("sse_push_loop_lag_seconds", "livemax")
-        name = "sse_push_delivery_age_seconds"
-        meaning = SERIES[name].meaning
-        self._age = Histogram(name, meaning, buckets=_AGE_BUCKETS_S, registry=self._own)
+        age = "sse_push_delivery_age_seconds"
+        self._age = Histogram(age, SERIES[age].meaning, registry=self._own, buckets=_AGE_BUCKETS_S)
         self.update()
 
     def observe_fan_out(self, newest: EntryId) -> None:
@@ -209,8 +209,8 @@ class Metrics:
         yield "sse_push_refreshes_merged_total", "", hub.merged
         yield "sse_push_refreshes_skipped_total", "", hub.skipped
         yield "sse_push_tail_reconnects_total", "", tail.reconnects
-        for loss, count in tail.tail.resyncs.items():
-            yield "sse_push_resyncs_total", loss, count
+        yield from (("sse_push_resyncs_total", *each) for each in tail.tail.resyncs.items())
+        yield from (("sse_push_plants_total", *each) for each in tail.plants.outcomes.items())
 
     def _increase(self, name: str, label: str, count: int) -> None:
         copied = self._copied.get((name, label))

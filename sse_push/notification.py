@@ -26,6 +26,13 @@ NAME_PATTERN = rf"[A-Za-z0-9._:-]{{1,{NAME_CHARACTERS}}}"
 """The form of a name: of a merchant, a topic, or a key that verifies tokens (``kid``)."""
 
 ENTRY_ID_PATTERN = r"[0-9]{1,20}-[0-9]{1,20}"
+
+HISTORY_CHARACTERS = 8
+"""Enough that two runs of a server have one name once in four billion; each event carries it."""
+
+_HISTORY_PATTERN = rf"[0-9a-f]{{{HISTORY_CHARACTERS}}}"
+
+EVENT_ID_PATTERN = rf"{ENTRY_ID_PATTERN}(\.{_HISTORY_PATTERN})?"
 _UNPRINTABLE = r"\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069"
 """Control characters, separators of lines and paragraphs, bidirectional overrides."""
 
@@ -37,6 +44,7 @@ FIELDS = ("merchant_id", "topic", "data", "by")
 _NAME = re.compile(NAME_PATTERN)
 _NAME_TEXT = f"1 to {NAME_CHARACTERS} characters of A-Z a-z 0-9 . _ : -"
 _ENTRY_ID = re.compile(ENTRY_ID_PATTERN)
+_HISTORY = re.compile(_HISTORY_PATTERN)
 _GREATEST = 10**NAME_CHARACTERS
 # Only Python has strings with half of a surrogate pair, so the public pattern need not exclude it.
 _BY = re.compile(BY_PATTERN.replace(_UNPRINTABLE, rf"{_UNPRINTABLE}\ud800-\udfff"))
@@ -69,6 +77,39 @@ class EntryId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.ms}-{self.seq}"
+
+
+class EventId(NamedTuple):
+    """The ID of an event, ``<ms>-<seq>.<history>``: an entry, and in which history it stands.
+
+    A server that was restarted, or that has replaced another one, may have lost entries: it has
+    another history. In that history the same entry ID proves nothing. ``history`` is a name, made
+    by ``stream.histories``; empty if the server has none.
+    """
+
+    entry_id: EntryId
+    history: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse ``<ms>-<seq>.<history>``, or ``<ms>-<seq>``, which names no history.
+
+        Raises:
+            InvalidEntryId: the text is anything else.
+        """
+        entry_id, dot, history = text.partition(".")
+        if dot and _HISTORY.fullmatch(history) is None:
+            raise InvalidEntryId(f"expected <ms>-<seq>.<history>, got {text[:64]!r}")
+        return cls(EntryId.parse(entry_id), history)
+
+    def __str__(self) -> str:
+        (ms, seq), history = self  # written out: once per notification, and once per event
+        return f"{ms}-{seq}.{history}" if history else f"{ms}-{seq}"
+
+
+def is_one_history(name: str, other: str) -> bool:
+    """Return whether two names are of one history; without a name, nobody knows, so: no."""
+    return name == other != ""
 
 
 def parse_merchant_id(value: object) -> str:
@@ -168,23 +209,31 @@ class Notification:
 
 
 class Entry(NamedTuple):
-    """A notification in a merchant's stream."""
+    """A notification in a merchant's stream.
+
+    ``fingerprint`` is a hash of the fields as Redis has them, of use within this process only: an
+    ID can be given again once its stream was deleted, and then two entries have one ID.
+    """
 
     id: EntryId
     notification: Notification
+    fingerprint: int = 0
+    is_planted: bool = False
+    """It says nothing, and is there to give its stream an ID (``stream.planting``)."""
 
 
 class Change(NamedTuple):
-    """What a read of a merchant's stream has shown to be new.
+    """What a read of a merchant's stream has shown to be new; all IDs are of one history.
 
     ``newest``: the newest ID of the stream, None if it has no entry. ``entries``: every entry since
-    the last read, oldest first; empty if not all of them are known. ``is_resync``: history was
-    trimmed, replaced or lost, so that ``newest`` may be lower than before.
+    the last read that says something, oldest first; None if not all of them are known; empty if
+    there is none, and only the newest ID has changed. ``is_resync``: history was trimmed, replaced
+    or lost, so that ``newest`` may be lower than before.
     """
 
     merchant_id: str
     newest: EntryId | None
-    entries: tuple[Entry, ...] = ()
+    entries: tuple[Entry, ...] | None = None
     is_resync: bool = False
 
 

@@ -314,26 +314,34 @@ class Settings(BaseSettings):
         le=31_536_000,
         description="how long a merchant's stream is kept after its last entry",
     )
+    max_planted: int = Field(
+        10_000,
+        ge=0,
+        le=10_000_000,
+        description="maximum number of merchants per worker whose missing stream gets an entry "
+        "that says nothing, so that their browsers have a last event ID; 0: none",
+    )
     probe_interval_s: float = Field(
         3.0,
         ge=0.05,
         le=60,
-        description="time between two probes; a probe is a write that Redis must announce to its "
-        "writer",
+        description="time between the beginnings of two probes; a probe is an entry that the "
+        "worker adds as a notification is added, and must find",
     )
     probe_deadline_s: float = Field(
         6.0,
         ge=0.1,
         le=120,
-        description="longest time until a probe is announced; then the worker is not ready, and "
+        description="longest time until a probe is found; then the worker is not ready, and "
         "reconnects",
     )
     deaf_limit_s: float = Field(
         20.0,
         ge=0.2,
         le=3600,
-        description="a worker ends itself if no probe is announced for this long although Redis "
-        "accepts writes",
+        description="a worker ends itself if no probe is found for this long, in whole probes of "
+        "`probe_deadline_s` (four of 6 s: 24 s), while the worker runs, although Redis accepts the "
+        "probes",
     )
     loop_stall_limit_s: float = Field(
         5.0,

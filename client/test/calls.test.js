@@ -299,11 +299,11 @@ describe("the page's own refreshes", () => {
   test("a refresh of the page's own change moves the last event ID", async () => {
     onRefresh(URL_42, callback, { by: 'tab-7' })
     last().ready({ id: '1-0' })
-    last().refresh({ by: 'tab-7' }, '2-0')
+    last().refresh({ by: 'tab-7' }, '2-0.9f86d081')
     last().giveUp()
     await clock.advance(1_000)
 
-    assert.equal(last().url, '/events?merchant_id=42&last_event_id=2-0')
+    assert.equal(last().url, '/events?merchant_id=42&last_event_id=2-0.9f86d081')
   })
 
   test("a refresh of the page's own change is not merged into the next call", async () => {

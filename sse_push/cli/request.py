@@ -20,7 +20,7 @@ import httpx2
 from sse_push.access.tokens import sign
 from sse_push.errors import ConfigError, InvalidEntryId, PushError
 from sse_push.http import paths
-from sse_push.notification import EntryId, parse_merchant_id
+from sse_push.notification import EventId, parse_merchant_id
 from sse_push.settings import KEY_VARIABLE, TOKEN_VARIABLE, Settings
 from sse_push.sse_client import Event, StateChange, follow
 
@@ -151,8 +151,8 @@ def _post(url: str, path: str, body: Mapping[str, object], key: str | None) -> s
         raise PushError(f"expected the service at {url}, got: {exc}") from exc
     if answer.status_code != 200:
         raise PushError(f"{url} answered {answer.status_code}: {answer.text[:500]}")
-    entry_id: str = answer.json()["id"]
-    return entry_id
+    stored_id: str = answer.json()["id"]
+    return stored_id
 
 
 def _parse_duration(text: str) -> int:
@@ -191,7 +191,7 @@ async def _listen(url: str, last_event_id: str, token: str | None, *, heartbeats
 
 def _age(event: Event) -> str:
     try:
-        age_ms = time.time() * 1000 - EntryId.parse(event.id).ms
+        age_ms = time.time() * 1000 - EventId.parse(event.id).entry_id.ms
     except InvalidEntryId:
         return "-"
     return f"{age_ms:.0f} ms" if event.type == "refresh" else "-"

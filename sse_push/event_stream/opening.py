@@ -17,7 +17,7 @@ from sse_push.event_stream.resume import missed, missed_topics, owed
 from sse_push.event_stream.shared import EventStreams
 from sse_push.event_stream.wire import Frame, encode_ready
 from sse_push.hub import Refresh, Sink, State
-from sse_push.notification import EntryId
+from sse_push.notification import EntryId, EventId
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +26,13 @@ _connection_numbers = itertools.count(1)
 
 
 class _Gap(NamedTuple):
-    """The entries that a client has missed: those after ``start``, up to ``end``."""
+    """The entries that a client has missed: those after ``start``, up to ``end``.
+
+    Both are of the history of ``end``.
+    """
 
     start: EntryId
-    end: EntryId
+    end: EventId
 
 
 class Opening:
@@ -47,7 +50,7 @@ class Opening:
         self.subscription = streams.hub.subscribe(grant, sink)
         self._streams = streams
         self._last_event_id = last_event_id
-        self._newest: EntryId | None = None
+        self._newest: EventId | None = None
         """The newest ID, if the client is owed nothing up to it."""
         self._waiting: asyncio.Task[None] | None = None
         """Waits for Redis."""
@@ -95,7 +98,7 @@ class Opening:
         self._go_live(newest, result)
         return None
 
-    def _go_live(self, newest: EntryId | None, refreshes: tuple[Refresh, ...]) -> None:
+    def _go_live(self, newest: EventId | None, refreshes: tuple[Refresh, ...]) -> None:
         # An ID moves the client forward: ``ready`` has one only if nothing up to it is owed.
         self._newest = None if refreshes else newest
         self._streams.hub.admit(self.subscription, refreshes)
@@ -127,8 +130,15 @@ class Opening:
             # Changes from now on are pending until the answer: they follow what was missed.
             version = subscription.version
             merchant_id = subscription.merchant.id
-            entries = await self._streams.archive.between(merchant_id, gap.start, gap.end)
-            known = missed_topics(entries, version) if entries else (missed(gap.end, version),)
+            # If another server answers, its history follows, as a resync.
+            end_id, history = gap.end
+            entries = await self._streams.archive.between(merchant_id, gap.start, end_id)
+            # Without entries in the gap that say something, the client has missed nothing.
+            known = (
+                (missed(gap.end, version),)
+                if entries is None
+                else missed_topics(entries, history, version)
+            )
             self._go_live(gap.end, known)
         if self._is_late:
             hub.drained(subscription)

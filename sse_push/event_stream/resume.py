@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sse_push.errors import InvalidEntryId
 from sse_push.hub import Refresh
-from sse_push.notification import Entry, EntryId
+from sse_push.notification import Entry, EntryId, EventId, is_one_history
 
 
 class Archive(Protocol):
@@ -21,48 +21,60 @@ class Archive(Protocol):
     async def between(
         self, merchant_id: str, start: EntryId, end: EntryId
     ) -> tuple[Entry, ...] | None:
-        """Return the entries after ``start`` up to ``end``; None if not all of them are known."""
+        """Return the entries after ``start`` up to ``end`` that say something.
+
+        None if not all of them are known.
+        """
 
 
 def owed(
-    last_event_id: str | None, newest: EntryId | None, version: int
+    last_event_id: str | None, newest: EventId | None, version: int
 ) -> tuple[Refresh, ...] | EntryId:
     """Compare a last event ID with the newest ID that was read.
 
     Returns the refresh that is owed, or an empty tuple. If the client's ID is older than the
-    newest, returns the client's ID: only the stream has the entries after it.
+    newest, and of the same history, returns the client's entry ID: only the stream has the entries
+    after it.
     """
     if not last_event_id:
         # WHATWG treats the empty ID as no ID. The page may have been rendered before the last
         # change.
         return (Refresh(version, newest, reason="connected"),)
     try:
-        seen = EntryId.parse(last_event_id)
+        seen = EventId.parse(last_event_id)
     except InvalidEntryId:
         return (missed(newest, version),)
-    if newest is not None and seen == newest:
+    if newest is None or not is_one_history(seen.history, newest.history):
+        # The stream is gone; or the server is another one than that which gave the client its ID,
+        # and may have lost what the client has not seen: the same entry ID proves nothing then.
+        return (missed(newest, version),)
+    if seen.entry_id == newest.entry_id:
         return ()
-    if newest is not None and seen < newest:
-        return seen
-    # The client is ahead: the stream is gone, or was replaced by one with another history.
+    if seen.entry_id < newest.entry_id:
+        return seen.entry_id
+    # The client is ahead: the stream was deleted, and has begun anew.
     return (missed(newest, version),)
 
 
-def missed(newest: EntryId | None, version: int) -> Refresh:
+def missed(newest: EventId | None, version: int) -> Refresh:
     """Return the refresh that is owed if the entries missed are not known."""
     return Refresh(version, newest, reason="missed")
 
 
-def missed_topics(entries: Iterable[Entry], version: int) -> tuple[Refresh, ...]:
-    """Return the refreshes that are owed for the entries missed, if all of them are known."""
+def missed_topics(entries: Iterable[Entry], history: str, version: int) -> tuple[Refresh, ...]:
+    """Return the refreshes that are owed for the entries missed, if all of them are known.
+
+    None has data. The client's last event may have overtaken an older entry, which then became one
+    refresh with a newer entry of its topic: if the client was cut off between the two events, its
+    ID is above an entry that it never heard of, and the data of the newer entry is not enough.
+    """
     return tuple(
         Refresh(
             version,
-            entry.id,
+            EventId(entry.id, history),
             entry.notification.topic,
-            entry.notification.data,
-            entry.notification.by,
-            "missed",
+            by=entry.notification.by,
+            reason="missed",
         )
         for entry in entries
     )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sse_push.hub import Refresh
-from sse_push.notification import EntryId
+from sse_push.notification import EventId
 
 MEDIA_TYPE = "text/event-stream"
 
@@ -62,7 +62,7 @@ def encode_ready(
     retry_ms: int,
     heartbeat_s: float,
     connection_id: str,
-    newest: EntryId | None,
+    newest: EventId | None,
 ) -> bytes:
     """Encode the first event of a connection; ``newest`` only if the client is owed nothing."""
     line = "" if newest is None else f"id: {newest}\n"

@@ -32,7 +32,7 @@ from sse_push.event_stream import HEADERS, open_event_stream, wire
 from sse_push.http.answers import body_of, not_all_stored
 from sse_push.http.bodies import FORM, JSON, parse_form, read_body, require_media_type
 from sse_push.http.service import State
-from sse_push.notification import EntryId, Notification, parse_json
+from sse_push.notification import EventId, Notification, parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _counted_address(request: Request[State]) -> str | None:
 
 
 async def notify(request: Request[State]) -> Response:
-    """POST /notify with a notification, or an array of them -> 200 ``{"id": "<ms>-<seq>"}``."""
+    """POST /notify with a notification, or an array of them -> 200 ``{"id": "<ms>-<seq>.<h>"}``."""
     state, settings = request.state, request.state["settings"]
     key = _authorize_backend(request)
     body = await read_body(request, settings.body_limit_bytes)
@@ -124,8 +124,8 @@ async def notify(request: Request[State]) -> Response:
     if isinstance(value, list):
         return await _notify_all(state, value, key)
     notification = _notification(value, key, settings.data_limit_bytes)
-    entry_id = await state["appender"].append(notification)
-    return JSONResponse({"id": str(entry_id)})
+    event_id = await state["appender"].append(notification)
+    return JSONResponse({"id": str(event_id)})
 
 
 async def _notify_all(state: State, values: list[object], key: NotifyKey | None) -> Response:
@@ -164,8 +164,8 @@ def _notification_or_error(
         return exc
 
 
-def _result(outcome: EntryId | RequestError) -> dict[str, object]:
-    return {"id": str(outcome)} if isinstance(outcome, EntryId) else body_of(outcome)
+def _result(outcome: EventId | RequestError) -> dict[str, object]:
+    return {"id": str(outcome)} if isinstance(outcome, EventId) else body_of(outcome)
 
 
 async def revoke(request: Request[State]) -> Response:
@@ -183,7 +183,8 @@ async def revoke(request: Request[State]) -> Response:
             "expected merchant_id only, got jti or sub: no connection here has a token "
             f"(subscribe_auth is {settings.subscribe_auth})"
         )
-    entry_id = await request.state["appender"].append(revocation)
+    # No client compares the ID of a revocation, so its history is of no use.
+    entry_id = (await request.state["appender"].append(revocation)).entry_id
     logger.info("revoked merchant_id=%s id=%s", revocation.merchant_id, entry_id)
     return JSONResponse({"id": str(entry_id)})
 
@@ -216,7 +217,7 @@ async def healthz(_request: Request[State]) -> Response:
 
 
 async def readyz(request: Request[State]) -> Response:
-    """GET /readyz -> 200 while Redis announces probes to every worker; 503 otherwise."""
+    """GET /readyz -> 200 while every worker finds its probes in Redis; 503 otherwise."""
     state = request.state
     expected, deadline_s = state["settings"].workers, state["settings"].probe_deadline_s
     found, is_draining = state["board"].read(), state["hub"].is_draining

@@ -184,9 +184,10 @@ _PARAMETERS = [
     _parameter(
         "query",
         "last_event_id",
-        "The last event ID that the page was rendered with. Any other text counts as unknown: the "
-        "client gets a refresh.",
-        example="1795454750480-0",
+        "The last event ID that the page was rendered with. Any other text counts as unknown, and "
+        "so does an ID that was given before Redis was restarted or replaced: the client gets a "
+        "refresh.",
+        example="1795454750480-0.9f86d081",
     ),
     _parameter("header", "Last-Event-ID", "Set by EventSource; wins over the query."),
     _parameter(
@@ -271,7 +272,7 @@ _REVOKE: Operations = {
             "200": _answer(
                 "Redis has stored the revocation; the connections end within a second, in every "
                 "worker.",
-                {JSON: reference("Accepted")},
+                {JSON: reference("Revoked")},
             ),
             **_refused("Malformed", "Unauthorized", "Forbidden", "TooLarge", "Unsupported"),
             **_refused("NotStored"),

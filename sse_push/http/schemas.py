@@ -17,6 +17,7 @@ from sse_push.notification import (
     BY_CHARACTERS,
     BY_PATTERN,
     ENTRY_ID_PATTERN,
+    EVENT_ID_PATTERN,
     NAME_CHARACTERS,
     NAME_PATTERN,
 )
@@ -89,7 +90,7 @@ READINESS: Node = {
         },
         "probe_age_s": {
             "type": ["number", "null"],
-            "description": "Seconds since the worst worker saw Redis announce a probe, or null.",
+            "description": "Seconds since the worst worker found its probe in Redis, or null.",
         },
     },
 }
@@ -123,7 +124,8 @@ SCHEMAS: Mapping[str, Node] = {
         jti=_claim("Only connections by the token with this ID end."),
         sub=_claim("Only connections by tokens of this subject end."),
     ),
-    "Accepted": _fields(id={"type": "string", "pattern": f"^{ENTRY_ID_PATTERN}$"}),
+    "Accepted": _fields(id={"type": "string", "pattern": f"^{EVENT_ID_PATTERN}$"}),
+    "Revoked": _fields(id={"type": "string", "pattern": f"^{ENTRY_ID_PATTERN}$"}),
     "Error": {
         "type": "object",
         "required": ["error", "detail"],

@@ -26,7 +26,7 @@ from sse_push.metrics import Metrics
 from sse_push.runtime.readiness import WorkerBoard
 from sse_push.runtime.uvicorn import Requests
 from sse_push.settings import Settings
-from sse_push.stream import Appender, Follower
+from sse_push.stream import Appender, Follower, Planting, reply_limit_bytes
 
 _REPORT_INTERVAL_S = 1.0
 
@@ -53,13 +53,13 @@ class State(TypedDict):
 def build(settings: Settings, origins: Origins, board_folder: Path, openapi: bytes) -> State:
     """Return the parts of a process, of which none runs yet; called in its event loop."""
     hub = _hub(settings)
-    follower = _follower(settings, hub)
+    appender = _appender(settings)
+    follower = _follower(settings, hub, appender)
     hub.source = follower
     event_streams = _event_streams(settings, hub, follower)
-    appender = _appender(settings)
     errors = dict.fromkeys(Refusal, 0)
     board = WorkerBoard(board_folder)
-    board.write(follower.probe.age_s)
+    board.write(follower.age_s)
     metrics = Metrics(
         board,
         board_folder,
@@ -127,7 +127,7 @@ async def report(state: State) -> None:
         if not settings.has_tokens or follower.knows_revocations:
             known_at = time.monotonic()
         unknown_s = time.monotonic() - known_at
-        state["board"].write(max(follower.probe.age_s, unknown_s))
+        state["board"].write(max(follower.age_s, unknown_s))
         due_at = time.monotonic() + step_s
         await asyncio.sleep(step_s)
         state["metrics"].observe_lag(max(0.0, time.monotonic() - due_at))
@@ -148,11 +148,14 @@ def _hub(settings: Settings) -> Hub[Frame]:
     )
 
 
-def _follower(settings: Settings, hub: Hub[Frame]) -> Follower:
+def _follower(settings: Settings, hub: Hub[Frame], appender: Appender) -> Follower:
     return Follower(
         _redis_url(settings),
         hub,
+        appender,
+        Planting(max_planted=settings.max_planted, stream_ttl_s=settings.stream_ttl_s),
         data_limit_bytes=settings.data_limit_bytes,
+        reply_limit_bytes=reply_limit_bytes(settings.data_limit_bytes),
         probe_interval_s=settings.probe_interval_s,
         probe_deadline_s=settings.probe_deadline_s,
         deaf_limit_s=settings.deaf_limit_s,

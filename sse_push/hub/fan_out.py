@@ -23,7 +23,7 @@ from sse_push.hub.state import (
     Merchant,
     Subscription,
 )
-from sse_push.notification import Change, EntryId
+from sse_push.notification import Change, EntryId, EventId
 from sse_push.runtime.timer_wheel import Clock
 
 _WRITES_PER_LOOK = 32
@@ -97,24 +97,32 @@ class FanOuts(Generic[FrameT]):
 
     # -- to all connections of a merchant
 
-    def publish(self, merchant: Merchant[FrameT], change: Change) -> None:
-        """Write a change to all connections of its merchant, at once if the merchant was quiet."""
-        for refresh in self._refreshes(merchant, change):
+    def publish(self, merchant: Merchant[FrameT], change: Change, history: str) -> None:
+        """Write a change to all connections of its merchant, at once if the merchant was quiet.
+
+        ``merchant.newest`` is that of the change already. Nothing is written if only the newest ID
+        has changed: a client that returns with an older ID is told then that nothing was missed.
+        """
+        if change.entries == ():
+            return
+        for refresh in self._refreshes(merchant, change, history):
             self._tally.merged += merge_into(merchant.pending, refresh)
         delay_s = self._resync_delay_s() if change.is_resync else 0.0
         self._schedule(merchant, delay_s)
 
-    def _refreshes(self, merchant: Merchant[FrameT], change: Change) -> Iterable[Refresh]:
-        if not change.entries:
+    def _refreshes(
+        self, merchant: Merchant[FrameT], change: Change, history: str
+    ) -> Iterable[Refresh]:
+        if change.entries is None:
             merchant.version += 1
             reason: Reason | None = "resync" if change.is_resync else None
-            yield Refresh(merchant.version, change.newest, reason=reason)
-        for entry in change.entries:
+            yield Refresh(merchant.version, merchant.newest, reason=reason)
+        for entry in change.entries or ():
             merchant.version += 1
             notification = entry.notification
             yield Refresh(
                 merchant.version,
-                entry.id,
+                EventId(entry.id, history),
                 notification.topic,
                 notification.data,
                 notification.by,
@@ -151,7 +159,7 @@ class FanOuts(Generic[FrameT]):
         self._active.append(merchant.fan_out)
         newest = refreshes[-1]
         if self.on_start is not None and newest.id is not None and newest.reason is None:
-            self.on_start(newest.id)
+            self.on_start(newest.id.entry_id)
         if not self._is_writing:
             self._write()
 

@@ -34,7 +34,7 @@ from sse_push.hub.state import (
     Source,
     Subscription,
 )
-from sse_push.notification import Change, EntryId
+from sse_push.notification import Change, EntryId, EventId
 from sse_push.runtime.timer_wheel import Clock
 
 _AGE_SPREAD = 0.2
@@ -156,7 +156,7 @@ class Hub(Generic[FrameT]):
         else:
             subscription.on_armed = callback
 
-    def settle(self, subscription: Subscription[FrameT]) -> EntryId | None:
+    def settle(self, subscription: Subscription[FrameT]) -> EventId | None:
         """Return the newest ID that was read, to compare a last event ID with; None: no entry.
 
         The comparison settles all changes up to now: they are pending no more. Later changes are
@@ -256,7 +256,7 @@ class Hub(Generic[FrameT]):
 
     # -- from the source
 
-    def armed(self, merchant_id: str, newest: EntryId | None) -> None:
+    def armed(self, merchant_id: str, newest: EventId | None) -> None:
         """Note that a merchant's stream has been read, and its newest ID; None: no entry."""
         merchant = self._merchants[merchant_id]
         merchant.newest = newest
@@ -266,11 +266,11 @@ class Hub(Generic[FrameT]):
                 subscription.on_armed()
                 subscription.on_armed = None
 
-    def publish(self, change: Change) -> None:
-        """Write a change to all connections of its merchant, at once if the merchant was quiet."""
+    def publish(self, change: Change, history: str) -> None:
+        """Write a change, whose IDs are of this ``history``, to all connections of its merchant."""
         merchant = self._merchants[change.merchant_id]
-        merchant.newest = change.newest
-        self._fan_outs.publish(merchant, change)
+        merchant.newest = None if change.newest is None else EventId(change.newest, history)
+        self._fan_outs.publish(merchant, change, history)
 
     def revoke(self, revocation: Revocation, at: float) -> None:
         """End the connections whose grants are revoked, and refuse these grants from now on.

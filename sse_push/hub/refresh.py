@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from sse_push.notification import EntryId
+from sse_push.notification import EventId
 
 TOPICS_PENDING = 32
 """At most this many topics are pending; beyond that they merge into one refresh without topic."""
@@ -27,7 +27,7 @@ class Refresh:
     """
 
     version: int
-    id: EntryId | None
+    id: EventId | None
     topic: str | None = None
     data: str | None = None
     by: str | None = None

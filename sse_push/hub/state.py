@@ -16,7 +16,7 @@ from sse_push.access.grant import Grant
 from sse_push.errors import EndReason, Occasion
 from sse_push.hub.expiry import Expiry
 from sse_push.hub.refresh import Pending, Refresh
-from sse_push.notification import EntryId
+from sse_push.notification import EventId
 from sse_push.runtime.timer_wheel import Timer
 
 FrameT = TypeVar("FrameT")
@@ -151,7 +151,7 @@ class Merchant(Generic[FrameT]):
         self.id = merchant_id
         self.is_armed = False
         """The merchant's stream has been read once, and each change since then is reported."""
-        self.newest: EntryId | None = None
+        self.newest: EventId | None = None
         """The newest ID that was *read*; what was written to a connection may be older."""
         self.version = 0
         """How many refreshes were published here; the next ``Refresh.version`` is one more."""

@@ -2,8 +2,11 @@
 
 ``append`` adds what backends send. ``follow`` reads what is new over one connection on which Redis
 announces changes (``pipeline``), and proves that it does (``probe``). ``tail`` and ``revocations``
-decide which reads come next, without any I/O; the theory of operation is in ``tail``. ``contract``
-knows the keys, ``connection`` the client library, ``examine`` a server's settings.
+decide which reads come next, without any I/O; the theory of operation is in ``tail``. ``histories``
+names the history of a server, ``window`` bounds what is on the way at once, ``parser`` the size of
+a reply; what exceeds it, or may, is read by ``aside`` on a connection of its own, as ``standing``
+decides. ``contract`` knows the keys, ``connection`` the client library, ``replies`` whose error a
+reply is, ``examine`` a server's settings.
 
 The only package, beside ``runtime.embedded``, that knows Redis. Does not know browsers, nor how
 they are served.
@@ -16,7 +19,8 @@ key                             type         what
 ``sse_push:revocations``        stream       an entry per revocation, its ID the time; fields
                                              ``merchant_id``, ``jti`` and ``sub``, the last two
                                              optional, others ignored
-``sse_push:probe:<process>``    string       written by each process, to see its own write announced
+``sse_push:{~<process>}``       stream       written by each process, to find its own entries; kept
+                                             for 60 s; no merchant's ID has a ``~``
 ==============================  ===========  =====================================================
 
 A merchant's stream is a public contract: a backend may XADD to it (ID ``*``) in MULTI or Lua and
@@ -28,6 +32,20 @@ https://redis.io/docs/latest/develop/reference/client-side-caching/
 
 from sse_push.stream.append import Appender, AppendTally
 from sse_push.stream.examine import Finding, examine
-from sse_push.stream.follow import Follower, FollowTally, Listener
+from sse_push.stream.follow import Follower, FollowTally
+from sse_push.stream.listener import Listener
+from sse_push.stream.planting import Planting, PlantTally
+from sse_push.stream.reads import reply_limit_bytes
 
-__all__ = ["AppendTally", "Appender", "Finding", "FollowTally", "Follower", "Listener", "examine"]
+__all__ = [
+    "AppendTally",
+    "Appender",
+    "Finding",
+    "FollowTally",
+    "Follower",
+    "Listener",
+    "PlantTally",
+    "Planting",
+    "examine",
+    "reply_limit_bytes",
+]

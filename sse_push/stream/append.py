@@ -6,8 +6,8 @@ Knows when a command was certainly not executed. Does not know who reads the str
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,15 +18,25 @@ from redis.exceptions import RedisError
 
 from sse_push.access.revocation import Revocation
 from sse_push.errors import Outcome, StreamUnavailable
-from sse_push.notification import EntryId, Notification
-from sse_push.stream.connection import connection_pool, read_reply, send_commands
+from sse_push.notification import EventId, Notification
+from sse_push.stream.connection import (
+    connection_pool,
+    open_connection,
+    read_reply,
+    send_commands,
+)
 from sse_push.stream.contract import (
     Command,
     append_command,
+    expire_command,
     parse_entry_id,
+    probe_commands,
     revoke_commands,
-    stream_key,
 )
+from sse_push.stream.histories import history_of
+from sse_push.stream.lifetimes import Lifetimes
+from sse_push.stream.reads import ProbeEntry
+from sse_push.stream.replies import ErrorReply, Whose
 
 _RECORDS_AT_ONCE = 512
 """At most this many records go out in one pipeline."""
@@ -34,15 +44,8 @@ _RECORDS_AT_ONCE = 512
 _RECORDS_WAITING = 20_000
 """At most this many records wait for Redis; more are refused at once."""
 
-_EXPIRE_SHARE = 0.1
-"""A stream's lifetime is renewed once in this share of it, not with each entry: Redis announces
-each EXPIRE to every process that follows the stream."""
-
-_EXPIRES_REMEMBERED = 50_000
-"""At most this many merchants are remembered as needing no EXPIRE yet; then all are forgotten."""
-
-Record = Notification | Revocation
-"""What a backend sends, and a stream keeps as an entry."""
+Record = Notification | Revocation | ProbeEntry
+"""What a backend sends, or a probe, and a stream keeps as an entry."""
 
 
 @dataclass(slots=True)
@@ -53,17 +56,17 @@ class AppendTally:
         default_factory=lambda: {"stored": 0, "not_published": 0, "unknown": 0}
     )
 
-    def add(self, results: Sequence[EntryId | StreamUnavailable]) -> None:
+    def add(self, results: Sequence[EventId | StreamUnavailable]) -> None:
         """Count the results of one request."""
         for result in results:
-            self.outcomes["stored" if isinstance(result, EntryId) else result.outcome] += 1
+            self.outcomes["stored" if isinstance(result, EventId) else result.outcome] += 1
 
 
 class _Waiting(NamedTuple):
     """A record on its way into Redis."""
 
     record: Record
-    entry_id: asyncio.Future[EntryId]
+    event_id: asyncio.Future[EventId]
     """Done once Redis has replied; canceled once the caller no longer waits."""
 
 
@@ -83,21 +86,30 @@ class Appender:
         stream_ttl_s: float,
         revocation_lifetime_s: float,
     ) -> None:
-        self._pool = connection_pool(url, connect_timeout_s=timeout_s, name="append")
+        self._pool = connection_pool(url)
         self._connection: AbstractConnection = self._pool.make_connection()
+        self.server_id = b""
+        """The ID of the run of the server that we were last connected to."""
+        self._used: set[bytes] = set()
+        """The IDs of the servers that entries were sent to since ``take_used``."""
+        self._history = ""
+        """The name of that server's history."""
+        self._is_outdated = False
+        """Whether the connection is to be replaced before the next record."""
         self._timeout_s = timeout_s
         self._max_entries = stream_max_entries
-        self._ttl_s = stream_ttl_s
+        self._lifetimes = Lifetimes(stream_ttl_s)
         self._revocation_lifetime_s = revocation_lifetime_s
         self._queue: deque[_Waiting] = deque()
-        self._sent: frozenset[asyncio.Future[EntryId]] = frozenset()
+        self._sent: frozenset[asyncio.Future[EventId]] = frozenset()
         self._arrived = asyncio.Event()
-        self._expire_due: dict[str, float] = {}
         self.tally = AppendTally()
 
     async def run(self) -> None:
         """Send the records that arrive, for ever."""
         try:
+            with contextlib.suppress(RedisError, OSError):  # the first record tries again
+                await self._connect(self._connection)
             while True:
                 await self._arrived.wait()
                 self._arrived.clear()
@@ -106,8 +118,17 @@ class Appender:
         finally:
             await self._connection.disconnect(nowait=True)
 
-    async def append(self, record: Record) -> EntryId:
-        """Add one record, and return its entry's ID once Redis has it.
+    def renew(self) -> None:
+        """Make a new connection before the next record: the address may lead elsewhere by now."""
+        self._is_outdated = True
+
+    def take_used(self) -> set[bytes]:
+        """Return the IDs of the servers that entries were sent to since the last call."""
+        used, self._used = self._used, set()
+        return used
+
+    async def append(self, record: Record) -> EventId:
+        """Add one record, and return the ID of its entry, and the history that has it.
 
         Raises:
             StreamUnavailable: Redis did not confirm the record in time. ``outcome`` is
@@ -121,20 +142,20 @@ class Appender:
             raise result
         return result
 
-    async def append_all(self, records: Sequence[Record]) -> list[EntryId | StreamUnavailable]:
+    async def append_all(self, records: Sequence[Record]) -> list[EventId | StreamUnavailable]:
         """Add several records at once; return the result of each, in their order."""
         if len(self._queue) + len(records) > _RECORDS_WAITING:
             refusal = StreamUnavailable(
                 f"expected fewer than {_RECORDS_WAITING} notifications waiting for Redis"
             )
-            refused: list[EntryId | StreamUnavailable] = [refusal for _ in records]
+            refused: list[EventId | StreamUnavailable] = [refusal for _ in records]
             self._count(records, refused)
             return refused
         create_future = asyncio.get_running_loop().create_future
         waiting = [_Waiting(record, create_future()) for record in records]
         self._queue.extend(waiting)
         self._arrived.set()
-        futures = [each.entry_id for each in waiting]
+        futures = [each.event_id for each in waiting]
         try:
             if futures:
                 await asyncio.wait(futures, timeout=self._timeout_s)
@@ -146,12 +167,12 @@ class Appender:
                 future.cancel()  # withdraws a record that is still in the queue
 
     def _count(
-        self, records: Sequence[Record], results: Sequence[EntryId | StreamUnavailable]
+        self, records: Sequence[Record], results: Sequence[EventId | StreamUnavailable]
     ) -> None:
         pairs = zip(records, results, strict=True)
         self.tally.add([result for record, result in pairs if isinstance(record, Notification)])
 
-    def _result(self, future: asyncio.Future[EntryId]) -> EntryId | StreamUnavailable:
+    def _result(self, future: asyncio.Future[EventId]) -> EventId | StreamUnavailable:
         if not future.done():
             outcome: Outcome = "unknown" if future in self._sent else "not_published"
             text = f"expected an answer from Redis within {self._timeout_s} s, got none"
@@ -166,7 +187,7 @@ class Appender:
         batch: list[_Waiting] = []
         while self._queue and len(batch) < _RECORDS_AT_ONCE:
             waiting = self._queue.popleft()
-            if not waiting.entry_id.done():  # its caller still waits
+            if not waiting.event_id.done():  # its caller still waits
                 batch.append(waiting)
         return batch
 
@@ -187,29 +208,52 @@ class Appender:
             _fail(batch, "expected a connection to Redis, got none", exc, "not_published")
             return
         # A caller that gave up while we connected has the answer that its record is not published.
-        batch = [waiting for waiting in batch if not waiting.entry_id.done()]
+        while batch := [waiting for waiting in batch if not waiting.event_id.done()]:
+            batch = await self._exchange(connection, batch, now_s)
+
+    async def _exchange(
+        self, connection: AbstractConnection, batch: list[_Waiting], now_s: float
+    ) -> list[_Waiting]:
+        """Send a batch in one pipeline, and give each record the result that Redis replies.
+
+        Returns the records that Redis did not add, as their streams are gone: send those again.
+        """
         commands, recipients = self._commands(batch, now_s)
-        self._sent = frozenset(each.entry_id for each in batch)
+        self._used.add(self.server_id)
+        self._sent = frozenset(each.event_id for each in batch)
+        is_wrong_server = False
+        gone: list[_Waiting] = []
         try:
             async with asyncio.timeout(self._timeout_s):
                 await send_commands(connection, commands)
                 for recipient in recipients:
                     reply = await read_reply(connection)
-                    if isinstance(recipient, _Waiting):
-                        _resolve(recipient, reply)
+                    is_wrong_server |= _is_wrong_server(reply)
+                    if reply is None and isinstance(recipient, _Waiting):
+                        self._lifetimes.forget(recipient.record.merchant_id)
+                        gone.append(recipient)
+                    elif isinstance(recipient, _Waiting):
+                        _resolve(recipient, reply, self._history)
                     elif reply == 1 and recipient is not None:
-                        self._remember_expire(recipient)
+                        self._lifetimes.renewed(recipient)
         except (RedisError, OSError) as exc:
             await connection.disconnect(nowait=True)
             _fail(batch, "expected an answer from Redis, got none", exc, "unknown")
+        self._used.add(self.server_id)  # again: it may have been taken since
+        if is_wrong_server:
+            # The address may lead to another server by now: the next batch finds out.
+            await connection.disconnect(nowait=True)
+        return gone
 
     async def _connect(self, connection: AbstractConnection) -> None:
         # A connection that Redis has closed is readable: its end can be read. The connection is
         # replaced before anything is sent, while "not published" is still true.
-        if connection.is_connected and await connection.can_read():
+        if connection.is_connected and (self._is_outdated or await connection.can_read()):
             await connection.disconnect(nowait=True)
-        async with asyncio.timeout(self._timeout_s):
-            await connection.connect()
+        self._is_outdated = False
+        if not connection.is_connected:
+            self.server_id = await open_connection(connection, "append", tracks=False)
+            self._history = history_of(self.server_id)
 
     async def _ask_time(self, connection: AbstractConnection) -> float:
         """Return the time of Redis in seconds since 1970; 0, which trims nothing, if it refuses.
@@ -233,50 +277,53 @@ class Appender:
         """Return the commands, and for each the recipient of its reply.
 
         The recipient of an XADD is its record; that of an EXPIRE is the merchant whose stream has a
-        new lifetime, or None for the stream of revocations, whose reply is not needed.
+        new lifetime, or None for any other stream, whose reply is not needed.
         """
         commands: list[Command] = []
         recipients: list[_Waiting | str | None] = []
-        expiring: set[str] = set()
-        now = time.monotonic()
+        # Only an entry with a lifetime may begin a stream, which else would stay for ever.
+        expiring = self._lifetimes.due_among([each.record.merchant_id for each in batch])
         for waiting in batch:
-            if isinstance(waiting.record, Revocation):
-                commands += revoke_commands(
-                    waiting.record, now_s=now_s, lifetime_s=self._revocation_lifetime_s
+            if not isinstance(waiting.record, Notification):
+                commands += (
+                    probe_commands(waiting.record)
+                    if isinstance(waiting.record, ProbeEntry)
+                    else revoke_commands(
+                        waiting.record, now_s=now_s, lifetime_s=self._revocation_lifetime_s
+                    )
                 )
                 recipients += [waiting, None]
                 continue
-            notification = waiting.record
-            commands.append(append_command(notification, max_entries=self._max_entries))
+            merchant_id = waiting.record.merchant_id
+            begins = merchant_id in expiring
+            commands.append(
+                append_command(waiting.record, max_entries=self._max_entries, begins=begins)
+            )
             recipients.append(waiting)
-            merchant_id = notification.merchant_id
-            is_due = now >= self._expire_due.get(merchant_id, -math.inf)
-            if is_due and merchant_id not in expiring:
-                expiring.add(merchant_id)
-                lifetime_s = math.ceil(self._ttl_s * (1 + _EXPIRE_SHARE))
-                commands.append(("EXPIRE", stream_key(merchant_id), lifetime_s))
+            if begins:
+                expiring.remove(merchant_id)
+                commands.append(expire_command(merchant_id, self._lifetimes.lifetime_s))
                 recipients.append(merchant_id)
         return commands, recipients
 
-    def _remember_expire(self, merchant_id: str) -> None:
-        if len(self._expire_due) >= _EXPIRES_REMEMBERED:
-            self._expire_due.clear()
-        self._expire_due[merchant_id] = time.monotonic() + self._ttl_s * _EXPIRE_SHARE
+
+def _is_wrong_server(reply: object) -> bool:
+    return isinstance(reply, ErrorReply) and reply.whose is Whose.WRONG_SERVER
 
 
-def _resolve(waiting: _Waiting, reply: object) -> None:
-    if waiting.entry_id.done():
+def _resolve(waiting: _Waiting, reply: object, history: str) -> None:
+    if waiting.event_id.done():
         return
     if isinstance(reply, bytes):
-        waiting.entry_id.set_result(parse_entry_id(reply))
+        waiting.event_id.set_result(EventId(parse_entry_id(reply), history))
     else:
-        # An error reply (OOM, READONLY, WRONGTYPE, NOREPLICAS ...): not executed.
+        # An error reply: not executed, whosever error it is.
         _fail([waiting], f"Redis refused the entry: {reply}", None, "not_published")
 
 
 def _fail(batch: list[_Waiting], text: str, cause: Exception | None, outcome: Outcome) -> None:
     for waiting in batch:
-        if not waiting.entry_id.done():
+        if not waiting.event_id.done():
             error = StreamUnavailable(text, outcome)
             error.__cause__ = cause
-            waiting.entry_id.set_exception(error)
+            waiting.event_id.set_exception(error)

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import logging
 import math
+import re
+import secrets
 from typing import cast
 
 from sse_push.access.revocation import Revocation
 from sse_push.errors import InvalidRevocation
 from sse_push.notification import Entry, EntryId, Notification
-from sse_push.stream.reads import NEW_ENTRIES, PAGE_ENTRIES, Read, ReadFrom, RevocationEntry
+from sse_push.stream.reads import (
+    NEW_ENTRIES,
+    PAGE_ENTRIES,
+    ProbeEntry,
+    Read,
+    ReadFrom,
+    RevocationEntry,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +30,35 @@ Command = tuple[str | bytes | int, ...]
 
 _KEY_PREFIX = "sse_push:{"
 
-PROBE_PREFIX = "sse_push:probe:"
-"""The beginning of the key that a process writes to see its own write announced."""
+_PROBE_SIGN = "~"
+"""The beginning of the name of a stream that a process writes to find its own entries in it: within
+the rights to merchants' streams, and with a character that no merchant's ID has."""
+
+_PROBE_ENTRIES = 4
+"""So many entries of its own a process keeps; a probe looks for the newest only."""
+
+_PROBE_LIFETIME_S = 60
+"""How long the stream of a process outlives the process."""
 
 REVOCATIONS_KEY = "sse_push:revocations"
+
+PLANTED_FIELD = "sse_push:planted"
+"""The one field of a planted entry; its value is random."""
+
+_EVICTED_KEYS = re.compile(rb"^evicted_keys:(\d+)", re.MULTILINE)
+
+_PLANTED_VALUE = re.compile(rb"[0-9a-f]{16}")
+
+_PLANT_IF_MISSING = (
+    "if redis.call('XLEN', KEYS[1]) > 0 then return 0 end "
+    f"redis.call('XADD', KEYS[1], '*', '{PLANTED_FIELD}', ARGV[1]) "
+    "redis.pcall('EXPIRE', KEYS[1], ARGV[2]) "
+    "return 1"
+)
+"""A user without the right to EXPIRE plants streams that stay, as it does by notifications."""
+
+TRY_SCRIPT: Command = ("EVAL", "return redis.call('XLEN', KEYS[1])", 1, "sse_push:probe:script")
+"""A script that does nothing: an error reply says that this user may not plant by one."""
 
 _KEPT_LONGER_S = 60
 """How much longer the stream lives than its newest revocation, to be on the safe side."""
@@ -43,6 +77,11 @@ def merchant_of(key: bytes) -> str | None:
     return None
 
 
+def probe_merchant(name: str) -> str:
+    """Return the merchant, who can't exist, to whom the stream of a process belongs."""
+    return f"{_PROBE_SIGN}{name}"
+
+
 def read_command(read: Read) -> Command:
     """Return the command of one read.
 
@@ -55,16 +94,77 @@ def read_command(read: Read) -> Command:
     return ("XRANGE", key, str(read.start), end, "COUNT", NEW_ENTRIES + 1)
 
 
-def append_command(notification: Notification, *, max_entries: int) -> Command:
+def arm_command(read: Command) -> Command:
+    """Return a command that has changes of the key of a read announced, and returns no entry."""
+    return ("XRANGE", read[1], "-", "+", "COUNT", 0)
+
+
+def append_command(notification: Notification, *, max_entries: int, begins: bool) -> Command:
     """Return the command that adds a notification, and trims the oldest entries.
 
-    Approximately (``~``): Redis removes whole nodes only, which costs it next to nothing.
+    Approximately (``~``): Redis removes whole nodes only, which costs it next to nothing. Unless
+    the entry ``begins`` a stream that is missing, Redis adds nothing there, and replies null.
 
     https://redis.io/docs/latest/commands/xadd/
     """
     fields = (text for pair in notification.to_fields().items() for text in pair)
     key = stream_key(notification.merchant_id)
-    return ("XADD", key, "MAXLEN", "~", max_entries, "*", *fields)
+    if begins:
+        return ("XADD", key, "MAXLEN", "~", max_entries, "*", *fields)
+    return ("XADD", key, "NOMKSTREAM", "MAXLEN", "~", max_entries, "*", *fields)
+
+
+def probe_commands(entry: ProbeEntry) -> tuple[Command, Command]:
+    """Return the commands that add an entry to the stream of a process, and renew its lifetime.
+
+    https://redis.io/docs/latest/commands/xadd/
+    """
+    key = stream_key(entry.merchant_id)
+    return (
+        ("XADD", key, "MAXLEN", _PROBE_ENTRIES, "*", "topic", "probe"),
+        ("EXPIRE", key, _PROBE_LIFETIME_S),
+    )
+
+
+def plant_commands(merchant_id: str, *, lifetime_s: int, has_scripts: bool) -> tuple[Command, ...]:
+    """Return the commands that plant an entry in a stream that is missing.
+
+    Without scripts the entry is added even if the stream exists meanwhile, which does no harm.
+
+    https://redis.io/docs/latest/commands/eval/
+    """
+    key, value = stream_key(merchant_id), secrets.token_hex(8)
+    if has_scripts:
+        return (("EVAL", _PLANT_IF_MISSING, 1, key, value, lifetime_s),)
+    return ("XADD", key, "*", PLANTED_FIELD, value), expire_command(merchant_id, lifetime_s)
+
+
+def lifetime_command(merchant_id: str) -> Command:
+    """Return the command that asks how many seconds a stream lives; -1: for ever; -2: not at all.
+
+    https://redis.io/docs/latest/commands/ttl/
+    """
+    return ("TTL", stream_key(merchant_id))
+
+
+def expire_command(merchant_id: str, lifetime_s: int) -> Command:
+    """Return the command that gives a stream its lifetime.
+
+    https://redis.io/docs/latest/commands/expire/
+    """
+    return ("EXPIRE", stream_key(merchant_id), lifetime_s)
+
+
+def is_planted(fields: list[bytes]) -> bool:
+    """Whether an entry says nothing: it has exactly the one field, with such a value.
+
+    Anything beside it makes an entry that says something, whoever wrote it.
+    """
+    return (
+        len(fields) == 2
+        and fields[0] == PLANTED_FIELD.encode()
+        and _PLANTED_VALUE.fullmatch(fields[1]) is not None
+    )
 
 
 def revoke_commands(
@@ -100,6 +200,13 @@ def parse_entry_id(raw: bytes) -> EntryId:
     return EntryId(int(ms), int(seq))
 
 
+def parse_ids(reply: object) -> list[EntryId]:
+    """Return the IDs in a reply to a read, oldest first; none if the reply is an error."""
+    if isinstance(reply, Exception):
+        return []
+    return [parse_entry_id(entry_id) for entry_id, _ in cast("list[tuple[bytes, object]]", reply)]
+
+
 def parse_entries(merchant_id: str, reply: object, *, data_limit_bytes: int) -> list[Entry] | None:
     """Return the entries of a reply to a read, oldest first; None if the reply is an error."""
     if isinstance(reply, Exception):
@@ -112,9 +219,19 @@ def parse_entries(merchant_id: str, reply: object, *, data_limit_bytes: int) -> 
                 dict(zip(fields[::2], fields[1::2], strict=True)),
                 data_limit_bytes=data_limit_bytes,
             ),
+            hash(tuple(fields)),
+            is_planted(fields),
         )
         for entry_id, fields in cast("list[tuple[bytes, list[bytes]]]", reply)
     ]
+
+
+def parse_evicted_keys(reply: object) -> int | None:
+    """Return how many keys Redis has evicted, from the reply to ``INFO stats``; None: unknown."""
+    if not isinstance(reply, bytes):
+        return None
+    match = _EVICTED_KEYS.search(reply)
+    return None if match is None else int(match[1])
 
 
 def parse_revocations(reply: object) -> list[RevocationEntry] | None:
@@ -122,7 +239,7 @@ def parse_revocations(reply: object) -> list[RevocationEntry] | None:
     if isinstance(reply, Exception):
         return None
     return [
-        RevocationEntry(parse_entry_id(entry_id), _parse_revocation(fields))
+        RevocationEntry(parse_entry_id(entry_id), _parse_revocation(fields), hash(tuple(fields)))
         for entry_id, fields in cast("list[tuple[bytes, list[bytes]]]", reply)
     ]
 

@@ -1,4 +1,4 @@
-"""Examine a Redis before the service relies on it: version, announcements, eviction, persistence.
+"""Examine a Redis before the service relies on it: version, delivery, rights, what it may lose.
 
 Knows which setting of a server breaks which promise. Does not know the running service.
 """
@@ -6,25 +6,54 @@ Knows which setting of a server breaks which promise. Does not know the running 
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from typing import Literal, NamedTuple, cast
 
-from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from sse_push.errors import StreamUnavailable
+from sse_push.notification import EntryId
 from sse_push.stream.connection import (
+    TRACKING,
     Announcement,
     connection_pool,
+    read_reply,
     read_reply_or_announcement,
-    start_tracking,
+    send_commands,
+    track,
 )
-from sse_push.stream.contract import PROBE_PREFIX
+from sse_push.stream.contract import (
+    TRY_SCRIPT,
+    Command,
+    lifetime_command,
+    parse_entry_id,
+    parse_ids,
+    probe_commands,
+    probe_merchant,
+    read_command,
+    read_revocations_command,
+    stream_key,
+)
+from sse_push.stream.reads import ProbeEntry, Read, ReadFrom
+from sse_push.stream.replies import ErrorReply
+from sse_push.stream.window import EXPECTED_BYTES
+
+_MERCHANT = probe_merchant("check")
+"""Always the same, so that checks without the right to EXPIRE leave one small stream at most."""
+
+_READS: list[Command] = [
+    read_revocations_command(ReadFrom(None)),
+    read_command(Read(_MERCHANT, EntryId(0, 1))),
+    read_command(Read(_MERCHANT)),
+]
+"""Every kind of read that the service makes."""
 
 _OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
 """The oldest versions that the service is tested with."""
+
+_FIELD_LIMIT_BYTES = 8_388_608
+"""How large a field of an entry may be, so that Redis is soon done with its reply."""
 
 
 class Finding(NamedTuple):
@@ -35,34 +64,56 @@ class Finding(NamedTuple):
 
 
 async def examine(url: str, *, timeout_s: float) -> list[Finding]:
-    """Check a server's version, whether it announces a change, and what it may lose.
+    """Check a server's version, whether it delivers an entry, and what it may lose.
 
     Raises:
-        StreamUnavailable: the server does not answer.
+        StreamUnavailable: the server does not answer, or does not let us in.
     """
-    pool = connection_pool(url, connect_timeout_s=timeout_s, name="check")
-    redis = Redis(connection_pool=pool)
+    pool = connection_pool(url)
+    adding, tracked = pool.make_connection(), pool.make_connection()
     try:
         async with asyncio.timeout(3 * timeout_s):
-            info = cast("dict[str, object]", await redis.info())
+            await adding.connect()
+            (info,) = await _ask(adding, [("INFO",)])
+            if isinstance(info, ErrorReply):
+                return [Finding("failure", f"expected an answer to INFO, got {info}")]
+            facts = _facts(cast("bytes", info))
+            await tracked.connect()
+            delivery = _kind(facts) or await _delivers(adding, tracked, timeout_s)
+            plants = await _plants(adding) if delivery.level == "ok" else []
+            sizes = await _sizes(adding)
             return [
-                _version(info),
-                await _announces(redis, pool.make_connection(), timeout_s),
-                _eviction(info),
-                _persistence(info),
+                _version(facts),
+                delivery,
+                *plants,
+                _eviction(facts),
+                _persistence(facts),
+                sizes,
             ]
+    except AuthenticationError as exc:
+        raise StreamUnavailable(f"expected a password that Redis accepts, got: {exc}") from exc
     except (RedisError, OSError, TimeoutError) as exc:
         raise StreamUnavailable(
             f"expected a Redis that answers, got: {str(exc) or repr(exc)}"
         ) from exc
     finally:
-        await redis.aclose()
-        await pool.disconnect()
+        await adding.disconnect(nowait=True)
+        await tracked.disconnect(nowait=True)
 
 
-def _version(info: dict[str, object]) -> Finding:
-    name = "valkey" if info.get("server_name") == "valkey" else "redis"
-    text = str(info.get("valkey_version") or info["redis_version"])
+async def _ask(connection: AbstractConnection, commands: list[Command]) -> list[object]:
+    await send_commands(connection, commands)
+    return [await read_reply(connection) for _ in commands]
+
+
+def _facts(info: bytes) -> dict[str, str]:
+    lines = (line.partition(":") for line in info.decode("utf-8", "replace").splitlines())
+    return {name: value for name, _, value in lines if value}
+
+
+def _version(facts: dict[str, str]) -> Finding:
+    name = "valkey" if facts.get("server_name") == "valkey" else "redis"
+    text = facts.get("valkey_version") or facts["redis_version"]
     found = tuple(int(part) for part in text.split(".")[:2])
     oldest = _OLDEST[name]
     if found < oldest:
@@ -71,34 +122,106 @@ def _version(info: dict[str, object]) -> Finding:
     return Finding("ok", f"{name} {text}")
 
 
-async def _announces(redis: Redis, connection: AbstractConnection, timeout_s: float) -> Finding:
-    key = f"{PROBE_PREFIX}check-{secrets.token_hex(8)}"
+def _kind(facts: dict[str, str]) -> Finding | None:
+    """Return why this server can't serve us, whatever it answers; None if it can."""
+    if facts.get("cluster_enabled") == "1":
+        return Finding(
+            "failure",
+            "this is a node of a cluster, which has the streams of some merchants only: expected a "
+            "single server",
+        )
+    if facts.get("role") == "slave":
+        return Finding(
+            "failure",
+            f"this is a replica of {facts.get('master_host')}, which takes no entries: expected "
+            "the primary",
+        )
+    return None
+
+
+async def _delivers(
+    adding: AbstractConnection, tracked: AbstractConnection, timeout_s: float
+) -> Finding:
+    """Add an entry as a notification is added, and read it as the tail does."""
+    track(tracked)
+    began_at = time.monotonic()
+    read = await _ask(tracked, [("CLIENT", "SETNAME", "sse_push-check"), TRACKING, *_READS])
+    written = await _ask(adding, [("TIME",), *probe_commands(ProbeEntry(_MERCHANT))])
+    refused = [reply for reply in (*read, *written) if isinstance(reply, ErrorReply)]
+    if refused:
+        causes = "; ".join(dict.fromkeys(map(str, refused)))
+        return Finding("failure", f"expected that Redis does what the service asks, got: {causes}")
     try:
-        await connection.connect()
-        await start_tracking(connection)
-        await connection.send_command("GET", key)
-        await connection.read_response()
-        began_at = time.monotonic()
-        await redis.set(key, "check", ex=10)
         async with asyncio.timeout(timeout_s):
-            while True:
-                got = await read_reply_or_announcement(connection)
-                if isinstance(got, Announcement) and key.encode() in (got.keys or ()):
-                    break
+            await _wait_for_announcement(tracked)
     except TimeoutError:
         return Finding(
             "failure",
-            f"a change was not announced within {timeout_s:g} s: is this a proxy, or does the "
-            "user lack rights? CLIENT TRACKING must reach the server itself",
+            f"a change was not announced within {timeout_s:g} s: is this a proxy? CLIENT TRACKING "
+            "must reach the server itself",
         )
-    finally:
-        await connection.disconnect(nowait=True)
-    return Finding("ok", f"a change is announced, {(time.monotonic() - began_at) * 1000:.1f} ms")
+    entry_id = cast("bytes", written[1])
+    (found,) = await _ask(tracked, [read_command(Read(_MERCHANT, parse_entry_id(entry_id)))])
+    if parse_entry_id(entry_id) not in parse_ids(found):
+        return Finding(
+            "failure",
+            "an entry that was added is not there for another connection: does the address lead "
+            "to several servers?",
+        )
+    took_ms = (time.monotonic() - began_at) * 1000
+    return Finding("ok", f"a change is announced and read, {took_ms:.1f} ms")
 
 
-def _eviction(info: dict[str, object]) -> Finding:
-    policy = str(info.get("maxmemory_policy", "unknown"))
-    if policy != "noeviction" and int(cast("int", info.get("maxmemory", 0))) > 0:
+async def _sizes(adding: AbstractConnection) -> Finding:
+    """Return whether an entry, or a reply, may be larger than is good for other merchants."""
+    names = ("proto-max-bulk-len", "client-output-buffer-limit")
+    field, output = await _ask(adding, [("CONFIG", "GET", name) for name in names])
+    if isinstance(field, ErrorReply) or isinstance(output, ErrorReply):
+        return Finding("ok", f"{names[0]} can't be read by this user: expected 8mb or less")
+    field_bytes = int(cast("dict[bytes, bytes]", field)[names[0].encode()])
+    of_classes = cast("dict[bytes, bytes]", output)[names[1].encode()].split()
+    output_bytes = int(of_classes[of_classes.index(b"normal") + 1])
+    if 0 < output_bytes < 2 * EXPECTED_BYTES:
+        return Finding(
+            "warning",
+            f"{names[1]} normal is {output_bytes} bytes: Redis may end our connections; expected "
+            "0 (none), or 1mb or more",
+        )
+    if field_bytes > _FIELD_LIMIT_BYTES:
+        return Finding(
+            "warning",
+            f"{names[0]} is {field_bytes} bytes: a backend that adds to streams itself can add an "
+            "entry that keeps Redis busy for seconds; expected 8mb or less",
+        )
+    return Finding("ok", f"a field of an entry has {field_bytes} bytes at most")
+
+
+async def _wait_for_announcement(connection: AbstractConnection) -> None:
+    while True:
+        got = await read_reply_or_announcement(connection)
+        if isinstance(got, Announcement) and stream_key(_MERCHANT).encode() in (got.keys or ()):
+            return
+
+
+async def _plants(adding: AbstractConnection) -> list[Finding]:
+    """Find out which rights are missing for planted entries; the service works without them."""
+    replies = await _ask(adding, [TRY_SCRIPT, lifetime_command(_MERCHANT)])
+    refused = [str(reply) for reply in replies if isinstance(reply, ErrorReply)]
+    if not refused:
+        return []
+    return [
+        Finding(
+            "warning",
+            f"expected that Redis runs a script, and tells how long a stream lives, got: "
+            f"{'; '.join(refused)}: a merchant without a stream may get two planted entries, and "
+            "its browsers refetch when these expire",
+        )
+    ]
+
+
+def _eviction(facts: dict[str, str]) -> Finding:
+    policy = facts.get("maxmemory_policy", "unknown")
+    if policy != "noeviction" and int(facts.get("maxmemory", "0")) > 0:
         return Finding(
             "warning",
             f"maxmemory-policy is {policy}: whole streams may vanish, and their browsers refetch; "
@@ -107,8 +230,8 @@ def _eviction(info: dict[str, object]) -> Finding:
     return Finding("ok", f"nothing is evicted (maxmemory-policy {policy})")
 
 
-def _persistence(info: dict[str, object]) -> Finding:
-    if info.get("aof_enabled"):
+def _persistence(facts: dict[str, str]) -> Finding:
+    if facts.get("aof_enabled") == "1":
         return Finding("ok", "the append-only file is on: a crash of Redis loses no notification")
     return Finding(
         "warning",

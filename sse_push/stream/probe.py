@@ -1,7 +1,8 @@
-"""Proof that Redis announces changes to this process; and the time by the clock of Redis.
+"""Proof that a notification that Redis takes is found by this process; and the time in Redis.
 
-Knows one key of its own, and an ordinary connection to write it. Does not know the streams; of the
-tracked connection it knows only how to send one command there (``ask``).
+Knows one stream of its own, to which it adds an entry as a notification is added (``Adds``), and
+which it reads as the tail reads (``ask``). Does not know the streams of merchants, nor how the
+connections of either are made.
 """
 
 from __future__ import annotations
@@ -9,70 +10,105 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable
-from typing import Never
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Never, Protocol, TypeVar, cast
 
-from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
-from sse_push.stream.connection import connection_pool
-from sse_push.stream.contract import PROBE_PREFIX, Command
+from sse_push.errors import StreamUnavailable
+from sse_push.notification import EntryId, EventId
+from sse_push.stream.contract import Command, parse_ids, probe_merchant, read_command, stream_key
+from sse_push.stream.reads import ProbeEntry, Read
+from sse_push.stream.replies import ErrorReply, Refusals, is_refusal
 
 logger = logging.getLogger(__name__)
 
-_KEY_LIFETIME_S = 60
+_FRESH_EVERY = 3
+"""One probe in so many asks over a connection of its own which server the address leads to."""
+
+_STEPS = 10
+"""A deadline is that many waits, so that a wait in which the process was stopped is noticed."""
+
+T = TypeVar("T")
 
 
 class ProbeLost(RedisError):
-    """A write of ours was not announced in time: the tracked connection is of no use."""
+    """An entry of ours was not found in time: the tracked connection is deaf or half dead."""
+
+
+class ServersDiffer(RedisError):
+    """Two connections of this process lead to different servers, or to different runs of one."""
 
 
 class Deaf(RedisError):
-    """Redis takes our writes and has announced none of them for too long.
+    """Redis takes our entries and has announced none of them for too long.
 
     *Deaf* is a process to which Redis announces nothing, although Redis is well: its browsers look
     connected and get no refresh. New connections have not helped, so only a new process may.
     """
 
 
-class Probe:
-    """Write a key through an ordinary connection, and see it announced on the tracked one.
+class Adds(Protocol):
+    """What adds entries to streams; the appender."""
 
-    ``ask(command)`` sends a command on the tracked connection, and returns the reply. The owner of
-    that connection calls ``announced`` when the announcement of ``key`` arrives there.
+    async def append(self, record: ProbeEntry) -> EventId:
+        """Add an entry, and return its ID, and the history that has it."""
+
+    def take_used(self) -> set[bytes]:
+        """Return the IDs of the servers that entries were sent to since the last call."""
+
+    def renew(self) -> None:
+        """Make a new connection before the next entry."""
+
+
+class Probe:
+    """Add an entry as a notification is added, and find it as the tail finds one.
+
+    ``ask(command)`` sends a command on the tracked connection, and returns the reply.
+    ``partial_bytes()`` returns how much has arrived there of a reply that is not complete. The
+    owner of that connection calls ``announced`` when the announcement of ``key`` arrives there.
+    ``dial()`` makes a connection for nothing but to return the ID of the server's run.
     """
 
     def __init__(
         self,
-        url: str,
         ask: Callable[[Command], Awaitable[object]],
+        partial_bytes: Callable[[], int],
+        adds: Adds,
+        dial: Callable[[], Awaitable[bytes]],
+        refusals: Refusals,
         *,
         interval_s: float,
         deadline_s: float,
         deaf_limit_s: float,
     ) -> None:
         self._ask = ask
+        self._partial_bytes = partial_bytes
+        self._adds = adds
+        self._dial = dial
+        self._refusals = refusals
         self.interval_s = interval_s
         self.deadline_s = deadline_s
         self._deaf_limit_s = deaf_limit_s
-        self.key = f"{PROBE_PREFIX}{secrets.token_hex(8)}".encode()
+        self.merchant_id, self.key = _new_stream()
         self.passed_at = -math.inf
-        """When a write of ours was last announced, by the monotonic clock."""
+        """When an entry of ours was last found, by the monotonic clock."""
+        self._count = 0
         self._announced = asyncio.Event()
-        self._ordinary = Redis(
-            connection_pool=connection_pool(url, connect_timeout_s=deadline_s, name="probe")
-        )
         # Until Redis has given its time, ours is as good.
         self._redis_ahead_s = time.time() - time.monotonic()
         self._refused_at: float | None = None
-        """Since when Redis takes no writes; None if it takes them."""
+        """Since when Redis takes no entries; None if it takes them."""
+        self._silent_s = 0.0
+        """For how long, while this process ran, Redis took entries and announced none."""
+        self._is_deaf = asyncio.Event()
 
     @property
     def age_s(self) -> float:
-        """Seconds since a write of ours was last announced; infinite if none ever was."""
+        """Seconds since an entry of ours was last found; infinite if none ever was."""
         return time.monotonic() - self.passed_at
 
     @property
@@ -80,99 +116,154 @@ class Probe:
         """The time by the clock of Redis, in seconds since 1970, as in new entry IDs."""
         return time.monotonic() + self._redis_ahead_s
 
+    def connected(self) -> None:
+        """Begin another stream, on a new connection: an entry in the old one may be too large."""
+        self._refusals.discard(self.merchant_id)
+        self.merchant_id, self.key = _new_stream()
+
     def announced(self) -> None:
         """Note that the tracked connection has announced a change of ``key``."""
         self._announced.set()
 
-    async def check(self) -> bool:
-        """Prove once that a change is announced; False if Redis takes no writes just now.
+    async def check(self, server_id: bytes) -> bool:
+        """Prove once that an entry is found; False if Redis refuses, which is no fault of the tail.
+
+        ``server_id`` is that of the tracked connection.
 
         Raises:
-            ProbeLost: nothing was announced in time; connect anew.
-            RedisError, OSError: the ordinary connection failed; connect anew.
+            ProbeLost: nothing was found in time; connect anew.
+            ServersDiffer: the entries that are added go elsewhere; connect anew.
+            RedisError: the tracked connection is lost.
         """
+        self._count += 1
         try:
-            async with asyncio.timeout(self.deadline_s):
-                await self._read_clock()
-                await self._see_own_write()
-        except TimeoutError as exc:
-            text = f"a write of ours was not announced within {self.deadline_s:g} s"
-            raise ProbeLost(text) from exc
-        except ResponseError as exc:
-            # Redis answers but takes no writes (it is full, or read only). Nothing is wrong with
-            # the tracked connection, and a new one would not change that.
+            is_armed = await self._in_time(self._arm(), "a read of ours was not answered")
+            if not is_armed:
+                return False
+            added = await self._adds.append(ProbeEntry(self.merchant_id))
+            # Not only the server of our entry: the address may have led elsewhere for a moment.
+            for used_id in self._adds.take_used():
+                self._compare(server_id, used_id)
+            if self._count % _FRESH_EVERY == 0:
+                self._compare(server_id, await self._dial())
+        except (StreamUnavailable, OSError) as exc:
+            # A full queue, a full Redis, a connection that can't be made: the tracked connection
+            # is well, and a new one would not change that.
             self._note_refusal(exc)
             return False
-        self.passed_at = time.monotonic()
-        self._note_success()
-        return True
+        try:
+            is_found = await self._in_time(
+                self._find(added.entry_id), "a write of ours was not announced"
+            )
+        except ProbeLost:
+            self._silent_s += self.deadline_s
+            if self._silent_s >= self._deaf_limit_s:
+                self._is_deaf.set()
+            raise
+        if is_found:
+            self.passed_at = time.monotonic()
+            self._note_success()
+        return is_found
 
     async def give_up_if_deaf(self) -> Never:
         """Watch, for ever, whether a new connection of the follower gets announcements again.
 
-        While Redis is away or takes no writes there is no reason to give up: another process would
-        receive as little, and the browsers are better off with their connections open.
+        While Redis is away or takes no entries there is no reason to give up: another process would
+        receive as little, and the browsers are better off with their connections open. Nor is the
+        time a reason that passes while this process, or the machine, stands still.
 
         Raises:
-            Deaf: for ``deaf_limit_s`` no write was announced, though Redis accepted all writes.
+            Deaf: no probe was found of as many as make up ``deaf_limit_s``, one after another,
+                though Redis accepted all of them. None is cut short: four of 6 s for 20 s.
         """
-        well_at = time.monotonic()
-        while True:
-            await asyncio.sleep(self.interval_s)
-            if self.age_s > self.deadline_s and not await self._redis_takes_writes():
-                well_at = time.monotonic()  # not deaf: there was nothing to announce
-            silence_s = time.monotonic() - max(well_at, self.passed_at)
-            if silence_s >= self._deaf_limit_s:
-                raise Deaf(f"no write of ours was announced for {silence_s:.0f} s")
+        await self._is_deaf.wait()
+        raise Deaf(f"no write of ours was announced for {self._silent_s:.0f} s")
 
-    async def close(self) -> None:
-        """Close the ordinary connections."""
-        await self._ordinary.aclose()
-        await self._ordinary.connection_pool.disconnect()
+    async def _in_time(self, work: Coroutine[None, None, T], failure: str) -> T:
+        """Return what the work returns within the deadline, counting only while we run.
 
-    async def _redis_takes_writes(self) -> bool:
+        Nor does the time count in which nothing but a part of a reply has arrived: what we wait for
+        comes after it, and each reply is bounded.
+
+        Raises:
+            ProbeLost: the deadline has passed, and this process was not stopped meanwhile.
+        """
+        task = asyncio.create_task(work, name="probe")
+        step_s = self.deadline_s / _STEPS
         try:
-            async with asyncio.timeout(self.deadline_s):
-                await self._write()
-        except (RedisError, OSError):
-            return False
-        return True
+            steps_left = _STEPS
+            while steps_left and not task.done():
+                began_at, had_bytes = time.monotonic(), self._partial_bytes()
+                await asyncio.wait([task], timeout=step_s)
+                was_stopped = time.monotonic() - began_at > 2 * step_s
+                is_arriving = self._partial_bytes() > had_bytes
+                steps_left = _STEPS if was_stopped else steps_left - (not is_arriving)
+            if not task.done():
+                raise ProbeLost(f"{failure} within {self.deadline_s:g} s")
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+        return task.result()
 
-    async def _write(self) -> None:
-        await self._ordinary.set(self.key, os.getpid(), ex=_KEY_LIFETIME_S)
+    def _compare(self, server_id: bytes, other_id: bytes) -> None:
+        if server_id != other_id:
+            # Which of them is right, nobody knows; new connections lead where the address does.
+            self._adds.renew()
+            self._adds.take_used()  # a resync stands for what was sent until now
+            self._silent_s = 0.0
+            raise ServersDiffer("expected one server behind the address of Redis, got two")
 
-    async def _see_own_write(self) -> None:
+    async def _arm(self) -> bool:
+        """Read our stream, so that its next change is announced; False if that is refused."""
         self._announced.clear()
-        # The read arms the key on the tracked connection; the write goes over another connection.
-        await self._ask(("GET", self.key))
-        await self._write()
-        await self._announced.wait()
-
-    async def _read_clock(self) -> None:
-        """Ask Redis for its time, which is assumed to be that of the middle of the round trip.
-
-        Not shared with ``Appender._ask_time``. This time is an estimate for a metric, read on
-        a connection of the library's pool, and if Redis refuses, the last estimate stays. That of
-        ``Appender`` decides what is trimmed, on the connection that trims, and a refusal must trim
-        nothing. Only the command is the same.
-
-        https://redis.io/docs/latest/commands/time/
-        """
         asked_at = time.monotonic()
-        try:
-            seconds, microseconds = await self._ordinary.time()
-        except ResponseError:
-            return  # a user without the right
-        answered_at = time.monotonic()
-        self._redis_ahead_s = seconds + microseconds / 1e6 - (asked_at + answered_at) / 2
+        is_read, now = await asyncio.gather(
+            self._read(Read(self.merchant_id)), self._ask(("TIME",))
+        )
+        if isinstance(now, list):
+            # The time of Redis is that of the middle of the round trip. Not shared with
+            # ``Appender._ask_time``: there it decides what is trimmed, on the connection that
+            # trims, and a refusal must trim nothing. Here it is an estimate for a metric, and if
+            # Redis refuses, the estimate from before is as good as any.
+            seconds, microseconds = cast("list[bytes]", now)
+            redis_time_s = int(seconds) + int(microseconds) / 1e6
+            self._redis_ahead_s = redis_time_s - (asked_at + time.monotonic()) / 2
+        return is_read is not None
 
-    def _note_refusal(self, cause: ResponseError) -> None:
+    async def _find(self, entry_id: EntryId) -> bool:
+        """Wait until the entry is announced and read; False if the read is refused."""
+        while True:
+            await self._announced.wait()
+            self._announced.clear()  # before the read, which arms the key again
+            found = await self._read(Read(self.merchant_id, entry_id))
+            if found is None or entry_id in found:
+                return found is not None
+
+    async def _read(self, read: Read) -> list[EntryId] | None:
+        reply = await self._ask(read_command(read))
+        if isinstance(reply, RedisConnectionError):
+            raise reply
+        if isinstance(reply, ErrorReply) and is_refusal(reply):
+            self._refusals.add(self.merchant_id, reply)
+            return None
+        self._refusals.discard(self.merchant_id)
+        return parse_ids(reply)
+
+    def _note_refusal(self, cause: Exception) -> None:
+        self._silent_s = 0.0
         if self._refused_at is None:
             self._refused_at = time.monotonic()
-            logger.warning("redis takes no writes cause=%s", cause)
+            logger.warning("redis takes no writes cause=%s", cause.__cause__ or cause)
 
     def _note_success(self) -> None:
+        self._silent_s = 0.0
         if self._refused_at is not None:
             after_s = time.monotonic() - self._refused_at
             logger.info("redis takes writes again after_s=%.1f", after_s)
             self._refused_at = None
+
+
+def _new_stream() -> tuple[str, bytes]:
+    """Return the merchant and the key of a stream that nobody knows yet."""
+    merchant_id = probe_merchant(secrets.token_hex(8))
+    return merchant_id, stream_key(merchant_id).encode()

@@ -15,8 +15,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 
 from sse_push.access.revocation import Revocation
-from sse_push.notification import EntryId
-from sse_push.stream.reads import PAGE_ENTRIES, ReadFrom, RevocationEntry
+from sse_push.stream.reads import PAGE_ENTRIES, Held, ReadFrom, RevocationEntry
 from sse_push.stream.schedule import Schedule, Scheduled
 
 
@@ -65,7 +64,7 @@ class RevocationTail(Scheduled):
     def __init__(self, on_revoked: Callable[[Revocation, float], None]) -> None:
         super().__init__()
         self._on_revoked = on_revoked
-        self._held: EntryId | None = None
+        self._held: Held | None = None
         """The newest entry that was read; None: none was, or it is gone from the stream."""
         self.knowledge = Knowledge.UNREAD
 
@@ -80,11 +79,11 @@ class RevocationTail(Scheduled):
         if self.schedule is not Schedule.QUEUED:
             return None
         self.begin_read()
-        return ReadFrom(self._held)
+        return ReadFrom(None if self._held is None else self._held.id)
 
     def answered(self, entries: list[RevocationEntry]) -> None:
         """Process the answer to the read, oldest entry first."""
-        if self._held is not None and (not entries or entries[0].id != self._held):
+        if self._held is not None and (not entries or Held.of(entries[0]) != self._held):
             # Trimmed past the entry held, deleted, or another history: read from the beginning.
             self._held = None
             self._learn(Knowledge.UNREAD)
@@ -94,7 +93,7 @@ class RevocationTail(Scheduled):
             if entry.revocation is not None:
                 self._on_revoked(entry.revocation, entry.id.ms / 1000)
         if entries:
-            self._held = entries[-1].id
+            self._held = Held.of(entries[-1])
         is_whole = len(entries) < PAGE_ENTRIES
         if is_whole:
             self._learn(Knowledge.COMPLETE)

@@ -24,6 +24,11 @@ class Schedule(Enum):
     READING        QUEUED         the answer arrives, and shows that another read is needed;
                                   or the connection is lost, and the answer with it
     READING_DIRTY  QUEUED         the answer arrives, or is lost with its connection
+    READING        PUT_OFF        the server refuses the read, which has armed nothing
+    READING_DIRTY  PUT_OFF        the same; or the answer arrives, and many announcements in a
+                                  row were no change
+    IDLE           PUT_OFF        a change is announced, and many in a row were none
+    PUT_OFF        QUEUED         it is time to read again, or the connection is new
     =============  =============  ========================================================
     """
 
@@ -34,16 +39,18 @@ class Schedule(Enum):
     QUEUED = "queued"
     READING = "reading"
     READING_DIRTY = "reading, to be read again"
+    PUT_OFF = "to be read later"
 
 
-IDLE, QUEUED, READING, READING_DIRTY = Schedule
+IDLE, QUEUED, READING, READING_DIRTY, PUT_OFF = Schedule
 """The members once more: in Python 3.11 looking a member up in its class takes 0.1 µs."""
 
 TRANSITIONS: Mapping[Schedule, frozenset[Schedule]] = {
-    IDLE: frozenset({QUEUED}),
+    IDLE: frozenset({QUEUED, PUT_OFF}),
     QUEUED: frozenset({READING}),
-    READING: frozenset({READING_DIRTY, IDLE, QUEUED}),
-    READING_DIRTY: frozenset({QUEUED}),
+    READING: frozenset({READING_DIRTY, IDLE, QUEUED, PUT_OFF}),
+    READING_DIRTY: frozenset({QUEUED, PUT_OFF}),
+    PUT_OFF: frozenset({QUEUED}),
 }
 """The table of ``Schedule``: the states that may follow each one."""
 
@@ -69,7 +76,8 @@ class Scheduled:
             return True
         if self.schedule is READING:
             self._enter(READING_DIRTY)
-        # The stream is queued or dirty already: several announcements before a read cause one read.
+        # The stream is queued, dirty or put off already: several announcements before a read cause
+        # one read.
         return False
 
     def begin_read(self) -> None:
@@ -85,8 +93,12 @@ class Scheduled:
         self._enter(QUEUED if is_again else IDLE)
         return is_again
 
+    def put_off(self) -> None:
+        """Note that another read follows, but not at once."""
+        self._enter(PUT_OFF)
+
     def restart(self) -> None:
-        """Queue the stream on a new connection; a read that was under way is lost."""
+        """Queue the stream again: the connection is new and a read lost, or it was put off."""
         if self.schedule is not QUEUED:
             self._enter(QUEUED)
 

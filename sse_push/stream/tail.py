@@ -15,7 +15,8 @@ data.
 
 **Continuity.** A stream has every entry since a certain entry only if that entry is still there. So
 each read starts *at* the ID that we hold, not after it, and the first entry of the answer must be
-that ID. Then the answer is all that has happened since. Anything else means that history was
+the entry that we hold: that ID, *with the same fields*, since a stream that was deleted may give an
+ID again. Then the answer is all that has happened since. Anything else means that history was
 trimmed past us, deleted, or replaced by another one (DEL, FLUSHALL, a failover to a server that has
 less). What was missed is unknown then: the tail reads the newest entry, holds its ID from now on,
 *even if it is lower* than the one before, and publishes a resync.
@@ -39,27 +40,46 @@ XTRIM).
 **The first entries of an empty stream prove nothing about earlier entries.** Without an ID that the
 tail holds, an answer can't show that it is whole. The tail publishes the newest ID without entries.
 
+**A stream that is missing has no ID, and each return of its browsers would be a refetch.** So an
+entry is planted that says nothing (``planting``): a position. It is planted *before* the stream
+counts as armed, or as taken up anew; else "missing, a notification, DEL, another's plant" looks
+like "missing, another's plant". It says nothing *only* inside continuity, in a whole answer that
+begins with the entry held. Whatever is taken up anew speaks, planted or not.
+
 **Another server has another history.** After a restart or a failover the server may have lost
 entries that no read of ours had seen. A stream that still ends with the ID that we hold proves
 nothing then: every stream is a resync.
 
 **One bad stream harms one merchant.** Each read is of one key and has its own answer. An error
-reply (the key holds no stream) concerns that merchant alone, and arms the key like any other reply.
+reply of the stream (the key holds no stream) concerns that merchant alone, and arms the key like
+any other reply. An answer that is too large to be read is the same here: what changed is unknown,
+so each change is a resync. Another read arms its key, before this one (``aside``).
 
-**A sweep** reads all streams again without a cause, slowly, all the time. It is the last resort
-against changes that Redis does not announce, and against errors in the rules above.
+**A refused read says nothing.** A server that refuses a read (the user lacks a right, a script
+runs) has neither told what is in the stream nor armed the key. The read is put off, its cause is
+kept, and it is sent again until it is answered.
+
+**Announcements that are no change cost little.** Redis forgets a key that it tracks when it tracks
+too many (``tracking-table-max-keys``), and announces it. The read that follows has Redis forget
+another key, and so on, in a circle without an end. A stream whose announcements led to nothing
+several times in a row is read a little later, always, and once for all that was announced
+meanwhile (``turns``).
+
+**A sweep** reads all streams again without a cause, slowly, all the time, each one once in a round,
+whatever comes and goes (``sweep``). It is the last resort against changes that Redis does not
+announce, and against errors in the rules above.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import get_args
 
 from sse_push.notification import Change, Entry, EntryId
-from sse_push.stream.reads import NEW_ENTRIES, Read
-from sse_push.stream.watch import BEHIND, CLOSED, UNREAD, ResyncReason, Watch
+from sse_push.stream.reads import NEW_ENTRIES, Held, Read, telling
+from sse_push.stream.turns import Turns
+from sse_push.stream.watch import BEHIND, CLOSED, HOLDS, UNREAD, ResyncReason, Watch
 
 
 @dataclass(slots=True)
@@ -74,6 +94,8 @@ class TailTally:
 class Tail:
     """Follow the streams of all merchants with a connection.
 
+    A round of the sweep has ``sweep_steps`` steps. ``may_plant(merchant_id)`` is asked once per
+    entry that would be planted.
     ``on_armed(merchant_id, newest)`` is called once per watched merchant, when its stream has been
     read for the first time; ``on_change`` for each change after that. Both are called from within
     ``answered`` or ``failed``, and may call ``watch`` and ``unwatch``.
@@ -83,42 +105,42 @@ class Tail:
         self,
         on_armed: Callable[[str, EntryId | None], None],
         on_change: Callable[[Change], None],
+        *,
+        sweep_steps: int = 1,
+        may_plant: Callable[[str], bool] = lambda _merchant_id: False,
     ) -> None:
         self._on_armed = on_armed
         self._on_change = on_change
+        self._may_plant = may_plant
         self._watches: dict[str, Watch] = {}
-        self._queue: deque[Watch] = deque()
-        self._sweep: Iterator[Watch] = iter(())
+        self.turns = Turns(sweep_steps)
         self.tally = TailTally()
 
     def __len__(self) -> int:
         """Return the number of streams that are followed."""
         return len(self._watches)
 
-    @property
-    def has_reads(self) -> bool:
-        """Whether ``reads`` would return a read."""
-        return bool(self._queue)
-
     def watch(self, merchant_id: str) -> None:
         """Begin to follow a stream: it will be read, and its changes announced after that."""
         assert merchant_id not in self._watches, "a merchant is watched once"
         watch = self._watches[merchant_id] = Watch(merchant_id)
-        self._mark(watch)
+        self.turns.add(watch)
 
     def unwatch(self, merchant_id: str) -> None:
         """Stop following a stream; an answer or announcement still on its way is ignored."""
-        self._watches.pop(merchant_id).close()
+        watch = self._watches.pop(merchant_id)
+        watch.close()
+        self.turns.remove(watch)
 
     def announced(self, merchant_id: str | None) -> None:
         """Note that the server has announced a change of a stream; None: of any stream."""
         if merchant_id is None:
             for watch in self._watches.values():
-                self._mark_with_cause(watch)
+                self.turns.mark_with_cause(watch)
         else:
             known = self._watches.get(merchant_id)
             if known is not None:  # else its last browser has left meanwhile
-                self._mark_with_cause(known)
+                self.turns.mark_with_cause(known)
 
     def connected(self, *, has_history: bool) -> None:
         """Begin again on a new connection, on which nothing is armed.
@@ -128,41 +150,31 @@ class Tail:
         entries that were never read here, and then even a stream that still ends with the ID that
         we hold is a resync.
         """
-        self._queue.clear()
         for watch in self._watches.values():
             if watch.position is not UNREAD and not has_history:
                 watch.fall_behind(None, "server_changed")
+            watch.is_planting = False
             watch.next_has_cause = True
-            watch.restart()
-            self._queue.append(watch)
-
-    def sweep(self, share: float) -> None:
-        """Have a share (0 to 1) of all streams read again without a cause, in turn."""
-        for _ in range(-int(-len(self._watches) * share // 1)):
-            watch = next(self._sweep, None)
-            if watch is None:
-                self._sweep = iter(list(self._watches.values()))
-                watch = next(self._sweep, None)
-            if watch is not None and watch.position is not CLOSED:
-                self._mark(watch)
+        self.turns.restart(self._watches.values())
 
     def reads(self, most: int) -> list[tuple[Watch, Read]]:
         """Return at most ``most`` reads, to be sent now, in this order."""
         batch: list[tuple[Watch, Read]] = []
-        while self._queue and len(batch) < most:
-            watch = self._queue.popleft()
-            if watch.position is CLOSED:
-                continue
+        for watch in self.turns.take(most):
             watch.begin_read()
-            batch.append((watch, Read(watch.merchant_id, self._start(watch))))
+            read = Read(watch.merchant_id, self._start(watch), is_planting=watch.is_planting)
+            batch.append((watch, read))
         return batch
 
     def answered(self, watch: Watch, entries: list[Entry]) -> None:
         """Process the answer to a watch's read."""
         if watch.position is CLOSED:
             return
-        if watch.position is UNREAD:
-            self._armed(watch, entries[-1].id if entries else None)
+        watch.is_planting = self._is_to_plant(watch, entries)
+        if watch.is_planting:
+            self._wait_for_plant(watch)
+        elif watch.position is UNREAD:
+            self._armed(watch, _newest_of(entries))
         elif watch.position is BEHIND:
             self._caught_up(watch, entries)
         elif watch.held is None:
@@ -171,46 +183,58 @@ class Tail:
             self._continued(watch, watch.held, entries)
         self._finish(watch)
 
-    def failed(self, watch: Watch) -> None:
-        """Process an error reply to a watch's read: its key holds something that is no stream."""
+    def failed(self, watch: Watch, reason: ResyncReason = "not_a_stream") -> None:
+        """Process that a watch's read has no answer: its key is no stream, or it is too large."""
         if watch.position is CLOSED:
             return
+        watch.is_planting = False
         if watch.position is UNREAD:
             # For a browser this is a stream without entries: it may become one later.
             self._armed(watch, None)
         elif watch.position is BEHIND or watch.held is not None or watch.read_has_cause:
             # The entry held is gone; or the key was announced, and an entry may have been added and
             # deleted before the read.
-            self._resync(watch, None, "not_a_stream")
+            self._resync(watch, None, reason)
         # Else a sweep has found what was there before.
         self._finish(watch)
+
+    def refused(self, watch: Watch) -> None:
+        """Process the refusal of a watch's read: nothing is known, and nothing was armed."""
+        if watch.position is CLOSED:
+            return
+        watch.next_has_cause = watch.next_has_cause or watch.read_has_cause
+        watch.is_planting = False
+        self.turns.put_off(watch)
 
     def _start(self, watch: Watch) -> EntryId | None:
         # At the ID that we hold, not after it: only the answer itself can show that nothing is
         # missing between that ID and what the answer brings.
-        return None if watch.position is BEHIND else watch.held
-
-    def _mark(self, watch: Watch) -> None:
-        if watch.mark():
-            self._queue.append(watch)
-
-    def _mark_with_cause(self, watch: Watch) -> None:
-        watch.next_has_cause = True
-        self._mark(watch)
+        if watch.position is BEHIND or watch.held is None:
+            return None
+        return watch.held.id
 
     def _finish(self, watch: Watch) -> None:
         if watch.position is CLOSED:
             return  # by a callback
-        # After an answer that left the tail behind, the newest entry must be read: nothing
-        # announces that entry.
-        if watch.finish_read(is_whole=watch.position is not BEHIND):
-            self._queue.append(watch)
+        # After an answer that left the tail behind, the newest entry must be read, and after one
+        # that found no stream, an entry planted: nothing announces either.
+        self.turns.finish(watch, is_whole=watch.position is not BEHIND and not watch.is_planting)
 
-    def _armed(self, watch: Watch, newest: EntryId | None) -> None:
+    def _is_to_plant(self, watch: Watch, entries: list[Entry]) -> bool:
+        # A stream that held an entry is read for its newest one first.
+        is_missing = not entries and (watch.position is not HOLDS or watch.held is None)
+        return is_missing and not watch.is_planting and self._may_plant(watch.merchant_id)
+
+    def _wait_for_plant(self, watch: Watch) -> None:
+        """Conclude nothing before the entry is read that is planted now."""
+        if watch.position is BEHIND or (watch.position is HOLDS and watch.read_has_cause):
+            watch.lose_stream()
+
+    def _armed(self, watch: Watch, newest: Held | None) -> None:
         watch.hold(newest)
-        self._on_armed(watch.merchant_id, newest)
+        self._on_armed(watch.merchant_id, None if newest is None else newest.id)
 
-    def _continued(self, watch: Watch, held: EntryId, entries: list[Entry]) -> None:
+    def _continued(self, watch: Watch, held: Held, entries: list[Entry]) -> None:
         if not self._is_continuous(held, entries):
             # Trimmed past the ID held, deleted, or another history: a resync, whatever the newest
             # entry is.
@@ -219,45 +243,50 @@ class Tail:
             # History is whole, but more is left than an answer holds: only the newest ID counts.
             watch.fall_behind(entries[-1].id, "history_lost")
         elif len(entries) > 1:
-            # All that has happened since the ID held, entry by entry.
-            watch.hold(entries[-1].id)
-            self._on_change(Change(watch.merchant_id, watch.held, tuple(entries[1:])))
-        # Else the ID held is still the newest one: the announcement was about something else.
+            # All that has happened since the entry held, entry by entry.
+            watch.hold(Held.of(entries[-1]))
+            self._on_change(Change(watch.merchant_id, entries[-1].id, telling(entries[1:])))
+        # Else the entry held is still the newest one: the announcement was about something else.
 
-    def _is_continuous(self, held: EntryId, entries: list[Entry]) -> bool:
-        return bool(entries) and entries[0].id == held
+    def _is_continuous(self, held: Held, entries: list[Entry]) -> bool:
+        return bool(entries) and Held.of(entries[0]) == held
 
     def _is_cut_short(self, entries: list[Entry]) -> bool:
         return len(entries) > NEW_ENTRIES
 
     def _caught_up(self, watch: Watch, entries: list[Entry]) -> None:
-        newest = entries[-1].id if entries else None
+        newest = _newest_of(entries)
         floor, loss = watch.gap
         if newest is None:
             # No entry is left. After a change of server, the reason is the change, and not the
             # loss.
             self._resync(watch, None, loss if loss == "server_changed" else "stream_gone")
-        elif floor is None or newest < floor:
+        elif floor is None or newest.id < floor:
             # History had ended before, or was replaced after the full answer by a shorter one.
             self._resync(watch, newest, loss)
         else:
             # Nothing was lost; there is only too much of it to publish each entry.
             watch.hold(newest)
-            self._on_change(Change(watch.merchant_id, newest))
+            self._on_change(Change(watch.merchant_id, newest.id))
 
     def _appeared(self, watch: Watch, entries: list[Entry]) -> None:
         if entries:
             # Without an ID to begin with, the answer can't show whether it is whole: the newest
             # ID is published without entries.
-            watch.hold(entries[-1].id)
-            self._on_change(Change(watch.merchant_id, watch.held))
+            watch.hold(Held.of(entries[-1]))
+            self._on_change(Change(watch.merchant_id, entries[-1].id))
         elif watch.read_has_cause:
             # A change was announced and there is no entry: an entry was added and deleted.
             self._resync(watch, None, "stream_gone")
         # Else a sweep has found the stream as empty as it was.
 
-    def _resync(self, watch: Watch, newest: EntryId | None, reason: ResyncReason) -> None:
+    def _resync(self, watch: Watch, newest: Held | None, reason: ResyncReason) -> None:
         """Continue from the newest entry, even if it is older than the one before."""
         self.tally.resyncs[reason] += 1
         watch.hold(newest)
-        self._on_change(Change(watch.merchant_id, newest, is_resync=True))
+        newest_id = None if newest is None else newest.id
+        self._on_change(Change(watch.merchant_id, newest_id, is_resync=True))
+
+
+def _newest_of(entries: list[Entry]) -> Held | None:
+    return Held.of(entries[-1]) if entries else None

@@ -298,8 +298,8 @@ async def burst(bench: Bench, *, pid: int, browsers: int, posts: int, at_once: i
     await asyncio.gather(*map(work, backends))
     posted_s = time.perf_counter() - began
     if bench.dialect.is_json:
-        newest = max((tuple(map(int, json.loads(body)["id"].split("-"))) for body, _ in answers))
-        await bench.all_have(f"{newest[0]}-{newest[1]}".encode())
+        newest = max((bench.newest(body, "") for body, _ in answers), key=numbers_of)
+        await bench.all_have(newest)
     else:
         await until(
             lambda: sum(browser.events for browser in bench.browsers) - before >= posts * browsers,
@@ -327,12 +327,12 @@ async def steady(bench: Bench, *, pid: int, browsers: int, per_s: float, seconds
 
     async def watch(newest: bytes, at: float) -> None:
         nonlocal pending
-        key = tuple(map(int, newest.split(b"-")))
+        key = numbers_of(newest)
         waiting = list(bench.browsers)
 
         def is_done() -> bool:
             while waiting and waiting[-1].last:
-                if tuple(map(int, waiting[-1].last.split(b"-"))) < key:
+                if numbers_of(waiting[-1].last) < key:
                     return False
                 waiting.pop()
             return not waiting
@@ -406,7 +406,12 @@ def is_after(last: bytes, newest: bytes, *, is_json: bool) -> bool:
         return False
     if not is_json:  # n17
         return last[:1] == newest[:1] and int(last[1:]) >= int(newest[1:])
-    return tuple(map(int, last.split(b"-"))) >= tuple(map(int, newest.split(b"-")))
+    return numbers_of(last) >= numbers_of(newest)
+
+
+def numbers_of(event_id: bytes) -> tuple[int, ...]:
+    """Return the two numbers of an ID, which may name the history that it is of."""
+    return tuple(map(int, event_id.partition(b".")[0].split(b"-")))
 
 
 async def idle(bench: Bench, *, pid: int, browsers: int, seconds: float) -> Result:

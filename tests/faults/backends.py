@@ -6,12 +6,12 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import httpx2
 
-from sse_push.notification import EntryId
+from sse_push.notification import EntryId, EventId
 from tests.harness.service import KEY
 from tests.harness.waiting import SECOND, Deadline
 
@@ -37,6 +37,21 @@ class Ledger:
     """The highest accepted ID of each merchant, in the present history."""
     slowest_s: float = 0.0
     wrong: list[str] = field(default_factory=list)
+    history: list[dict[str, object]] = field(default_factory=list)
+    """Every notification and its answer, in the words of ``tests.checker.history.Answer``."""
+
+    def ask(self, body: Mapping[str, object]) -> dict[str, object]:
+        """Write down a notification as one of which nothing is known yet."""
+        now = time.monotonic()
+        asked = {"outcome": "unknown", "asked_at": now, "answered_at": now, **body}
+        self.history.append(asked)
+        return asked
+
+    @staticmethod
+    def answer(asked: dict[str, object], outcome: str, took_s: float, entry_id: str = "") -> None:
+        """Write down what became of it."""
+        said = {"outcome": outcome, "answered_at": time.monotonic(), "took_s": took_s}
+        asked |= {**said, "id": entry_id} if entry_id else said
 
 
 class Backend:
@@ -83,14 +98,16 @@ class Backend:
         """Notify once; return the ID if it was accepted."""
         ledger = self.ledger
         by = f"n{next(self._numbers)}"
-        body = {"merchant_id": merchant_id, "topic": f"t{len(by) % 3}", "by": by}
-        if self.data is not None:
-            body["data"] = self.data
+        topic = f"t{len(ledger.history) // 7 % 3}"  # of each merchant every one in turn
+        data = {"by": by} if self.data is None else self.data
+        body = {"merchant_id": merchant_id, "topic": topic, "data": data, "by": by}
+        asked = ledger.ask(body)
         began_at, late_s = time.monotonic(), self._late_s
         try:
             answer = await self._client.post("/notify", json=body)
         except httpx2.ConnectError:
             ledger.outcomes["no connection"] += 1
+            ledger.answer(asked, "refused", time.monotonic() - began_at)
             ledger.refused.add(by)
             return None
         except httpx2.TransportError as exc:
@@ -103,8 +120,9 @@ class Backend:
         took_s = time.monotonic() - began_at - (self._late_s - late_s)
         ledger.slowest_s = max(ledger.slowest_s, took_s)
         if answer.status_code == 200:
-            entry_id = EntryId.parse(answer.json()["id"])
+            entry_id = EventId.parse(answer.json()["id"]).entry_id
             ledger.outcomes["stored"] += 1
+            ledger.answer(asked, "accepted", took_s, answer.json()["id"])
             ledger.accepted[by] = (merchant_id, entry_id)
             ledger.newest[merchant_id] = max(ledger.newest.get(merchant_id, entry_id), entry_id)
             return entry_id
@@ -113,15 +131,21 @@ class Backend:
             return None
         outcome = answer.json()["outcome"]
         ledger.outcomes[outcome] += 1
-        (ledger.refused if outcome == "not_published" else ledger.unknown).add(by)
+        is_refused = outcome == "not_published"
+        (ledger.refused if is_refused else ledger.unknown).add(by)
+        ledger.answer(asked, "refused" if is_refused else "unknown", took_s)
         return None
 
     async def tell_many(self, merchant_id: str, topics: Sequence[str]) -> None:
         """Notify of many topics in one request, all of which must be taken."""
         items = [{"merchant_id": merchant_id, "topic": topic} for topic in topics]
+        asked = [self.ledger.ask(item) for item in items]
+        began_at = time.monotonic()
         answer = await self._client.post("/notify", json=items)
         assert answer.status_code == 200, answer.text[:200]
-        self.ledger.newest[merchant_id] = EntryId.parse(answer.json()[-1]["id"])
+        for each, said in zip(asked, answer.json(), strict=True):
+            self.ledger.answer(each, "accepted", time.monotonic() - began_at, said["id"])
+        self.ledger.newest[merchant_id] = EventId.parse(answer.json()[-1]["id"]).entry_id
 
     async def tell_until_accepted(self, merchant_id: str, deadline_s: float) -> EntryId:
         """Notify again and again, as a backend should."""

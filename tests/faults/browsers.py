@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sse_push.notification import EntryId
+from sse_push.notification import EntryId, EventId
 from sse_push.sse_client import Event, Parser
 from tests.harness.chunks import Dechunker
 
@@ -193,7 +193,7 @@ class Browser:
                 # The stream is gone: nothing is newer than nothing.
                 self.seen = connection.newest = None
             return
-        entry_id = EntryId.parse(event.id)
+        entry_id = EventId.parse(event.id).entry_id
         if connection.newest is not None and entry_id <= connection.newest and reason != "resync":
             self.record.wrong.append(f"{self.merchant_id}: {entry_id} after {connection.newest}")
         connection.newest = self.seen = entry_id

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-from pathlib import Path
 
 from tests.faults.world import Fault, World
 
@@ -20,11 +17,7 @@ async def inject(world: World) -> None:
     nginx = world.nginx
     assert nginx is not None, "not without"
     await world.lasts(3)
-    master = nginx.process.pid
-    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-    for pid in (master, *map(int, children)):
-        os.kill(pid, signal.SIGKILL)
-    nginx.process.wait()
+    nginx.kill()
     await world.lasts(5)
     world.nginx = await asyncio.to_thread(world.start_nginx, nginx.port)
     world.over()

@@ -12,6 +12,9 @@ from contextlib import asynccontextmanager
 
 Address = tuple[str, int]
 
+_PIECES_ON_THE_WAY = 1000
+"""At most so many pieces of one direction of a connection are on a long way."""
+
 
 class Proxy:
     """A proxy before one address; its attributes may change at any time."""
@@ -80,14 +83,57 @@ class Proxy:
             await asyncio.wait(set(self._tasks))
 
 
+class LongWay(Proxy):
+    """A proxy behind which all is far away: each piece is on its way for as long."""
+
+    way_s = 0.0
+    """How long, in either direction."""
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        now = asyncio.get_running_loop().time
+        way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(_PIECES_ON_THE_WAY)
+
+        async def take() -> None:
+            data = b"first"
+            while data:
+                try:
+                    data = await reader.read(65_536)
+                except OSError:
+                    data = b""
+                await way.put((now() + self.way_s, data))
+
+        taking = asyncio.create_task(take())
+        try:
+            while True:
+                due_at, data = await way.get()
+                await asyncio.sleep(max(0.0, due_at - now()))
+                if not data:
+                    break
+                writer.write(data)
+                await writer.drain()
+            writer.close()
+        except OSError:
+            writer.transport.abort()
+        finally:
+            taking.cancel()
+            self._writers.discard(writer)
+
+
 @asynccontextmanager
 async def proxy(target: Address) -> AsyncGenerator[Proxy]:
     """Run a proxy for as long as the context lasts."""
     made = Proxy(target)
+    async with running(made):
+        yield made
+
+
+@asynccontextmanager
+async def running(made: Proxy) -> AsyncGenerator[None]:
+    """Let a proxy accept connections for as long as the context lasts."""
     server = await asyncio.start_server(made.accept, "127.0.0.1", 0, backlog=1000)
     made.address = server.sockets[0].getsockname()[:2]
     try:
-        yield made
+        yield
     finally:
         server.close()
         await made.close()

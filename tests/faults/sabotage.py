@@ -22,6 +22,8 @@ from sse_push.runtime.logs import configure_logging
 from sse_push.server import serve
 from sse_push.settings import Settings
 from sse_push.stream import follow
+from sse_push.stream.connection import Announcement, open_connection
+from sse_push.stream.contract import REVOCATIONS_KEY
 
 
 async def block(request: Request) -> Response:
@@ -39,10 +41,10 @@ async def deafen(request: Request) -> Response:
 async def deafen_for_good(request: Request) -> Response:
     """Let it announce nothing on any later connection either."""
 
-    async def forget_to_track(_connection: AbstractConnection) -> None:
-        return
+    async def forget_to_track(connection: AbstractConnection, name: str, **_: bool) -> bytes:
+        return await open_connection(connection, name, tracks=False)
 
-    setattr(follow, "start_tracking", forget_to_track)  # noqa: B010 (no export of the module's)
+    setattr(follow, "open_connection", forget_to_track)  # noqa: B010 (no export of the module's)
     return await deafen(request)
 
 
@@ -53,6 +55,24 @@ async def kill_tail(request: Request) -> Response:
         raise RuntimeError("sabotage")
 
     request.state.follower._pipeline._on_announcement = fail
+    return JSONResponse({})
+
+
+async def miss_changes(request: Request) -> Response:
+    """Hear of no change of a merchant's stream; the probe and the revocations are well.
+
+    The sweep alone finds changes then, in rounds of ``sweep_s``.
+    """
+    follower = request.state.follower
+    hear, own = follower._pipeline._on_announcement, (follower.probe.key, REVOCATIONS_KEY.encode())
+
+    def hear_of_own(announcement: Announcement) -> None:
+        keys = [key for key in announcement.keys or () if key in own]
+        if keys:
+            hear(Announcement(keys))
+
+    follower._pipeline._on_announcement = hear_of_own
+    setattr(follow, "_SWEEP_S", float(request.query_params["sweep_s"]))  # noqa: B010 (as above)
     return JSONResponse({})
 
 
@@ -73,6 +93,7 @@ def routes() -> Sequence[BaseRoute]:
         door("deafen", deafen),
         door("deafen_for_good", deafen_for_good),
         door("kill_tail", kill_tail),
+        door("miss_changes", miss_changes),
     ]
 
 

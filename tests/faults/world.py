@@ -24,11 +24,12 @@ from sse_push.notification import EntryId
 from sse_push.stream.contract import stream_key
 from tests.faults.backends import Backend
 from tests.faults.browsers import Address, Browser, Record
+from tests.faults.second_judge import MERCHANTS, SecondJudge
 from tests.harness.nginx import Nginx, replace_once
 from tests.harness.processes import open_fds, workers_of
 from tests.harness.redis import Redis
 from tests.harness.service import Service, alarms
-from tests.harness.waiting import SECOND, Deadline, is_late
+from tests.harness.waiting import SECOND, Deadline, is_late, stretched
 
 SLACK_S = 3 * SECOND
 """What a busy machine may add to any promised time."""
@@ -75,6 +76,8 @@ class Fault:
     """Redis forgets accepted notifications; their IDs cannot be compared with later ones."""
     may_cut: bool = True
     """Connections may break; otherwise each stays open or its response is completed."""
+    may_be_silent: bool = False
+    """Connections that stay open may carry nothing for longer than a heartbeat."""
     answer_slack_s: float = 1.0
     """How much later than its limit a notification may be answered; times the measured unit."""
     log: tuple[str, ...] = ()
@@ -91,6 +94,10 @@ class Outcome:
     notifications: int = 0
     lost: int = 0
     """Browsers that were not current in the end."""
+    checked: int = 0
+    """Browsers of the checker, which shares no code with this judge."""
+    checked_lost: int | None = None
+    """Those of them that were not told of an accepted notification; None: not judged."""
     recovered_s: float | None = None
     notes: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -128,6 +135,11 @@ class World:
         self._publishing: asyncio.Task[None] | None = None
         self.lost_at = -1.0
         """When Redis forgot; every browser is owed a refresh since then."""
+        self.losses: list[float] = []
+        """Every time at which Redis forgot."""
+        self.seed = 0
+        """Decides what a fault draws at random."""
+        self.second_judge: SecondJudge
         self._has_service = False
         self._baseline: dict[str, float] = {}
         self._baseline_tasks = 0.0
@@ -148,7 +160,7 @@ class World:
         """Wait for something to be so, and return how long it took."""
         deadline = Deadline(self.seconds(unscaled_s) + SLACK_S)
         while not is_there():
-            assert not deadline.is_over(), f"expected {what} within {deadline.seconds:.1f} s"
+            assert not await deadline.is_missed(), f"expected {what} in {deadline.seconds:.1f} s"
             await asyncio.sleep(pause_s)
         return deadline.passed_s
 
@@ -184,8 +196,9 @@ class World:
 
     @property
     def workers(self) -> list[int]:
-        """The process IDs of the service's workers, oldest first."""
-        return sorted(workers_of(self.service.process.pid))
+        """The process IDs of the service's workers, oldest first; a single one has no children."""
+        pid = self.service.process.pid
+        return [pid] if self.fault.workers == 1 else sorted(workers_of(pid))
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part, open every browser, and take the measures of a world that is whole."""
@@ -214,6 +227,8 @@ class World:
         self.equip()
         stack.callback(self._close_browsers)
         await self.open(self.browsers)
+        self.second_judge = await SecondJudge.start(self.front(), self.merchants[:MERCHANTS])
+        stack.push_async_callback(self.second_judge.end)
 
     async def enter(self, stack: AsyncExitStack) -> None:
         """Make what must be there before Redis starts; nothing by default."""
@@ -354,6 +369,7 @@ class World:
         assert self.fault.loses_history, "said by the fault"
         self.backend.forget()
         self.lost_at = time.monotonic()
+        self.losses.append(self.lost_at)
 
     # -- judging
 
@@ -370,9 +386,8 @@ class World:
         """Wait until every browser is current; measure from the fault's end."""
         recovery = self.recovery
         assert recovery is not None, "inject says when it is over"
-        limit_s = recovery.seconds
         markers = await asyncio.gather(
-            *(self.backend.tell_until_accepted(each, limit_s) for each in self.merchants)
+            *(self.backend.tell_until_accepted(each, recovery.seconds) for each in self.merchants)
         )
         marker = dict(zip(self.merchants, markers, strict=True))
         late = list(self.browsers)
@@ -381,9 +396,8 @@ class World:
             late = [
                 each for each in late if not each.is_current(marker[each.merchant_id], self.lost_at)
             ]
-            if late and recovery.is_over():
-                since = f"{recovery.seconds:.1f} s after the fault's end"
-                self.wrong(f"{len(late)} browsers not current {since}")
+            if late and await recovery.is_missed():
+                self.wrong(f"{len(late)} browsers not current after {recovery.seconds:.1f} s")
                 break
         else:
             self.outcome.recovered_s = recovery.passed_s
@@ -410,7 +424,9 @@ class World:
             )
         # A worker that stands still is replaced, but it is silent until then.
         heartbeat_s = float(str(self.settings["heartbeat_s"]))
-        if not self.fault.may_cut and is_late(record.longest_silence_s, heartbeat_s + SLACK_S / 2):
+        may_be_silent = self.fault.may_cut or self.fault.may_be_silent
+        limit_s = heartbeat_s + SLACK_S / 2
+        if not may_be_silent and is_late(record.longest_silence_s, limit_s):
             self.wrong(
                 f"nothing was heard for {record.longest_silence_s:.1f} s, limit {heartbeat_s:g}"
             )
@@ -424,8 +440,29 @@ class World:
         if unstored:
             slowest = f", slowest answer {ledger.slowest_s:.2f} s"
             self.note(", ".join(f"{n} {name}" for name, n in unstored.items()) + slowest)
-        if not self.fault.loses_history and "stream_max_entries" not in self.fault.settings:
+        if not self.losses and "stream_max_entries" not in self.fault.settings:
             self._compare_with_streams()
+
+    async def judge_again(self) -> None:
+        """Let the checker judge what its own browsers have heard."""
+        settings, fault = self.settings, self.fault
+        limit_s = float(str(settings["notify_timeout_s"]))
+        verdict = await self.second_judge.judge(
+            self.backend.ledger.history,
+            {
+                "within_s": self.seconds(fault.recovery_s),
+                "slack_s": await asyncio.to_thread(stretched, SLACK_S),
+                "healed_at": None if self.recovery is None else self.recovery.began_at,
+                "losses": self.losses,
+                "heartbeat_s": float(str(settings["heartbeat_s"])),
+                "answer_s": limit_s + fault.answer_slack_s * SECOND,
+                "may_cut": fault.may_cut,
+                "may_be_silent": fault.may_cut or fault.may_be_silent,
+            },
+        )
+        self.outcome.checked = verdict["browsers"]
+        self.outcome.checked_lost = verdict["lost"]
+        self.outcome.wrong += [f"the checker: {text}" for text in verdict["wrong"]]
 
     def _compare_with_streams(self) -> None:
         """Compare the ledger with the streams: only Redis knows what was stored."""
@@ -481,7 +518,7 @@ class World:
         )
         deadline = Deadline(self.seconds(5) + SLACK_S)
         while not await self.is_back():
-            assert not deadline.is_over(), "expected the gauges to be where they were"
+            assert not await deadline.is_missed(), "expected the gauges to be where they were"
         await self.until(
             lambda: all(open_fds(pid) <= limit for pid in self.workers),
             f"at most {limit:g} open files in each worker",
@@ -511,12 +548,14 @@ async def run(
     scale: Scale,
     folder: Path,
     make: type[World] = World,
+    seed: int = 0,
 ) -> Outcome:
     """Build a world, break it, and judge what is left."""
     began_at = time.monotonic()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     world = make(fault, size, scale, folder)
+    world.seed = seed
     try:
         async with AsyncExitStack() as stack:
             await world.start(stack)
@@ -524,6 +563,7 @@ async def run(
             await inject(world)
             await world.settle()
             world.judge()
+            await world.judge_again()
             await world.leave_and_compare()
             await world.stop()
     except pytest.skip.Exception as exc:

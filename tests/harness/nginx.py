@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
+import signal
 import ssl
 import subprocess
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -137,6 +139,14 @@ class Nginx:
         """End nginx at once: a graceful end would wait for open streams."""
         self.process.terminate()
         self.process.wait(STOP_S)
+
+    def kill(self) -> None:
+        """Kill it with all its workers, which would outlive it."""
+        master = self.process.pid
+        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        for pid in (master, *map(int, children)):
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
 
     def healthz(self, source: str = "127.0.0.1") -> int:
         """Return the status that a new connection from this address gets."""

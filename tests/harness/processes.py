@@ -46,8 +46,17 @@ def open_fds(pid: int) -> int:
 
 def resident_kib(pid: int) -> int:
     """Return the memory that a process has resident."""
+    return _status_kib(pid, "VmRSS")
+
+
+def peak_kib(pid: int) -> int:
+    """Return the most memory that a process has had resident so far."""
+    return _status_kib(pid, "VmHWM")
+
+
+def _status_kib(pid: int, name: str) -> int:
     text = Path(f"/proc/{pid}/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", text)[1])  # type: ignore[index]  # every process has it
+    return int(re.search(rf"{name}:\s+(\d+)", text)[1])  # type: ignore[index]  # each has it
 
 
 @contextmanager

@@ -17,7 +17,7 @@ ANSWER_S = 2 * SECOND
 """How long the service may take to answer any request."""
 
 _BLOCK = re.compile(
-    r"(?:retry: (?P<retry>[0-9]+)\n)?(?:id: (?P<id>[0-9]+-[0-9]+)\n)?"
+    r"(?:retry: (?P<retry>[0-9]+)\n)?(?:id: (?P<id>[0-9]+-[0-9]+\.[0-9a-f]{8})\n)?"
     r"event: (?P<type>[a-z]+)\ndata: (?P<data>\{.*\})",
     re.ASCII,
 )

@@ -77,7 +77,7 @@ def test_check_prints_the_settings_without_secrets_and_tests_the_announcement(
 
     assert good.returncode == 0, good.stderr
     assert re.search(r"^heartbeat_s +15\.0$", good.stdout, re.MULTILINE)
-    assert re.search(r"^ok +a change is announced, [0-9.]+ ms$", good.stdout, re.MULTILINE)
+    assert re.search(r"^ok +a change is announced and read, [0-9.]+ ms$", good.stdout, re.MULTILINE)
     assert re.search(r"^warning +appendonly is off", good.stdout, re.MULTILINE)
     assert KEY not in good.stdout
     assert "hidden" not in wrong.stdout + wrong.stderr
@@ -130,7 +130,7 @@ def test_the_key_of_notify_may_be_a_variable(service: Service, merchant: str) ->
     done = run("notify", merchant, "--url", service.url, SSE_PUSH_NOTIFY_KEY=KEY)
 
     assert done.returncode == 0, done.stderr
-    assert re.fullmatch(r"\d{13}-\d+\n", done.stdout)
+    assert re.fullmatch(r"\d{13}-\d+\.[0-9a-f]{8}\n", done.stdout)
 
 
 def test_tail_gives_up_when_a_browser_would_and_prints_one_line(service: Service) -> None:
@@ -198,7 +198,7 @@ async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
     lines = tail.out.splitlines()
     assert status == 0
     assert all(re.match(r"\d\d:\d\d:\d\d\.\d{3} ", line) for line in lines), lines
-    assert re.search(r" refresh +\d+ ms +\d{13}-\d+ +\{.*\"seats\"", tail.out)
+    assert re.search(r" refresh +\d+ ms +\d{13}-\d+\.[0-9a-f]{8} +\{.*\"seats\"", tail.out)
     assert "goodbye" in tail.out
     assert lines[-1].split()[1] == "ready"  # nothing was missed, so nothing is owed
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from sse_starlette.sse import AppStatus
 
-from sse_push.notification import EntryId
+from sse_push.notification import EventId
+from tests.harness.ids import in_redis
 from tests.harness.in_process import serving_here
 from tests.harness.redis import Redis
 from tests.harness.service import Service
@@ -18,24 +19,28 @@ from tests.harness.waiting import until
 
 READY = re.compile(
     rb"retry: [0-9]+\n"
-    rb"(id: (?P<id>[0-9]+-[0-9]+)\n)?"
+    rb"(id: (?P<id>[0-9]+-[0-9]+\.[0-9a-f]{8})\n)?"
     rb"event: ready\n"
     rb'data: \{"merchant_id":"[^"]+","heartbeat_s":1,"connection_id":"[0-9a-f]+-[0-9]+"\}\n'
     rb"\n"
 )
 
 
-async def test_the_first_connection_of_a_merchant_begins_with_ready_and_a_refresh_without_id(
-    service: Service, merchant: str
+async def test_the_first_connection_of_a_merchant_begins_with_ready_and_a_refresh(
+    service: Service, redis: Redis, merchant: str
 ) -> None:
     async with open_stream(service.url, merchant) as stream:
         await stream.next("refresh")
+    planted = redis.cli("XREVRANGE", f"sse_push:{{{merchant}}}", "+", "-").split("\n")[0]
 
     ready = READY.match(stream.body)
     assert ready is not None, stream.body
     assert ready["id"] is None
-    assert stream.body[ready.end() :] == (
-        b'event: refresh\ndata: {"merchant_id":"%b","reason":"connected"}\n\n' % merchant.encode()
+    (refresh,) = stream.refreshes
+    assert in_redis(refresh.id) == planted
+    assert stream.body[ready.end() :].decode() == (
+        f'id: {refresh.id}\nevent: refresh\ndata: {{"merchant_id":"{merchant}",'
+        '"reason":"connected"}\n\n'
     )
 
 
@@ -200,7 +205,7 @@ async def test_a_client_gets_the_refreshes_of_its_merchant_and_of_no_other(
         own = await publisher.notify(merchant)
         await stream.next("refresh", 2)
 
-    assert [event.id for event in stream.refreshes] == ["", own]
+    assert [event.id for event in stream.refreshes[1:]] == [own]
 
 
 async def test_an_entry_that_a_backend_adds_itself_is_announced(
@@ -216,7 +221,8 @@ async def test_an_entry_that_a_backend_adds_itself_is_announced(
         garbage = redis.cli("XADD", key, "*", "topic", "\n\n", "data", "{nonsense", "by", "")
         await stream.next("refresh", 3)
 
-    assert [(event.id, json.loads(event.data)) for event in stream.refreshes[1:]] == [
+    told = stream.refreshes[1:]
+    assert [(in_redis(each.id), json.loads(each.data)) for each in told] == [
         (added, {"merchant_id": merchant, "topic": "seats", "data": {"a": 1}}),
         (garbage, {"merchant_id": merchant}),
     ]
@@ -247,8 +253,8 @@ async def test_a_stream_that_is_deleted_or_of_another_type_is_a_resync_for_its_c
 
     reasons = [json.loads(event.data).get("reason") for event in stream.refreshes]
     assert reasons == ["connected", "resync", "resync", "resync", None]
-    assert EntryId.parse(stream.refreshes[-1].id) == EntryId.parse(back)
-    assert [event.id for event in other.refreshes] == ["", foreign]
+    assert EventId.parse(stream.refreshes[-1].id) == EventId.parse(back)
+    assert [event.id for event in other.refreshes[1:]] == [foreign]
 
 
 async def test_a_process_that_starts_keeps_sse_starlette_from_ending_its_event_streams(

@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from sse_push.notification import EntryId
+from sse_push.notification import EventId
 from sse_push.server import listening_socket
 from sse_push.settings import Settings
 from tests.harness.processes import command_of, workers_of
@@ -64,7 +64,7 @@ async def test_every_browser_gets_the_newest_id_of_its_merchant_and_no_other_mer
     """200 browsers of 50 merchants, two workers, 1 000 notifications at random."""
     merchants = [f"{merchant}-{number}" for number in range(50)]
     chance = random.Random(1)
-    newest: dict[str, EntryId] = {}
+    newest: dict[str, EventId] = {}
     publishers = [Publisher(workers.url) for _ in range(8)]
     before = {name: redis.connections(name) for name in ("append", "tail", "probe")}
 
@@ -73,7 +73,7 @@ async def test_every_browser_gets_the_newest_id_of_its_merchant_and_no_other_mer
         async def publish(publisher: Publisher) -> None:
             for _ in range(125):
                 chosen = chance.choice(merchants)
-                accepted = EntryId.parse(await publisher.notify(chosen, topic="seats"))
+                accepted = EventId.parse(await publisher.notify(chosen, topic="seats"))
                 newest[chosen] = max(newest.get(chosen, accepted), accepted)
 
         await asyncio.gather(*map(publish, publishers))
@@ -86,7 +86,7 @@ async def test_every_browser_gets_the_newest_id_of_its_merchant_and_no_other_mer
 
     for chosen, stream in zip(merchants * 4, streams, strict=True):
         assert {json.loads(event.data)["merchant_id"] for event in stream.refreshes} == {chosen}
-        ids = [EntryId.parse(event.id) for event in stream.refreshes if event.id]
+        ids = [EventId.parse(event.id) for event in stream.refreshes if event.id]
         assert ids == sorted(ids)
     assert len(processes_of(streams)) == 2
     # Each of the two workers has one tail; other connections are made when first needed.

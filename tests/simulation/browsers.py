@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sse_push.notification import EntryId
+from sse_push.event_stream.transport import TransportStream
+from sse_push.notification import EventId
 from sse_push.sse_client import Event, Parser
 from tests.harness.chunks import Dechunker
 
@@ -93,8 +94,8 @@ class Accepted:
     serial: int
     topic: str | None
     by: str | None
-    is_lost: bool = False
-    """Redis has stored it, returned its ID, and lost it."""
+    used_again: str = ""
+    """Its ID, if another entry had that before."""
 
 
 class Page:
@@ -104,6 +105,9 @@ class Page:
         self.merchant_id = merchant_id
         self.name = name
         self.last_event_id = ""
+        self.opened_with = ""
+        """The last event ID that the connection was opened with."""
+        self.response: TransportStream | None = None
         self.missing: list[Accepted] = [Accepted(-1, None, None)]  # rendered some time ago
         self.cycle: ModelCycle | None = None
         self.task: asyncio.Task[None] | None = None
@@ -124,9 +128,9 @@ class Page:
         if refresh.get("reason") == "resync":
             self.highest = (0, 0)  # another history, or none
         elif has_id:
-            entry_id = EntryId.parse(event.id)
-            assert entry_id >= self.highest, "IDs rise on a connection, but for a resync"
-            self.highest = entry_id
+            event_id = EventId.parse(event.id)
+            assert event_id.entry_id >= self.highest, "IDs rise on a connection, but for a resync"
+            self.highest = event_id.entry_id
         if refresh.get("by") == self.name and "reason" not in refresh:
             return  # its own change, which it shows already
         if "data" in refresh:  # applied as it is, nothing is fetched

@@ -19,8 +19,9 @@ from sse_push.errors import EndReason
 from sse_push.event_stream import EventStreams, wire
 from sse_push.event_stream.transport import TransportStream
 from sse_push.event_stream.wire import Frame
-from sse_push.hub import Hub
-from sse_push.notification import Notification
+from sse_push.hub import Hub, Subscription
+from sse_push.notification import EventId, Notification
+from sse_push.stream.histories import history_of
 from sse_push.stream.tail import Tail
 from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock
@@ -58,9 +59,11 @@ class Simulation:
             clock=self.clock,
             chance=self.chance,
         )
-        self.tail = tail(self.hub.armed, self.hub.publish)
-        self.follower = follower(self.redis, self.tail)
-        self.hub.source = self.follower
+        self.planted_share = self.chance.choice([0, 0.5, 1])
+        self.follower = self.hub.source = follower(self.redis, tail, self.hub, self.may_plant)
+        self.tail = self.follower.tail
+        self.hub_settle = self.hub.settle
+        self.hub.settle = self.settle  # type: ignore[method-assign]
         self.stream = stream
         self.event_streams = EventStreams(
             hub=self.hub,
@@ -90,8 +93,10 @@ class Simulation:
         self.serial = 0
         self.max_entries = self.chance.choice([3, 100, 100])
         self.snapshot: dict[str, ModelStream] = {}
-        self.epoch = 0
         self.history: list[str] = []
+
+    def may_plant(self, _merchant_id: str) -> bool:
+        return self.chance.random() < self.planted_share
 
     # -- what can happen
 
@@ -106,13 +111,28 @@ class Simulation:
         accepted = Accepted(self.serial, self.chance.choice(self.topics), by)
         data = str(self.serial) if self.chance.random() < 0.7 else None
         notification = Notification(merchant_id, accepted.topic, data, by)
-        # In each epoch its own last digits: a lost ID is never given again by coincidence.
-        self.redis.time_ms = (self.redis.time_ms // 64 + 1) * 64 + self.epoch % 64
-        if self.redis.xadd(notification, max_entries=self.max_entries) is None:
-            return  # refused: not accepted
+        self.redis.tick()
+        if self.redis.xadd(notification, max_entries=self.max_entries) is not None:
+            self.accepted(merchant_id, accepted)  # else refused
+
+    def accepted(self, merchant_id: str, accepted: Accepted) -> None:
         for page in self.pages:
-            if page.merchant_id == merchant_id and page.name != by:
+            if page.merchant_id == merchant_id and page.name != accepted.by:
                 page.missing.append(accepted)
+
+    def use_again(self) -> None:
+        """Delete a stream, and give its newest ID again, as within one millisecond."""
+        merchant_id = self.chance.choice(self.merchants)
+        stream = self.redis.streams.get(merchant_id)
+        if stream is None or not stream.entries:
+            return
+        entry_id = stream.entries[-1].id
+        self.redis.delete(merchant_id)
+        self.serial += 1
+        notification = Notification(merchant_id, data=str(self.serial))
+        self.redis.xadd(notification, max_entries=self.max_entries, entry_id=entry_id)
+        event_id = EventId(entry_id, history_of(self.redis.server_id))
+        self.accepted(merchant_id, Accepted(self.serial, None, None, used_again=str(event_id)))
 
     def open(self) -> None:
         page = self.chance.choice(self.pages)
@@ -120,24 +140,29 @@ class Simulation:
             self.connect(page)
 
     def connect(self, page: Page) -> None:
-        stream = self.redis.streams.get(page.merchant_id)
-        held = {str(entry.id) for entry in stream.entries} if stream is not None else set()
-        if page.last_event_id in held:
-            # Redis was rolled back, but not past what this page knows: of what was lost after
-            # that, while it was away, there is no trace: promise 4 in operations.md.
-            page.missing = [each for each in page.missing if not each.is_lost]
         page.cycle = ModelCycle(self.chance.choice([50, 400, 10**6]))
         page.parser.reset()
         page.dechunker = Dechunker()
         page.highest = (0, 0)
+        page.opened_with = page.last_event_id
         response = self.stream(
             self.event_streams,
             Grant(page.merchant_id),
             page.last_event_id or None,
             cast("Any", page.cycle),
         )
+        page.response = response
         call = response({}, cast("Any", page.cycle.receive), cast("Any", page.cycle.send))
         page.task = asyncio.ensure_future(call)
+
+    def settle(self, subscription: Subscription[Frame]) -> EventId | None:
+        """Compare a page's last event ID; and forgive what that ID can't show."""
+        newest = self.hub_settle(subscription)
+        page = next(page for page in self.pages if page.response is subscription.sink)
+        if known := page.opened_with:
+            # A last event ID does not tell which of two entries it stands for.
+            page.missing = [each for each in page.missing if each.used_again != known]
+        return newest
 
     def leave(self) -> None:
         """Cut a page's connection; the bytes on their way are lost."""
@@ -164,10 +189,17 @@ class Simulation:
             if page.cycle is not None and not page.cycle.disconnected:
                 page.receive(10**6)
 
-    def mark_lost(self) -> None:
-        for page in self.pages:
-            for each in page.missing:
-                each.is_lost = True
+    def plant(self) -> None:
+        """Plant as another process does, which has found no stream a while ago."""
+        merchant_id = self.chance.choice(self.merchants)
+        is_if_missing = self.chance.random() < 0.5
+        self.redis.plant(merchant_id, is_if_missing=is_if_missing)
+
+    def fill_up(self) -> None:
+        self.redis.takes_writes = not self.redis.takes_writes
+
+    def sweep(self) -> None:
+        self.tail.turns.sweep()
 
     def trim(self) -> None:
         merchant_id = self.chance.choice(self.merchants)
@@ -183,6 +215,40 @@ class Simulation:
     def other_type(self) -> None:
         self.redis.set_other_type(self.chance.choice(self.merchants))
 
+    def grow(self) -> None:
+        """Add an entry that is too large."""
+        merchant_id = self.chance.choice(self.merchants)
+        self.redis.large.add(merchant_id)
+        self.notify_once(merchant_id)
+
+    def shrink(self) -> None:
+        """Delete the entries that are too large."""
+        merchant_id = self.chance.choice(self.merchants)
+        if merchant_id in self.redis.large:
+            self.redis.large.remove(merchant_id)
+            self.redis.changed(merchant_id)
+
+    def read_aside(self) -> None:
+        if self.follower.is_connected:
+            self.follower.read_aside()
+
+    def refuse(self) -> None:
+        """Begin to refuse reads, or end it: a right is withdrawn, a script runs."""
+        self.redis.is_refusing = not self.redis.is_refusing
+
+    def retry(self) -> None:
+        self.tail.turns.retry(self.chance.choice([1, 10]))
+
+    def forget(self) -> None:
+        """Redis tracks too many keys: it forgets one, and announces it. Often several times."""
+        merchant_id = self.chance.choice(self.merchants)
+        for _ in range(self.chance.choice([1, 6])):
+            self.redis.changed(merchant_id)
+            self.pump()
+
+    def collect(self) -> None:
+        self.tail.turns.collect()
+
     def save(self) -> None:
         self.snapshot = copied(self.redis.streams)
 
@@ -192,8 +258,6 @@ class Simulation:
         self.redis.run_id += 1
         kind = self.chance.choice(["all", "nothing", "older", "without the newest"])
         if kind != "all":
-            self.mark_lost()
-            self.epoch += 1
             if kind != "without the newest":
                 self.redis.streams = copied(self.snapshot) if kind == "older" else {}
             for stream in self.redis.streams.values() if kind == "without the newest" else ():
@@ -229,6 +293,8 @@ class Simulation:
                 self.follower.serve_one()
             while self.redis.out:
                 self.follower.receive_one()
+            while self.follower.aside:
+                self.follower.read_aside()
 
     def loop(self) -> None:
         self.clock.run_soon()
@@ -249,15 +315,26 @@ class Simulation:
         ("loop", 5),
         ("wait", 5),
         ("pump", 4),
+        ("retry", 3),
+        ("collect", 3),
+        ("read_aside", 5),
     )
     DISASTERS = (
         ("trim", 2),
         ("delete", 1),
+        ("plant", 2),
+        ("forget", 1),
+        ("fill_up", 0.3),
+        ("sweep", 0.5),
+        ("use_again", 2),
         ("flush", 0.5),
         ("other_type", 1),
+        ("grow", 0.7),
+        ("shrink", 0.7),
         ("save", 0.5),
         ("restart", 1),
         ("cut", 1),
+        ("refuse", 1),
     )
 
     # -- a run
@@ -292,13 +369,16 @@ class Simulation:
             stream = self.redis.streams.get(merchant_id)
             if stream is not None and stream.is_other_type:
                 self.redis.delete(merchant_id)
-        self.reconnect()
+        self.redis.is_refusing = False
         for _ in range(14):
             for page in self.pages:
                 if page.task is None:
                     self.connect(page)
             for _ in range(6):
                 await asyncio.sleep(0)
+                self.tail.turns.retry(10)
+                self.tail.turns.collect()
+                self.reconnect()
                 self.pump()
             self.clock.advance(0.5)
             self.deliver_all()

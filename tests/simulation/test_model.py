@@ -21,9 +21,9 @@ from sse_push.runtime.embedded import embedded_server
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
+    open_connection,
     read_reply,
     read_reply_or_announcement,
-    start_tracking,
 )
 from sse_push.stream.contract import merchant_of, parse_entries, read_command, stream_key
 from sse_push.stream.reads import NEW_ENTRIES, Read
@@ -152,8 +152,8 @@ class Comparison:
 
     async def run(self) -> None:
         names = ["xadd", "burst", "read", "read_since", "read_between", "trim", "delete"]
-        names += ["set_other_type", "flush", "reconnect"]
-        weights = [8, 1, 4, 6, 3, 2, 2, 1, 0.5, 0.5]
+        names += ["use_again", "set_other_type", "flush", "reconnect"]
+        weights = [8, 1, 4, 6, 3, 2, 2, 1, 1, 0.5, 0.5]
         for name in self.chance.choices(names, weights, k=OPERATIONS):
             merchant_id = self.chance.choice(MERCHANTS)
             self.history.append(f"{name} {merchant_id}")
@@ -217,6 +217,18 @@ class Comparison:
         self.model.delete(merchant_id)
         await self.real.forget("DEL", stream_key(merchant_id))
 
+    async def use_again(self, merchant_id: str) -> None:
+        """Delete the stream, and give an ID of it again."""
+        if not self.known[merchant_id]:
+            return
+        entry_id = self.known[merchant_id][-1]
+        self.serial += 1
+        self.model.delete(merchant_id)
+        notification = Notification(merchant_id, data=str(self.serial))
+        self.model.xadd(notification, max_entries=100, entry_id=entry_id)
+        key, real_id = stream_key(merchant_id), str(self.real.real_ids[entry_id])
+        await self.real.do_all([("DEL", key), ("XADD", key, real_id, "data", self.serial)])
+
     async def set_other_type(self, merchant_id: str) -> None:
         self.model.set_other_type(merchant_id)
         await self.real.forget("SET", stream_key(merchant_id), "something else")
@@ -229,18 +241,16 @@ class Comparison:
         """Lose the connection, and with it what was armed."""
         self.model.connect()
         await self.real.tracked.disconnect()
-        await self.real.tracked.connect()
-        await start_tracking(self.real.tracked)
+        await open_connection(self.real.tracked, "test", tracks=True)
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncGenerator[RealRedis]:
-    pool = connection_pool(url, connect_timeout_s=5 * SECOND, name="test")
+    pool = connection_pool(url)
     tracked, ordinary = pool.make_connection(), pool.make_connection()
     try:
-        await tracked.connect()
+        await open_connection(tracked, "test", tracks=True)
         await ordinary.connect()
-        await start_tracking(tracked)
         yield RealRedis(tracked, ordinary)
     finally:
         await tracked.disconnect()

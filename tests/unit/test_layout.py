@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
@@ -124,40 +125,114 @@ ARROWS: dict[str, set[str]] = {
     },
     "sse_client": {"errors"},
     "stream.schedule": set(),
-    "stream.watch": {"notification", "stream.schedule"},
     "stream.reads": {"access.revocation", "notification"},
-    "stream.tail": {"notification", "stream.reads", "stream.watch"},
-    "stream.revocations": {
-        "access.revocation",
-        "notification",
-        "stream.reads",
-        "stream.schedule",
-    },
+    "stream.watch": {"notification", "stream.reads", "stream.schedule"},
+    "stream.sweep": set(),
+    "stream.turns": {"stream.schedule", "stream.sweep", "stream.watch"},
+    "stream.tail": {"notification", "stream.reads", "stream.turns", "stream.watch"},
+    "stream.revocations": {"access.revocation", "stream.reads", "stream.schedule"},
     "stream.contract": {"access.revocation", "errors", "notification", "stream.reads"},
-    "stream.connection": {"stream.contract"},
+    "stream.replies": set(),
+    "stream.parser": set(),
+    "stream.window": set(),
+    "stream.standing": set(),
+    "stream.connection": {"stream.contract", "stream.parser", "stream.replies"},
+    "stream.lifetimes": set(),
+    "stream.listener": {"access.revocation", "notification"},
+    "stream.histories": {"notification", "stream.listener"},
     "stream.append": {
         "access.revocation",
         "errors",
         "notification",
         "stream.connection",
         "stream.contract",
+        "stream.histories",
+        "stream.lifetimes",
+        "stream.reads",
+        "stream.replies",
     },
-    "stream.pipeline": {"stream.connection", "stream.contract"},
-    "stream.probe": {"stream.connection", "stream.contract"},
-    "stream.follow": {
-        "access.revocation",
-        "notification",
+    "stream.pipeline": {
         "stream.connection",
         "stream.contract",
+        "stream.parser",
+        "stream.window",
+    },
+    "stream.aside": {
+        "stream.connection",
+        "stream.contract",
+        "stream.parser",
         "stream.pipeline",
-        "stream.probe",
+        "stream.replies",
+        "stream.standing",
+        "stream.window",
+    },
+    "stream.planting": {
+        "stream.contract",
+        "stream.lifetimes",
+        "stream.pipeline",
         "stream.reads",
+        "stream.replies",
+        "stream.watch",
+    },
+    "stream.probe": {
+        "errors",
+        "notification",
+        "stream.contract",
+        "stream.reads",
+        "stream.replies",
+    },
+    "stream.known_revocations": {
+        "access.revocation",
+        "stream.aside",
+        "stream.contract",
+        "stream.pipeline",
+        "stream.replies",
         "stream.revocations",
+    },
+    "stream.known_merchants": {
+        "notification",
+        "stream.aside",
+        "stream.contract",
+        "stream.parser",
+        "stream.pipeline",
+        "stream.planting",
+        "stream.replies",
         "stream.tail",
         "stream.watch",
     },
-    "stream.examine": {"errors", "stream.connection", "stream.contract"},
-    "stream": {"stream.append", "stream.examine", "stream.follow"},
+    "stream.follow": {
+        "notification",
+        "stream.aside",
+        "stream.connection",
+        "stream.contract",
+        "stream.histories",
+        "stream.known_merchants",
+        "stream.known_revocations",
+        "stream.listener",
+        "stream.pipeline",
+        "stream.planting",
+        "stream.probe",
+        "stream.reads",
+        "stream.replies",
+        "stream.tail",
+    },
+    "stream.examine": {
+        "errors",
+        "notification",
+        "stream.connection",
+        "stream.contract",
+        "stream.reads",
+        "stream.replies",
+        "stream.window",
+    },
+    "stream": {
+        "stream.append",
+        "stream.examine",
+        "stream.follow",
+        "stream.listener",
+        "stream.planting",
+        "stream.reads",
+    },
     "metrics": {
         "errors",
         "event_stream",
@@ -283,6 +358,7 @@ TESTED_AS = {
     "settings": "settings.settings",
     "__main__": "cli",
     "http.paths": "http.endpoints",
+    "stream.known_merchants": "stream.follow",
 }
 
 
@@ -407,6 +483,31 @@ def test_every_module_has_its_tests(module: str) -> None:
     ]
 
     assert any(path.exists() for path in candidates), f"expected one of {candidates}"
+
+
+# -- the checker, a second judge that must not be wrong in the same way
+
+CHECKER = {path.name: path.read_text() for path in sorted((TESTS / "checker").glob("*.py"))}
+
+
+@pytest.mark.parametrize("name", CHECKER)
+def test_the_checker_shares_no_code_with_the_service_or_other_tests(name: str) -> None:
+    strangers = {module for module, _ in imported(CHECKER[name]) if not is_its_own(module)}
+
+    assert strangers == set(), "the standard library, and tests.checker itself"
+
+
+def test_the_checker_is_looked_at() -> None:
+    assert {"judge.py", "browser.py"} <= set(CHECKER)
+    assert not is_its_own("tests.harness.wire")
+    assert not is_its_own("sse_push.sse_client")
+    assert not is_its_own("httpx2")
+
+
+def is_its_own(module: str) -> bool:
+    """Tell whether a module may be part of the checker."""
+    is_standard = module.partition(".")[0] in sys.stdlib_module_names
+    return is_standard or module.startswith("tests.checker.")
 
 
 # -- the readers above

@@ -25,7 +25,7 @@ from sse_push.hub import Hub
 from sse_push.metrics import SERIES, Metrics, _Files, shared_by_workers
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import WorkerBoard
-from sse_push.stream import Appender, Follower
+from sse_push.stream import Appender, Follower, Planting
 from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.waiting import SECOND
 
@@ -80,20 +80,23 @@ async def worker(tmp_path: Path) -> Worker:
         clock=ManualClock(),
     )
     hub.source = WatchList()
-    follower = Follower(
-        NOWHERE,
-        hub,
-        data_limit_bytes=8192,
-        probe_interval_s=3,
-        probe_deadline_s=6,
-        deaf_limit_s=20,
-    )
     appender = Appender(
         NOWHERE,
         timeout_s=1,
         stream_max_entries=100,
         stream_ttl_s=60,
         revocation_lifetime_s=60,
+    )
+    follower = Follower(
+        NOWHERE,
+        hub,
+        appender,
+        Planting(max_planted=0, stream_ttl_s=60),
+        reply_limit_bytes=1_000_000,
+        data_limit_bytes=8192,
+        probe_interval_s=3,
+        probe_deadline_s=6,
+        deaf_limit_s=20,
     )
     event_streams = EventStreams(
         hub=hub,
@@ -169,6 +172,7 @@ async def test_a_count_is_copied_once_however_often_the_series_are_updated(
     worker.follower.tally.reconnects = 8
     worker.follower.tally.tail.resyncs["stream_gone"] = 9
     worker.appender.tally.outcomes["unknown"] = 10
+    worker.follower.planting.tally.outcomes["planted"] = 13
     worker.event_streams.soft_answers[EndReason.SERVER_STOPPING] = 11
     worker.errors[Refusal.MALFORMED] = 12
 
@@ -187,6 +191,7 @@ async def test_a_count_is_copied_once_however_often_the_series_are_updated(
         "sse_push_refreshes_skipped_total": 7,
         "sse_push_tail_reconnects_total": 8,
         "sse_push_resyncs_total{stream_gone}": 9,
+        "sse_push_plants_total{planted}": 13,
         "sse_push_notifications_total{unknown}": 10,
         "sse_push_soft_answers_total{server_stopping}": 11,
         "sse_push_errors_total{malformed}": 12,

@@ -16,7 +16,9 @@ from sse_push.errors import (
 from sse_push.notification import (
     Change,
     EntryId,
+    EventId,
     Notification,
+    is_one_history,
     parse_json,
     parse_merchant_id,
     read_object,
@@ -136,6 +138,41 @@ def test_entry_ids_compare_as_numbers_and_not_as_text() -> None:
 
     assert sorted(map(EntryId.parse, reversed(texts))) == [EntryId.parse(text) for text in texts]
     assert EntryId.parse("10-0") > EntryId.parse("9-0")
+
+
+@pytest.mark.parametrize("history", ["", "9f86d081"])
+def test_an_event_id_is_an_entry_id_and_maybe_the_name_of_a_history(history: str) -> None:
+    text = f"1712000000000-7.{history}" if history else "1712000000000-7"
+    event_id = EventId(EntryId(1712000000000, 7), history)
+
+    assert EventId.parse(text) == event_id
+    assert str(event_id) == text
+
+
+@pytest.mark.parametrize("entry_id", ["7-1", "7", ""])
+@pytest.mark.parametrize(
+    "rest", [".", ".9f86d08", ".9f86d0811", ".9F86D081", ".9f86d08g", ".9f86d081.", ".9f86d081\n"]
+)
+def test_another_text_is_not_an_event_id(entry_id: str, rest: str) -> None:
+    with pytest.raises(InvalidEntryId) as caught:
+        EventId.parse(entry_id + rest)
+    assert str(caught.value).startswith("expected <ms>-<seq>.<history>, got ")
+    assert len(str(caught.value)) <= LONGEST_ERROR
+
+
+def test_an_event_id_without_an_entry_id_is_refused() -> None:
+    with pytest.raises(InvalidEntryId, match=r"^expected <ms>-<seq>, got '7'$"):
+        EventId.parse("7.9f86d081")
+
+
+@pytest.mark.parametrize(
+    ("name", "other", "is_one"), [("a", "a", True), ("a", "b", False), ("", "", False)]
+)
+def test_two_ids_are_of_one_history_only_if_both_name_it(
+    name: str, other: str, *, is_one: bool
+) -> None:
+    assert is_one_history(name, other) is is_one
+    assert is_one_history(other, name) is is_one
 
 
 def test_an_entry_id_is_written_as_redis_writes_it() -> None:
@@ -523,4 +560,4 @@ def test_data_that_is_longer_once_it_is_compact_is_left_out() -> None:
 
 
 def test_a_change_is_not_a_resync_by_default() -> None:
-    assert Change("42", None) == Change("42", None, entries=(), is_resync=False)
+    assert Change("42", None) == Change("42", None, entries=None, is_resync=False)

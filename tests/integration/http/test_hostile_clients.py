@@ -106,6 +106,7 @@ async def test_half_open_connections_up_to_the_file_limit_harm_no_open_connectio
     half = [*listen(f"merchant_id={merchant}").split(b"\r\n\r\n"), b"GET", b"\x16\x03", b""]
     try:
         async with open_stream(service.url, merchant) as stream:
+            await stream.next("refresh")
             await publisher.notify(merchant)  # over a connection that stays
             await stream.next("refresh", 2)
             limit, before = open_fds(pid) + 50, open_fds(pid)

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 
 from sse_push.stream.reads import NEW_ENTRIES
+from tests.harness.ids import in_redis
 from tests.harness.redis import Redis
 from tests.harness.service import Service
 from tests.harness.wire import Wire
@@ -107,7 +108,7 @@ def test_an_entry_that_a_stranger_has_added_forges_no_line(
         entry_id = watched.cli("XADD", key, "*", *fields, "data", f'"a{character}b"')
         *_, event = wire.events(merchant, count=3)
 
-    assert event.id == entry_id
+    assert in_redis(event.id) == entry_id
     told = json.loads(event.data)
     assert told.pop("data", f"a{character}b") == f"a{character}b"
     assert told == {"merchant_id": merchant}
@@ -119,6 +120,13 @@ IDS = {
     "too great": [f"{2**64}-0", f"1-{2**64}", "9" * 400 + "-1", "9" * 5000 + "-1"],
     "8 KB": ["1-" + "9" * 8_000],
     "more than an ID": ["1-1\r\nid: 2-2", "1-1\n", "\n1-1", "1-1\0", "1-1\x85", "1-1\u2028x"],
+    "of no history that there is": ["1-1.00000000", "1-1.", ".00000000", "1-1.00000000.00000000"],
+    "of something that is no history": [
+        "1-1.0000000g",
+        "1-1.000000000",
+        "1-1.００００００００",
+        "1-1.\n",
+    ],
     "turned": ["\u202e1-1", "1-1\u2066", "\x1b[31m1-1", "\ufeff1-1"],
 }
 
@@ -145,7 +153,7 @@ def test_an_invalid_last_event_id_gets_one_refresh_and_reaches_no_command(
 
     read = f'"XREVRANGE" "sse_push:{{{merchant}}}" "+" "-" "COUNT" "1"'
     # Once in 30 s every live stream is read again, from the newest ID that the process knows.
-    again = f'"XRANGE" "sse_push:{{{merchant}}}" "{told}" "+" "COUNT" "{NEW_ENTRIES + 1}"'
+    again = f'"XRANGE" "sse_push:{{{merchant}}}" "{in_redis(told)}" "+" "COUNT" "{NEW_ENTRIES + 1}"'
     assert set(sent) - {again} == {read}
 
 

@@ -8,7 +8,8 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from sse_push.notification import EntryId
+from sse_push.notification import EventId
+from tests.harness.ids import in_redis
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
 from tests.harness.stream import Publisher
@@ -143,7 +144,8 @@ async def test_an_integer_counts_as_its_text_and_null_as_absent(
 
     assert answer.status_code == 200
     last = redis.cli("XREVRANGE", key_of(str(number)), "+", "-", "COUNT", "1").split("\n")
-    assert last == [answer.json()["id"], "topic"]  # with an empty value: Redis wants one field
+    # with an empty value: Redis wants one field
+    assert last == [in_redis(answer.json()["id"]), "topic"]
 
 
 async def test_the_answer_is_the_id_of_an_entry_with_the_fields_as_they_were_sent(
@@ -155,7 +157,7 @@ async def test_the_answer_is_the_id_of_an_entry_with_the_fields_as_they_were_sen
 
     assert list(answer.json()) == ["id"]
     assert redis.cli("XRANGE", key_of(merchant), "-", "+").split("\n") == [
-        answer.json()["id"],
+        in_redis(answer.json()["id"]),
         *("topic", "seats", "data", '{"a":[1,"é"]}', "by", "tab 1"),
     ]
 
@@ -181,7 +183,7 @@ async def test_an_array_is_answered_item_by_item_in_order(
 
     assert answer.status_code == 200
     first, *refused, second, last = answer.json()
-    assert EntryId.parse(first["id"]) < EntryId.parse(second["id"])
+    assert EventId.parse(first["id"]) < EventId.parse(second["id"])
     assert [*refused, last] == [
         {"error": "malformed", "detail": f"{MERCHANT_ID} 1.5 (float)"},
         {
@@ -293,7 +295,7 @@ async def test_a_form_is_stored_like_json(
     assert answer.request.headers["content-type"] == "application/x-www-form-urlencoded"
     assert answer.status_code == 200
     assert redis.cli("XRANGE", key_of(merchant), "-", "+").split("\n") == [
-        answer.json()["id"],
+        in_redis(answer.json()["id"]),
         *("topic", "seats", "data", '{"a":[1]}', "by", "täb"),
     ]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sse_push.notification import EntryId
+from sse_push.notification import EventId
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service, serving
@@ -171,7 +171,7 @@ async def test_a_key_of_a_wrong_type_fails_its_own_merchant_only(
     assert several.status_code == 503
     first, second, third = several.json()["results"]
     assert second == refused
-    assert EntryId.parse(first["id"]) < EntryId.parse(third["id"])
+    assert EventId.parse(first["id"]) < EventId.parse(third["id"])
     assert several.json()["detail"] == f"1 of 3 not stored: {refused['detail']}"
     assert entries(frail, merchant) == 2
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sse_push.notification import EntryId
+from sse_push.notification import EventId
 from tests.harness.nginx import (
     EVENTS,
     OPEN,
@@ -40,7 +40,7 @@ BEARER = {"Authorization": f"Bearer {KEY}"}
 async def test_a_notification_from_this_machine_passes(
     nginx: Nginx, backend: Publisher, merchant: str
 ) -> None:
-    assert EntryId.parse(await backend.notify(merchant))
+    assert EventId.parse(await backend.notify(merchant))
     async with nginx.client(internal=True) as client:
         refused = await client.post("/notify", json={"merchant_id": merchant})
         too_large = await client.post("/notify", content=b" " * (1024 * 1024 + 1), headers=BEARER)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from sse_push.notification import EntryId
+from sse_push.notification import EntryId, EventId
 from tests.harness.nginx import (
     OPEN,
     OUTSIDER,
@@ -210,12 +210,12 @@ async def test_every_browser_ends_with_the_newest_id(
     workers: Service, tmp_path: Path, merchant: str
 ) -> None:
     browsers = [f"{merchant}-{number % 25}" for number in range(100)]
-    newest: defaultdict[str, EntryId] = defaultdict(lambda: EntryId(0, 0))
+    newest: defaultdict[str, EventId] = defaultdict(lambda: EventId(EntryId(0, 0), ""))
 
     async def notify(backend: Publisher) -> None:
         chosen = random.choice(browsers)
         accepted = await backend.notify(chosen, topic=random.choice(["seats", "orders"]))
-        newest[chosen] = max(newest[chosen], EntryId.parse(accepted))
+        newest[chosen] = max(newest[chosen], EventId.parse(accepted))
 
     async with AsyncExitStack() as stack:
         upstream = f"127.0.0.1:{workers.port}"
@@ -241,7 +241,7 @@ async def test_every_browser_ends_with_the_newest_id(
 
     processes = set()
     for number, stream in streams.items():
-        ids = [EntryId.parse(event.id) for event in stream.refreshes if event.id]
+        ids = [EventId.parse(event.id) for event in stream.refreshes if event.id]
         told = {json.loads(event.data)["merchant_id"] for event in stream.refreshes}
         assert ids == sorted(set(ids))
         assert told == {browsers[number]}

@@ -7,10 +7,13 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from sse_push.access.revocation import Revocation
-from sse_push.notification import Change, Entry, EntryId, Notification
-from sse_push.stream import Follower
+from sse_push.notification import Change, Entry, EntryId, EventId, Notification
+from sse_push.stream import Appender, Follower, Planting
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
+
+STREAM_TTL_S = 1000
+MB = 1_000_000
 
 
 async def stopped(task: asyncio.Task[None]) -> None:
@@ -25,24 +28,52 @@ async def stopped(task: asyncio.Task[None]) -> None:
 class Followed:
     """A follower, and its listener, which notes all that it receives."""
 
-    def __init__(self, url: str, probe_deadline_s: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        probe_deadline_s: float,
+        max_planted: int = 0,
+        reply_limit_bytes: int = MB,
+    ) -> None:
         self.newest: dict[str, EntryId | None] = {}
         self.changes: list[Change] = []
+        self.histories: list[str] = []
+        """Those of the changes."""
         self.revoked: list[tuple[Revocation, float]] = []
+        self.appender = Appender(
+            url,
+            timeout_s=probe_deadline_s,
+            stream_max_entries=100,
+            stream_ttl_s=STREAM_TTL_S,
+            revocation_lifetime_s=1000,
+        )
         self.follower = Follower(
             url,
             self,
+            self.appender,
+            Planting(max_planted=max_planted, stream_ttl_s=STREAM_TTL_S),
             data_limit_bytes=8192,
+            reply_limit_bytes=reply_limit_bytes,
             probe_interval_s=0.05 * SECOND,
             probe_deadline_s=probe_deadline_s,
             deaf_limit_s=2 * probe_deadline_s,
         )
 
-    def armed(self, merchant_id: str, newest: EntryId | None) -> None:
-        self.newest[merchant_id] = newest
+    async def run(self) -> None:
+        """Run the appender, by which the probe adds its entries, and the follower."""
+        appending = asyncio.create_task(self.appender.run())
+        try:
+            await self.follower.run()
+        finally:
+            appending.cancel()
+            await asyncio.wait([appending])
 
-    def publish(self, change: Change) -> None:
+    def armed(self, merchant_id: str, newest: EventId | None) -> None:
+        self.newest[merchant_id] = None if newest is None else newest.entry_id
+
+    def publish(self, change: Change, history: str) -> None:
         self.changes.append(change)
+        self.histories.append(history)
 
     def revoke(self, revocation: Revocation, at: float) -> None:
         self.revoked.append((revocation, at))
@@ -81,9 +112,15 @@ class Followed:
 
 
 @asynccontextmanager
-async def following(url: str, probe_deadline_s: float = 5 * SECOND) -> AsyncGenerator[Followed]:
-    followed = Followed(url, probe_deadline_s)
-    task = asyncio.create_task(followed.follower.run())
+async def following(
+    url: str,
+    probe_deadline_s: float = 5 * SECOND,
+    *,
+    max_planted: int = 0,
+    reply_limit_bytes: int = MB,
+) -> AsyncGenerator[Followed]:
+    followed = Followed(url, probe_deadline_s, max_planted, reply_limit_bytes)
+    task = asyncio.create_task(followed.run())
     try:
         yield followed
         assert not task.done(), "a follower runs for ever"
@@ -91,5 +128,7 @@ async def following(url: str, probe_deadline_s: float = 5 * SECOND) -> AsyncGene
         await stopped(task)
 
 
-def entry(entry_id: EntryId, merchant: str, topic: str | None = None) -> Entry:
-    return Entry(entry_id, Notification(merchant, topic))
+def stripped(entries: tuple[Entry, ...] | None) -> list[tuple[EntryId, Notification]]:
+    """Return the entries without their fingerprints, which differ from process to process."""
+    assert entries is not None
+    return [(entry.id, entry.notification) for entry in entries]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import re
 import subprocess
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from sse_push.notification import EntryId
 from sse_push.stream.contract import stream_key
 from tests.harness.redis import Redis
-from tests.harness.waiting import program
+from tests.harness.waiting import program, wait_for
 
 
 @dataclass(frozen=True)
@@ -60,38 +61,119 @@ def restart(redis: Redis) -> None:
     redis.process = Redis.start(redis.folder, port=redis.port).process
 
 
-@asynccontextmanager
-async def proxied(url: str, change: Callable[[bytes], bytes]) -> AsyncGenerator[str]:
-    """Serve as a proxy before a Redis that changes its replies."""
-    target = urlsplit(url)
-    tasks: set[asyncio.Task[None]] = set()
+def follow(replica: Redis, primary: Redis) -> None:
+    """Make a server a replica, and wait until it has all that the other one has."""
+    replica.cli("REPLICAOF", primary.host, str(primary.port))
+    is_up = "master_link_status:up"
+    wait_for(lambda: is_up in replica.cli("INFO", "replication"), "the replica to have everything")
 
-    async def pump(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter, do: Callable[[bytes], bytes]
+
+@dataclass
+class Proxy:
+    """An address that leads to one server, and then to another one."""
+
+    target: tuple[str, int]
+    change: Callable[[bytes], bytes] = bytes
+    """What becomes of the replies."""
+    delay_s: float = 0.0
+    """How late each piece arrives, in both directions."""
+    reply_bytes_per_s: float = math.inf
+    """How fast replies go on."""
+    url: str = ""
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def lead_to(self, url: str) -> None:
+        """Lead new connections to this server; those that there are stay where they are."""
+        self.target = address_of(url)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving = asyncio.current_task()
+        assert serving is not None, "a server calls this in a task"
+        self._tasks.add(serving)
+        with ExitStack() as undo:
+            undo.callback(writer.close)
+            redis_reader, redis_writer = await asyncio.open_connection(*self.target)
+            undo.pop_all()
+        for source, sink, is_reply in (
+            (reader, redis_writer, False),
+            (redis_reader, writer, True),
+        ):
+            pieces: asyncio.Queue[tuple[float, bytes | None]] = asyncio.Queue()
+            self._tasks.add(asyncio.create_task(self._take(source, pieces, is_reply=is_reply)))
+            self._tasks.add(asyncio.create_task(self._give(pieces, sink, is_reply=is_reply)))
+
+    async def _take(
+        self,
+        reader: asyncio.StreamReader,
+        pieces: asyncio.Queue[tuple[float, bytes | None]],
+        *,
+        is_reply: bool,
+    ) -> None:
+        data: bytes | None = b"first"
+        while data is not None:
+            try:
+                data = await reader.read(65_536) or None
+            except ConnectionError:
+                data = None
+            due_at = asyncio.get_running_loop().time() + self.delay_s
+            pieces.put_nowait((due_at, self.change(data) if is_reply and data else data))
+
+    async def _give(
+        self,
+        pieces: asyncio.Queue[tuple[float, bytes | None]],
+        writer: asyncio.StreamWriter,
+        *,
+        is_reply: bool,
     ) -> None:
         try:
-            while data := await reader.read(65_536):
-                writer.write(do(data))
-        except ConnectionError:
-            return
+            while True:
+                due_at, data = await pieces.get()
+                await asyncio.sleep(due_at - asyncio.get_running_loop().time())
+                if data is None:
+                    return
+                while is_reply and len(data) > self.reply_bytes_per_s / 100:
+                    size = int(self.reply_bytes_per_s / 100)
+                    writer.write(data[:size])
+                    data = data[size:]
+                    await asyncio.sleep(0.01)
+                writer.write(data)
         finally:
             writer.close()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        redis_reader, redis_writer = await asyncio.open_connection(target.hostname, target.port)
-        tasks.add(asyncio.create_task(pump(reader, redis_writer, bytes)))
-        tasks.add(asyncio.create_task(pump(redis_reader, writer, change)))
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+
+def address_of(url: str) -> tuple[str, int]:
+    target = urlsplit(url)
+    assert target.hostname is not None, "a server that listens to TCP"
+    assert target.port is not None, "a server that listens to TCP"
+    return target.hostname, target.port
+
+
+@asynccontextmanager
+async def led(url: str) -> AsyncGenerator[Proxy]:
+    """Serve as an address that leads to a Redis."""
+    proxy = Proxy(address_of(url))
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
+    proxy.url = f"redis://{host}:{port}/0"
     try:
-        yield f"redis://{host}:{port}/0"
+        yield proxy
     finally:
         server.close()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await proxy.close()
+
+
+@asynccontextmanager
+async def proxied(url: str, change: Callable[[bytes], bytes]) -> AsyncGenerator[str]:
+    """Serve as a proxy before a Redis that changes its replies."""
+    async with led(url) as proxy:
+        proxy.change = change
+        yield proxy.url
 
 
 def without_announcements(data: bytes) -> bytes:

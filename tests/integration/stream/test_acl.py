@@ -11,13 +11,12 @@ import pytest
 
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import Notification
-from sse_push.stream import Appender
 from tests.harness.documents import text
 from tests.harness.redis import Redis
 from tests.harness.service import Service
 from tests.harness.stream import Publisher, open_stream
 from tests.harness.waiting import SECOND, until
-from tests.integration.stream.following import Followed
+from tests.integration.stream.following import Followed, stopped
 
 OPERATIONS = text("sse_push/docs/operations.md")
 LINE = next(line for line in OPERATIONS.splitlines() if line.startswith("ACL SETUSER "))
@@ -25,6 +24,9 @@ RIGHTS = re.findall(r"\+\S+", LINE)
 NEEDED_NOT_TO_WORK_BUT = {
     "+time": "to know the age of an entry when the two clocks differ, and which revocation is old",
     "+expire": "to give streams an end",
+    "+eval": "to plant an entry only where none is",
+    "+xlen": "the same",
+    "+ttl": "to keep a planted entry alive",
 }
 
 
@@ -82,28 +84,20 @@ async def test_a_user_without_any_of_these_rights_fails(
     url = url_of(guarded, f"without{RIGHTS.index(right)}", line)
     followed = Followed(url, probe_deadline_s=0.5 * SECOND)
     follower, changes = followed.follower, followed.changes
-    appender = Appender(
-        url,
-        timeout_s=SECOND,
-        stream_max_entries=10,
-        stream_ttl_s=100,
-        revocation_lifetime_s=100,
-    )
-    tasks = [asyncio.create_task(follower.run()), asyncio.create_task(appender.run())]
+    appender = followed.appender
+    task = asyncio.create_task(followed.run())
     follower.watch(merchant)
     try:
         with pytest.raises((AssertionError, StreamUnavailable)):  # noqa: PT012 (any of these)
             await until(lambda: merchant in followed.newest, "the stream to be armed", SECOND)
-            await until(lambda: follower.probe.age_s < SECOND, "a probe")
-            first = await appender.append(Notification(merchant, "a"))
+            await until(lambda: follower.age_s < SECOND, "a probe", SECOND)
+            first = (await appender.append(Notification(merchant, "a"))).entry_id
             await until(lambda: any(each.newest == first for each in changes), "it", SECOND)
-            second = await appender.append(Notification(merchant, "b"))
+            second = (await appender.append(Notification(merchant, "b"))).entry_id
             await until(lambda: [each.newest for each in changes] == [first, second], "it", SECOND)
             assert not changes[1].is_resync
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        await stopped(task)
 
 
 def test_the_rights_reach_no_other_key(guarded: Redis) -> None:

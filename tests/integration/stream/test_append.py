@@ -10,10 +10,11 @@ import pytest
 
 from sse_push.access.revocation import Revocation
 from sse_push.errors import StreamUnavailable
-from sse_push.notification import EntryId, Notification
+from sse_push.notification import EventId, Notification
 from sse_push.stream import Appender
 from sse_push.stream.append import _Waiting
 from sse_push.stream.contract import REVOCATIONS_KEY, stream_key
+from tests.harness.ids import in_redis
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, until
@@ -69,8 +70,8 @@ async def test_an_entry_has_the_fields_of_its_notification(server: Server, merch
         empty_id = await appender.append(Notification(merchant))
 
     assert server.cli("XRANGE", stream_key(merchant), "-", "+").splitlines() == [
-        *(str(entry_id), "topic", "seats", "data", '{"a":1}', "by", "tab"),
-        *(str(empty_id), "topic"),
+        *(str(entry_id.entry_id), "topic", "seats", "data", '{"a":1}', "by", "tab"),
+        *(str(empty_id.entry_id), "topic"),
     ]
 
 
@@ -136,7 +137,7 @@ async def test_a_caller_that_leaves_during_the_round_trip_harms_no_other(
         assert isinstance(result, StreamUnavailable)
         assert result.outcome == "unknown"
     else:
-        assert isinstance(result, EntryId)
+        assert isinstance(result, EventId)
         assert own_redis.length(merchant) == 3
 
 
@@ -154,8 +155,8 @@ async def test_an_error_reply_fails_its_own_notification_only(
 
     assert appender.batches == [3, 1]
     assert appender.tally.outcomes == {"stored": 2, "not_published": 2, "unknown": 0}
-    assert isinstance(first, EntryId)
-    assert isinstance(second, EntryId)
+    assert isinstance(first, EventId)
+    assert isinstance(second, EventId)
     assert isinstance(refused, StreamUnavailable)
     assert refused.outcome == "not_published"
     assert server.length(merchant) == 2
@@ -171,11 +172,11 @@ async def test_a_revocation_goes_out_with_the_notifications_that_wait(
 
     assert appender.batches == [3]
     assert appender.tally.outcomes == {"stored": 2, "not_published": 0, "unknown": 0}
-    assert isinstance(first, EntryId)
-    assert isinstance(second, EntryId)
-    assert isinstance(revoked, EntryId)
+    assert isinstance(first, EventId)
+    assert isinstance(second, EventId)
+    assert isinstance(revoked, EventId)
     assert clear.cli("XRANGE", REVOCATIONS_KEY, "-", "+").splitlines() == [
-        *(str(revoked), "merchant_id", "42", "jti", "t", "sub", "u")
+        *(str(revoked.entry_id), "merchant_id", "42", "jti", "t", "sub", "u")
     ]
     assert LIFETIME_S * 1000 < int(clear.cli("PTTL", REVOCATIONS_KEY)) <= LIFETIME_S * 1000 + 60_000
     assert clear.length(merchant) == 2
@@ -195,7 +196,7 @@ async def test_revocations_are_trimmed_by_the_time_of_redis_once_they_have_expir
     assert left[-6:] == [
         f"{young_ms}-0",
         *("merchant_id", "young"),
-        *(str(newest), "merchant_id", "new"),
+        *(str(newest.entry_id), "merchant_id", "new"),
     ]
     assert left.count("old") < 200  # approximately: whole nodes only
 
@@ -210,7 +211,7 @@ async def test_a_revocation_is_added_without_trimming_if_redis_refuses_its_time(
     async with appending(url) as appender:
         results = await appender.append_all([Revocation("new"), Notification(merchant)])
 
-    assert [type(result) for result in results] == [EntryId, EntryId]
+    assert [type(result) for result in results] == [EventId, EventId]
     assert own_redis.cli("XLEN", REVOCATIONS_KEY) == "501"
 
 
@@ -235,7 +236,7 @@ async def test_a_revocation_that_redis_refuses_fails_alone(clear: Server, mercha
         refused, taken = await appender.append_all([Revocation("42"), Notification(merchant)])
     clear.cli("DEL", REVOCATIONS_KEY)
 
-    assert isinstance(taken, EntryId)
+    assert isinstance(taken, EventId)
     assert isinstance(refused, StreamUnavailable)
     assert refused.outcome == "not_published"
 
@@ -245,8 +246,9 @@ async def test_a_stream_is_trimmed_to_about_its_limit(server: Server, merchant: 
         results = await appender.append_all([Notification(merchant)] * 1000)
 
     assert 100 <= server.length(merchant) < 200
-    newest = server.cli("XREVRANGE", stream_key(merchant), "+", "-", "COUNT", "1")
-    assert newest.splitlines()[0] == str(results[-1])
+    newest = server.cli("XREVRANGE", stream_key(merchant), "+", "-", "COUNT", "1").splitlines()[0]
+    assert isinstance(results[-1], EventId)
+    assert newest == str(results[-1].entry_id)
 
 
 async def test_a_lifetime_is_renewed_now_and_then_and_not_with_each_entry(
@@ -260,23 +262,71 @@ async def test_a_lifetime_is_renewed_now_and_then_and_not_with_each_entry(
         await appender.append(Notification(f"{merchant}-other"))
 
     assert server.calls("xadd") == 11
-    assert server.calls("expire") == 2
+    assert server.calls("expire") == 3, "several entries at once get a lifetime, see Appender"
     assert 1000 < int(server.cli("TTL", stream_key(merchant))) <= 1100
     assert 1000 < int(server.cli("TTL", stream_key(f"{merchant}-other"))) <= 1100
 
 
-async def test_the_renewed_lifetimes_are_forgotten_when_they_are_too_many(
-    server: Server, merchant: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("loss", [["DEL"], ["FLUSHALL"], ["PEXPIRE", "0"]])
+async def test_a_stream_that_begins_anew_has_a_lifetime_whoever_deleted_it(
+    mortal: Redis, merchant: str, loss: list[str]
 ) -> None:
-    monkeypatch.setattr("sse_push.stream.append._EXPIRES_REMEMBERED", 2)
-    server.cli("CONFIG", "RESETSTAT")
+    server = Server(mortal.url)
+    key = stream_key(merchant)
+    name, *arguments = loss
     async with appending(server.url, ttl_s=1000) as appender:
-        for number in (1, 2, 1, 3, 1):
-            await appender.append(Notification(f"{merchant}-{number}"))
-        remembered = set(appender._expire_due)
+        await appender.append(Notification(merchant))
+        server.cli(name, *([] if name == "FLUSHALL" else [key]), *arguments)
+        entry_id = await appender.append(Notification(merchant, "again"))
+        lifetime_s = int(server.cli("TTL", key))
+        next_id = await appender.append(Notification(merchant))
 
-    assert server.calls("expire") == 4
-    assert remembered == {f"{merchant}-3", f"{merchant}-1"}
+    assert 1000 < lifetime_s <= 1100
+    assert server.cli("XRANGE", key, "-", "+").splitlines() == [
+        *(str(entry_id.entry_id), "topic", "again"),
+        *(str(next_id.entry_id), "topic"),
+    ]
+
+
+async def test_entries_of_a_stream_that_is_gone_keep_their_order_among_others(
+    server: Server, merchant: str
+) -> None:
+    other = f"{merchant}-other"
+    async with appending(server.url, ttl_s=1000) as appender:
+        await appender.append_all([Notification(merchant), Notification(other)])
+        server.cli("DEL", stream_key(merchant))
+        results = await appender.append_all(
+            [
+                Notification(merchant, "1"),
+                Notification(other),
+                Notification(merchant, "2"),
+                Notification(merchant, "3"),
+            ]
+        )
+
+    ids = [results[number] for number in (0, 2, 3)]
+    assert server.cli("XRANGE", stream_key(merchant), "-", "+").splitlines() == [
+        text
+        for number, each in enumerate(ids, 1)
+        for text in (in_redis(str(each)), "topic", str(number))
+    ]
+    assert server.length(other) == 2
+    assert 1000 < int(server.cli("TTL", stream_key(merchant))) <= 1100
+
+
+async def test_a_stream_that_is_gone_holds_up_no_other_of_its_round_trip(
+    server: Server, merchant: str
+) -> None:
+    names = [f"{merchant}-{number}" for number in range(3)]
+    async with appending(server.url, ttl_s=1000) as appender:
+        await appender.append_all([Notification(name) for name in names])
+        server.cli("DEL", stream_key(names[1]))
+        server.cli("CONFIG", "RESETSTAT")
+        results = await appender.append_all([Notification(name) for name in names])
+
+    assert all(isinstance(result, EventId) for result in results)
+    assert [server.length(name) for name in names] == [2, 1, 2]
+    assert (server.calls("xadd"), server.calls("expire")) == (4, 1)
 
 
 async def test_a_quiet_stream_expires_and_a_later_entry_renews_it(

@@ -7,29 +7,30 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
-from redis._parsers.hiredis import _AsyncHiredisParser
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
 
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
+    dial,
+    open_connection,
     read_reply,
     read_reply_or_announcement,
-    start_tracking,
 )
 from sse_push.stream.contract import stream_key
+from sse_push.stream.parser import BoundedParser
+from sse_push.stream.replies import ErrorReply
+from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND
-from tests.integration.stream.servers import Server
+from tests.integration.stream.servers import Server, follow
 
 
 @asynccontextmanager
 async def tracked(url: str) -> AsyncGenerator[AbstractConnection]:
-    pool = connection_pool(url, connect_timeout_s=5 * SECOND, name="test")
+    pool = connection_pool(url)
     connection = pool.make_connection()
     try:
-        await connection.connect()
-        await start_tracking(connection)
+        await open_connection(connection, "test", tracks=True)
         yield connection
     finally:
         await connection.disconnect(nowait=True)
@@ -56,7 +57,7 @@ async def test_the_private_push_handler_of_the_library_is_where_it_is_expected(
 ) -> None:
     key = stream_key(merchant)
     async with tracked(server.url) as connection:
-        assert type(connection._parser) is _AsyncHiredisParser
+        assert type(connection._parser) is BoundedParser
         await ask(connection, "XRANGE", key, "-", "+")
         server.add(merchant)
         async with asyncio.timeout(5 * SECOND):
@@ -110,6 +111,29 @@ async def test_a_read_that_fails_arms_the_key_too(server: Server, merchant: str)
         server.cli("SET", key, "2")
         announced = await announced_until_now(connection)
 
-    assert isinstance(refused, ResponseError)
+    assert isinstance(refused, ErrorReply)
     assert str(refused).startswith("WRONGTYPE")
     assert announced == [Announcement([key.encode()])]
+
+
+async def test_a_run_is_another_one_after_a_time_as_a_replica_and_the_same_with_one(
+    mortal: Redis, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = Redis.start(tmp_path_factory.mktemp("other"))
+    pool = connection_pool(mortal.url)
+    try:
+        alone = await dial(pool)
+        follow(other, mortal)
+        with_replica = await dial(pool)
+        other.cli("REPLICAOF", "NO", "ONE")
+        follow(mortal, other)
+        mortal.cli("REPLICAOF", "NO", "ONE")
+        back = await dial(pool)
+        again = await dial(pool)
+    finally:
+        other.stop()
+
+    assert alone.startswith(b"run_id:")
+    assert with_replica == alone
+    assert back.startswith(alone)
+    assert back == again != alone

@@ -10,7 +10,7 @@ import re
 import pytest
 
 from sse_push.notification import Change
-from sse_push.stream.follow import _until_one_fails
+from sse_push.stream.pipeline import until_one_fails
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, until
@@ -30,7 +30,7 @@ async def test_works_end_together_as_soon_as_one_of_them_ends() -> None:
             is_canceled = True
             raise
 
-    await _until_one_fails(go_on(), asyncio.sleep(0))
+    await until_one_fails(go_on(), asyncio.sleep(0))
 
     assert is_canceled
 
@@ -39,7 +39,7 @@ async def test_a_follower_that_is_canceled_ends_at_any_step(server: Server, merc
     """A process that stops waits for it."""
     for steps in range(12):
         followed = Followed(server.url, 30 * SECOND)
-        task = asyncio.create_task(followed.follower.run())
+        task = asyncio.create_task(followed.run())
         await followed.watch(merchant)
         followed.follower.watch(f"{merchant}-other")
         for _ in range(steps):
@@ -58,7 +58,7 @@ async def test_a_follower_that_is_canceled_as_its_connection_is_lost_ends(
     """A whole machine that stops, stops Redis and the service at the same time."""
     for steps in range(10):
         followed = Followed(server.url, 30 * SECOND)
-        task = asyncio.create_task(followed.follower.run())
+        task = asyncio.create_task(followed.run())
         await followed.watch(merchant)
         await until(lambda: followed.follower.probe.age_s < math.inf, "a quiet connection")  # noqa: B023
         server.cli("CLIENT", "KILL", "ID", *server.clients("tail"))
@@ -124,6 +124,7 @@ async def test_a_restart_without_persistence_is_a_resync_for_every_live_merchant
         "history_lost": 0,
         "stream_gone": 0,
         "not_a_stream": 0,
+        "too_large": 0,
     }
 
 

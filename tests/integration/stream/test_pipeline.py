@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 
-from sse_push.stream.connection import Announcement, connection_pool, start_tracking
+from sse_push.stream.connection import Announcement, connection_pool, open_connection
 from sse_push.stream.contract import stream_key
-from sse_push.stream.pipeline import AT_ONCE, Pipeline, Request
+from sse_push.stream.parser import ReplyTooLarge
+from sse_push.stream.pipeline import AT_ONCE, Pipeline, ReplyLost, Request
+from sse_push.stream.replies import ErrorReply
+from sse_push.stream.window import FIRST, LEAST
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
 
@@ -30,17 +32,16 @@ class Piped:
     def want(self, *words: str) -> None:
         self.wanted.append((words, self.arrived.append))
 
-    def next_requests(self) -> list[Request]:
-        requests, self.wanted = self.wanted, []
+    def next_requests(self, most: int) -> list[Request]:
+        requests, self.wanted = self.wanted[:most], self.wanted[most:]
         return requests
 
 
 @asynccontextmanager
 async def piped(url: str) -> AsyncGenerator[Piped]:
-    connection = connection_pool(url, connect_timeout_s=5 * SECOND, name="test").make_connection()
+    connection = connection_pool(url).make_connection()
     found = Piped(connection)
-    await connection.connect()
-    await start_tracking(connection)
+    await open_connection(connection, "test", tracks=True)
     tasks = [
         asyncio.create_task(found.pipeline.send(connection)),
         asyncio.create_task(found.pipeline.receive(connection)),
@@ -69,7 +70,7 @@ async def test_replies_arrive_in_the_order_of_the_commands_with_announcements_be
 
     assert answer == b"1"
     assert found.arrived[0] is None
-    assert isinstance(found.arrived[1], ResponseError)
+    assert isinstance(found.arrived[1], ErrorReply)
     assert found.arrived[2] == Announcement([key.encode()])
 
 
@@ -112,13 +113,77 @@ async def test_a_reply_that_no_request_waits_for_is_dropped(server: Server, merc
 
 @pytest.mark.parametrize("is_sent", [True, False])
 async def test_a_request_that_is_abandoned_is_answered_with_the_loss(*, is_sent: bool) -> None:
-    pipeline = Pipeline(list, lambda _announcement: None)
+    pipeline = Pipeline(lambda _most: [], lambda _announcement: None)
     asked = asyncio.create_task(pipeline.ask(("PING",)))
     await asyncio.sleep(0)
     if is_sent:
-        pipeline._in_flight.extend(on_reply for _, on_reply in pipeline._next_batch())
+        pipeline._in_flight.extend(on_reply for _, on_reply in pipeline._next_batch(0))
 
     pipeline.abandon()
 
     assert isinstance(await asked, RedisConnectionError)
-    assert pipeline._next_batch() == []
+    assert pipeline._next_batch(0) == []
+
+
+async def replies_after(excess: ReplyTooLarge | None) -> list[object]:
+    """Lose a connection with two requests on their way, and one that was not sent."""
+    replies: list[object] = []
+    wanted: list[Request] = [(("PING",), replies.append)] * 2
+    pipeline = Pipeline(lambda _most: wanted, lambda _announcement: None)
+    pipeline._in_flight.extend(on_reply for _, on_reply in pipeline._next_batch(0))
+    pipeline._asked.append(wanted[0])
+    pipeline._excess = excess
+
+    pipeline.abandon()
+
+    return replies
+
+
+async def test_replies_that_were_on_their_way_may_be_the_cause_of_a_loss() -> None:
+    replies = await replies_after(None)
+
+    assert [isinstance(reply, ReplyLost) for reply in replies] == [True, True, False]
+    assert all(isinstance(reply, RedisConnectionError) for reply in replies)
+
+
+async def test_a_reply_that_is_too_large_clears_those_behind_it() -> None:
+    excess = ReplyTooLarge("too large")
+    replies = await replies_after(excess)
+
+    assert [isinstance(reply, ReplyLost) for reply in replies] == [True, False, False]
+    assert isinstance(replies[0], ReplyLost)
+    assert replies[0].excess is excess
+
+
+async def test_an_urgent_question_goes_first() -> None:
+    pipeline = Pipeline(lambda _most: [], lambda _announcement: None)
+    asked = [
+        asyncio.create_task(pipeline.ask(("ECHO", name), is_urgent=name == "urgent"))
+        for name in ("first", "second", "urgent")
+    ]
+    await asyncio.sleep(0)
+    batch = pipeline._next_batch(0)
+    pipeline.abandon()
+    for task in asked:
+        task.cancel()
+
+    assert [command[1] for command, _ in batch] == ["urgent", "first", "second"]
+
+
+async def test_neither_questions_nor_reads_wait_for_all_of_the_others() -> None:
+    """Even if there is room for one request only."""
+    sent: list[str] = []
+    pipeline = Pipeline(
+        lambda most: [(("read",), lambda _reply: None)] * most, lambda _announcement: None
+    )
+    pipeline._asked.extend([(("question",), lambda _reply: None)] * 100)
+    for _ in range(3):
+        sent += [str(command[0]) for command, _ in pipeline._next_batch(0)]
+
+    assert len(sent) == 3 * FIRST
+    assert sent.count("question") == 3 * FIRST // 2
+
+    pipeline._in_flight.extend([lambda _reply: None])
+    pipeline._window.size = LEAST
+    alone = [pipeline._next_batch(0)[0][0][0] for _ in range(4)]
+    assert sorted(map(str, alone)) == ["question", "question", "read", "read"]

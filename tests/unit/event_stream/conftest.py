@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from sse_push.access.grant import Grant
-from sse_push.notification import EntryId
+from tests.harness.ids import at
 from tests.unit.event_stream.service import Browser, Neighbor, Serve, Server, Service
 
 
@@ -49,7 +49,7 @@ async def timely(serve: Serve) -> Service:
     """A service whose Redis has answered, and whose clock is the real one."""
     service = serve(clock=asyncio.get_running_loop())
     service.hub.subscribe(Grant("42"), Neighbor())
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     return service
 
 

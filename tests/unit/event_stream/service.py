@@ -19,21 +19,22 @@ from sse_push.event_stream import EventStreams, open_event_stream
 from sse_push.event_stream.transport import State, TransportStream
 from sse_push.event_stream.wire import HEARTBEAT, Frame, encode_expiring, encode_refreshes
 from sse_push.hub import Hub, Subscription
-from sse_push.notification import Change, Entry, EntryId, Notification
+from sse_push.notification import Change, Entry, EntryId, EventId, Notification
 from sse_push.runtime.timer_wheel import Clock
 from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock, WatchList
+from tests.harness.ids import HISTORY
 from tests.harness.waiting import SECOND
 from tests.simulation.browsers import ModelCycle
 
 READY = (
     b'retry: 0\nevent: ready\ndata: {"merchant_id":"42","heartbeat_s":15,"connection_id":"?"}\n\n'
 )
-READY_AT_7 = READY.replace(b"event", b"id: 7-0\nevent", 1)
+READY_AT_7 = READY.replace(b"event", b"id: 7-0.0a1b2c3d\nevent", 1)
 CONNECTED = b'event: refresh\ndata: {"merchant_id":"42","reason":"connected"}\n\n'
-CONNECTED_AT_7 = b"id: 7-0\n" + CONNECTED
-MISSED_AT_7 = b'id: 7-0\nevent: refresh\ndata: {"merchant_id":"42","reason":"missed"}\n\n'
-REFRESH_8 = b'id: 8-0\nevent: refresh\ndata: {"merchant_id":"42","topic":"seats"}\n\n'
+CONNECTED_AT_7 = b"id: 7-0.0a1b2c3d\n" + CONNECTED
+MISSED_AT_7 = b'id: 7-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","reason":"missed"}\n\n'
+REFRESH_8 = b'id: 8-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","topic":"seats"}\n\n'
 BEAT = b"event: heartbeat\ndata: {}\n\n"
 
 
@@ -121,12 +122,12 @@ class Service:
             for subscription in merchant.subscriptions
         ]
 
-    def armed(self, newest: EntryId | None) -> None:
+    def armed(self, newest: EventId | None) -> None:
         self.hub.armed("42", newest)
 
     def change(self, number: int, topic: str | None = "seats") -> None:
         changed = entry(number, topic)
-        self.hub.publish(Change("42", changed.id, (changed,)))
+        self.hub.publish(Change("42", changed.id, (changed,)), HISTORY)
 
     def end(self, reason: EndReason) -> None:
         for subscription in self.subscriptions:

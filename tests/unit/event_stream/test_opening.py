@@ -6,7 +6,8 @@ import re
 import pytest
 
 from sse_push.errors import EndReason
-from sse_push.notification import Entry, EntryId
+from sse_push.notification import EntryId
+from tests.harness.ids import at
 from tests.harness.waiting import SECOND, until
 from tests.unit.event_stream.service import (
     BEAT,
@@ -30,7 +31,7 @@ async def test_an_event_stream_begins_with_ready_and_what_is_owed_in_one_write(
 ) -> None:
     Browser(service)
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     browser = Browser(service)
     await turns()
 
@@ -65,9 +66,9 @@ async def test_a_client_that_needs_no_answer_of_redis_is_written_to_at_once(
 ) -> None:
     Browser(service)
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
 
-    browser = Browser(service, "7-0")
+    browser = Browser(service, str(at(7)))
     await turns(1)
 
     assert browser.received == READY_AT_7
@@ -78,9 +79,9 @@ async def test_a_client_that_needs_no_answer_of_redis_is_written_to_at_once(
 
 async def test_a_client_that_missed_nothing_gets_only_the_newest_id(serve: Serve) -> None:
     service = serve(arm_timeout_s=5 * SECOND)
-    browser = Browser(service, "7-0")
+    browser = Browser(service, str(at(7)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     assert browser.received == READY_AT_7
@@ -102,7 +103,7 @@ async def test_a_late_redis_holds_nothing_back_but_the_refresh(service: Service)
 
     assert browser.received == READY
 
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     assert browser.received == READY + CONNECTED_AT_7
@@ -113,10 +114,10 @@ async def test_a_late_redis_holds_nothing_back_but_the_refresh(service: Service)
 
 
 async def test_a_late_redis_may_show_that_nothing_is_owed(service: Service) -> None:
-    browser = Browser(service, "7-0")
+    browser = Browser(service, str(at(7)))
     await turns()
 
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
     service.change(8)
 
@@ -130,29 +131,26 @@ async def test_a_client_that_was_away_gets_the_topics_that_it_missed(serve: Serv
         entry(6, "orders", data="2"),
         entry(7, "seats", data="3", by="tab-1"),
     )
-    browser = Browser(service, "4-0")
+    browser = Browser(service, str(at(4)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     assert service.shelf.asked == [("42", EntryId(4, 0), EntryId(7, 0))]
     assert browser.received == READY + (
-        b'id: 6-0\nevent: refresh\ndata: {"merchant_id":"42","topic":"orders","data":2,'
+        b'id: 6-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","topic":"orders",'
         b'"reason":"missed"}\n\n'
-        b'id: 7-0\nevent: refresh\ndata: {"merchant_id":"42","topic":"seats","by":"tab-1",'
+        b'id: 7-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","topic":"seats","by":"tab-1",'
         b'"reason":"missed"}\n\n'
     )
 
 
-@pytest.mark.parametrize("entries", [None, ()])
-async def test_a_client_that_was_away_for_too_long_gets_no_topic(
-    serve: Serve, entries: tuple[Entry, ...] | None
-) -> None:
+async def test_a_client_that_was_away_for_too_long_gets_no_topic(serve: Serve) -> None:
     service = serve(arm_timeout_s=5 * SECOND)
-    service.shelf.entries = entries
-    browser = Browser(service, "4-0")
+    service.shelf.entries = None
+    browser = Browser(service, str(at(4)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     assert browser.received == READY + MISSED_AT_7
@@ -163,9 +161,9 @@ async def test_a_stream_that_takes_long_to_answer_holds_nothing_back_but_the_ref
 ) -> None:
     Browser(service)
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     service.shelf.is_open.clear()
-    browser = Browser(service, "4-0")
+    browser = Browser(service, str(at(4)))
     await turns()
 
     assert browser.received == READY
@@ -174,7 +172,7 @@ async def test_a_stream_that_takes_long_to_answer_holds_nothing_back_but_the_ref
     service.shelf.is_open.set()
     await turns()
 
-    merged = b'id: 8-0\nevent: refresh\ndata: {"merchant_id":"42","reason":"missed"}\n\n'
+    merged = b'id: 8-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","reason":"missed"}\n\n'
     assert browser.received == READY + merged
 
 
@@ -182,9 +180,9 @@ async def test_no_change_is_written_before_what_was_missed(serve: Serve) -> None
     service = serve(arm_timeout_s=0.01)
     Browser(service)
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     service.shelf.is_open.clear()
-    browser = Browser(service, "4-0")
+    browser = Browser(service, str(at(4)))
     await turns()
 
     service.change(8)
@@ -195,7 +193,7 @@ async def test_no_change_is_written_before_what_was_missed(serve: Serve) -> None
     service.shelf.is_open.set()
     await turns()
 
-    assert browser.received.startswith(READY + b"id: 8-0\nevent: refresh\n")
+    assert browser.received.startswith(READY + b"id: 8-0.0a1b2c3d\nevent: refresh\n")
 
 
 async def test_a_change_while_the_stream_is_asked_follows_what_was_missed(
@@ -204,9 +202,9 @@ async def test_a_change_while_the_stream_is_asked_follows_what_was_missed(
     service = serve(arm_timeout_s=5 * SECOND)
     service.shelf.entries = (entry(7, "orders"),)
     service.shelf.is_open.clear()
-    browser = Browser(service, "4-0")
+    browser = Browser(service, str(at(4)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     service.change(8)
@@ -214,7 +212,7 @@ async def test_a_change_while_the_stream_is_asked_follows_what_was_missed(
     await turns()
 
     assert browser.received == READY + (
-        b'id: 7-0\nevent: refresh\ndata: {"merchant_id":"42","topic":"orders",'
+        b'id: 7-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","topic":"orders",'
         b'"reason":"missed"}\n\n' + REFRESH_8
     )
 
@@ -224,9 +222,9 @@ async def test_a_connection_that_ends_while_the_stream_is_asked_gets_a_refresh_a
 ) -> None:
     service = serve(arm_timeout_s=5 * SECOND)
     service.shelf.is_open.clear()
-    browser = Browser(service, "4-0")
+    browser = Browser(service, str(at(4)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     service.end(EndReason.SERVER_STOPPING)
@@ -241,7 +239,7 @@ async def test_a_connection_that_ends_before_redis_has_answered_gets_a_goodbye(
     serve: Serve,
 ) -> None:
     service = serve(arm_timeout_s=5 * SECOND)
-    browser = Browser(service, "4-0")
+    browser = Browser(service, str(at(4)))
     await turns()
 
     service.end(EndReason.SERVER_STOPPING)
@@ -257,10 +255,10 @@ async def test_a_connection_whose_joining_fails_late_is_ended_with_a_goodbye(
 ) -> None:
     """Otherwise the client would get nothing but heartbeats until the connection's age ends it."""
     service.shelf.error = RuntimeError("a bug")
-    browser = Browser(service, "4-0")
+    browser = Browser(service, str(at(4)))
     await turns()
 
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await browser.done()
 
     assert browser.received == READY + goodbye("failed")
@@ -274,9 +272,9 @@ async def test_a_connection_whose_joining_fails_at_once_fails_as_any_request(ser
     service = serve(arm_timeout_s=5 * SECOND)
     Browser(service)
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     service.shelf.error = RuntimeError("a bug")
-    browser = Browser(service, "4-0")
+    browser = Browser(service, str(at(4)))
 
     with pytest.raises(RuntimeError, match="a bug"):
         await browser.done()
@@ -316,9 +314,9 @@ async def test_a_client_that_leaves_while_the_stream_is_asked_leaves_nothing_beh
 ) -> None:
     service.shelf.is_open.clear()
     before = asyncio.all_tasks()
-    browser = Browser(service, "4-0")
+    browser = Browser(service, str(at(4)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     browser.cycle.lose()
@@ -329,12 +327,24 @@ async def test_a_client_that_leaves_while_the_stream_is_asked_leaves_nothing_beh
     assert asyncio.all_tasks() == before
 
 
-async def test_heartbeats_follow_what_was_missed(serve: Serve) -> None:
+async def test_a_client_that_missed_only_entries_that_say_nothing_is_told_where_it_stands(
+    serve: Serve,
+) -> None:
     service = serve(arm_timeout_s=5 * SECOND)
     service.shelf.entries = ()
-    browser = Browser(service, "4-0")
+    browser = Browser(service, str(at(4)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
+    await turns()
+
+    assert browser.received == READY.replace(b"event: ready", b"id: 7-0.0a1b2c3d\nevent: ready")
+
+
+async def test_heartbeats_follow_what_was_missed(serve: Serve) -> None:
+    service = serve(arm_timeout_s=5 * SECOND)
+    browser = Browser(service, str(at(4)))
+    await turns()
+    service.armed(at(7))
     await turns()
 
     service.clock.advance(15)

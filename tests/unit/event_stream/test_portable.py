@@ -12,7 +12,7 @@ from sse_push.event_stream import keep_streams_at_shutdown
 from sse_push.event_stream.portable import PortableStream
 from sse_push.event_stream.shared import HEADERS
 from sse_push.event_stream.wire import HEARTBEAT
-from sse_push.notification import EntryId
+from tests.harness.ids import at
 from tests.harness.waiting import LATE_S, SECOND, until
 from tests.unit.event_stream.service import (
     BEAT,
@@ -39,7 +39,7 @@ async def test_a_portable_stream_begins_as_any_other(serve: Serve) -> None:
     service = serve(arm_timeout_s=5 * SECOND)
     server = Server(service)
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     assert isinstance(server.stream, PortableStream)
@@ -59,9 +59,9 @@ async def test_a_portable_stream_begins_as_any_other(serve: Serve) -> None:
 
 
 async def test_a_portable_stream_writes_the_frames_of_the_hub(service: Service) -> None:
-    server = Server(service, "7-0")
+    server = Server(service, str(at(7)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     service.change(8)
@@ -81,7 +81,7 @@ async def test_a_portable_stream_waits_for_a_late_redis_without_holding_ready_ba
 
     assert server.received == READY
 
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     assert server.received == READY + CONNECTED_AT_7
@@ -89,9 +89,9 @@ async def test_a_portable_stream_waits_for_a_late_redis_without_holding_ready_ba
 
 
 async def test_a_portable_stream_that_is_behind_gets_the_newest(service: Service) -> None:
-    server = Server(service, "7-0")
+    server = Server(service, str(at(7)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
     server.takes.clear()
 
@@ -107,9 +107,9 @@ async def test_a_portable_stream_that_is_behind_gets_the_newest(service: Service
 
 
 async def test_a_portable_stream_holds_one_frame_at_most(service: Service) -> None:
-    server = Server(service, "7-0")
+    server = Server(service, str(at(7)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     assert server.stream.offer(HEARTBEAT) is True
@@ -122,9 +122,9 @@ async def test_a_portable_stream_holds_one_frame_at_most(service: Service) -> No
 
 
 async def test_a_portable_stream_ends_with_a_goodbye(service: Service) -> None:
-    server = Server(service, "7-0")
+    server = Server(service, str(at(7)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
     service.change(8)
 
@@ -167,9 +167,9 @@ async def test_a_portable_stream_whose_client_leaves_while_the_stream_is_asked(
 ) -> None:
     service.shelf.is_open.clear()
     before = asyncio.all_tasks()
-    server = Server(service, "4-0")
+    server = Server(service, str(at(4)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     await server.leave()
@@ -198,9 +198,9 @@ async def test_a_portable_stream_whose_client_leaves_before_it_begins_is_not_beg
 
 async def test_a_portable_stream_whose_client_takes_nothing_is_given_up(serve: Serve) -> None:
     service = serve(send_timeout_s=0.01)
-    server = Server(service, "7-0")
+    server = Server(service, str(at(7)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
     server.takes.clear()
 
@@ -242,7 +242,7 @@ async def test_a_portable_stream_that_takes_no_bytes_is_given_up_when_its_token_
     timely: Service,
 ) -> None:
     expires_at = time.time() + 1
-    server = Server(timely, "7-0", expires_at=expires_at)
+    server = Server(timely, str(at(7)), expires_at=expires_at)
     await until(lambda: len(server.messages) == 2, "ready")
     server.takes.clear()
     timely.change(8)
@@ -262,7 +262,7 @@ async def test_a_token_that_expires_first_cuts_off_a_revoked_client(
     timely: Service,
 ) -> None:
     expires_at = time.time() + 0.6 * SECOND
-    server = Server(timely, "7-0", expires_at=expires_at)
+    server = Server(timely, str(at(7)), expires_at=expires_at)
     await until(lambda: len(server.messages) == 2, "ready")
     server.takes.clear()
     await until(lambda: time.time() > expires_at - 0.2 * SECOND, "the last moment")
@@ -275,7 +275,7 @@ async def test_a_token_that_expires_first_cuts_off_a_revoked_client(
 
 
 async def test_a_client_that_is_being_given_up_can_be_revoked(timely: Service) -> None:
-    server = Server(timely, "7-0")
+    server = Server(timely, str(at(7)))
     await until(lambda: len(server.messages) == 2, "ready")
     assert isinstance(server.stream, PortableStream)
     cut = server.stream._cut

@@ -12,8 +12,8 @@ from sse_push.errors import Unauthorized
 from sse_push.event_stream import open_event_stream
 from sse_push.event_stream.portable import PortableStream
 from sse_push.event_stream.transport import TransportStream
-from sse_push.notification import EntryId
 from sse_push.runtime.uvicorn import SEND_SCOPE_KEY
+from tests.harness.ids import at
 from tests.harness.waiting import LATE_S, SECOND, until
 from tests.unit.event_stream.service import (
     READY,
@@ -62,7 +62,7 @@ async def test_a_client_gets_expiring_and_a_goodbye_before_its_token_expires(
     timely: Service, begin: Callable[..., Browser | Server]
 ) -> None:
     expires_at = time.time() + 1
-    client = begin(timely, "7-0", expires_at=expires_at)
+    client = begin(timely, str(at(7)), expires_at=expires_at)
 
     await until(lambda: client.is_complete, "the end")
 
@@ -76,12 +76,12 @@ async def test_a_client_gets_expiring_and_a_goodbye_before_its_token_expires(
 async def test_a_revoked_client_gets_a_goodbye_and_nothing_after(
     timely: Service, begin: Callable[..., Browser | Server]
 ) -> None:
-    client = begin(timely, "7-0", expires_at=time.time() + 30)
+    client = begin(timely, str(at(7)), expires_at=time.time() + 30)
     await until(lambda: client.received == READY_AT_7, "ready")
 
     revoke(timely)
     timely.hub.subscribe(Grant("42"), Neighbor())
-    timely.armed(EntryId(7, 0))
+    timely.armed(at(7))
     timely.change(8)
     async with asyncio.timeout(5 * SECOND):
         await until(lambda: client.received.endswith(goodbye("revoked")), "the goodbye")
@@ -95,12 +95,12 @@ async def test_a_revoked_client_gets_a_goodbye_and_nothing_after(
 async def test_a_revoked_client_without_a_token_may_reconnect(
     timely: Service, begin: Callable[..., Browser | Server]
 ) -> None:
-    client = begin(timely, "7-0")
+    client = begin(timely, str(at(7)))
     await until(lambda: client.received == READY_AT_7, "ready")
 
     revoke(timely)
     await until(lambda: client.received == READY_AT_7 + goodbye("revoked"), "the goodbye")
-    again = begin(timely, "7-0")
+    again = begin(timely, str(at(7)))
     await until(lambda: again.received.startswith(b"retry: 0\n"), "the next one")
 
 
@@ -108,7 +108,7 @@ async def test_a_client_that_was_revoked_before_gets_no_event_stream(
     timely: Service, begin: Callable[..., Browser | Server]
 ) -> None:
     revoke(timely)
-    client = begin(timely, "7-0", expires_at=time.time() + 30)
+    client = begin(timely, str(at(7)), expires_at=time.time() + 30)
 
     with pytest.raises(Unauthorized, match="expected a token that was not revoked"):
         await client.task
@@ -122,7 +122,7 @@ async def test_a_client_that_takes_no_bytes_is_cut_off_soon_after_it_was_revoked
     timely: Service, begin: Callable[..., Browser | Server], expires_in_s: float | None
 ) -> None:
     expires_at = None if expires_in_s is None else time.time() + expires_in_s
-    client = begin(timely, "7-0", expires_at=expires_at)
+    client = begin(timely, str(at(7)), expires_at=expires_at)
     await until(lambda: client.received == READY_AT_7, "ready")
     if isinstance(client, Browser):
         client.cycle.pause()
@@ -142,7 +142,7 @@ async def test_a_client_that_takes_no_bytes_is_cut_off_soon_after_it_was_revoked
 async def test_a_client_that_is_revoked_while_redis_is_late_gets_only_a_goodbye(
     service: Service, begin: Callable[..., Browser | Server]
 ) -> None:
-    client = begin(service, "7-0")
+    client = begin(service, str(at(7)))
     await until(lambda: client.received == READY, "ready")
 
     revoke(service)

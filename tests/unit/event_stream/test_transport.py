@@ -23,7 +23,7 @@ from sse_push.event_stream.transport import (
     State,
 )
 from sse_push.event_stream.wire import HEARTBEAT, Frame
-from sse_push.notification import EntryId
+from tests.harness.ids import at
 from tests.harness.waiting import SECOND
 from tests.unit.event_stream.service import (
     BEAT,
@@ -72,7 +72,7 @@ async def test_a_frame_of_the_hub_is_a_chunk_like_those_of_uvicorn(service: Serv
 
     task = service.begin(stream(scope, cast("Any", cycle.receive), cast("Any", cycle.send)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
     service.change(8)
     service.end(EndReason.CONNECTION_AGE)
@@ -103,14 +103,15 @@ async def test_a_frame_of_the_hub_is_a_chunk_like_those_of_uvicorn(service: Serv
 async def test_each_change_is_one_chunk_on_the_transport(service: Service) -> None:
     browser = Browser(service)
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
     browser.cycle.wire.clear()
 
     service.change(8)
 
     assert bytes(browser.cycle.wire) == (
-        b'43\r\nid: 8-0\nevent: refresh\ndata: {"merchant_id":"42","topic":"seats"}\n\n\r\n'
+        b"4c\r\nid: 8-0.0a1b2c3d\nevent: refresh\n"
+        b'data: {"merchant_id":"42","topic":"seats"}\n\n\r\n'
     )
 
 
@@ -128,7 +129,7 @@ async def test_a_client_that_takes_no_bytes_gets_the_newest_when_it_does(
 ) -> None:
     browser = Browser(service, cycle=Cycle(capacity=0))
     await turns()
-    service.armed(EntryId(7, 0))  # the flow is closed by the first bytes
+    service.armed(at(7))  # the flow is closed by the first bytes
     for number in (8, 9, 10):
         service.change(number)
         service.clock.advance(1)
@@ -139,14 +140,14 @@ async def test_a_client_that_takes_no_bytes_gets_the_newest_when_it_does(
     await turns()
 
     assert browser.received == READY + (
-        b'id: 10-0\nevent: refresh\ndata: {"merchant_id":"42","reason":"connected"}\n\n'
+        b'id: 10-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","reason":"connected"}\n\n'
     )
 
 
 async def test_a_connection_whose_flow_is_closed_is_not_written_to(service: Service) -> None:
     browser = Browser(service)
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
     browser.cycle.pause()
 
@@ -252,7 +253,7 @@ async def test_a_goodbye_that_is_not_taken_is_given_up(serve: Serve, *, is_block
     browser = Browser(service, cycle=Cycle(capacity=0))
     await turns()
     if is_blocked:
-        service.armed(EntryId(7, 0))
+        service.armed(at(7))
         await turns()
 
     service.end(EndReason.CONNECTION_AGE)
@@ -268,7 +269,7 @@ async def test_a_blocked_connection_that_ends_gets_its_goodbye_when_it_drains(
     browser = Browser(service)
     await turns()
     browser.cycle.pause()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     service.end(EndReason.SERVER_STOPPING)
@@ -304,7 +305,7 @@ async def test_a_connection_that_ends_while_it_opens_gets_its_goodbye_after_the_
 async def test_a_client_that_takes_nothing_for_too_long_is_cut_off(service: Service) -> None:
     browser = Browser(service, cycle=Cycle(capacity=0))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     for _ in range(16):
@@ -325,7 +326,7 @@ async def test_a_connection_that_has_ended_leaves_nothing_to_the_collector(
 ) -> None:
     browser = Browser(service)
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
     stream = weakref.ref(browser.stream)
 
@@ -352,7 +353,7 @@ async def test_a_connection_whose_drain_fails_is_cut_off(
 ) -> None:
     browser = Browser(service, cycle=(cycle := FailingCycle(10**6)))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
     cycle.error = service.shelf.error = RuntimeError("a bug")
     cycle.pause()
@@ -428,7 +429,7 @@ async def test_a_blocked_connection_that_is_canceled_leaves_nothing_behind(
     before = asyncio.all_tasks()
     browser = Browser(service, cycle=Cycle(capacity=0))
     await turns()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
 
     browser.task.cancel()
@@ -453,7 +454,7 @@ async def test_a_client_that_takes_no_bytes_is_cut_off_when_its_token_expires(
     timely: Service,
 ) -> None:
     expires_at = time.time() + 1
-    browser = Browser(timely, "7-0", expires_at=expires_at)
+    browser = Browser(timely, str(at(7)), expires_at=expires_at)
     await turns()
     browser.cycle.pause()
     timely.change(8)
@@ -470,7 +471,7 @@ async def test_a_goodbye_that_stays_in_the_buffer_is_cut_off_when_its_token_expi
     timely: Service,
 ) -> None:
     expires_at = time.time() + 1
-    browser = Browser(timely, "7-0", expires_at=expires_at)
+    browser = Browser(timely, str(at(7)), expires_at=expires_at)
 
     async with asyncio.timeout(5 * SECOND):
         await browser.cycle.aborted.wait()
@@ -485,7 +486,7 @@ async def test_a_client_that_takes_no_first_bytes_is_cut_off_when_its_token_expi
     cycle = Cycle(10**6)
     cycle.pause()
     expires_at = time.time() + 0.5
-    browser = Browser(timely, "7-0", cycle, expires_at)
+    browser = Browser(timely, str(at(7)), cycle, expires_at)
 
     async with asyncio.timeout(5 * SECOND):
         await cycle.aborted.wait()
@@ -499,7 +500,7 @@ async def test_a_client_that_takes_no_first_bytes_is_cut_off_soon_after_it_was_r
 ) -> None:
     cycle = Cycle(10**6)
     cycle.pause()
-    browser = Browser(timely, "7-0", cycle)
+    browser = Browser(timely, str(at(7)), cycle)
     await turns()
 
     revoke(timely)
@@ -513,7 +514,7 @@ async def test_a_client_that_takes_no_first_bytes_is_cut_off_soon_after_it_was_r
 
 @pytest.mark.usefixtures("without_collector")
 async def test_a_connection_with_a_token_leaves_nothing_to_the_collector(timely: Service) -> None:
-    browser = Browser(timely, "7-0", expires_at=time.time() + 30)
+    browser = Browser(timely, str(at(7)), expires_at=time.time() + 30)
     await turns()
     stream = weakref.ref(browser.stream)
 
@@ -531,7 +532,7 @@ async def test_an_event_stream_opens_drains_and_finishes(service: Service) -> No
     browser = Browser(service)
     await turns()
     browser.cycle.pause()
-    service.armed(EntryId(7, 0))
+    service.armed(at(7))
     await turns()
     browser.cycle.deliver(10**6)
     await turns()

@@ -12,7 +12,8 @@ from sse_push.event_stream.wire import (
     encode_refreshes,
 )
 from sse_push.hub import Reason, Refresh
-from sse_push.notification import EntryId
+from sse_push.notification import EventId
+from tests.harness.ids import at
 
 
 def test_a_frame_is_one_chunk_of_an_http_body() -> None:
@@ -27,8 +28,8 @@ def test_a_frame_is_one_chunk_of_an_http_body() -> None:
     [
         (Refresh(1, None), 'event: refresh\ndata: {"merchant_id":"42"}\n\n'),
         (
-            Refresh(1, EntryId(1712, 3)),
-            'id: 1712-3\nevent: refresh\ndata: {"merchant_id":"42"}\n\n',
+            Refresh(1, at(1712, 3)),
+            'id: 1712-3.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42"}\n\n',
         ),
         (
             Refresh(1, None, "seats", '{"a":[1,"线"]}', 'Ana "A" \\ 线', "missed"),
@@ -36,8 +37,8 @@ def test_a_frame_is_one_chunk_of_an_http_body() -> None:
             '"by":"Ana \\"A\\" \\\\ 线","reason":"missed"}\n\n',
         ),
         (
-            Refresh(1, EntryId(2**64 - 1, 2**64 - 1), data="0", by=""),
-            "id: 18446744073709551615-18446744073709551615\nevent: refresh\n"
+            Refresh(1, at(2**64 - 1, 2**64 - 1), data="0", by=""),
+            "id: 18446744073709551615-18446744073709551615.0a1b2c3d\nevent: refresh\n"
             'data: {"merchant_id":"42","data":0,"by":""}\n\n',
         ),
     ],
@@ -54,11 +55,11 @@ def test_a_refresh_has_a_reason_unless_it_is_ordinary(reason: Reason) -> None:
 
 
 def test_several_refreshes_are_one_frame() -> None:
-    refreshes = [Refresh(1, EntryId(1, 0), "b"), Refresh(2, EntryId(2, 0), "a")]
+    refreshes = [Refresh(1, at(1), "b"), Refresh(2, at(2), "a")]
 
     assert encode_refreshes("42", refreshes) == Frame.of(
-        b'id: 1-0\nevent: refresh\ndata: {"merchant_id":"42","topic":"b"}\n\n'
-        b'id: 2-0\nevent: refresh\ndata: {"merchant_id":"42","topic":"a"}\n\n'
+        b'id: 1-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","topic":"b"}\n\n'
+        b'id: 2-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","topic":"a"}\n\n'
     )
 
 
@@ -73,13 +74,13 @@ def test_several_refreshes_are_one_frame() -> None:
         ),
         (
             0.5,
-            EntryId(7, 1),
+            at(7, 1, history=""),  # of a server whose runs have no ID
             b"retry: 2000\nid: 7-1\nevent: ready\n"
             b'data: {"merchant_id":"42","heartbeat_s":0.5,"connection_id":"1f-1"}\n\n',
         ),
     ],
 )
-def test_ready_on_the_wire(heartbeat_s: float, newest: EntryId | None, expected: bytes) -> None:
+def test_ready_on_the_wire(heartbeat_s: float, newest: EventId | None, expected: bytes) -> None:
     assert (
         encode_ready(
             "42", retry_ms=2000, heartbeat_s=heartbeat_s, connection_id="1f-1", newest=newest

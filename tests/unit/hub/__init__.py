@@ -11,8 +11,9 @@ from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason
 from sse_push.hub import Hub, Pace, Refresh, Subscription
-from sse_push.notification import Change, Entry, EntryId, Notification
+from sse_push.notification import Change, Entry, EntryId, EventId, Notification
 from tests.harness.clock import PACE, ManualClock, WatchList
+from tests.harness.ids import HISTORY, at
 
 Frame = tuple[Refresh, ...]
 
@@ -65,7 +66,7 @@ class Client:
 
     @property
     def ids(self) -> list[int]:
-        return [refresh.id.ms for refresh in self.refreshes if refresh.id is not None]
+        return [refresh.id.entry_id.ms for refresh in self.refreshes if refresh.id is not None]
 
     @property
     def refreshed_at(self) -> list[float]:
@@ -111,7 +112,7 @@ class Service:
         client.subscription = self.hub.subscribe(Grant(merchant_id, expires_at), client)
         return client
 
-    def compare(self, client: Client) -> EntryId | None:
+    def compare(self, client: Client) -> EventId | None:
         if not client.subscription.merchant.is_armed:
             self.hub.armed(client.subscription.merchant.id, None)
         return self.hub.settle(client.subscription)
@@ -137,15 +138,18 @@ class Service:
             Entry(EntryId(next(self.entries), 0), Notification(merchant_id, topic, data, by))
             for topic in topics
         )
-        self.hub.publish(Change(merchant_id, entries[-1].id, entries))
+        self.hub.publish(Change(merchant_id, entries[-1].id, entries), HISTORY)
 
-    def resync(self, merchant_id: str = "42", newest: EntryId | None = None) -> None:
-        self.hub.publish(Change(merchant_id, newest, is_resync=True))
+    def resync(self, merchant_id: str = "42", newest: EventId | None = None) -> None:
+        newest_id = None if newest is None else newest.entry_id
+        self.hub.publish(Change(merchant_id, newest_id, is_resync=True), HISTORY)
 
 
 def ids_and_topics(refreshes: Iterable[Refresh]) -> list[tuple[int | None, str | None]]:
-    return [(each.id.ms if each.id is not None else None, each.topic) for each in refreshes]
+    return [
+        (each.id.entry_id.ms if each.id is not None else None, each.topic) for each in refreshes
+    ]
 
 
 def refresh_of(number: int, topic: str | None = None, **fields: str) -> Refresh:
-    return Refresh(number, EntryId(number, 0), topic, fields.get("data"), fields.get("by"))
+    return Refresh(number, at(number), topic, fields.get("data"), fields.get("by"))

@@ -8,7 +8,8 @@ import pytest
 
 from sse_push.errors import EndReason
 from sse_push.hub import Refresh
-from sse_push.notification import Change, EntryId
+from sse_push.notification import Change, EntryId, EventId
+from tests.harness.ids import HISTORY, at
 from tests.unit.hub import AFTER_INTERVAL_S, INTERVAL_S, Service, ids_and_topics, refresh_of
 
 # -- pace
@@ -20,7 +21,7 @@ def test_the_first_change_of_a_quiet_merchant_goes_out_at_once(service: Service)
     service.change("seats", data='{"seat":"C7"}', by="tab-1")
 
     assert [client.refreshes for client in clients] == [
-        [Refresh(1, EntryId(1, 0), "seats", '{"seat":"C7"}', "tab-1")]
+        [Refresh(1, at(1), "seats", '{"seat":"C7"}', "tab-1")]
     ] * 3
 
 
@@ -79,17 +80,17 @@ def test_changes_within_an_interval_go_out_topic_by_topic(service: Service) -> N
     service.clock.advance(AFTER_INTERVAL_S)
 
     assert client.refreshes[1:] == [
-        Refresh(3, EntryId(3, 0), "b"),
-        Refresh(4, EntryId(4, 0), "a"),
+        Refresh(3, at(3), "b"),
+        Refresh(4, at(4), "a"),
     ]
 
 
 def test_a_change_without_entries_names_no_topic(service: Service) -> None:
     client = service.open()
 
-    service.hub.publish(Change("42", EntryId(9, 0)))
+    service.hub.publish(Change("42", EntryId(9, 0)), HISTORY)
 
-    assert client.refreshes == [Refresh(1, EntryId(9, 0))]
+    assert client.refreshes == [Refresh(1, at(9))]
 
 
 def test_fan_outs_that_take_long_are_never_back_to_back(service: Service) -> None:
@@ -301,8 +302,8 @@ def test_a_blocked_client_has_the_newest_refresh_of_each_topic_pending(
 
     assert slow.refused == 1
     assert slow.frames[0][1] == (
-        Refresh(2, EntryId(2, 0), "b", "1"),
-        Refresh(3, EntryId(3, 0), "a"),
+        Refresh(2, at(2), "b", "1"),
+        Refresh(3, at(3), "a"),
     )
     assert ids_and_topics(quick.refreshes) == [(1, "a"), (2, "b"), (3, "a")]
 
@@ -350,12 +351,12 @@ def test_a_resync_names_no_topic_and_may_have_no_id_or_a_lower_one(service: Serv
     client = service.open()
     service.change("a")
 
-    for newest in (EntryId(0, 3), None):
+    for newest in (at(0, 3), None):
         service.clock.advance(AFTER_INTERVAL_S)
         service.resync(newest=newest)
 
     assert client.refreshes[1:] == [
-        Refresh(2, EntryId(0, 3), reason="resync"),
+        Refresh(2, at(0, 3), reason="resync"),
         Refresh(3, None, reason="resync"),
     ]
 
@@ -406,7 +407,7 @@ def test_a_change_does_not_wait_for_a_delayed_resync(service: Service) -> None:
     service.change("a", merchant_id="m999")
     service.clock.advance(10)
 
-    assert last.refreshes == [Refresh(2, EntryId(1, 0), reason="resync")]
+    assert last.refreshes == [Refresh(2, at(1), reason="resync")]
     assert last.refreshed_at == [1000.0]
 
 
@@ -420,10 +421,10 @@ def test_a_resync_goes_out_with_a_change_that_is_due_before_it(
         service.open(f"m{number}")
         service.resync(f"m{number}")
 
-    service.resync("m999", EntryId(2, 0))
+    service.resync("m999", at(2))
     service.clock.advance(AFTER_INTERVAL_S)
 
-    assert client.refreshes[1:] == [Refresh(3, EntryId(2, 0), reason="resync")]
+    assert client.refreshes[1:] == [Refresh(3, at(2), reason="resync")]
 
 
 # -- counts
@@ -517,8 +518,8 @@ def test_a_fan_out_reports_its_newest_entry_once_as_it_starts() -> None:
     assert begun == [(1, 0), (3, 1)]
 
 
-@pytest.mark.parametrize("newest", [None, EntryId(3, 0)])
-def test_a_resync_reports_no_newest_entry(newest: EntryId | None) -> None:
+@pytest.mark.parametrize("newest", [None, at(3)])
+def test_a_resync_reports_no_newest_entry(newest: EventId | None) -> None:
     begun: list[EntryId] = []
     service = Service()
     service.hub.on_fan_out = begun.append
@@ -526,6 +527,6 @@ def test_a_resync_reports_no_newest_entry(newest: EntryId | None) -> None:
 
     service.resync(newest=newest)
     service.clock.advance(AFTER_INTERVAL_S)
-    service.hub.publish(Change("42", EntryId(9, 0)))  # more than were read one by one
+    service.hub.publish(Change("42", EntryId(9, 0)), HISTORY)  # more than were read one by one
 
     assert begun == [EntryId(9, 0)]

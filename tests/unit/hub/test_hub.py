@@ -9,8 +9,9 @@ import pytest
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason, Occasion
 from sse_push.hub import Hub, Refresh, State
-from sse_push.notification import EntryId
+from sse_push.notification import Change, EntryId
 from tests.harness.clock import PACE, ManualClock
+from tests.harness.ids import HISTORY, at
 from tests.unit.hub import (
     AFTER_INTERVAL_S,
     DRAIN_S,
@@ -61,8 +62,8 @@ def test_a_merchant_that_was_dropped_is_read_again_when_a_client_comes(
     assert service.source.calls == [("watch", "42"), ("unwatch", "42"), ("watch", "42")]
     with pytest.raises(AssertionError, match="compared only with a stream that was read"):
         service.hub.settle(again.subscription)
-    service.hub.armed("42", EntryId(9, 0))
-    assert service.hub.settle(again.subscription) == EntryId(9, 0)
+    service.hub.armed("42", at(9))
+    assert service.hub.settle(again.subscription) == at(9)
 
 
 def test_a_merchant_is_kept_for_a_client_that_is_still_joining(service: Service) -> None:
@@ -167,9 +168,9 @@ def test_connections_are_counted_as_they_come_and_go(service: Service) -> None:
 
 def test_a_client_compares_with_what_was_read(service: Service) -> None:
     first = service.join()
-    service.hub.armed("42", EntryId(7, 1))
+    service.hub.armed("42", at(7, 1))
 
-    assert service.hub.settle(first.subscription) == EntryId(7, 1)
+    assert service.hub.settle(first.subscription) == at(7, 1)
 
     service.change("a")
     service.resync(newest=None)
@@ -183,7 +184,7 @@ def test_a_comparison_settles_the_changes_before_it(service: Service) -> None:
     service.change("a")
 
     assert joining.subscription.pending != {}
-    assert service.compare(joining) == EntryId(1, 0)
+    assert service.compare(joining) == at(1)
 
     service.hub.admit(joining.subscription, ())
 
@@ -195,12 +196,12 @@ def test_refreshes_owed_by_the_comparison_go_before_later_ones(service: Service)
     joining = service.join()
     service.compare(joining)
     service.change("b", data="1")
-    owed = [Refresh(0, EntryId(0, 5), "a", "2", "x", "missed")]
+    owed = [Refresh(0, at(0, 5), "a", "2", "x", "missed")]
 
     service.hub.admit(joining.subscription, owed)
     frame = service.hub.first_frame(joining.subscription)
 
-    assert frame == (owed[0], Refresh(1, EntryId(1, 0), "b", "1"))
+    assert frame == (owed[0], Refresh(1, at(1), "b", "1"))
     assert service.hub.first_frame(joining.subscription) is None
     assert joining.frames == []
 
@@ -211,12 +212,12 @@ def test_an_owed_refresh_and_a_later_one_of_the_same_topic_become_one(
     joining = service.join()
     service.compare(joining)
     service.change("a", data="1", by="x")
-    owed = [Refresh(0, EntryId(0, 5), "a", "2", "x", "missed")]
+    owed = [Refresh(0, at(0, 5), "a", "2", "x", "missed")]
 
     service.hub.admit(joining.subscription, owed)
 
     assert service.hub.first_frame(joining.subscription) == (
-        Refresh(1, EntryId(1, 0), "a", None, "x", "missed"),
+        Refresh(1, at(1), "a", None, "x", "missed"),
     )
 
 
@@ -316,7 +317,7 @@ def test_a_change_read_before_the_comparison_is_settled_though_it_is_written_lat
     service.hub.admit(joining.subscription, ())
     service.clock.advance(AFTER_INTERVAL_S)
 
-    assert newest == EntryId(2, 0)
+    assert newest == at(2)
     assert joining.frames == []
 
 
@@ -473,3 +474,15 @@ def test_a_hub_without_a_random_generator_makes_one() -> None:
 
     assert isinstance(hub._chance, random.Random)
     assert len(hub) == 0
+
+
+def test_a_change_of_the_newest_id_alone_writes_nothing(service: Service) -> None:
+    client = service.open()
+    before = client.subscription.merchant.version
+
+    service.hub.publish(Change("42", EntryId(7, 0), ()), HISTORY)
+    service.clock.advance(1)
+
+    assert client.frames == []
+    assert client.subscription.merchant.version == before
+    assert service.compare(service.join()) == at(7)

@@ -7,11 +7,11 @@ import itertools
 import pytest
 
 from sse_push.hub.refresh import TOPICS_PENDING, Pending, Reason, Refresh, in_order, merge_into
-from sse_push.notification import EntryId
+from tests.harness.ids import at
 
 
 def refresh_of(number: int, topic: str | None = None, **fields: str) -> Refresh:
-    return Refresh(number, EntryId(number, 0), topic, fields.get("data"), fields.get("by"))
+    return Refresh(number, at(number), topic, fields.get("data"), fields.get("by"))
 
 
 @pytest.mark.parametrize(
@@ -34,9 +34,9 @@ def test_a_merged_refresh_has_only_the_fields_that_hold_for_both(
     newer: tuple[str | None, str | None, str | None],
     expected: tuple[str | None, str | None, str | None],
 ) -> None:
-    merged = Refresh(1, EntryId(1, 0), *older).merged_with(Refresh(2, EntryId(2, 0), *newer))
+    merged = Refresh(1, at(1), *older).merged_with(Refresh(2, at(2), *newer))
 
-    assert merged == Refresh(2, EntryId(2, 0), *expected)
+    assert merged == Refresh(2, at(2), *expected)
 
 
 @pytest.mark.parametrize(
@@ -46,17 +46,17 @@ def test_a_merged_refresh_has_only_the_fields_that_hold_for_both(
 def test_a_merged_refresh_has_the_stronger_reason(
     weaker: Reason | None, stronger: Reason | None
 ) -> None:
-    one = Refresh(1, EntryId(1, 0), reason=weaker)
-    other = Refresh(2, EntryId(2, 0), reason=stronger)
+    one = Refresh(1, at(1), reason=weaker)
+    other = Refresh(2, at(2), reason=stronger)
 
     assert one.merged_with(other).reason == stronger
     assert other.merged_with(one).reason == stronger
 
 
 def test_a_merged_refresh_has_the_newer_id_even_if_it_is_lower_or_missing() -> None:
-    older = Refresh(1, EntryId(9, 0))
+    older = Refresh(1, at(9))
 
-    assert older.merged_with(Refresh(2, EntryId(5, 0))).id == EntryId(5, 0)
+    assert older.merged_with(Refresh(2, at(5))).id == at(5)
     assert older.merged_with(Refresh(2, None)).id is None
 
 

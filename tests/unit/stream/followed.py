@@ -27,11 +27,17 @@ def entries(*numbers: int) -> list[Entry]:
 class Followed:
     """A tail, and what it has published."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sweep_steps: int = 1, may_plant: bool = False) -> None:
+        self.may_plant = may_plant
         self.armed: list[tuple[str, EntryId | None]] = []
         self.changes: list[Change] = []
         self.on_arming: Callable[[], None] = lambda: None
-        self.tail = Tail(self.on_armed, self.changes.append)
+        self.tail = Tail(
+            self.on_armed,
+            self.changes.append,
+            sweep_steps=sweep_steps,
+            may_plant=lambda _merchant_id: self.may_plant,
+        )
 
     def on_armed(self, merchant_id: str, newest: EntryId | None) -> None:
         self.armed.append((merchant_id, newest))

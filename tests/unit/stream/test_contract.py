@@ -1,24 +1,32 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from redis.exceptions import ResponseError
 
 from sse_push.access.revocation import Revocation
-from sse_push.notification import Entry, EntryId, Notification
+from sse_push.errors import InvalidMerchantId
+from sse_push.notification import Entry, EntryId, Notification, parse_merchant_id
 from sse_push.stream.contract import (
-    PROBE_PREFIX,
     REVOCATIONS_KEY,
     append_command,
+    is_planted,
     merchant_of,
     parse_entries,
     parse_entry_id,
+    parse_evicted_keys,
+    parse_ids,
     parse_revocations,
+    plant_commands,
+    probe_commands,
+    probe_merchant,
     read_command,
     read_revocations_command,
     revoke_commands,
     stream_key,
 )
-from sse_push.stream.reads import Read, ReadFrom, RevocationEntry
+from sse_push.stream.reads import ProbeEntry, Read, ReadFrom, RevocationEntry
 
 GREATEST = 2**64 - 1
 
@@ -44,13 +52,27 @@ def test_a_merchant_has_a_key_of_one_slot(merchant_id: str) -> None:
         b"xsse_push:{42}",
         b"SSE_PUSH:{42}",
         REVOCATIONS_KEY.encode(),
-        PROBE_PREFIX.encode() + b"0123",
-        PROBE_PREFIX.encode() + b"{42}",
+        b"sse_push:probe:{42}",
         b"\xff{42}",
     ],
 )
 def test_a_key_of_another_form_belongs_to_no_merchant(key: bytes) -> None:
     assert merchant_of(key) is None
+
+
+def test_the_stream_of_a_process_is_in_the_rights_to_streams_and_of_no_merchant() -> None:
+    merchant_id = probe_merchant("0123")
+    add, expire = probe_commands(ProbeEntry(merchant_id))
+
+    assert add[:4] == ("XADD", "sse_push:{~0123}", "MAXLEN", 4)
+    assert expire == ("EXPIRE", "sse_push:{~0123}", 60)
+    with pytest.raises(InvalidMerchantId):
+        parse_merchant_id(merchant_id)
+
+
+def test_the_ids_of_a_reply_are_in_its_order_and_those_of_an_error_are_none() -> None:
+    assert parse_ids([(b"1-2", []), (b"3-4", [b"a", b"b"])]) == [EntryId(1, 2), EntryId(3, 4)]
+    assert parse_ids(ResponseError("WRONGTYPE")) == []
 
 
 def test_a_key_with_wrong_bytes_belongs_to_a_merchant_that_cannot_exist() -> None:
@@ -86,9 +108,11 @@ def test_a_read_is_one_command(read: Read, command: tuple[object, ...]) -> None:
 def test_a_notification_is_added_and_old_entries_are_trimmed(
     notification: Notification, fields: tuple[str, ...]
 ) -> None:
-    command = append_command(notification, max_entries=100)
+    command = append_command(notification, max_entries=100, begins=True)
+    following = append_command(notification, max_entries=100, begins=False)
 
     assert command == ("XADD", "sse_push:{42}", "MAXLEN", "~", 100, "*", *fields)
+    assert following == (*command[:2], "NOMKSTREAM", *command[2:])
 
 
 @pytest.mark.parametrize(
@@ -103,6 +127,12 @@ def test_an_id_of_redis_is_two_numbers(raw: bytes, entry_id: EntryId) -> None:
     assert parse_entry_id(raw) == entry_id
 
 
+def stripped(entries: Sequence[Entry | RevocationEntry] | None) -> list[tuple[object, ...]]:
+    """Return the entries without their fingerprints, which differ from process to process."""
+    assert entries is not None
+    return [entry[:2] for entry in entries]
+
+
 def test_a_reply_is_parsed_into_its_entries() -> None:
     reply = [
         [b"7-0", [b"topic", b"seats", b"data", b'{"a": 1}', b"by", b"tab-1"]],
@@ -111,20 +141,33 @@ def test_a_reply_is_parsed_into_its_entries() -> None:
         [b"11-0", [b"topic", b"old", b"topic", b"new"]],
     ]
 
-    assert parse_entries("42", reply, data_limit_bytes=100) == [
-        Entry(EntryId(7, 0), Notification("42", "seats", '{"a":1}', "tab-1")),
-        Entry(EntryId(7, 1), Notification("42")),
-        Entry(EntryId(10, 0), Notification("42")),
-        Entry(EntryId(11, 0), Notification("42", "new")),
+    assert stripped(parse_entries("42", reply, data_limit_bytes=100)) == [
+        (EntryId(7, 0), Notification("42", "seats", '{"a":1}', "tab-1")),
+        (EntryId(7, 1), Notification("42")),
+        (EntryId(10, 0), Notification("42")),
+        (EntryId(11, 0), Notification("42", "new")),
     ]
 
 
 def test_data_over_the_limit_is_left_out() -> None:
     reply = [[b"7-0", [b"topic", b"seats", b"data", b'"0123456789"']]]
 
-    assert parse_entries("42", reply, data_limit_bytes=11) == [
-        Entry(EntryId(7, 0), Notification("42", "seats"))
+    assert stripped(parse_entries("42", reply, data_limit_bytes=11)) == [
+        (EntryId(7, 0), Notification("42", "seats"))
     ]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [[b"topic", b"b"], [b"topic", b"a", b"x", b""], [b"TOPIC", b"a"], [b"topica", b""]],
+)
+def test_entries_of_the_same_fields_only_have_one_fingerprint(others: list[bytes]) -> None:
+    reply = [[b"7-0", [b"topic", b"a"]], [b"7-0", [b"topic", b"a"]], [b"7-0", others]]
+
+    first, again, other = parse_entries("42", reply, data_limit_bytes=100) or []
+
+    assert first == again
+    assert first.fingerprint != other.fingerprint
 
 
 def test_an_empty_reply_has_no_entries() -> None:
@@ -170,7 +213,7 @@ def test_revocations_are_read_from_an_entry_or_from_the_oldest(
 ) -> None:
     assert read_revocations_command(ReadFrom(start)) == (
         *("XRANGE", REVOCATIONS_KEY, text, "+"),
-        *("COUNT", 256),
+        *("COUNT", 64),
     )
 
 
@@ -183,10 +226,10 @@ def test_a_reply_is_parsed_into_its_revocations_and_a_malformed_one_is_logged(
         [b"8-0", [b"merchant_id", b"43"]],
     ]
 
-    assert parse_revocations(reply) == [
-        RevocationEntry(EntryId(7, 0), Revocation("42", "t", "u")),
-        RevocationEntry(EntryId(7, 1), None),
-        RevocationEntry(EntryId(8, 0), Revocation("43")),
+    assert stripped(parse_revocations(reply)) == [
+        (EntryId(7, 0), Revocation("42", "t", "u")),
+        (EntryId(7, 1), None),
+        (EntryId(8, 0), Revocation("43")),
     ]
     assert [record.getMessage() for record in caplog.records] == [
         "malformed revocation ignored "
@@ -195,3 +238,56 @@ def test_a_reply_is_parsed_into_its_revocations_and_a_malformed_one_is_logged(
     ]
     assert parse_revocations([]) == []
     assert parse_revocations(ResponseError("WRONGTYPE")) is None
+
+
+# -- planted entries
+
+
+@pytest.mark.parametrize("has_scripts", [True, False])
+def test_a_plant_is_recognized_by_its_fields(*, has_scripts: bool) -> None:
+    command = plant_commands("42", lifetime_s=10, has_scripts=has_scripts)[0]
+    value = str(command[4]).encode()
+
+    assert is_planted([b"sse_push:planted", value])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        [b"sse_push:planted", b""],
+        [b"sse_push:planted", b"0123456789abcde"],
+        [b"sse_push:planted", b"0123456789abcdef0"],
+        [b"sse_push:planted", b"0123456789ABCDEF"],
+        [b"sse_push:planted", b"0123456789abcdef", b"topic", b"seats"],
+        [b"sse_push:planted", b"0123456789abcdef", b"x", b""],
+        [b"topic", b"seats", b"sse_push:planted", b"0123456789abcdef"],
+        [b"topic", b"0123456789abcdef"],
+        [b"topic", b""],
+    ],
+)
+def test_an_entry_with_anything_beside_says_something(fields: list[bytes]) -> None:
+    (entry,) = parse_entries("42", [[b"7-0", fields]], data_limit_bytes=100) or []
+
+    assert not is_planted(fields)
+    assert not entry.is_planted
+
+
+def test_a_planted_entry_is_parsed_as_one() -> None:
+    reply = [[b"7-0", [b"sse_push:planted", b"0123456789abcdef"]]]
+    (entry,) = parse_entries("42", reply, data_limit_bytes=100) or []
+
+    assert entry.is_planted
+
+
+@pytest.mark.parametrize(
+    ("reply", "evicted"),
+    [
+        (b"# Stats\r\nevicted_keys:12\r\nx:1\r\n", 12),
+        (b"# Stats\r\nold_evicted_keys:12\r\n", None),
+        (ResponseError("NOPERM"), None),
+    ],
+)
+def test_the_number_of_evictions_is_read_from_the_statistics(
+    reply: object, evicted: int | None
+) -> None:
+    assert parse_evicted_keys(reply) == evicted

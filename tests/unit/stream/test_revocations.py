@@ -4,7 +4,7 @@ import pytest
 
 from sse_push.access.revocation import Revocation
 from sse_push.notification import EntryId
-from sse_push.stream.reads import PAGE_ENTRIES, RevocationEntry
+from sse_push.stream.reads import PAGE_ENTRIES, ReadFrom, RevocationEntry
 from sse_push.stream.revocations import Knowledge, RevocationTail
 
 
@@ -100,6 +100,19 @@ def test_the_first_entry_of_an_empty_stream_is_passed_on(followed: Followed) -> 
     assert followed.answer(1) is None
 
     assert followed.revoked == [1]
+
+
+def test_an_entry_with_the_id_held_and_other_fields_is_passed_on(followed: Followed) -> None:
+    followed.answer(1)
+    followed.tail.mark()
+    other = RevocationEntry(at(1), Revocation("m-1"), fingerprint=1)
+
+    for start in (at(1), None):
+        assert followed.tail.next_read() == ReadFrom(start)
+        followed.tail.answered([other])
+
+    assert followed.revoked == [1, 1]
+    assert followed.is_complete
 
 
 def test_a_read_is_sent_only_when_the_last_one_is_answered(followed: Followed) -> None:

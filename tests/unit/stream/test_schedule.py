@@ -18,6 +18,7 @@ def scheduled(schedule: Schedule) -> Scheduled:
         (Schedule.QUEUED, Schedule.QUEUED),
         (Schedule.READING, Schedule.READING_DIRTY),
         (Schedule.READING_DIRTY, Schedule.READING_DIRTY),
+        (Schedule.PUT_OFF, Schedule.PUT_OFF),
     ],
 )
 def test_a_mark_is_never_lost(before: Schedule, after: Schedule) -> None:
@@ -64,7 +65,16 @@ def test_a_read_is_begun_only_when_the_stream_is_queued(before: Schedule) -> Non
         scheduled(before).begin_read()
 
 
-@pytest.mark.parametrize("before", [Schedule.IDLE, Schedule.QUEUED])
+@pytest.mark.parametrize("before", [Schedule.READING, Schedule.READING_DIRTY])
+def test_a_read_that_is_refused_is_put_off(before: Schedule) -> None:
+    stream = scheduled(before)
+
+    stream.put_off()
+
+    assert stream.schedule is Schedule.PUT_OFF
+
+
+@pytest.mark.parametrize("before", [Schedule.IDLE, Schedule.QUEUED, Schedule.PUT_OFF])
 def test_an_answer_without_a_read_is_found(before: Schedule) -> None:
     with pytest.raises(AssertionError, match="never becomes"):
         scheduled(before).finish_read(is_whole=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sse_push.notification import Change, EntryId
+from sse_push.notification import Change, Entry, EntryId, Notification
 from sse_push.stream.reads import NEW_ENTRIES, Read
 from tests.unit.stream.followed import MOST, Followed, at, entries, entry
 
@@ -73,6 +73,74 @@ def test_many_streams_are_read_together_in_the_order_in_which_they_were_watched(
     assert followed.reads(100) == [Read(f"m{number}") for number in range(4, 10)]
 
 
+# -- a server that refuses reads
+
+
+def test_a_read_that_is_refused_concludes_nothing_and_is_sent_again(followed: Followed) -> None:
+    followed.follow(7)
+    followed.tail.announced("42")
+    watch, read = followed.send_one()
+
+    followed.tail.refused(watch)
+    followed.tail.announced("42")
+    for _ in range(MOST):
+        followed.tail.turns.sweep()
+    at_once = followed.reads()
+    followed.tail.turns.retry(1)
+    again = followed.answer(7, 8)
+
+    assert at_once == []
+    assert again == read
+    assert [change.newest for change in followed.changes] == [at(8)]
+
+
+def test_a_read_that_is_refused_keeps_its_cause(followed: Followed) -> None:
+    followed.follow()
+    followed.tail.announced("42")
+    watch, _ = followed.send_one()
+
+    followed.tail.refused(watch)
+    followed.tail.turns.retry(1)
+    followed.answer()
+
+    assert [change.is_resync for change in followed.changes] == [True]
+
+
+def test_a_stream_whose_first_read_is_refused_is_armed_by_a_later_one(followed: Followed) -> None:
+    followed.tail.watch("42")
+    watch, _ = followed.send_one()
+
+    followed.tail.refused(watch)
+    before = list(followed.armed)
+    followed.tail.turns.retry(1)
+    followed.answer(7)
+
+    assert before == []
+    assert followed.armed == [("42", at(7))]
+
+
+def test_the_reads_that_were_refused_first_are_sent_again_first(followed: Followed) -> None:
+    for merchant_id in ("41", "42", "43"):
+        followed.tail.watch(merchant_id)
+    for watch, _ in followed.tail.reads(3):
+        followed.tail.refused(watch)
+
+    followed.tail.turns.retry(2)
+
+    assert followed.reads() == [Read("41"), Read("42")]
+
+
+def test_a_new_connection_reads_what_was_refused_once(followed: Followed) -> None:
+    followed.tail.watch("42")
+    watch, _ = followed.send_one()
+    followed.tail.refused(watch)
+
+    followed.tail.connected(has_history=True)
+    followed.tail.turns.retry(1)
+
+    assert followed.reads() == [Read("42")]
+
+
 # -- leaving
 
 
@@ -105,6 +173,39 @@ def test_an_answer_that_arrives_after_unwatch_is_ignored(
     assert followed.reads() == [Read("42")]  # the new watch's own
 
 
+def test_streams_that_come_and_go_while_redis_is_away_leave_nothing_behind(
+    followed: Followed,
+) -> None:
+    for number in range(100):
+        followed.tail.watch(f"m{number}")
+        followed.tail.unwatch(f"m{number}")
+
+    assert not followed.tail.turns
+    assert followed.reads() == []
+
+
+def test_a_refusal_that_arrives_after_unwatch_is_ignored(followed: Followed) -> None:
+    followed.tail.watch("42")
+    watch, _ = followed.send_one()
+    followed.tail.unwatch("42")
+
+    followed.tail.refused(watch)
+    followed.tail.turns.retry(1)
+
+    assert followed.reads() == []
+
+
+def test_a_stream_that_is_left_while_it_is_put_off_is_not_read(followed: Followed) -> None:
+    followed.tail.watch("42")
+    watch, _ = followed.send_one()
+    followed.tail.refused(watch)
+    followed.tail.unwatch("42")
+
+    followed.tail.turns.retry(1)
+
+    assert followed.reads() == []
+
+
 def test_an_announcement_that_arrives_after_unwatch_is_ignored(followed: Followed) -> None:
     followed.follow(7)
     followed.tail.unwatch("42")
@@ -126,7 +227,7 @@ def test_a_stream_that_its_listener_leaves_on_an_answer_is_not_read_again(
     followed.tail.answered(watch, entries(7))
 
     assert followed.armed == [("42", at(7))]
-    assert not followed.tail.has_reads
+    assert not followed.tail.turns
     assert len(followed.tail) == 0
 
 
@@ -216,48 +317,51 @@ def test_a_stream_that_the_tail_is_behind_on_stays_so_on_a_new_connection(
 # -- the sweep
 
 
-def test_a_sweep_reads_every_stream_once_in_a_round(followed: Followed) -> None:
+def swept(followed: Followed) -> list[str]:
+    """Take one step of a sweep, answer its reads with nothing new, and return whose they were."""
+    followed.tail.turns.sweep()
+    sent = followed.tail.reads(MOST)
+    for watch, read in sent:
+        followed.tail.answered(watch, [Entry(read.start or at(7), Notification("42"))])
+    return [read.merchant_id for _, read in sent]
+
+
+def test_a_sweep_reads_every_stream_once_in_a_round() -> None:
+    followed = Followed(sweep_steps=4)
     for number in range(7):
         followed.follow(number, merchant_id=f"m{number}")
 
-    rounds: list[str] = []
-    for _ in range(4):
-        followed.tail.sweep(0.25)
-        for watch, read in followed.tail.reads(MOST):
-            rounds.append(read.merchant_id)
-            followed.tail.answered(watch, entries(int(read.merchant_id[1:])))
+    rounds = [merchant_id for _ in range(4) for merchant_id in swept(followed)]
 
-    assert rounds[:7] == [f"m{number}" for number in range(7)]
-    assert len(rounds) == 8
+    assert rounds == [*(f"m{number}" for number in range(7)), "m0"]
     assert followed.changes == []
 
 
 def test_a_sweep_finds_a_change_that_was_never_announced(followed: Followed) -> None:
     followed.follow(7)
-    followed.tail.sweep(1 / 30)
+    followed.tail.turns.sweep()
     followed.answer(7, 8)
 
     assert followed.changes == [Change("42", at(8), (entry(8),))]
 
 
-def test_a_sweep_skips_streams_that_were_left_and_reaches_new_ones(followed: Followed) -> None:
-    for merchant_id in ("1", "2"):
-        followed.follow(7, merchant_id=merchant_id)
-    followed.tail.sweep(0.5)
-    assert followed.answer(7).merchant_id == "1"
-    followed.tail.unwatch("2")
-    followed.follow(7, merchant_id="3")
+def test_a_sweep_reaches_a_new_stream_within_a_round_though_thousands_were_left() -> None:
+    followed = Followed(sweep_steps=30)
+    for number in range(10_000):
+        followed.follow(7, merchant_id=f"left-{number}")
+    swept(followed)
+    for number in range(10_000):
+        followed.tail.unwatch(f"left-{number}")
+    for number in range(100):
+        followed.follow(7, merchant_id=f"new-{number}")
 
-    followed.tail.sweep(0.5)
-    left = followed.reads()
-    followed.tail.sweep(1)
+    reached = {merchant_id for _ in range(30) for merchant_id in swept(followed)}
 
-    assert left == []
-    assert [read.merchant_id for read in followed.reads()] == ["1", "3"]
+    assert reached == {f"new-{number}" for number in range(100)}
 
 
 def test_a_sweep_without_streams_reads_nothing(followed: Followed) -> None:
-    followed.tail.sweep(1)
+    followed.tail.turns.sweep()
 
     assert followed.reads() == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sse_push.notification import Change
+from sse_push.notification import Change, Entry
 from sse_push.stream.reads import NEW_ENTRIES, Read
 from tests.unit.stream.followed import MOST, Followed, at, entries, entry
 
@@ -152,11 +152,28 @@ def test_an_answer_that_does_not_begin_with_the_id_held_is_a_resync(
     assert followed.reads() == []
 
 
+@pytest.mark.parametrize("later", [[], entries(8)])
+def test_an_entry_with_the_id_held_and_other_fields_is_a_resync(
+    followed: Followed, later: list[Entry]
+) -> None:
+    followed.follow(7)
+    followed.tail.announced("42")
+    watch, _ = followed.send_one()
+    followed.tail.answered(watch, [entry(7)._replace(fingerprint=1), *later])
+
+    assert followed.changes == []
+
+    watch, read = followed.send_one()
+    assert read == Read("42")
+    followed.tail.answered(watch, [entry(7)._replace(fingerprint=1)])
+    assert followed.changes == [Change("42", at(7), is_resync=True)]
+
+
 def test_an_answer_to_a_sweep_that_does_not_begin_with_the_id_held_is_a_resync(
     followed: Followed,
 ) -> None:
     followed.follow(7)
-    followed.tail.sweep(1)
+    followed.tail.turns.sweep()
     followed.answer()
     followed.answer()
 
@@ -184,7 +201,7 @@ def test_an_empty_stream_that_was_announced_is_a_resync(followed: Followed) -> N
 
 def test_an_empty_stream_that_a_sweep_finds_empty_is_no_change(followed: Followed) -> None:
     followed.follow()
-    followed.tail.sweep(1)
+    followed.tail.turns.sweep()
     followed.answer()
 
     assert followed.changes == []
@@ -194,7 +211,7 @@ def test_a_cause_is_used_up_by_the_read_that_it_leads_to(followed: Followed) -> 
     followed.follow()
     followed.tail.announced("42")
     followed.answer()
-    followed.tail.sweep(1)
+    followed.tail.turns.sweep()
     followed.answer()
 
     assert len(followed.changes) == 1
@@ -266,7 +283,7 @@ def test_an_announced_key_that_holds_no_stream_any_more_is_a_resync(followed: Fo
 
 def test_a_swept_key_that_holds_no_stream_any_more_is_a_resync(followed: Followed) -> None:
     followed.follow(7)
-    followed.tail.sweep(1)
+    followed.tail.turns.sweep()
     followed.fail()
 
     assert followed.changes == [Change("42", None, is_resync=True)]
@@ -296,7 +313,7 @@ def test_each_change_of_a_key_that_holds_no_stream_is_a_resync(followed: Followe
 
 def test_a_key_that_holds_no_stream_is_no_change_to_a_sweep(followed: Followed) -> None:
     followed.follow()
-    followed.tail.sweep(1)
+    followed.tail.turns.sweep()
     followed.fail()
 
     assert followed.changes == []

@@ -11,7 +11,7 @@ from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason
 from sse_push.hub import Hub, Refresh
-from sse_push.notification import Change, EntryId, Notification
+from sse_push.notification import EntryId, EventId, Notification
 from sse_push.stream.tail import Tail
 from tests.harness.clock import PACE, ManualClock
 from tests.simulation.model import ModelFollower, ModelRedis
@@ -22,7 +22,7 @@ class Client:
     """What one browser has received, which joined while its merchant's stream was read."""
 
     def __init__(self) -> None:
-        self.received: list[EntryId | None] = []
+        self.received: list[EventId | None] = []
 
     def offer(self, frame: Sequence[Refresh]) -> bool:
         self.received += [refresh.id for refresh in frame]
@@ -39,8 +39,6 @@ class Race:
         self.is_overtaken = is_overtaken
         self.redis = ModelRedis(random.Random(1))
         self.redis.is_ordered = True
-        self.tail = Tail(self.on_armed, self.on_change)
-        self.follower = ModelFollower(self.redis, self.tail)
         self.clock = ManualClock()
         self.hub: Hub[Sequence[Refresh]] = Hub(
             encode=lambda _, refreshes: refreshes,
@@ -50,15 +48,9 @@ class Race:
             revocations=Revocations(3600, 5),
             clock=self.clock,
         )
-        self.hub.source = self.follower
+        self.follower = self.hub.source = ModelFollower(self.redis, Tail, self.hub)
         self.client = Client()
-        self.compared: EntryId | None = None
-
-    def on_armed(self, merchant_id: str, newest: EntryId | None) -> None:
-        self.hub.armed(merchant_id, newest)
-
-    def on_change(self, change: Change) -> None:
-        self.hub.publish(change)
+        self.compared: EventId | None = None
 
     def add(self) -> EntryId | None:
         return self.redis.xadd(Notification("42", "seats"), max_entries=100)
@@ -116,6 +108,6 @@ def test_an_entry_is_either_compared_with_or_delivered_whenever_it_is_added(
     for step in Race.STEPS[moment:]:
         step(race)
 
-    known = [race.compared, *race.client.received]
+    known = [each and each.entry_id for each in [race.compared, *race.client.received]]
     assert known.count(added) == 1
     assert known[-1] == added

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from sse_push.notification import EntryId
+from sse_push.stream.reads import Held
 from sse_push.stream.watch import TRANSITIONS, Gap, Position, Watch
 
 
@@ -23,10 +24,10 @@ def test_a_watch_begins_unread() -> None:
 def test_a_watch_holds_an_entry_from_any_open_position(before: Position) -> None:
     watch = watch_at(before)
 
-    watch.hold(EntryId(7, 0))
+    watch.hold(Held(EntryId(7, 0), 1))
 
     assert watch.position is Position.HOLDS
-    assert watch.held == EntryId(7, 0)
+    assert watch.held == Held(EntryId(7, 0), 1)
 
 
 @pytest.mark.parametrize("before", [Position.HOLDS, Position.BEHIND])

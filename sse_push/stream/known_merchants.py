@@ -1,0 +1,88 @@
+"""The reads of merchants' streams, and their replies: brought to the tail, which decides on both.
+
+Knows whose fault it is that a read has no answer. Does not know which read comes next, nor what an
+answer means (``tail``); nor how the connection is made (``follow``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from sse_push.notification import Entry
+from sse_push.stream.aside import Aside
+from sse_push.stream.contract import parse_entries, read_command
+from sse_push.stream.parser import ReplyTooLarge
+from sse_push.stream.pipeline import OnReply, Request
+from sse_push.stream.planting import Planting
+from sse_push.stream.replies import Refusals, is_refusal
+from sse_push.stream.tail import Tail
+from sse_push.stream.watch import Position, Watch
+
+
+class KnownMerchants:
+    """Make the requests for the reads that are due, and bring the answers to the tail.
+
+    ``planting`` sends something before some reads, ``aside`` makes a read harmless, if need be.
+    ``wake()`` is called when another read may be due.
+    """
+
+    def __init__(
+        self,
+        tail: Tail,
+        planting: Planting,
+        refusals: Refusals,
+        aside: Aside,
+        wake: Callable[[], None],
+        *,
+        data_limit_bytes: int,
+    ) -> None:
+        self._tail = tail
+        self._planting = planting
+        self._refusals = refusals
+        self._aside = aside
+        self._wake = wake
+        self._data_limit_bytes = data_limit_bytes
+
+    def next_requests(self, most: int) -> list[Request]:
+        """Return at most ``most`` reads that are due, never two of one stream at once.
+
+        What plants before some of them is not counted: its replies are short.
+        """
+        requests = self._planting.take(most)
+        apart = self._aside.standings.records
+        for watch, read in self._tail.reads(most - len(requests)):
+            request = (read_command(read), self._on_entries(watch))
+            if watch.merchant_id in apart:
+                request = self._aside.request(watch.merchant_id, *request)
+            requests += [*self._planting.before(read), request]
+        return requests
+
+    def parse(self, merchant_id: str, reply: object) -> list[Entry] | None:
+        """Return the entries of a reply; None if it is an error."""
+        return parse_entries(merchant_id, reply, data_limit_bytes=self._data_limit_bytes)
+
+    def _on_entries(self, watch: Watch) -> OnReply:
+        def on_reply(reply: object) -> None:
+            if isinstance(reply, RedisConnectionError):
+                # The stream is read again on the next connection.
+                self._aside.lost(watch.merchant_id, reply)
+                return
+            if is_refusal(reply):
+                if watch.position is not Position.CLOSED:
+                    self._refusals.add(watch.merchant_id, reply)
+                self._tail.refused(watch)
+                return
+            self._refusals.discard(watch.merchant_id)
+            entries = self.parse(watch.merchant_id, reply)
+            if isinstance(reply, ReplyTooLarge):
+                self._tail.failed(watch, "too_large")
+            elif entries is None:
+                self._tail.failed(watch)
+            else:
+                self._tail.answered(watch, entries)
+            if self._tail.turns:
+                self._wake()
+
+        return on_reply

@@ -1,0 +1,49 @@
+"""Each error reply, and whose it is; as the client library hands it over, and as Redis wrote it."""
+
+from __future__ import annotations
+
+import pytest
+from redis._parsers.hiredis import _AsyncHiredisParser
+from redis.exceptions import RedisError
+
+from sse_push.stream.replies import ERROR_REPLIES, WHOSE, ErrorReply, Whose, WrongServer, is_refusal
+
+
+def reply(text: str) -> ErrorReply:
+    raised = _AsyncHiredisParser.parse_error(text)
+    assert isinstance(raised, ERROR_REPLIES), "an error reply is never a lost connection"
+    assert isinstance(raised, RedisError)
+    return ErrorReply(raised)
+
+
+@pytest.mark.parametrize("code", WHOSE)
+def test_an_error_reply_is_as_redis_wrote_it(code: str) -> None:
+    text = f"{code} 12 somewhere:1"
+    got = reply(text)
+
+    assert got.code == code
+    assert got.whose is WHOSE[code]
+    assert code in ("MOVED", "ASK") or str(got) == text
+
+
+def test_an_error_reply_of_an_unknown_code_is_the_servers() -> None:
+    assert reply("NEVERHEARD of it").whose is Whose.SERVER
+    assert reply("ERR something").whose is Whose.SERVER
+
+
+def test_only_a_key_of_another_type_says_something_of_its_stream() -> None:
+    assert [code for code, whose in WHOSE.items() if whose is Whose.STREAM] == ["WRONGTYPE"]
+
+
+@pytest.mark.parametrize("code", WHOSE)
+def test_a_refusal_is_the_servers_and_that_of_the_wrong_server_is_raised(code: str) -> None:
+    got = reply(f"{code} 12 somewhere:1")
+    if got.whose is Whose.WRONG_SERVER:
+        with pytest.raises(WrongServer, match=code):
+            is_refusal(got)
+    else:
+        assert is_refusal(got) is (got.whose is Whose.SERVER)
+
+
+def test_a_reply_that_is_no_error_is_no_refusal() -> None:
+    assert not is_refusal([])
