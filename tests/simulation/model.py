@@ -63,7 +63,7 @@ class ModelRedis:
         self.takes_writes = True
         """False: nothing is planted. Notifications are, so that there is something to tell."""
         self.run_id = 1
-        self.has_name = chance.random() < 0.5
+        self.has_name = chance.random() < 0.3
         """Its runs have IDs."""
         self.is_refusing = False
         self.large: set[str] = set()

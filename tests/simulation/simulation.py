@@ -165,9 +165,10 @@ class Simulation:
         return newest
 
     def leave(self) -> None:
-        """Cut a page's connection; the bytes on their way are lost."""
+        """Cut a page's connection, maybe within an event; the bytes on their way are lost."""
         page = self.chance.choice(self.pages)
-        if page.cycle is not None:
+        if page.cycle is not None and not page.cycle.disconnected:
+            page.receive(self.chance.choice([0, 0, 10, 100, 200]))
             page.cycle.lose()
 
     def goodbye(self) -> None:
@@ -190,8 +191,14 @@ class Simulation:
                 page.receive(10**6)
 
     def plant(self) -> None:
-        """Plant as another process does, which has found no stream a while ago."""
-        merchant_id = self.chance.choice(self.merchants)
+        """Plant as another process does, which has found no stream a while ago.
+
+        A notification may have come first since.
+        """
+        missing = [each for each in self.merchants if each not in self.redis.streams]
+        merchant_id = self.chance.choice(missing or self.merchants)
+        if self.chance.random() < 0.5:
+            self.notify_once(merchant_id)
         is_if_missing = self.chance.random() < 0.5
         self.redis.plant(merchant_id, is_if_missing=is_if_missing)
 
@@ -253,10 +260,17 @@ class Simulation:
         self.snapshot = copied(self.redis.streams)
 
     def restart(self) -> None:
-        """Restart Redis with all entries, some or none of them; maybe with an older clock."""
+        """Restart Redis with all entries, some or none of them; maybe with an older clock.
+
+        Often the outage takes the pages with it, which come back after the follower has.
+        """
         self.follower.cut()
+        if self.chance.random() < 0.3:
+            for page in self.pages:
+                if page.cycle is not None:
+                    page.cycle.lose()
         self.redis.run_id += 1
-        kind = self.chance.choice(["all", "nothing", "older", "without the newest"])
+        kind = self.chance.choice(["all", "nothing", "older", *["without the newest"] * 3])
         if kind != "all":
             if kind != "without the newest":
                 self.redis.streams = copied(self.snapshot) if kind == "older" else {}
@@ -321,8 +335,8 @@ class Simulation:
     )
     DISASTERS = (
         ("trim", 2),
-        ("delete", 1),
-        ("plant", 2),
+        ("delete", 2),
+        ("plant", 3),
         ("forget", 1),
         ("fill_up", 0.3),
         ("sweep", 0.5),
@@ -332,7 +346,7 @@ class Simulation:
         ("grow", 0.7),
         ("shrink", 0.7),
         ("save", 0.5),
-        ("restart", 1),
+        ("restart", 2),
         ("cut", 1),
         ("refuse", 1),
     )
