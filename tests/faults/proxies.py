@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 
 Address = tuple[str, int]
@@ -41,9 +41,17 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection, which is known from its first moment, and so is cut."""
         self._writers.add(writer)
+        self._start(self._serve(reader, writer))
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await self.passes.wait()
             there_reader, there_writer = await asyncio.open_connection(*self.target)
@@ -53,9 +61,7 @@ class Proxy:
             return
         self._writers.add(there_writer)
         for source, sink in ((reader, there_writer), (there_reader, writer)):
-            task = asyncio.create_task(self._pump(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._start(self._pump(source, sink))
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -75,12 +81,13 @@ class Proxy:
             self._writers.discard(writer)
 
     async def close(self) -> None:
-        """End every connection."""
+        """End every connection, also one that is just being made."""
         self.cut()
-        for task in list(self._tasks):
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
+        while running := set(self._tasks):
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+        self.cut()
 
 
 class LongWay(Proxy):

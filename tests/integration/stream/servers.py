@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 from collections.abc import AsyncGenerator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -81,19 +81,24 @@ class Proxy:
     """How fast replies go on."""
     url: str = ""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     def lead_to(self, url: str) -> None:
         """Lead new connections to this server; those that there are stay where they are."""
         self.target = address_of(url)
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving = asyncio.current_task()
-        assert serving is not None, "a server calls this in a task"
-        self._tasks.add(serving)
-        with ExitStack() as undo:
-            undo.callback(writer.close)
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection, which is known from its first moment, and so is closed."""
+        self._writers.append(writer)
+        self._tasks.add(asyncio.create_task(self._serve(reader, writer)))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
             redis_reader, redis_writer = await asyncio.open_connection(*self.target)
-            undo.pop_all()
+        except OSError:
+            writer.close()
+            return
+        self._writers.append(redis_writer)
         for source, sink, is_reply in (
             (reader, redis_writer, False),
             (redis_reader, writer, True),
@@ -141,10 +146,15 @@ class Proxy:
             writer.close()
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        """End every connection, also where the other side does not take what it was sent."""
+        while running := {task for task in self._tasks if not task.done()}:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running)
+        for writer in self._writers:
+            writer.transport.abort()
+        closed = (writer.wait_closed() for writer in self._writers)
+        await asyncio.gather(*closed, return_exceptions=True)
 
 
 def address_of(url: str) -> tuple[str, int]:
@@ -158,7 +168,7 @@ def address_of(url: str) -> tuple[str, int]:
 async def led(url: str) -> AsyncGenerator[Proxy]:
     """Serve as an address that leads to a Redis."""
     proxy = Proxy(address_of(url))
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
     proxy.url = f"redis://{host}:{port}/0"
     try:
