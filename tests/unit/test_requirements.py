@@ -33,7 +33,10 @@ def wanted() -> list[Requirement]:
 
 
 def needed() -> dict[str, list[Requirement]]:
-    """Return the requirements of all packages that these need, as installed here, by name."""
+    """Return the requirements of all packages that these need, as installed here, by name.
+
+    These are the needs of this Python and of the oldest one that is supported.
+    """
     found: dict[str, list[Requirement]] = {}
     waiting = wanted()
     seen: set[str] = set()
@@ -48,9 +51,19 @@ def needed() -> dict[str, list[Requirement]]:
             waiting += [
                 each
                 for each in map(Requirement, requirements_of(name))
-                if each.marker is None or each.marker.evaluate({"extra": extra})
+                if is_needed(each, extra)
             ]
     return found
+
+
+OLDEST = {"python_version": "3.11", "python_full_version": "3.11.0"}
+"""Debian 12 has Python 3.11.2, for which a library needs more than for later ones."""
+
+
+def is_needed(requirement: Requirement, extra: str) -> bool:
+    """Return whether it is needed by this Python, or by the oldest one."""
+    marker = requirement.marker
+    return marker is None or any(marker.evaluate({"extra": extra, **of}) for of in ({}, OLDEST))
 
 
 def requirements_of(name: str) -> list[str]:
