@@ -49,9 +49,7 @@ def needed() -> dict[str, list[Requirement]]:
         seen.add(str(requirement))
         for extra in ("", *requirement.extras):
             waiting += [
-                each
-                for each in map(Requirement, requirements_of(name))
-                if is_needed(each, extra)
+                each for each in map(Requirement, requirements_of(name)) if is_needed(each, extra)
             ]
     return found
 
