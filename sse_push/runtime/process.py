@@ -51,7 +51,7 @@ def on_stop_signal(
     The server's own handler runs as well: it stops accepting connections, and then waits for the
     responses to end, which they do because ``begin`` ends the event streams. (uvicorn's lifespan
     shutdown runs too late: after the responses have ended.) At a second signal of either kind
-    ``force_exit`` is called with the server's handler, to make the server stop waiting.
+    ``force_exit`` is called instead, in the event loop, with the server's handler.
 
     A supervised process leaves SIGINT, and any second signal, to its supervisor: Ctrl-C, or a
     service manager, signals both, and then the supervisor sends SIGTERM as well.
@@ -65,13 +65,12 @@ def on_stop_signal(
     def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal is_stopping
         original = originals[signal.Signals(number)]
-        if is_stopping and is_supervised:
-            return  # a service manager may signal all processes; the supervisor decides for us
         if is_stopping:
-            force_exit(original)
-        else:
-            is_stopping = True
-            loop.call_soon_threadsafe(begin)
+            if not is_supervised:  # else the supervisor decides: a manager may signal all processes
+                loop.call_soon_threadsafe(force_exit, original)
+            return
+        is_stopping = True
+        loop.call_soon_threadsafe(begin)
         if callable(original):
             original(number, frame)
 

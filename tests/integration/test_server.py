@@ -21,6 +21,7 @@ import pytest
 from sse_push.notification import EventId
 from sse_push.server import listening_socket
 from sse_push.settings import Settings
+from tests.harness import plain_http
 from tests.harness.processes import command_of, workers_of
 from tests.harness.programs import Running, run
 from tests.harness.redis import Redis
@@ -144,7 +145,7 @@ async def test_a_unix_socket_serves_and_a_stale_one_is_replaced(
         stale.bind(str(path))
     service = Service.start(tmp_path, redis.url, uds=path)
     transport = httpx2.AsyncHTTPTransport(uds=str(path), retries=20)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://unix") as client:
+    async with plain_http.AsyncClient(transport=transport, base_url="http://unix") as client:
         answer = await client.post(
             "/notify", json={"merchant_id": 42}, headers={"Authorization": f"Bearer {KEY}"}
         )
@@ -170,7 +171,7 @@ def test_a_unix_socket_that_is_served_is_not_taken_away(redis: Redis, tmp_path: 
     try:
         wait_for(accepts, "the first")
         second = run(*arguments)
-        with httpx2.Client(transport=httpx2.HTTPTransport(uds=str(path))) as client:
+        with plain_http.Client(transport=httpx2.HTTPTransport(uds=str(path))) as client:
             alive = client.get("http://unix/healthz")
         status = first.press_ctrl_c()
     finally:
@@ -285,7 +286,8 @@ async def test_a_second_signal_ends_the_service_at_once(
 
         status = await asyncio.to_thread(service.process.wait, STOP_S)
 
-    assert status == 0
+    assert status == 0, service.log
+    service.assert_no_errors()
 
 
 async def test_a_worker_that_is_killed_is_replaced_and_its_browsers_miss_nothing(
@@ -339,7 +341,7 @@ def test_a_rolling_restart_keeps_the_port_open(redis: Redis, tmp_path: Path) -> 
     answers = []
 
     def is_replaced() -> bool:
-        answers.append(httpx2.get(f"{service.url}/healthz").status_code)
+        answers.append(plain_http.get(f"{service.url}/healthz").status_code)
         now = set(workers_of(service.process.pid))
         return len(now) == 2 and not now & before
 

@@ -6,6 +6,7 @@ served, nor how its socket was made.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 import threading
@@ -18,6 +19,9 @@ from uvicorn.supervisors import Multiprocess, multiprocess
 from sse_push.runtime.uvicorn.protocol import BoundedProtocol
 
 _JOIN_STEP_S = 0.1
+
+_CUT_LIMIT_S = 1.0
+"""How long requests may take to end once their connections have been cut."""
 
 _START_LIMIT_S = 60.0
 """How long a worker may take to start. On a busy machine Python alone takes more than the 5 s in
@@ -64,13 +68,23 @@ def run_server(
 
 
 def force_exit(handler: object) -> None:
-    """Make the server stop waiting for connections to end; no effect on another server.
+    """Cut all connections, in the event loop, so that the server ends; no effect on another server.
+
+    Requests end as they do when their clients leave. uvicorn alone would cancel each of them, and
+    log each as an error with its traceback, which takes seconds with thousands of connections. It
+    does so with what has not ended after ``_CUT_LIMIT_S``, such as a write to Redis.
 
     ``handler``: the signal handler that the server has installed, a method of it.
     """
     server = getattr(handler, "__self__", None)
     if isinstance(server, uvicorn.Server):
-        server.force_exit = True
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        asyncio.get_running_loop().call_later(_CUT_LIMIT_S, _stop_waiting, server)
+
+
+def _stop_waiting(server: uvicorn.Server) -> None:
+    server.force_exit = True
 
 
 class _Worker(multiprocess.Process):

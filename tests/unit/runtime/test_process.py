@@ -84,7 +84,7 @@ async def test_a_second_signal_forces_the_server_to_exit(
         await asyncio.sleep(0)
 
     assert begun == ["begun"]
-    assert server.received == [first, second]
+    assert server.received == [first]
     assert server.forced == [server.handle_exit]
 
 
@@ -99,8 +99,9 @@ async def test_a_handler_of_no_server_is_called_as_well(server: Server) -> None:
     with on_stop_signal(lambda: None, server.forced.append, is_supervised=False):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0)
 
-    assert received == [signal.SIGTERM, signal.SIGTERM]
+    assert received == [signal.SIGTERM]
     assert server.forced == [handler]
 
 

@@ -10,11 +10,13 @@ import signal
 import time
 from types import FrameType
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import uvicorn
 
 from sse_push.runtime.uvicorn import force_exit, serving
+from tests.harness.waiting import until
 
 
 class ServerOfAnotherMake:
@@ -24,12 +26,27 @@ class ServerOfAnotherMake:
         raise NotImplementedError
 
 
-def test_the_server_of_a_handler_is_forced_to_exit() -> None:
+async def test_the_connections_of_a_handlers_server_are_cut() -> None:
     server = uvicorn.Server(uvicorn.Config(cast("Any", None), log_config=None))
+    connections = [Mock(), Mock()]
+    server.server_state.connections.update(connections)
 
     force_exit(server.handle_exit)
 
-    assert server.force_exit
+    for connection in connections:
+        connection.transport.abort.assert_called_once_with()
+    assert not server.force_exit
+
+
+async def test_what_does_not_end_once_it_is_cut_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = uvicorn.Server(uvicorn.Config(cast("Any", None), log_config=None))
+    monkeypatch.setattr(serving, "_CUT_LIMIT_S", 0.01)
+
+    force_exit(server.handle_exit)
+
+    await until(lambda: server.force_exit, "the end of the wait")
 
 
 def test_a_handler_of_another_server_or_of_none_has_no_effect() -> None:
