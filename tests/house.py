@@ -82,6 +82,10 @@ PROGRAMS = {TESTS / name for name in ("simulation", "faults", "checker", "bench"
 """Each is a program of its own, with its world."""
 
 
+GATE = {TESTS / "house.py", TESTS / "repeat.py"}
+"""What runs the tests, or measures them."""
+
+
 def helpers() -> list[Path]:
     """Return the harness, and what stands beside tests for them alone."""
     return [
@@ -89,7 +93,7 @@ def helpers() -> list[Path]:
         for path in sources(TESTS)
         if not path.name.startswith("test_")
         and not PROGRAMS & set(path.parents)
-        and path != Path(__file__)
+        and path not in GATE
     ]
 
 
@@ -198,7 +202,7 @@ def test_files() -> Number:
 
 
 def test_helpers() -> Number:
-    return Number("lines that tests share", 3700, sum(map(lines_of, helpers())))
+    return Number("lines that tests share", 3800, sum(map(lines_of, helpers())))
 
 
 def tests_for_code() -> Number:

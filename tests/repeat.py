@@ -1,7 +1,7 @@
 """Runs pytest, and what failed beside other tests again, in turn.
 
 A machine that many share may stand still for a second, and no test can tell that from a service
-that does. ``python -m tests.harness.repeat ARGUMENTS`` passes the arguments on to pytest, and exits
+that does. ``python -m tests.repeat ARGUMENTS`` passes the arguments on to pytest, and exits
 as pytest does; but with 0 if at most ``MOST`` tests failed, and each passed ``TIMES`` times in
 turn. They are named then: a test that is named often has a race of its own, or has found one.
 """

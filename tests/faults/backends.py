@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import httpx2
 
 from sse_push.notification import EntryId, EventId
+from tests.harness import plain_http
 from tests.harness.service import KEY
 from tests.harness.waiting import SECOND, Deadline
 
@@ -66,7 +67,7 @@ class Backend:
         self._late_s = 0.0
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[object]] = set()
-        self._client = httpx2.AsyncClient(
+        self._client = plain_http.AsyncClient(
             base_url=url,
             headers={"Authorization": f"Bearer {KEY}"},
             timeout=httpx2.Timeout(limit_s + _PATIENCE_S),

@@ -24,6 +24,7 @@ from sse_push.settings import Settings
 from sse_push.stream import follow
 from sse_push.stream.connection import Announcement, open_connection
 from sse_push.stream.contract import REVOCATIONS_KEY
+from tests.harness import plain_http
 
 
 async def block(request: Request) -> Response:
@@ -102,7 +103,7 @@ def sabotage(url: str, name: str, pid: int, **query: str) -> None:
     target = httpx2.URL(f"{url}/sabotage/{name}", params={"pid": str(pid), **query})
     for _ in range(200):
         try:
-            answer = httpx2.post(target, timeout=2, trust_env=False)
+            answer = plain_http.post(target, timeout=2, trust_env=False)
         except httpx2.TransportError:
             if name == "block":
                 return  # it does not answer any more

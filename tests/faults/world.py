@@ -16,7 +16,6 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -25,6 +24,7 @@ from sse_push.stream.contract import stream_key
 from tests.faults.backends import Backend
 from tests.faults.browsers import Address, Browser, Record
 from tests.faults.second_judge import MERCHANTS, SecondJudge
+from tests.harness import plain_http
 from tests.harness.nginx import Nginx, replace_once
 from tests.harness.processes import open_fds, workers_of
 from tests.harness.redis import Redis
@@ -488,7 +488,7 @@ class World:
 
     async def metric(self, name: str, **labels: str) -> float:
         """Scrape the service, and return a series' value; 0 for one that is not there yet."""
-        text = await asyncio.to_thread(lambda: httpx2.get(f"{self.service.url}/metrics").text)
+        text = await asyncio.to_thread(lambda: plain_http.get(f"{self.service.url}/metrics").text)
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if sample.name == name and labels.items() <= sample.labels.items():

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import httpx2
-
+from tests.harness import plain_http
 from tests.harness.programs import spawn, variables
 from tests.harness.service import Service
 from tests.harness.waiting import free_port
@@ -59,12 +58,12 @@ class Demo(Service):
 
     def sell(self, seat: str, merchant_id: str = "roxy") -> None:
         body = {"merchant_id": merchant_id, "by": "the box office"}
-        httpx2.post(f"{self.url}/seats/{seat}/sell", json=body).raise_for_status()
+        plain_http.post(f"{self.url}/seats/{seat}/sell", json=body).raise_for_status()
 
     def empty(self, merchant_id: str = "roxy") -> None:
         body = {"merchant_id": merchant_id, "by": "the box office"}
-        httpx2.post(f"{self.url}/seats/reset", json=body).raise_for_status()
+        plain_http.post(f"{self.url}/seats/reset", json=body).raise_for_status()
 
     def sold(self, merchant_id: str = "roxy") -> set[str]:
-        house = httpx2.get(f"{self.url}/seats", params={"merchant_id": merchant_id}).json()
+        house = plain_http.get(f"{self.url}/seats", params={"merchant_id": merchant_id}).json()
         return {seat["seat"] for seat in house["seats"] if seat["sold"]}

@@ -18,6 +18,7 @@ from typing import Self
 
 import httpx2
 
+from tests.harness import plain_http
 from tests.harness.waiting import SECOND, STOP_S, accepts, free_port, program, wait_for
 
 SHIPPED = Path(__file__).parents[2] / "nginx"
@@ -150,7 +151,8 @@ class Nginx:
 
     def healthz(self, source: str = "127.0.0.1") -> int:
         """Return the status that a new connection from this address gets."""
-        with httpx2.Client(transport=httpx2.HTTPTransport(local_address=source)) as client:
+        transport = httpx2.HTTPTransport(local_address=source, verify=plain_http.TRUSTS_NOBODY)
+        with plain_http.Client(transport=transport) as client:
             return client.get(f"{self.internal_url}/healthz").status_code
 
     def trust(self) -> ssl.SSLContext:
@@ -161,8 +163,8 @@ class Nginx:
         self, source: str = "127.0.0.1", *, internal: bool = False, http2: bool = False
     ) -> httpx2.AsyncClient:
         """Return a client whose connections come from this address."""
-        verify = self.trust() if self.is_tls else True
-        return httpx2.AsyncClient(
+        verify = self.trust() if self.is_tls else plain_http.TRUSTS_NOBODY
+        return plain_http.AsyncClient(
             base_url=self.internal_url if internal else self.url,
             transport=httpx2.AsyncHTTPTransport(
                 local_address=source, verify=verify, http1=not http2, http2=http2

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 
+from tests.harness import plain_http
 from tests.harness.programs import NOTHING, Running, spawn, variables
 from tests.harness.waiting import free_port, wait_for
 
@@ -80,7 +81,7 @@ class Service(Running):
 
     def is_ready(self) -> bool:
         try:
-            return httpx2.get(f"{self.url}/readyz").status_code == 200
+            return plain_http.get(f"{self.url}/readyz").status_code == 200
         except httpx2.TransportError:
             return False
 

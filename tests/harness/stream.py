@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 
 from sse_push.sse_client import Event, Parser
+from tests.harness import plain_http
 from tests.harness.chunks import Dechunker
 from tests.harness.service import KEY
 from tests.harness.waiting import SECOND, until
@@ -113,7 +114,7 @@ class Publisher:
     """A backend that notifies, and returns the IDs of its notifications."""
 
     def __init__(self, url: str, key: str = KEY) -> None:
-        self.client = httpx2.AsyncClient(
+        self.client = plain_http.AsyncClient(
             base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=10 * SECOND
         )
 

@@ -54,6 +54,14 @@ class Deadline:
         """The time since the deadline was set."""
         return time.monotonic() - self.began_at
 
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the thing is looked for again: a tenth of the time that passed.
+
+        Many a look starts a program, and the CPU is what the thing waits for.
+        """
+        return min(max(0.005, self.passed_s / 10), 0.05)
+
     def is_over(self) -> bool:
         """Return whether the time is up; measures the machine if that may be so, and blocks."""
         return is_late(self.passed_s, self.seconds)
@@ -95,7 +103,7 @@ def wait_for(is_there: Callable[[], bool], what: str, seconds: float = START_S) 
     deadline = Deadline(seconds)
     while not is_there():
         assert not deadline.is_over(), f"expected {what} within {seconds} s"
-        time.sleep(0.01)
+        time.sleep(deadline.pause_s)
 
 
 async def until(is_there: Callable[[], bool], what: str, seconds: float = 5 * SECOND) -> None:
@@ -103,7 +111,7 @@ async def until(is_there: Callable[[], bool], what: str, seconds: float = 5 * SE
     deadline = Deadline(seconds)
     while not is_there():
         assert not await deadline.is_missed(), f"expected {what} within {seconds} s"
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(deadline.pause_s)
 
 
 def accepts(address: tuple[str, int]) -> bool:

@@ -15,13 +15,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import httpx2
 import pytest
 
 from tests.checker.browser import Browser, Server
 from tests.checker.history import Answer, End, Outcome, Position, Witness
 from tests.checker.judge import Verdict, judge
 from tests.checker.terms import Promise, Terms
+from tests.harness import plain_http
 from tests.harness.service import Service
 from tests.harness.waiting import SECOND, START_S, until
 
@@ -380,7 +380,7 @@ def test_the_real_service_keeps_its_promises(service: Service) -> None:
 def test_a_notification_that_no_browser_was_told_of_is_a_loss(service: Service) -> None:
     now = time.monotonic()
     told: dict[str, object] = {"merchant_id": "checked", "asked_at": now, "answered_at": now}
-    accepted = httpx2.post(
+    accepted = plain_http.post(
         f"{service.url}/notify",
         json={"merchant_id": "other"},
         headers={"Authorization": f"Bearer {service.key}"},

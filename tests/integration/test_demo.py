@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from sse_push.demo.backend import Backend
 from sse_push.demo.cinema import Cinema
 from sse_push.demo.crowd import CinemaTokens
+from tests.harness import plain_http
 from tests.harness.demo import Demo
 from tests.harness.processes import descendants, is_running
 from tests.harness.programs import Running
@@ -30,27 +31,27 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
 
 def is_listening(url: str) -> bool:
     try:
-        return httpx2.get(f"{url}/healthz").status_code == 200
+        return plain_http.get(f"{url}/healthz").status_code == 200
     except httpx2.TransportError:
         return False
 
 
 def sell(url: str, seat: str, by: str = "tab", cinema: str = "roxy") -> httpx2.Response:
-    return httpx2.post(f"{url}/seats/{seat}/sell", json={"merchant_id": cinema, "by": by})
+    return plain_http.post(f"{url}/seats/{seat}/sell", json={"merchant_id": cinema, "by": by})
 
 
 def sold(url: str, cinema: str = "roxy") -> dict[str, str]:
-    house = httpx2.get(f"{url}/seats", params={"merchant_id": cinema}).json()
+    house = plain_http.get(f"{url}/seats", params={"merchant_id": cinema}).json()
     return {seat["seat"]: seat["by"] for seat in house["seats"] if seat["sold"]}
 
 
 @pytest.mark.parametrize("path", ["/", "/demo.css", "/demo.js", "/client/index.js"])
 def test_the_page_and_the_module_are_there(demo: str, path: str) -> None:
-    assert httpx2.get(f"{demo}{path}").status_code == 200
+    assert plain_http.get(f"{demo}{path}").status_code == 200
 
 
 def test_a_house_has_the_seats_that_its_page_draws(demo: str) -> None:
-    answer = httpx2.get(f"{demo}/seats", params={"merchant_id": "lumiere"})
+    answer = plain_http.get(f"{demo}/seats", params={"merchant_id": "lumiere"})
     house = answer.json()
 
     assert answer.headers["cache-control"] == "no-store"
@@ -69,7 +70,7 @@ def test_a_seat_is_sold_once(demo: str) -> None:
 
 
 async def test_a_seat_with_several_buyers_at_once_is_sold_to_one_of_them(demo: str) -> None:
-    async with httpx2.AsyncClient(base_url=demo) as client:
+    async with plain_http.AsyncClient(base_url=demo) as client:
         for number in range(1, 13):
             answers = await asyncio.gather(
                 *(
@@ -107,7 +108,7 @@ async def test_a_sale_reaches_the_streams_of_its_cinema_only(demo: str) -> None:
 def test_a_house_is_emptied(demo: str) -> None:
     sell(demo, "E1", cinema="lumiere")
 
-    answer = httpx2.post(f"{demo}/seats/reset", json={"merchant_id": "lumiere", "by": "tab"})
+    answer = plain_http.post(f"{demo}/seats/reset", json={"merchant_id": "lumiere", "by": "tab"})
 
     assert answer.status_code == 200
     assert sold(demo, "lumiere") == {}
@@ -124,7 +125,7 @@ def test_a_house_is_emptied(demo: str) -> None:
     ],
 )
 def test_a_malformed_request_is_refused(demo: str, path: str, body: bytes, status: int) -> None:
-    answer = httpx2.post(f"{demo}{path}", content=body)
+    answer = plain_http.post(f"{demo}{path}", content=body)
 
     assert answer.status_code == status
     assert "error" in answer.json()
@@ -169,7 +170,7 @@ async def test_a_sale_is_made_though_the_service_cannot_be_reached(
 ) -> None:
     cinema = Cinema(tmp_path / "cinema.sqlite3")
     backend = Starlette(routes=Backend(cinema, "http://127.0.0.1:1", None).routes())
-    async with httpx2.AsyncClient(
+    async with plain_http.AsyncClient(
         transport=httpx2.ASGITransport(backend), base_url="http://cinema.test"
     ) as client:
         body = {"merchant_id": "roxy", "by": "tab"}
@@ -193,10 +194,12 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
 
 
 async def test_the_cinema_issues_tokens_and_the_service_requires_them(guarded: str) -> None:
-    token = httpx2.get(f"{guarded}/token", params={"merchant_id": "roxy"})
-    stranger = httpx2.get(f"{guarded}/token", params={"merchant_id": "42"})
-    without = httpx2.get(f"{guarded}/events", params={"merchant_id": "roxy"})
-    other = httpx2.get(f"{guarded}/events", params={"merchant_id": "lumiere", "token": token.text})
+    token = plain_http.get(f"{guarded}/token", params={"merchant_id": "roxy"})
+    stranger = plain_http.get(f"{guarded}/token", params={"merchant_id": "42"})
+    without = plain_http.get(f"{guarded}/events", params={"merchant_id": "roxy"})
+    other = plain_http.get(
+        f"{guarded}/events", params={"merchant_id": "lumiere", "token": token.text}
+    )
     async with open_stream(guarded, query=f"merchant_id=roxy&token={token.text}") as stream:
         await stream.next("ready")
         await asyncio.to_thread(sell, guarded, "A1")
@@ -210,7 +213,7 @@ async def test_the_cinema_issues_tokens_and_the_service_requires_them(guarded: s
 async def test_the_crowd_listens_with_tokens(guarded: str) -> None:
     """The crowd's own client is used here: a refused buyer would give up and show nothing."""
     async with (
-        httpx2.AsyncClient(auth=CinemaTokens()) as client,
+        plain_http.AsyncClient(auth=CinemaTokens()) as client,
         client.stream("GET", f"{guarded}/events?merchant_id=roxy") as answer,
     ):
         assert answer.status_code == 200
@@ -219,7 +222,7 @@ async def test_the_crowd_listens_with_tokens(guarded: str) -> None:
 
 async def test_a_demo_without_tokens_issues_none_and_requires_none(demo: str) -> None:
     async with (
-        httpx2.AsyncClient(auth=CinemaTokens()) as client,
+        plain_http.AsyncClient(auth=CinemaTokens()) as client,
         client.stream("GET", f"{demo}/events?merchant_id=roxy") as answer,
     ):
         token = await client.get(f"{demo}/token", params={"merchant_id": "roxy"})

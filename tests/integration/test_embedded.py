@@ -14,6 +14,7 @@ import pytest
 
 from sse_push.errors import ConfigError
 from sse_push.runtime.embedded import embedded_server
+from tests.harness import plain_http
 from tests.harness.processes import descendants, is_running
 from tests.harness.programs import clean_environ, run
 from tests.harness.service import KEY
@@ -61,7 +62,7 @@ def start(tmp_path: Path, workers: str = "1") -> tuple[subprocess.Popen[bytes], 
 
     def is_ready() -> bool:
         try:
-            return httpx2.get(f"{url}/readyz").status_code == 200
+            return plain_http.get(f"{url}/readyz").status_code == 200
         except httpx2.TransportError:
             return False
 
@@ -74,7 +75,7 @@ def test_the_service_runs_with_an_embedded_server_and_no_setup(tmp_path: Path) -
     process, url, _ = start(tmp_path)
     try:
         headers = {"Authorization": f"Bearer {KEY}"}
-        answer = httpx2.post(f"{url}/notify", json={"merchant_id": 42}, headers=headers)
+        answer = plain_http.post(f"{url}/notify", json={"merchant_id": 42}, headers=headers)
     finally:
         process.terminate()
         status = process.wait(STOP_S)

@@ -10,11 +10,11 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sse_push.metrics import SERIES
+from tests.harness import plain_http
 from tests.harness.processes import frozen, workers_of
 from tests.harness.redis import Redis
 from tests.harness.service import Service, serving
@@ -29,7 +29,7 @@ Told = dict[str, float]
 
 async def scrape(service: Service) -> Told:
     """Scrape once, over a new connection, which any worker may accept."""
-    async with httpx2.AsyncClient() as client:
+    async with plain_http.AsyncClient() as client:
         answer = await client.get(f"{service.url}/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=")
@@ -85,7 +85,7 @@ def own(redis: Redis, tmp_path: Path) -> Generator[Service]:
 
 
 async def test_a_scrape_of_several_workers_has_every_series_and_no_other(workers: Service) -> None:
-    async with httpx2.AsyncClient() as client:
+    async with plain_http.AsyncClient() as client:
         answer = await client.get(f"{workers.url}/metrics")
 
     found = {

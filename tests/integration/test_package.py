@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx2
 import pytest
 
+from tests.harness import plain_http
 from tests.harness.demo import Demo
 from tests.harness.programs import run
 from tests.harness.waiting import SECOND
@@ -38,8 +38,8 @@ def test_the_demo_runs_from_an_installed_wheel_in_an_empty_folder(
 
     environ = {"PYTHONPATH": str(installed)}
     with Demo.start(tmp_path, cwd=empty, environ=environ) as demo:
-        page = httpx2.get(f"{demo.url}/")
-        module = httpx2.get(f"{demo.url}/client/index.js")
+        page = plain_http.get(f"{demo.url}/")
+        module = plain_http.get(f"{demo.url}/client/index.js")
 
     assert "<html" in page.text
     assert "export function onRefresh" in module.text

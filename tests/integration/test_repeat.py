@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import repeat
+from tests import repeat
 
 STEADY = "def test_steady(): pass\n"
 ONCE = """

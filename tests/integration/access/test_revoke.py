@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.harness import plain_http
 from tests.harness.access import LIMITED_KEY
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
@@ -70,7 +71,7 @@ class Backend(Publisher):
 
     def __init__(self, url: str, key: str = KEY) -> None:
         super().__init__(url, key)
-        self.browser = httpx2.AsyncClient(base_url=url, timeout=10 * SECOND)
+        self.browser = plain_http.AsyncClient(base_url=url, timeout=10 * SECOND)
 
     async def close(self) -> None:
         await super().close()
@@ -382,8 +383,7 @@ async def test_a_service_that_has_not_read_the_revocations_puts_clients_off(
     mortal.cli("SET", REVOCATIONS_KEY, "no stream")
     uds = tmp_path / "push.sock"
     started = Service.start(tmp_path, mortal.url, *TOKENS, settings=TIMES, uds=uds)
-    transport = httpx2.AsyncHTTPTransport(uds=str(uds))
-    async with httpx2.AsyncClient(transport=transport, base_url="http://push") as client:
+    async with plain_http.at_socket(uds) as client:
         await until(lambda: "revocations can't be read" in started.log, "the read")
         soft = await client.get("/events", params={"token": token("42")})
         ready = await client.get("/readyz")
@@ -530,7 +530,7 @@ async def test_a_caller_that_may_not_notify_a_merchant_may_not_revoke(
     status: int,
     error: str,
 ) -> None:
-    async with httpx2.AsyncClient(base_url=pair.url) as client:
+    async with plain_http.AsyncClient(base_url=pair.url) as client:
         answer = await client.post("/revoke", json={"merchant_id": merchant}, headers=headers)
 
     assert (answer.status_code, answer.json()["error"]) == (status, error)

@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.harness import plain_http
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service, serving
 from tests.harness.waiting import SECOND
@@ -39,5 +40,5 @@ def target(watched: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generato
 @pytest.fixture
 def publisher_of_target(target: Service) -> Generator[httpx2.Client]:
     headers: dict[str, Any] = {"Authorization": f"Bearer {KEY}"}
-    with httpx2.Client(base_url=target.url, headers=headers, timeout=ANSWER_S) as client:
+    with plain_http.Client(base_url=target.url, headers=headers, timeout=ANSWER_S) as client:
         yield client

@@ -7,11 +7,11 @@ import re
 import signal
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from sse_push.http.app import ROUTES
 from sse_push.http.openapi import describe
+from tests.harness import plain_http
 from tests.harness.in_process import serving_here
 from tests.harness.redis import Redis
 from tests.harness.stream import open_stream
@@ -24,7 +24,7 @@ async def test_a_draining_service_gives_soft_answers_and_accepts_notifications(
 ) -> None:
     async with (
         serving_here(redis.url, tmp_path, allowed_origins="https://app.test") as url,
-        httpx2.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
+        plain_http.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
         open_stream(url, merchant) as stream,
     ):
         await stream.next("refresh")
@@ -95,7 +95,7 @@ async def test_the_description_is_that_of_this_process(
 ) -> None:
     async with (
         serving_here(redis.url, tmp_path, notify_max_items=notify_max_items) as url,
-        httpx2.AsyncClient(base_url=url) as client,
+        plain_http.AsyncClient(base_url=url) as client,
     ):
         answer = await client.get("/openapi.json")
 

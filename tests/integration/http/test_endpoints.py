@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.harness import plain_http
 from tests.harness.in_process import serving_here
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
@@ -43,7 +44,7 @@ async def test_a_request_without_a_key_of_the_service_is_refused_unread(
     if authorization is not None:
         headers = httpx2.Headers({b"Authorization": authorization.encode("latin-1")})
 
-    async with httpx2.AsyncClient() as client:
+    async with plain_http.AsyncClient() as client:
         answer = await client.post(f"{service.url}/notify", content=b"{nonsense", headers=headers)
 
     assert (answer.status_code, answer.json()) == (401, {"error": "unauthorized", "detail": detail})
@@ -53,7 +54,7 @@ async def test_a_request_without_a_key_of_the_service_is_refused_unread(
 
 async def test_the_scheme_may_be_of_any_case(service: Service, merchant: str) -> None:
     """The name of a scheme is case-insensitive: RFC 9110, section 11.1."""
-    async with httpx2.AsyncClient() as client:
+    async with plain_http.AsyncClient() as client:
         answer = await client.post(
             f"{service.url}/notify",
             json={"merchant_id": merchant},
@@ -152,7 +153,7 @@ async def test_a_new_process_is_alive_and_ready(publisher: Publisher) -> None:
 
 
 async def test_readiness_counts_the_workers(workers: Service) -> None:
-    async with httpx2.AsyncClient() as client:
+    async with plain_http.AsyncClient() as client:
         ready = await client.get(f"{workers.url}/readyz")
 
     assert ready.json()["workers"] == {"expected": 2, "alive": 2}
@@ -164,7 +165,7 @@ async def test_a_backend_needs_no_key_where_there_are_none(
 ) -> None:
     async with (
         serving_here(redis.url, tmp_path) as url,
-        httpx2.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
+        plain_http.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
     ):
         answer = await client.post(path, json={"merchant_id": merchant})
 

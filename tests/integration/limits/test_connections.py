@@ -7,8 +7,7 @@ import random
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import httpx2
-
+from tests.harness import plain_http
 from tests.harness.redis import Redis
 from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher, open_stream
@@ -160,7 +159,7 @@ async def test_a_client_that_accepts_no_event_stream_is_refused_by_a_status(
     empty: Service, merchant: str
 ) -> None:
     whose = [(merchant, "127.0.0.1")] * MAX_PER_ADDRESS
-    async with opened(empty, *whose), httpx2.AsyncClient(base_url=empty.url) as client:
+    async with opened(empty, *whose), plain_http.AsyncClient(base_url=empty.url) as client:
         answer = await client.get(
             "/events", params={"merchant_id": merchant}, headers={"Accept": "application/json"}
         )
@@ -171,7 +170,7 @@ async def test_a_client_that_accepts_no_event_stream_is_refused_by_a_status(
 
 
 async def test_only_an_event_stream_takes_a_place(empty: Service, merchant: str) -> None:
-    async with httpx2.AsyncClient(base_url=empty.url) as client:
+    async with plain_http.AsyncClient(base_url=empty.url) as client:
         for _ in range(2 * MAX):
             await client.head("/events", params={"merchant_id": merchant})
             await client.get("/events", params={"merchant_id": "%"})

@@ -8,13 +8,13 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import Notification
 from sse_push.stream.contract import REVOCATIONS_KEY, stream_key
 from sse_push.stream.replies import WHOSE, Whose
+from tests.harness import plain_http
 from tests.harness.redis import Redis
 from tests.harness.service import Service
 from tests.harness.waiting import SECOND, program, until, wait_for
@@ -58,8 +58,7 @@ async def test_a_service_that_may_not_read_is_not_ready_and_says_so(
     with Service.start(
         tmp_path, mortal.url, uds=uds, settings={"probe_interval_s": 0.1}
     ) as started:
-        transport = httpx2.AsyncHTTPTransport(uds=str(uds))
-        async with httpx2.AsyncClient(transport=transport, base_url="http://push") as client:
+        async with plain_http.at_socket(uds) as client:
             browser = client.stream("GET", "/events", params={"merchant_id": merchant})
             async with browser as opened:
                 head = await anext(opened.aiter_text())
