@@ -19,11 +19,20 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # it. What is handled here is the default again in a child.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+LONGEST = ("test_server", "test_cli", "test_pauses", "test_fuzz", "test_revoke")
+"""The files that take longest; only the end of the gate depends on it."""
+
 _numbers = itertools.count(1)
 
 
 def pytest_report_header() -> str:
     return f"deadlines: a second is {SECOND:g} s here and now ({VARIABLE} overrides)"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files, so that the last ones are short, in whatever order else."""
+    items.sort(key=lambda item: (item.path.stem not in LONGEST, "unit" in item.path.parts))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from sse_push.stream.contract import stream_key
 from sse_push.stream.parser import BoundedParser
 from sse_push.stream.replies import ErrorReply
 from tests.harness.redis import Redis
-from tests.harness.waiting import SECOND
+from tests.harness.waiting import SECOND, free_port
 from tests.integration.stream.servers import Server, follow
 
 
@@ -114,6 +114,13 @@ async def test_a_read_that_fails_arms_the_key_too(server: Server, merchant: str)
     assert isinstance(refused, ErrorReply)
     assert str(refused).startswith("WRONGTYPE")
     assert announced == [Announcement([key.encode()])]
+
+
+async def test_an_address_without_a_server_has_no_run() -> None:
+    pool = connection_pool(f"redis://127.0.0.1:{free_port()}/0")
+
+    with pytest.raises(OSError, match="connect"):
+        await dial(pool)
 
 
 async def test_a_run_is_another_one_after_a_time_as_a_replica_and_the_same_with_one(

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from redis._parsers.hiredis import _AsyncHiredisParser
 from redis.exceptions import RedisError
 
-from sse_push.stream.replies import ERROR_REPLIES, WHOSE, ErrorReply, Whose, WrongServer, is_refusal
+from sse_push.stream import replies
+from sse_push.stream.replies import (
+    ERROR_REPLIES,
+    WHOSE,
+    ErrorReply,
+    Refusals,
+    Whose,
+    WrongServer,
+    is_refusal,
+)
+from tests.harness.waiting import until
 
 
 def reply(text: str) -> ErrorReply:
@@ -47,3 +59,23 @@ def test_a_refusal_is_the_servers_and_that_of_the_wrong_server_is_raised(code: s
 
 def test_a_reply_that_is_no_error_is_no_refusal() -> None:
     assert not is_refusal([])
+
+
+async def test_reads_are_sent_again_for_as_long_as_any_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(replies, "pause_s", lambda _failures: 0)
+    refusals, sent = Refusals(), 0
+
+    def send_again() -> None:
+        nonlocal sent
+        sent += 1
+        if sent % 3 == 0:
+            refusals.discard("42")
+
+    retrying = asyncio.create_task(refusals.retry(send_again))
+    for expected in (3, 6):
+        refusals.add("42", Exception("BUSY"))
+        await until(lambda: not refusals, "the read to be answered")
+        assert sent == expected
+    retrying.cancel()

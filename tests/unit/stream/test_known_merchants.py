@@ -1,0 +1,46 @@
+"""The reads of merchants' streams, answered by hand."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+from unittest.mock import MagicMock
+
+import pytest
+
+from sse_push.stream.known_merchants import KnownMerchants
+from sse_push.stream.replies import Refusals
+from tests.unit.stream.followed import Followed
+from tests.unit.stream.test_replies import reply
+
+
+class NothingBefore:
+    """A planting that plants nothing."""
+
+    def take(self, _most: int) -> list[object]:
+        return []
+
+    def before(self, _read: object) -> list[object]:
+        return []
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_a_refused_read_is_remembered_for_as_long_as_somebody_listens(
+    *, is_closed: bool
+) -> None:
+    tail, refusals = Followed().tail, Refusals()
+    known = KnownMerchants(
+        tail,
+        cast("Any", NothingBefore()),
+        refusals,
+        MagicMock(),
+        lambda: None,
+        data_limit_bytes=1000,
+    )
+    tail.watch("42")
+    ((_, on_reply),) = known.next_requests(1)
+    if is_closed:
+        tail.unwatch("42")
+
+    on_reply(reply("BUSY a script runs"))
+
+    assert bool(refusals) is not is_closed
