@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sse_push.stream.connection import (
     Announcement,
@@ -16,6 +17,7 @@ from sse_push.stream.connection import (
     open_connection,
     read_reply,
     read_reply_or_announcement,
+    send_commands,
 )
 from sse_push.stream.contract import stream_key
 from sse_push.stream.parser import BoundedParser
@@ -114,6 +116,13 @@ async def test_a_read_that_fails_arms_the_key_too(server: Server, merchant: str)
     assert isinstance(refused, ErrorReply)
     assert str(refused).startswith("WRONGTYPE")
     assert announced == [Announcement([key.encode()])]
+
+
+async def test_commands_are_not_sent_over_a_connection_that_is_lost() -> None:
+    connection = connection_pool(f"redis://127.0.0.1:{free_port()}/0").make_connection()
+
+    with pytest.raises(RedisConnectionError, match="lost"):
+        await send_commands(connection, [("PING",)])
 
 
 async def test_an_address_without_a_server_has_no_run() -> None:
