@@ -21,7 +21,8 @@ ARROWS: dict[str, set[str]] = {
     "runtime.process": set(),
     "runtime.readiness": set(),
     "runtime.timer_wheel": set(),
-    "runtime.uvicorn.protocol": {"errors", "runtime.timer_wheel"},
+    "runtime.uvicorn.upgrades": set(),
+    "runtime.uvicorn.protocol": {"errors", "runtime.timer_wheel", "runtime.uvicorn.upgrades"},
     "runtime.uvicorn.serving": {"runtime.uvicorn.protocol"},
     "runtime.uvicorn.takeover": set(),
     "runtime.uvicorn": {

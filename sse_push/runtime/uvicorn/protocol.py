@@ -11,6 +11,7 @@ import json
 from enum import Enum, auto
 from typing import Any, cast
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -21,6 +22,7 @@ from uvicorn.server import ServerState
 
 from sse_push.errors import Refusal
 from sse_push.runtime.timer_wheel import NOT_PLANNED, Clock, TimerWheel
+from sse_push.runtime.uvicorn.upgrades import feed
 
 REFUSED_KEY = "sse_push.refused"
 """The mark of a refused request in its ASGI scope; the application gets ``http.disconnect``."""
@@ -178,7 +180,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if state is WHOLE:
             self.state = HEAD
         self._unused_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            feed(self, data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
         state = self.state
         if state is REFUSED:
             return
@@ -204,6 +210,10 @@ class BoundedProtocol(HttpToolsProtocol):
             raise _RefusedError
         if len(self.pipeline) >= _PIPELINE_LIMIT:
             raise _RefusedError
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise _RefusedError  # a tunnel follows, not a request
+            return  # ``feed`` has this head parsed once more
         self._unused_bytes = 0
         super().on_headers_complete()
         if self.state is LAST_HEAD:
@@ -218,6 +228,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End the deadline: the request has arrived in full."""
+        if self.parser.should_upgrade():
+            return  # it has not: ``feed`` has its head parsed once more
         self._unused_bytes = 0
         self.state = WHOLE
         if self.tick:
@@ -301,7 +313,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class _RefusedError(Exception):
-    """Makes the parser give up; uvicorn then calls ``send_400_response``."""
+    """Makes the parser give up, with an error as for bytes that are not HTTP."""
 
 
 class _Nowhere(list[tuple[bytes, bytes]]):
