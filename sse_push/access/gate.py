@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from sse_push.access.grant import Grant, choose_merchant
 from sse_push.access.keys import NotifyKey
-from sse_push.access.proxies import Proxies
+from sse_push.access.proxies import OWS, Proxies
 from sse_push.access.tokens import TokenRules, Tokens
 from sse_push.errors import (
     AmbiguousCredentials,
@@ -67,7 +67,7 @@ def _bearer(authorization: Sequence[str], credential: str) -> str:
     scheme, _, value = (authorization[0] if authorization else "").partition(" ")
     if scheme.lower() != _SCHEME or not value:
         raise Unauthorized(f"expected the header Authorization: Bearer <{credential}>")
-    return value.strip()
+    return value.strip(OWS)
 
 
 # -- who may listen
@@ -151,7 +151,7 @@ class Gate:
         if not header:
             raise Unauthorized(f"expected the proxy to set {MERCHANT_HEADER}, got none")
         try:
-            merchants = [parse_merchant_id(each.strip()) for each in header[0].split(",")]
+            merchants = [parse_merchant_id(each.strip(OWS)) for each in header[0].split(",")]
         except InvalidMerchantId as exc:
             raise InvalidMerchantId(f"{MERCHANT_HEADER}: {exc}") from exc
         return Grant(choose_merchant(merchants, merchant_id))
@@ -166,6 +166,9 @@ def _at_most_one(values: list[str], place: str) -> list[str]:
 def _cookies(request: Request[Any], name: str) -> list[str]:
     """Return every cookie of this name: a second one may have been set for a parent domain.
 
+    A browser takes ``\\xa0__Host-push`` for another name than ``__Host-push``, and lets a page over
+    plain HTTP set it: such a cookie must not be taken for the token's.
+
     https://www.rfc-editor.org/rfc/rfc6265#section-8.6
     """
     pairs = (
@@ -173,4 +176,4 @@ def _cookies(request: Request[Any], name: str) -> list[str]:
         for header in request.headers.getlist("cookie")
         for pair in header.split(";")
     )
-    return [value.strip() for key, equals, value in pairs if equals and key.strip() == name]
+    return [value.strip(OWS) for key, equals, value in pairs if equals and key.strip(OWS) == name]

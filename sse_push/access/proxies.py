@@ -16,6 +16,13 @@ _WITH_PORT = re.compile(r"\[(?P<v6>[^\]]*)\](?::[0-9]+)?|(?P<v4>[0-9.]+):[0-9]+"
 """``[2001:db8::1]``, ``[2001:db8::1]:4711`` and ``192.0.2.1:4711``, as some proxies write."""
 
 
+OWS = " \t"
+"""White space around the value of a header: nothing else is trimmed, as browsers keep the rest.
+
+https://www.rfc-editor.org/rfc/rfc9110#section-5.6.3
+"""
+
+
 class Proxies:
     """The peers whose headers are trusted: some networks, and every peer of our Unix socket."""
 
@@ -50,7 +57,7 @@ class Proxies:
         text = None if peer is None else peer[0]
         if self.trusts(peer):
             text = forwarded_for[-1].rpartition(",")[2] if forwarded_for else None
-        address = None if text is None else _parse(text.strip())
+        address = None if text is None else _parse(text.strip(OWS))
         if isinstance(address, ipaddress.IPv6Address):
             # A client has a whole /64, and could use another address for each connection.
             # https://www.rfc-editor.org/rfc/rfc6177#section-2

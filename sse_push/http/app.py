@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -72,6 +73,12 @@ def create_app(
     return EventsMiddleware(app, origins, room_of(settings))
 
 
+_NOWHERE = ""
+"""A path that no route has."""
+
+_is_printable = re.compile("[!-~]*").fullmatch
+
+
 class EventsMiddleware:
     """What a request to ``/events`` needs around Starlette; other requests pass through.
 
@@ -88,6 +95,10 @@ class EventsMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
         if scope["type"] != "http" or scope["path"] != paths.EVENTS:
+            if scope["type"] == "http" and not _is_printable(scope["path"]):
+                # A route of Starlette matches before a line feed as well, which a proxy's rule for
+                # the exact path does not.
+                scope["path"] = _NOWHERE
             await self.app(scope, receive, send)
             return
         scope[SEND_SCOPE_KEY] = send  # the event stream removes it

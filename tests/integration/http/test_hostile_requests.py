@@ -136,6 +136,11 @@ ODD = {
     "a path with a slash": ("GET /events/?merchant_id=42 HTTP/1.1", "Host: test", 404),
     "an escaped slash": ("GET /%2fevents?merchant_id=42 HTTP/1.1", "Host: test", 404),
     "a path with an escaped NUL": ("GET /events%00 HTTP/1.1", "Host: test", 404),
+    "an escaped line feed": ("GET /metrics%0a HTTP/1.1", "Host: test", 404),
+    "an escaped line feed behind /events": ("GET /events%0a HTTP/1.1", "Host: test", 404),
+    "an escaped line feed behind /notify": ("POST /notify%0A HTTP/1.1", "Host: test", 404),
+    "an escaped tab": ("GET /healthz%09 HTTP/1.1", "Host: test", 404),
+    "an escaped letter with an accent": ("GET /h%C3%A9althz HTTP/1.1", "Host: test", 404),
     "an escaped query": ("GET /events%3Fmerchant_id=42 HTTP/1.1", "Host: test", 404),
     "a star": ("OPTIONS * HTTP/1.1", "Host: test", 404),
 }

@@ -17,6 +17,9 @@ from sse_push.access.tokens import TokenRules
 from sse_push.errors import AmbiguousCredentials, InvalidMerchantId, Unauthorized
 from tests.harness.tokens import SECRET, token_of
 
+BYTES = [chr(byte) for byte in range(256)]
+"""Each byte of a header, as it is decoded."""
+
 KEY = "k1-0123456789abcdef"
 OTHER_KEY = "k2-0123456789abcdef"
 RULES = TokenRules(
@@ -100,6 +103,16 @@ def test_another_key_may_not_notify_and_is_not_repeated(key: str) -> None:
     assert str(caught.value) == "expected a key of notify_keys, got another one"
 
 
+@pytest.mark.parametrize("byte", BYTES)
+def test_no_byte_but_white_space_may_stand_around_a_key(byte: str) -> None:
+    for authorization in (f"Bearer {byte}{KEY}", f"Bearer {KEY}{byte}"):
+        if byte in " \t":
+            assert authorize_notify([authorization], KEYS) is KEYS[0]
+        else:
+            with pytest.raises(Unauthorized):
+                authorize_notify([authorization], KEYS)
+
+
 def test_an_empty_list_of_keys_lets_nobody_notify() -> None:
     with pytest.raises(Unauthorized):
         authorize_notify(["Bearer "], ())
@@ -165,6 +178,25 @@ def test_a_cookie_is_read_only_if_its_name_is_configured() -> None:
         without.authorize_subscribe(request_of("", cookie), None)
 
     assert gate.authorize_subscribe(request_of("", cookie), None).merchant_id == "42"
+
+
+WITH_COOKIE = Gate("token", proxies=PROXIES, token_rules=RULES, token_cookie="__Host-push")
+
+
+@pytest.mark.parametrize("byte", BYTES)
+@pytest.mark.parametrize("form", ["{}__Host-push={token}", "__Host-push{}={token}"])
+def test_no_byte_but_white_space_may_stand_around_the_name_of_a_cookie(
+    form: str, byte: str
+) -> None:
+    request = request_of("", ("Cookie", form.format(byte, token=token_of(aud=..., iss=...))))
+    is_alone = byte in " \t" or (byte == ";" and form.startswith("{}"))
+    is_empty = byte == "=" and not form.startswith("{}")
+
+    if is_alone:
+        assert WITH_COOKIE.authorize_subscribe(request, None).merchant_id == "42"
+    else:
+        with pytest.raises(Unauthorized, match="token" if is_empty else r"^expected a token: "):
+            WITH_COOKIE.authorize_subscribe(request, None)
 
 
 @pytest.mark.parametrize("client", [("127.0.0.1", 1), ("10.0.0.1", 1), ("::ffff:10.0.0.1", 1)])
