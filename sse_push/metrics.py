@@ -69,9 +69,7 @@ SERIES: dict[str, Series] = {
     "sse_push_connections_opened_total": Series("counter", "connections opened"),
     "sse_push_connections_closed_total": Series("counter", "connections ended", "reason"),
     "sse_push_soft_answers_total": Series("counter", "clients asked to come back later", "reason"),
-    "sse_push_merchants_live": Series(
-        "gauge", "merchants with a connection, counted once per worker"
-    ),
+    "sse_push_merchants_live": Series("gauge", "merchants with a connection, per worker"),
     "sse_push_notifications_total": Series(
         "counter", "notifications, by their outcome in Redis", "outcome"
     ),
@@ -190,8 +188,10 @@ class Metrics:
         self._tasks.set(len(asyncio.all_tasks()))
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the answer to a scrape, and its media type."""
-        encode, media_type = choose_encoder(accept)
+        """Return the answer to a scrape, and its media type: the plain one for a broken header."""
+        encode, media_type = choose_encoder("")
+        with contextlib.suppress(TypeError, ValueError):  # a version that is no number
+            encode, media_type = choose_encoder(accept)
         return encode(self._answer), media_type
 
     def _counts(self) -> Iterator[tuple[str, str, int]]:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from pydantic import (
     BeforeValidator,
@@ -32,6 +32,20 @@ KEY_VARIABLE = f"{PREFIX}NOTIFY_KEY"
 """Not a setting: the key that ``sse-push notify`` and ``revoke`` send."""
 TOKEN_VARIABLE = f"{PREFIX}TOKEN"
 """Not a setting: the token that ``sse-push tail`` sends."""
+
+_REDIS_OPTIONS = {"db": "[0-9]{1,9}", "socket_connect_timeout": "[1-9][0-9]{0,4}"}
+_REDISS_OPTIONS = {
+    **_REDIS_OPTIONS,
+    "ssl_ca_certs": ".+",
+    "ssl_ca_path": ".+",
+    "ssl_cert_reqs": "none|optional|required",
+    "ssl_certfile": ".+",
+    "ssl_check_hostname": "true|false",
+    "ssl_keyfile": ".+",
+    "ssl_keyfile_password": ".+",
+}
+"""What may stand in the query of ``redis_url``, and its form. Any other option would change how
+replies are read, or when a connection is made anew, which the service decides."""
 
 _SECRET_SETTINGS = ("notify_keys", "token_keys", "redis_url")
 """Settings whose values appear in no error and no output."""
@@ -83,6 +97,17 @@ Networks = Annotated[
 OriginList = Annotated[tuple[str, ...], NoDecode, _list_of(_origin)]
 
 
+def _require_options(url: SplitResult, forms: Mapping[str, str]) -> None:
+    for name, text in parse_qsl(url.query, keep_blank_values=True):
+        form = forms.get(name)
+        if form is None:
+            raise ValueError(
+                f"expected no option but {', '.join(forms)} with {url.scheme}://, got {name[:40]!r}"
+            )
+        if not re.fullmatch(form, text):
+            raise ValueError(f"expected the option {name} as {form}, got something else")
+
+
 class Settings(BaseSettings):
     """Settings from ``SSE_PUSH_*`` and flags; an unknown name is an error.
 
@@ -101,7 +126,9 @@ class Settings(BaseSettings):
         None, description="Unix socket to listen on, instead of `host` and `port`"
     )
     redis_url: SecretStr | None = Field(
-        None, description="`redis://`, `rediss://` or `unix://` URL of Redis or Valkey"
+        None,
+        description="`redis://`, `rediss://` or `unix://` URL of Redis or Valkey; its query may "
+        "have `db`, `socket_connect_timeout` (seconds) and options of TLS (`ssl_ca_certs`, …)",
     )
     workers: int = Field(1, ge=1, le=256, description="processes that share the listening socket")
     subscribe_auth: Literal["none", "token", "header"] | None = Field(
@@ -378,6 +405,7 @@ class Settings(BaseSettings):
                 raise ValueError("expected a URL, got one that can't be parsed") from None
             if "@" in parts.path + parts.query + parts.fragment and parts.scheme != "unix":
                 raise ValueError("expected / ? # in a password as %2F %3F %23, got one as it is")
+            _require_options(parts, _REDISS_OPTIONS if parts.scheme == "rediss" else _REDIS_OPTIONS)
         return value
 
     @model_validator(mode="after")

@@ -155,8 +155,10 @@ def _with_redis(settings: Settings, url: str) -> Settings:
 def _print_keys(rules: TokenRules) -> None:
     for algorithm in dict.fromkeys(key.algorithm for key in rules.keys):
         keys = [key for key in rules.keys if key.algorithm == algorithm]
-        kids = ", ".join(key.kid for key in keys if key.kid is not None)
-        click.echo(f"{'token keys':24} {algorithm}: {len(keys)}{f', kid {kids}' if kids else ''}")
+        kids = [key.kid for key in keys if key.kid is not None]
+        # What stands before "=" in a secret of token_keys may be a part of the secret.
+        named = f"{len(kids)} with a kid" if algorithm == "HS256" else f"kid {', '.join(kids)}"
+        click.echo(f"{'token keys':24} {algorithm}: {len(keys)}{f', {named}' if kids else ''}")
 
 
 def _require(settings: Settings, *names: str) -> None:

@@ -150,9 +150,9 @@ def _post(url: str, path: str, body: Mapping[str, object], key: str | None) -> s
     except (httpx2.TransportError, httpx2.InvalidURL) as exc:
         raise PushError(f"expected the service at {url}, got: {exc}") from exc
     if answer.status_code != 200:
-        raise PushError(f"{url} answered {answer.status_code}: {answer.text[:500]}")
+        raise PushError(f"{url} answered {answer.status_code}: {_printable(answer.text[:500])}")
     stored_id: str = answer.json()["id"]
-    return stored_id
+    return _printable(stored_id)
 
 
 def _parse_duration(text: str) -> int:
@@ -198,4 +198,11 @@ def _age(event: Event) -> str:
 
 
 def _print_line(text: str) -> None:
-    click.echo(f"{datetime.now(UTC).astimezone():%H:%M:%S.%f}"[:-3] + f" {text}")
+    click.echo(f"{datetime.now(UTC).astimezone():%H:%M:%S.%f}"[:-3] + f" {_printable(text)}")
+
+
+def _printable(text: str) -> str:
+    """Return a text that a terminal shows and does not obey: other characters as in Python."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )

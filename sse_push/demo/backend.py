@@ -6,7 +6,6 @@ the same.
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -22,11 +21,15 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from sse_push.demo.cinema import ROWS, SEATS, SEATS_PER_ROW, SHOWS, Cinema
+from sse_push.errors import UnsupportedMediaType
 from sse_push.http import paths
+from sse_push.http.bodies import JSON, read_body, require_media_type
+from sse_push.notification import parse_json
 
 logger = logging.getLogger(__name__)
 
 _TRIES = 3
+_BODY_LIMIT_BYTES = 4096
 _TOKEN_LIFETIME_S = 120
 """Short, so that a visitor can watch the page renew its token."""
 
@@ -147,10 +150,12 @@ def _house(merchant_id: object) -> str:
 
 
 async def _buyer(request: Request) -> tuple[str, str]:
-    try:
-        body = await request.json()
-    except (json.JSONDecodeError, UnicodeDecodeError) as exc:
-        raise HTTPException(400, "expected JSON with merchant_id and by") from exc
+    # A page of another site may send any other type, or none, without asking first.
+    # https://fetch.spec.whatwg.org/#cors-safelisted-request-header
+    if "content-type" not in request.headers:
+        raise UnsupportedMediaType(f"expected {JSON}, got no type")
+    require_media_type(request, JSON)
+    body = parse_json(await read_body(request, _BODY_LIMIT_BYTES))
     if not isinstance(body, dict) or not isinstance(body.get("by"), str):
         raise HTTPException(400, "expected JSON with merchant_id and by")
     return _house(body.get("merchant_id")), body["by"][:64]

@@ -15,6 +15,7 @@ from sse_push.notification import FIELDS, parse_json
 
 JSON = "application/json"
 FORM = "application/x-www-form-urlencoded"
+IDENTITY = "identity"
 
 _FORM_FIELDS_MAX = 16
 """More than a notification has, so that the error can name an unknown field."""
@@ -39,8 +40,13 @@ def require_media_type(request: Request[Any], *expected: str) -> str:
     """Return the type of the body, without parameters; a request without a type has JSON.
 
     Raises:
-        UnsupportedMediaType: the type is not one of ``expected``.
+        UnsupportedMediaType: the type is not one of ``expected``, or the body is compressed.
+
+    https://www.rfc-editor.org/rfc/rfc9110#section-8.4
     """
+    encoding = request.headers.get("content-encoding", IDENTITY).lower()
+    if encoding != IDENTITY:
+        raise UnsupportedMediaType(f"Content-Encoding: expected none, got {encoding[:80]!r}")
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if media_type not in expected:
         raise UnsupportedMediaType(f"expected {' or '.join(expected)}, got {media_type[:80]!r}")

@@ -176,6 +176,9 @@ async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
         await until(lambda: "refresh" in tail.out, "the first refresh")
         run("notify", merchant, "--url", first.url, "--key", KEY, "--topic", "seats")
         await until(lambda: '"seats"' in tail.out, "the second")
+        hostile = '"\\u009b31m\\u202e\\u001b"'
+        run("notify", merchant, "--url", first.url, "--key", KEY, "--data", hostile)
+        await until(lambda: r"\x9b31m\u202e" in tail.out, "what a terminal does not obey")
         first.stop()
         await until(lambda: "again in" in tail.out, "a reconnection")
         port = str(first.port)
@@ -399,7 +402,7 @@ def test_check_counts_the_keys_of_tokens_and_shows_none(redis: Redis, tmp_path: 
     assert ["token_keys", "1 key(s), not shown"] in lines
     assert ["token_keys_file", str(path)] in lines
     assert ["trusted_proxies", "10.0.0.0/8"] in lines
-    for algorithm in ("HS256: 1, kid old", "ES256: 1, kid 2026", "EdDSA: 1"):
+    for algorithm in ("HS256: 1, 1 with a kid", "ES256: 1, kid 2026", "EdDSA: 1"):
         assert ["token", f"keys               {algorithm}"] in lines
     for done in broken:
         assert (done.returncode, done.stderr) == (

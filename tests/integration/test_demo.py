@@ -114,9 +114,14 @@ def test_a_house_is_emptied(demo: str) -> None:
     assert sold(demo, "lumiere") == {}
 
 
+AS_JSON = {"Content-Type": "application/json"}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status"),
     [
+        ("/seats/A1/sell", b"[" * 4000, 400),
+        ("/seats/A1/sell", b"[" * 5000, 413),
         ("/seats/Z99/sell", b'{"merchant_id": "roxy", "by": "tab"}', 404),
         ("/seats/A1/sell", b'{"merchant_id": "nowhere", "by": "tab"}', 404),
         ("/seats/A1/sell", b"{nonsense", 400),
@@ -125,10 +130,21 @@ def test_a_house_is_emptied(demo: str) -> None:
     ],
 )
 def test_a_malformed_request_is_refused(demo: str, path: str, body: bytes, status: int) -> None:
-    answer = plain_http.post(f"{demo}{path}", content=body)
+    answer = plain_http.post(f"{demo}{path}", content=body, headers=AS_JSON)
 
     assert answer.status_code == status
     assert "error" in answer.json()
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", None])
+def test_a_page_of_another_site_sells_no_seat(demo: str, media_type: str | None) -> None:
+    """These types, and none, are sent to any site without asking first."""
+    headers = {} if media_type is None else {"Content-Type": media_type}
+    body = b'{"merchant_id": "astoria", "by": "tab"}'
+
+    answer = plain_http.post(f"{demo}/seats/A1/sell", content=body, headers=headers)
+
+    assert (answer.status_code, answer.json()["error"]) == (415, "unsupported")
 
 
 async def test_a_crowd_buys_and_leaves_with_the_demo(

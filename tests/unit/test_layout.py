@@ -315,7 +315,7 @@ ARROWS: dict[str, set[str]] = {
         "settings",
     },
     "demo.cinema": set(),
-    "demo.backend": {"demo.cinema", "http.paths"},
+    "demo.backend": {"demo.cinema", "errors", "http.bodies", "http.paths", "notification"},
     "demo.crowd": {"demo.cinema", "http.paths", "sse_client"},
     "demo.run": {"demo.backend", "demo.cinema", "demo.crowd", "server", "settings"},
     "demo": {"demo.run"},

@@ -158,6 +158,25 @@ async def test_a_server_that_prefers_open_metrics_gets_it(worker: Worker) -> Non
     assert content.endswith(b"# EOF\n")
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "text/plain;version=x",
+        "text/plain; version=1.0.x",
+        "application/openmetrics-text; version=; q=1",
+        "application/openmetrics-text;version=-.-",
+        ";;,=;q=",
+    ],
+)
+async def test_a_server_whose_preference_is_broken_gets_a_scrape(
+    worker: Worker, accept: str
+) -> None:
+    content, media_type = worker.metrics.render(accept)
+
+    assert b"sse_push_connections_open" in content
+    assert media_type.startswith(("text/plain; version=", "application/openmetrics-text; version="))
+
+
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_count_is_copied_once_however_often_the_series_are_updated(
     worker: Worker, times: int

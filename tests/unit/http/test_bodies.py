@@ -65,6 +65,18 @@ def test_a_media_type_is_compared_without_case_and_parameters(header: str, media
     assert require_media_type(request_of(content_type=header), JSON, FORM) == media_type
 
 
+@pytest.mark.parametrize("header", ["gzip", "br, gzip", "GZIP", ""])
+def test_a_body_that_is_compressed_is_refused_by_the_name_of_its_header(header: str) -> None:
+    with pytest.raises(UnsupportedMediaType) as refusal:
+        require_media_type(request_of(content_type=JSON, content_encoding=header), JSON)
+
+    assert str(refusal.value) == f"Content-Encoding: expected none, got {header.lower()!r}"
+
+
+def test_a_body_whose_header_says_that_it_is_not_compressed_is_taken() -> None:
+    assert require_media_type(request_of(content_encoding="Identity"), JSON) == JSON
+
+
 def test_a_body_without_a_type_is_json() -> None:
     assert require_media_type(request_of(), JSON) == JSON
 

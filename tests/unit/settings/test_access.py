@@ -211,6 +211,8 @@ def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
         "redis://127.0.0.1:6379/0",
         "rediss://user:pass@redis.example/1",
         "unix:///run/redis.sock?db=1",
+        "redis://redis.example?db=1&socket_connect_timeout=3",
+        "rediss://redis.example?ssl_cert_reqs=required&ssl_ca_certs=/etc/ca.pem",
         "unix://:pass@/run/redis.sock",
     ],
 )
@@ -230,6 +232,18 @@ def test_the_url_of_redis_has_one_of_three_schemes(url: str) -> None:
         ("redis://:hunter2/x@host", "got one as it is"),
         ("redis://:hunter2#x@host", "got one as it is"),
         ("redis://:hunter2?x@host", "got one as it is"),
+        ("redis://:hunter2@host?decode_responses=true", "with redis://, got 'decode_responses'"),
+        ("redis://:hunter2@host?health_check_interval=1", "got 'health_check_interval'"),
+        ("redis://:hunter2@host?protocol=2", "got 'protocol'"),
+        ("redis://:hunter2@host?ssl_cert_reqs=none", "got 'ssl_cert_reqs'"),
+        ("unix://:hunter2@/run/redis.sock?db=0&foo", "got 'foo'"),
+        ("redis://:hunter2@host?db=hunter2", "the option db as [0-9]{1,9}, got something else"),
+        ("redis://:hunter2@host?socket_connect_timeout=0", "got something else"),
+        (
+            "rediss://:hunter2@host?ssl_cert_reqs=hunter2",
+            "none|optional|required, got something else",
+        ),
+        ("rediss://:hunter2@host?ssl_ca_certs=", "got something else"),
     ],
 )
 def test_a_malformed_redis_url_is_refused_and_not_shown(url: str, said: str) -> None:
