@@ -19,12 +19,18 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from logging.handlers import QueueHandler
+from typing import Any, Literal, cast
+
+from sse_push.runtime.line_writer import LineWriter
+
+logger = logging.getLogger(__name__)
 
 Form = Literal["logfmt", "json"]
 Value = str | int | float
 
 _OURS = "sse_push"
+_FLUSH_LIMIT_S = 1.0
 _SPECIFIER = re.compile(
     r"(?P<key> [a-z_][a-z0-9_]*=)?%(?P<flags>[-#0 +]*\d*(?:\.\d+)?)(?P<type>[a-zA-Z%])"
 )
@@ -35,13 +41,38 @@ _BARE = re.compile(r"[!#-<>-\[\]-~]+")
 def configure_logging(level: str, form: Form = "logfmt") -> None:
     """Log to standard error, a line per record; each worker calls this for itself."""
     root = logging.getLogger()
-    ours = [each for each in root.handlers if isinstance(each.formatter, LineFormatter)]
+    ours = [each for each in root.handlers if isinstance(each, LineHandler)]
     if not ours:
-        ours = [logging.StreamHandler(sys.stderr)]
+        ours = [LineHandler(LineWriter(sys.stderr.fileno()))]
         root.addHandler(ours[0])
     ours[0].setFormatter(LineFormatter(form))
     root.setLevel(level.upper())
     logging.getLogger("httpx2").setLevel("WARNING")
+
+
+class LineHandler(QueueHandler):
+    """Hands lines to a writer, so that nobody waits for the reader of the log.
+
+    What finds no room is dropped, and a later line says how much.
+    """
+
+    def __init__(self, writer: LineWriter) -> None:
+        super().__init__(cast("Any", writer))
+        self._writer = writer
+
+    def prepare(self, record: logging.LogRecord) -> bytes:
+        """Return the line of a record; called by ``emit``, which reports what fails."""
+        return f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
+
+    def enqueue(self, record: Any) -> None:
+        """Have a line written, as ``prepare`` has returned it."""
+        if dropped := self._writer.take_dropped():
+            logger.warning("log lines dropped count=%d", dropped)  # comes back here, once
+        self._writer.put(record)
+
+    def flush(self) -> None:
+        """Wait until all is written, but no longer than ``_FLUSH_LIMIT_S``; called at exit."""
+        self._writer.flush(_FLUSH_LIMIT_S)
 
 
 class LineFormatter(logging.Formatter):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -20,9 +21,11 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-_PARENT_INTERVAL_S = 1.0
 _HANG_STEPS = 10
 """A loop hangs after this many steps without an answer; each step is a tenth of the limit."""
+
+_REPORT_LIMIT_S = 2.0
+"""How long a process whose loop hangs may take to log that."""
 
 HANGING = 70
 """The exit status of a process whose event loop hung: EX_SOFTWARE of sysexits.h."""
@@ -133,9 +136,10 @@ def exit_if_it_hangs(loop: asyncio.AbstractEventLoop, limit_s: float) -> Generat
                 loop.call_soon_threadsafe(alive.set)
             missed += 1
             if missed > _HANG_STEPS:  # pragma: no cover (``os._exit`` saves no coverage)
-                frame = sys._current_frames().get(main)  # noqa: SLF001 (documented)
-                where = "".join(traceback.format_stack(frame)) if frame is not None else ""
-                logger.critical("the event loop hangs, exiting limit_s=%g at=%r", limit_s, where)
+                # In a thread of its own: the hanging one may hold a lock of the log.
+                reporting = threading.Thread(target=_report, args=(main, limit_s), daemon=True)
+                reporting.start()
+                reporting.join(_REPORT_LIMIT_S)
                 os._exit(HANGING)
 
     main = threading.get_ident()
@@ -148,10 +152,27 @@ def exit_if_it_hangs(loop: asyncio.AbstractEventLoop, limit_s: float) -> Generat
         thread.join()
 
 
+def _report(main: int, limit_s: float) -> None:  # pragma: no cover (as above)
+    frame = sys._current_frames().get(main)  # noqa: SLF001 (documented)
+    where = "".join(traceback.format_stack(frame)) if frame is not None else ""
+    logger.critical("the event loop hangs, exiting limit_s=%g at=%r", limit_s, where)
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
 async def stop_with_parent() -> None:
-    """Stop this process once its parent is gone: nothing supervises a worker without it."""
-    parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110 (a child gets no event for it)
-        await asyncio.sleep(_PARENT_INTERVAL_S)
-    logger.warning("the supervising process is gone, stopping parent=%d", parent)
+    """Stop this process once its parent is gone: nothing supervises a worker without it.
+
+    The parent holds a pipe open from before this process was born. Its process ID would not do: a
+    process that asks for it after its parent has died gets that of another one.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a process that multiprocessing has started"
+    loop, is_gone = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(parent.sentinel, is_gone.set)
+    try:
+        await is_gone.wait()
+    finally:
+        loop.remove_reader(parent.sentinel)
+    logger.warning("the supervising process is gone, stopping parent=%d", parent.pid)
     signal.raise_signal(signal.SIGTERM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -11,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -26,8 +27,8 @@ from tests.harness.processes import command_of, workers_of
 from tests.harness.programs import Running, run
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
-from tests.harness.stream import Publisher, Stream, open_stream
-from tests.harness.waiting import SECOND, STOP_S, until, wait_for
+from tests.harness.stream import Publisher, Stream, open_stream, publishing
+from tests.harness.waiting import SECOND, STOP_S, free_port, until, wait_for
 
 
 @asynccontextmanager
@@ -268,6 +269,43 @@ async def test_a_signal_to_all_processes_at_once_is_one_signal(
     service.assert_no_errors()
 
 
+@pytest.fixture
+def full_pipe() -> Generator[int]:
+    """The writer's end of a pipe that nobody reads, and that has no room."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 1024)
+    os.set_blocking(writer, True)
+    yield writer
+    os.close(writer)
+    os.close(reader)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_log_that_nobody_reads_holds_nothing_up(
+    redis: Redis, full_pipe: int, merchant: str, tmp_path: Path, workers: str
+) -> None:
+    port = free_port()
+    command = [sys.executable, "-m", "sse_push", "serve", "--port", str(port), "--redis-url"]
+    command += [redis.url, "--subscribe-auth", "none", "--notify-keys", KEY, "--workers", workers]
+    unread = tmp_path / "unread"
+    unread.touch()
+    service = Service(subprocess.Popen(command, stderr=full_pipe), unread, unread, port)
+    try:
+        service.wait_ready()
+        async with open_stream(service.url, merchant) as stream, publishing(service.url) as backend:
+            await stream.next("refresh")
+            await backend.notify(merchant)
+            await stream.next("refresh", 2)
+        status = service.stop()
+    finally:
+        service.kill()
+
+    assert status == 0
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 async def test_a_second_signal_ends_the_service_at_once(
     redis: Redis, tmp_path: Path, workers: str
@@ -331,6 +369,27 @@ def test_workers_end_with_their_supervisor(redis: Redis, tmp_path: Path) -> None
 
     assert len(orphans) == 2
     wait_for(lambda: not any(map(command_of, orphans)), "the workers' end")
+
+
+def test_workers_end_whose_supervisor_was_killed_while_they_started(
+    redis: Redis, tmp_path: Path
+) -> None:
+    starting = Running.start(
+        tmp_path,
+        *("serve", "--workers", "2", "--port", str(free_port()), "--redis-url", redis.url),
+        *("--subscribe-auth", "none", "--notify-keys", KEY),
+    )
+    workers: list[int] = []
+    try:
+        # A worker runs for some 0.4 s before it can ask who its parent is.
+        wait_for(lambda: len(workers_of(starting.process.pid)) == 2, "two workers that start")
+        workers = workers_of(starting.process.pid)
+        starting.kill()
+
+        wait_for(lambda: not any(map(command_of, workers)), "the workers' end")
+    finally:
+        for worker in filter(command_of, workers):
+            os.kill(worker, signal.SIGKILL)
 
 
 def test_a_rolling_restart_keeps_the_port_open(redis: Redis, tmp_path: Path) -> None:

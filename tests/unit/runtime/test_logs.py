@@ -8,7 +8,8 @@ from typing import cast
 
 import pytest
 
-from sse_push.runtime.logs import Form, LineFormatter, configure_logging
+from sse_push.runtime.line_writer import LineWriter
+from sse_push.runtime.logs import Form, LineFormatter, LineHandler, configure_logging
 from tests.harness.service import assert_no_errors
 
 FORMS: tuple[Form, ...] = ("logfmt", "json")
@@ -195,13 +196,19 @@ def test_a_number_that_json_lacks_is_text(number: float) -> None:
 # -- configuration
 
 
+def flush() -> None:
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+
+
 @pytest.mark.usefixtures("bare_logging")
-def test_a_process_logs_a_line_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_process_logs_a_line_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     configure_logging("warning")
     logging.getLogger("sse_push.hub").info("not severe enough")
     logging.getLogger("sse_push.hub").warning("tail interrupted after=%s", "7-1")
+    flush()
 
-    written = capsys.readouterr()
+    written = capfd.readouterr()
     assert written.out == ""
     assert re.fullmatch(
         r"time=[-0-9]{10}T[:.0-9]{12}Z level=warning logger=sse_push\.hub "
@@ -211,14 +218,55 @@ def test_a_process_logs_a_line_to_standard_error(capsys: pytest.CaptureFixture[s
 
 
 @pytest.mark.usefixtures("bare_logging")
-def test_level_and_form_may_be_set_again(capsys: pytest.CaptureFixture[str]) -> None:
+def test_level_and_form_may_be_set_again(capfd: pytest.CaptureFixture[str]) -> None:
     configure_logging("info")
     configure_logging("debug", "json")
     logging.getLogger("sse_push.hub").debug("a connection")
     logging.getLogger("httpx2").info("a request, with its query")
+    flush()
 
-    lines = capsys.readouterr().err.splitlines()
+    lines = capfd.readouterr().err.splitlines()
     assert [json.loads(line)["message"] for line in lines] == ["a connection"]
+
+
+class Full(LineWriter):
+    """A writer that has no room for a while."""
+
+    def __init__(self) -> None:
+        self.has_room = True
+        self.written: list[bytes] = []
+        self.dropped = 0
+
+    def put(self, line: bytes) -> bool:
+        if self.has_room:
+            self.written.append(line)
+        else:
+            self.dropped += 1
+        return self.has_room
+
+    def take_dropped(self) -> int:
+        dropped, self.dropped = (self.dropped, 0) if self.has_room else (0, self.dropped)
+        return dropped
+
+
+@pytest.mark.usefixtures("bare_logging")
+def test_lines_that_found_no_room_are_counted_before_the_next_line() -> None:
+    writer = Full()
+    handler = LineHandler(writer)
+    handler.setFormatter(LineFormatter("json"))
+    logging.getLogger().addHandler(handler)
+
+    for number, has_room in enumerate([True, False, False, True, True]):
+        writer.has_room = has_room
+        logging.getLogger("sse_push.hub").warning("line number=%d", number)
+
+    found = [json.loads(line) for line in writer.written]
+    assert [(each["message"], each.get("number", each.get("count"))) for each in found] == [
+        ("line", 0),
+        ("log lines dropped", 2),
+        ("line", 3),
+        ("line", 4),
+    ]
 
 
 # -- the alarm of the tests: errors in a log

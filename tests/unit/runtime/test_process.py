@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Generator
 from types import FrameType
+from unittest.mock import Mock
 
 import pytest
 
@@ -349,12 +351,13 @@ def test_a_process_that_was_stopped_as_a_whole_goes_on() -> None:
 async def test_a_worker_stops_once_its_parent_is_gone(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    parents = iter([10, 10, 10, 1])
-    monkeypatch.setattr(os, "getppid", lambda: next(parents))
-    monkeypatch.setattr(process, "_PARENT_INTERVAL_S", 0)
+    ours, parents = os.pipe()
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: Mock(sentinel=ours, pid=10))
 
+    os.close(parents)  # before anybody asks
     async with asyncio.timeout(5 * SECOND):
         await stop_with_parent()
+    os.close(ours)
 
     assert server.received == [signal.SIGTERM]
     assert [record.getMessage() for record in caplog.records] == [
@@ -365,7 +368,8 @@ async def test_a_worker_stops_once_its_parent_is_gone(
 async def test_a_worker_whose_parent_lives_goes_on(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "_PARENT_INTERVAL_S", 0)
+    ours, parents = os.pipe()
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: Mock(sentinel=ours, pid=10))
     task = asyncio.create_task(stop_with_parent())
 
     for _ in range(20):
@@ -373,6 +377,8 @@ async def test_a_worker_whose_parent_lives_goes_on(
     is_running = not task.done()
     task.cancel()
     await asyncio.wait([task])
+    os.close(parents)
+    os.close(ours)
 
     assert is_running
     assert server.received == []
