@@ -450,6 +450,10 @@ def main() -> None:
         for case in CASES
         if not given.only or any(case.title.startswith(name) for name in given.only)
     ]
+    for name in given.only:
+        if not any(case.title.startswith(name) for case in CASES):
+            titles = ", ".join(case.title for case in CASES)
+            parser.error(f"--only: expected the beginning of one of {titles}, got {name!r}")
     baseline: Path | None = given.baseline
     if baseline is not None and not (baseline / "sse_push" / "__main__.py").exists():
         parser.error(f"--baseline: expected a checkout of this repository, got {baseline}")
