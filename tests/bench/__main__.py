@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -420,6 +420,17 @@ def growth(path: Path) -> str:
     return "\n".join(rows)
 
 
+def choose(names: Sequence[str], parser: argparse.ArgumentParser) -> list[Case]:
+    """Return the cases whose titles begin with one of these names; all of them without any."""
+    for name in names:
+        if not any(case.title.startswith(name) for case in CASES):
+            titles = ", ".join(case.title for case in CASES)
+            parser.error(f"--only: expected the beginning of one of {titles}, got {name!r}")
+    return [
+        case for case in CASES if not names or any(case.title.startswith(name) for name in names)
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
@@ -445,15 +456,7 @@ def main() -> None:
     if given.growth:
         print(growth(Path(__file__).parent / "growth.svg"))
         return
-    chosen = [
-        case
-        for case in CASES
-        if not given.only or any(case.title.startswith(name) for name in given.only)
-    ]
-    for name in given.only:
-        if not any(case.title.startswith(name) for case in CASES):
-            titles = ", ".join(case.title for case in CASES)
-            parser.error(f"--only: expected the beginning of one of {titles}, got {name!r}")
+    chosen = choose(given.only, parser)
     baseline: Path | None = given.baseline
     if baseline is not None and not (baseline / "sse_push" / "__main__.py").exists():
         parser.error(f"--baseline: expected a checkout of this repository, got {baseline}")
