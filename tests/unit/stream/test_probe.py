@@ -2,28 +2,193 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import logging
+import math
+from typing import Any
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from sse_push.stream.probe import Probe
+from sse_push.errors import StreamUnavailable
+from sse_push.notification import EntryId, EventId
+from sse_push.stream.probe import Deaf, Probe, ProbeLost, ServersDiffer
 from sse_push.stream.replies import Refusals
+from tests.unit.stream.test_replies import reply
+
+SERVER, OTHER = b"run_id:1", b"run_id:2"
+BUSY = reply("BUSY a script runs")
+NOTHING: list[object] = []
+OURS: list[object] = [[b"5-0", [b"topic", b"probe"]]]
+
+
+class Hand:
+    """Answers a probe: the reads in this order, each entry as announced, everything else as well.
+
+    A read that is an exception without a code of Redis is a connection that was lost.
+    """
+
+    def __init__(self, *reads: object, deadline_s: float = 60) -> None:
+        self.reads = list(reads)
+        self.time: object = [b"1000", b"0"]
+        self.failures: list[Exception] = []
+        """What the next entries are answered with."""
+        self.used = {SERVER}
+        self.dialed: bytes | OSError = SERVER
+        self.arriving_bytes = 0
+        self.is_announced = True
+        self.refusals = Refusals()
+        self.probe = Probe(
+            self.ask,
+            self.partial_bytes,
+            self,
+            self.dial,
+            self.refusals,
+            interval_s=1,
+            deadline_s=deadline_s,
+            deaf_limit_s=2 * deadline_s,
+        )
+
+    async def ask(self, command: tuple[object, ...]) -> object:
+        if command == ("TIME",):
+            return self.time
+        if self.is_announced:
+            self.probe.announced()
+        return self.reads.pop(0)
+
+    async def append(self, _record: object) -> EventId:
+        if self.failures:
+            raise self.failures.pop(0)
+        if self.is_announced:
+            self.probe.announced()
+        return EventId(EntryId(5, 0), "")
+
+    def take_used(self) -> set[bytes]:
+        return self.used
+
+    def renew(self) -> None:
+        self.used = set()
+
+    async def dial(self) -> bytes:
+        if isinstance(self.dialed, OSError):
+            raise self.dialed
+        return self.dialed
+
+    def partial_bytes(self) -> int:
+        """Return ever more while bytes arrive; when they end, the entry is announced."""
+        if self.arriving_bytes:
+            self.arriving_bytes -= 1
+            if not self.arriving_bytes:
+                self.probe.announced()
+        return -self.arriving_bytes
+
+
+async def test_an_entry_that_is_announced_and_read_is_found() -> None:
+    hand = Hand(NOTHING, OURS)
+    assert hand.probe.age_s == math.inf
+
+    assert await hand.probe.check(SERVER)
+
+    assert hand.probe.age_s < 60
+    assert hand.probe.redis_time_s == pytest.approx(1000, abs=60)
+
+
+async def test_an_announcement_of_something_else_is_waited_past() -> None:
+    hand = Hand(NOTHING, NOTHING, NOTHING, OURS)
+
+    assert await hand.probe.check(SERVER)
+
+    assert hand.reads == []
+
+
+@pytest.mark.parametrize("reads", [(BUSY,), (NOTHING, BUSY)], ids=["at first", "in the end"])
+async def test_a_refused_read_proves_nothing(reads: tuple[Any, ...]) -> None:
+    hand = Hand(*reads)
+
+    assert not await hand.probe.check(SERVER)
+
+    assert hand.refusals
+    assert hand.probe.age_s == math.inf
+
+
+async def test_a_time_that_is_refused_leaves_the_estimate_as_it_was() -> None:
+    hand = Hand(NOTHING, OURS)
+    hand.time = BUSY
+    before = hand.probe.redis_time_s
+
+    assert await hand.probe.check(SERVER)
+
+    assert hand.probe.redis_time_s == pytest.approx(before, abs=60)
 
 
 async def test_a_connection_that_is_lost_while_the_probe_reads_is_no_refusal() -> None:
-    lost, refusals = RedisConnectionError("cut"), Refusals()
-
-    async def ask(_command: object) -> object:
-        return lost
-
-    unused = cast("Any", None)
-    probe = Probe(
-        ask, lambda: 0, unused, unused, refusals, interval_s=1, deadline_s=60, deaf_limit_s=60
-    )
+    hand = Hand(lost := RedisConnectionError("cut"))
 
     with pytest.raises(RedisConnectionError) as raised:
-        await probe.check(b"run_id:1")
+        await hand.probe.check(SERVER)
 
     assert raised.value is lost
-    assert not refusals
+    assert not hand.refusals
+
+
+async def test_writes_that_are_refused_are_logged_once_and_so_is_their_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    hand = Hand(NOTHING, NOTHING, NOTHING, OURS)
+    hand.failures = [StreamUnavailable("full", outcome="not_published") for _ in range(2)]
+
+    found = [await hand.probe.check(SERVER) for _ in range(3)]
+
+    assert found == [False, False, True]
+    assert [message.partition(" cause=")[0] for message in caplog.messages] == [
+        "redis takes no writes",
+        "redis takes writes again after_s=0.0",
+    ]
+
+
+async def test_every_third_probe_asks_over_a_fresh_connection() -> None:
+    hand = Hand(*[NOTHING, OURS] * 2, NOTHING)
+    hand.dialed = OTHER
+
+    assert [await hand.probe.check(SERVER) for _ in range(2)] == [True, True]
+    with pytest.raises(ServersDiffer):
+        await hand.probe.check(SERVER)
+
+
+async def test_an_address_that_leads_nowhere_is_no_fault_of_the_tail() -> None:
+    hand = Hand(*[NOTHING, OURS] * 2, NOTHING)
+    hand.dialed = OSError("refused")
+
+    assert [await hand.probe.check(SERVER) for _ in range(3)] == [True, True, False]
+
+
+async def test_an_entry_that_went_to_another_server_is_seen_at_once() -> None:
+    hand = Hand(NOTHING)
+    hand.used = {SERVER, OTHER}
+
+    with pytest.raises(ServersDiffer):
+        await hand.probe.check(SERVER)
+
+    assert hand.used == set()
+
+
+async def test_a_process_that_is_told_nothing_for_as_long_as_the_limit_is_deaf() -> None:
+    hand = Hand(*[NOTHING] * 2, deadline_s=0.02)
+    hand.is_announced = False
+
+    for _ in range(2):
+        with pytest.raises(ProbeLost):
+            await hand.probe.check(SERVER)
+
+    with pytest.raises(Deaf):
+        await hand.probe.give_up_if_deaf()
+
+
+async def test_time_does_not_count_while_a_part_of_a_reply_arrives() -> None:
+    hand = Hand(NOTHING, OURS, deadline_s=0.02)
+    hand.is_announced = False
+    hand.arriving_bytes = 100
+
+    assert await hand.probe.check(SERVER)
+
+    assert hand.arriving_bytes == 0
