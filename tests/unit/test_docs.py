@@ -237,11 +237,11 @@ def test_the_modules_that_the_design_names_are_there() -> None:
     ] == []
 
 
-def test_the_matrix_of_faults_has_every_fault_of_the_full_form() -> None:
+def test_the_matrix_of_faults_has_every_fault_of_the_long_form() -> None:
     matrix = rows(section("tests/README.md", "What was lost under which fault"))
 
     assert [row[:2] for row in matrix[1:]] == [
-        [load(name).FAULT.number, load(name).FAULT.title] for name in choose(None, "full")
+        [load(name).FAULT.number, load(name).FAULT.title] for name in choose(None, "long")
     ]
 
 
