@@ -8,7 +8,7 @@ import click
 
 from sse_push.cli import main
 from sse_push.errors import ConfigError, PushError
-from sse_push.runtime.logs import configure_logging
+from sse_push.runtime.logs import configure_logging, printable
 
 
 def run() -> None:
@@ -31,7 +31,7 @@ def run() -> None:
 
 def _fail(text: str, status: int) -> None:
     for line in text.splitlines():
-        click.echo(f"sse-push: {line}", err=True)
+        click.echo(f"sse-push: {printable(line)}", err=True)  # some have what a server answered
     sys.exit(status)
 
 

@@ -21,6 +21,7 @@ from sse_push.access.tokens import sign
 from sse_push.errors import ConfigError, InvalidEntryId, PushError
 from sse_push.http import paths
 from sse_push.notification import EventId, parse_merchant_id
+from sse_push.runtime.logs import printable
 from sse_push.settings import KEY_VARIABLE, TOKEN_VARIABLE, Settings
 from sse_push.sse_client import Event, StateChange, follow
 
@@ -150,9 +151,9 @@ def _post(url: str, path: str, body: Mapping[str, object], key: str | None) -> s
     except (httpx2.TransportError, httpx2.InvalidURL) as exc:
         raise PushError(f"expected the service at {url}, got: {exc}") from exc
     if answer.status_code != 200:
-        raise PushError(f"{url} answered {answer.status_code}: {_printable(answer.text[:500])}")
+        raise PushError(f"{url} answered {answer.status_code}: {answer.text[:500]}")
     stored_id: str = answer.json()["id"]
-    return _printable(stored_id)
+    return printable(stored_id)
 
 
 def _parse_duration(text: str) -> int:
@@ -198,11 +199,4 @@ def _age(event: Event) -> str:
 
 
 def _print_line(text: str) -> None:
-    click.echo(f"{datetime.now(UTC).astimezone():%H:%M:%S.%f}"[:-3] + f" {_printable(text)}")
-
-
-def _printable(text: str) -> str:
-    """Return a text that a terminal shows and does not obey: other characters as in Python."""
-    return "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
+    click.echo(f"{datetime.now(UTC).astimezone():%H:%M:%S.%f}"[:-3] + f" {printable(text)}")

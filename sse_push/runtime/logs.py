@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -43,7 +44,9 @@ def configure_logging(level: str, form: Form = "logfmt") -> None:
     root = logging.getLogger()
     ours = [each for each in root.handlers if isinstance(each, LineHandler)]
     if not ours:
-        ours = [LineHandler(LineWriter(sys.stderr.fileno()))]
+        # Closed (``2>&-``), its number may be that of another file soon.
+        fd = os.open(os.devnull, os.O_WRONLY) if sys.stderr is None else sys.stderr.fileno()
+        ours = [LineHandler(LineWriter(fd))]
         root.addHandler(ours[0])
     ours[0].setFormatter(LineFormatter(form))
     root.setLevel(level.upper())
@@ -156,14 +159,16 @@ def _to_logfmt(named: Mapping[str, Value]) -> str:
 def _quoted(text: str) -> str:
     if _BARE.fullmatch(text):
         return text
-    return '"' + "".join(_escape(character) for character in text) + '"'
+    escaped = text.replace("\\", r"\\").replace('"', r"\"")
+    return f'"{printable(escaped)}"'
 
 
-def _escape(character: str) -> str:
-    if character in '"\\':
-        return f"\\{character}"
-    # Not printable: line ends of every kind, escape sequences, marks of text direction.
-    return character if character.isprintable() else json.dumps(character)[1:-1]
+def printable(text: str) -> str:
+    """Return a text that a terminal shows and does not obey; other characters are as in JSON.
+
+    Those are line ends of every kind, escape sequences, and marks of text direction.
+    """
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)
 
 
 _ENCODE: dict[Form, Callable[[Mapping[str, Value]], str]] = {

@@ -6,6 +6,8 @@ import asyncio
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Generator
 from pathlib import Path
@@ -15,7 +17,8 @@ import pytest
 
 from sse_push import __version__
 from tests.harness.access import LIMITED_KEY
-from tests.harness.programs import Running, run
+from tests.harness.nginx import recording
+from tests.harness.programs import Running, run, run_all
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service, serving
 from tests.harness.stream import open_stream
@@ -126,6 +129,37 @@ def test_notify_fails_in_one_line(service: Service) -> None:
     assert [len(done.stderr.splitlines()) for done in (refused, down)] == [1, 1]
 
 
+async def test_a_terminal_does_not_obey_what_a_server_answers() -> None:
+    async with recording() as (recorder, address):
+        outs = []
+        for status, body in (
+            ("400 No", "\x1b[31m\x9b31m\u202e"),
+            ("200 OK", '{"id": "\\u001b[31m\\u009b31m\\u202e"}'),
+        ):
+            raw = body.encode()
+            head = f"HTTP/1.1 {status}\r\nContent-Length: {len(raw)}\r\n\r\n"
+            recorder.answer = head.encode() + raw
+            (notified,) = await run_all(("notify", "42", "--url", f"http://{address}"))
+            outs.append(notified.stderr + notified.stdout)
+        recorder.answer = recorder.answer.replace(b"200 OK", b"200 No")
+        (tail,) = await run_all(("tail", "42", "--url", f"http://{address}"))
+        recorder.answer = b""
+
+    for out in (*outs, tail.stderr):
+        assert out.endswith("\n")
+        assert out[:-1].isprintable(), out
+    for out in outs:
+        assert r"\u001b[31m\u009b31m\u202e" in out
+
+
+def test_a_process_without_a_standard_error_works() -> None:
+    command = f"exec {sys.executable} -m sse_push docs 2>&-"
+
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stdout) == (0, run("docs").stdout)
+
+
 def test_the_key_of_notify_may_be_a_variable(service: Service, merchant: str) -> None:
     done = run("notify", merchant, "--url", service.url, SSE_PUSH_NOTIFY_KEY=KEY)
 
@@ -178,7 +212,7 @@ async def test_tail_prints_each_event_with_its_age_and_resumes_after_a_restart(
         await until(lambda: '"seats"' in tail.out, "the second")
         hostile = '"\\u009b31m\\u202e\\u001b"'
         run("notify", merchant, "--url", first.url, "--key", KEY, "--data", hostile)
-        await until(lambda: r"\x9b31m\u202e" in tail.out, "what a terminal does not obey")
+        await until(lambda: r"\u009b31m\u202e" in tail.out, "what a terminal does not obey")
         first.stop()
         await until(lambda: "again in" in tail.out, "a reconnection")
         port = str(first.port)

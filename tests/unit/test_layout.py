@@ -336,6 +336,7 @@ ARROWS: dict[str, set[str]] = {
         "errors",
         "http.paths",
         "notification",
+        "runtime.logs",
         "settings",
         "sse_client",
     },
