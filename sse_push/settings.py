@@ -33,16 +33,20 @@ KEY_VARIABLE = f"{PREFIX}NOTIFY_KEY"
 TOKEN_VARIABLE = f"{PREFIX}TOKEN"
 """Not a setting: the token that ``sse-push tail`` sends."""
 
-_REDIS_OPTIONS = {"db": "[0-9]{1,9}", "socket_connect_timeout": "[1-9][0-9]{0,4}"}
-_REDISS_OPTIONS = {
-    **_REDIS_OPTIONS,
-    "ssl_ca_certs": ".+",
-    "ssl_ca_path": ".+",
-    "ssl_cert_reqs": "none|optional|required",
-    "ssl_certfile": ".+",
-    "ssl_check_hostname": "true|false",
-    "ssl_keyfile": ".+",
-    "ssl_keyfile_password": ".+",
+_TEXT = (".+", "a text")
+REDIS_OPTIONS = {
+    "db": ("[0-9]{1,9}", "a number"),
+    "socket_connect_timeout": ("[1-9][0-9]{0,4}", "seconds, from 1"),
+}
+REDISS_OPTIONS = {
+    **REDIS_OPTIONS,
+    "ssl_ca_certs": _TEXT,
+    "ssl_ca_path": _TEXT,
+    "ssl_cert_reqs": ("none|optional|required", "none, optional or required"),
+    "ssl_certfile": _TEXT,
+    "ssl_check_hostname": ("true|false", "true or false"),
+    "ssl_keyfile": _TEXT,
+    "ssl_password": _TEXT,
 }
 """What may stand in the query of ``redis_url``, and its form. Any other option would change how
 replies are read, or when a connection is made anew, which the service decides."""
@@ -97,15 +101,17 @@ Networks = Annotated[
 OriginList = Annotated[tuple[str, ...], NoDecode, _list_of(_origin)]
 
 
-def _require_options(url: SplitResult, forms: Mapping[str, str]) -> None:
+def _require_options(url: SplitResult) -> None:
+    options = REDISS_OPTIONS if url.scheme == "rediss" else REDIS_OPTIONS
+    known = ", ".join(options)
     for name, text in parse_qsl(url.query, keep_blank_values=True):
-        form = forms.get(name)
-        if form is None:
+        if name not in options:
             raise ValueError(
-                f"expected no option but {', '.join(forms)} with {url.scheme}://, got {name[:40]!r}"
+                f"expected no option but {known} with {url.scheme}://, got {name[:40]!r}"
             )
+        form, words = options[name]
         if not re.fullmatch(form, text):
-            raise ValueError(f"expected the option {name} as {form}, got something else")
+            raise ValueError(f"expected the option {name} as {words}, got something else")
 
 
 class Settings(BaseSettings):
@@ -405,7 +411,7 @@ class Settings(BaseSettings):
                 raise ValueError("expected a URL, got one that can't be parsed") from None
             if "@" in parts.path + parts.query + parts.fragment and parts.scheme != "unix":
                 raise ValueError("expected / ? # in a password as %2F %3F %23, got one as it is")
-            _require_options(parts, _REDISS_OPTIONS if parts.scheme == "rediss" else _REDIS_OPTIONS)
+            _require_options(parts)
         return value
 
     @model_validator(mode="after")

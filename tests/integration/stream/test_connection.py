@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from sse_push.settings import REDIS_OPTIONS, REDISS_OPTIONS
 from sse_push.stream.connection import (
     Announcement,
     connection_pool,
@@ -116,6 +117,23 @@ async def test_a_read_that_fails_arms_the_key_too(server: Server, merchant: str)
     assert isinstance(refused, ErrorReply)
     assert str(refused).startswith("WRONGTYPE")
     assert announced == [Announcement([key.encode()])]
+
+
+VALUES = {"ssl_cert_reqs": "none", "ssl_check_hostname": "false"}
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        *(("redis://127.0.0.1", name) for name in REDIS_OPTIONS),
+        *(("unix:///run/redis.sock", name) for name in REDIS_OPTIONS),
+        *(("rediss://127.0.0.1", name) for name in REDISS_OPTIONS),
+    ],
+)
+def test_the_library_knows_every_option_that_the_url_may_have(address: str, name: str) -> None:
+    pool = connection_pool(f"{address}?{name}={VALUES.get(name, '1')}")
+
+    assert not pool.make_connection().is_connected
 
 
 async def test_commands_are_not_sent_over_a_connection_that_is_lost() -> None:

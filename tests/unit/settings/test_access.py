@@ -237,11 +237,11 @@ def test_the_url_of_redis_has_one_of_three_schemes(url: str) -> None:
         ("redis://:hunter2@host?protocol=2", "got 'protocol'"),
         ("redis://:hunter2@host?ssl_cert_reqs=none", "got 'ssl_cert_reqs'"),
         ("unix://:hunter2@/run/redis.sock?db=0&foo", "got 'foo'"),
-        ("redis://:hunter2@host?db=hunter2", "the option db as [0-9]{1,9}, got something else"),
+        ("redis://:hunter2@host?db=hunter2", "the option db as a number, got something else"),
         ("redis://:hunter2@host?socket_connect_timeout=0", "got something else"),
         (
             "rediss://:hunter2@host?ssl_cert_reqs=hunter2",
-            "none|optional|required, got something else",
+            "as none, optional or required, got something else",
         ),
         ("rediss://:hunter2@host?ssl_ca_certs=", "got something else"),
     ],
