@@ -69,7 +69,7 @@ SERIES: dict[str, Series] = {
     "sse_push_connections_opened_total": Series("counter", "connections opened"),
     "sse_push_connections_closed_total": Series("counter", "connections ended", "reason"),
     "sse_push_soft_answers_total": Series("counter", "clients asked to come back later", "reason"),
-    "sse_push_merchants_live": Series("gauge", "merchants with a connection, per worker"),
+    "sse_push_merchants_live": Series("gauge", "merchants with a connection, once per worker"),
     "sse_push_notifications_total": Series(
         "counter", "notifications, by their outcome in Redis", "outcome"
     ),

@@ -80,7 +80,7 @@ _is_printable = re.compile("[!-~]*").fullmatch
 
 
 class EventsMiddleware:
-    """What a request to ``/events`` needs around Starlette; other requests pass through.
+    """What a request to ``/events`` needs around Starlette; others pass, if their path can be one.
 
     The server's own ``send`` goes into the scope: Starlette wraps ``send`` once per layer, and an
     event stream bypasses these layers. Every answer gets the CORS headers. The connection's place

@@ -23,6 +23,7 @@ async def inject(world: World) -> None:
         await world.backend.tell_until_accepted(merchant, 5)
     await world.until(lambda: not world.behind(), "all current", 5)
     away = [browser for browser in world.part(2) if browser.merchant_id in merchants]
+    assert away, "browsers of these merchants"
     for browser in away:
         browser.leave()
     for number in range(1000):

@@ -208,6 +208,18 @@ def test_a_trusted_proxy_names_the_merchant(client: tuple[str, int]) -> None:
     assert grant == Grant("42")
 
 
+@pytest.mark.parametrize("byte", [byte for byte in BYTES if not "!" <= byte <= "~"])
+def test_no_byte_but_white_space_may_stand_around_the_merchant_of_a_proxy(byte: str) -> None:
+    gate = Gate("header", proxies=PROXIES)
+    for value in (f"{byte}42", f"42{byte}"):
+        request = request_of("", ("X-Merchant-Id", value))
+        if byte in " \t":
+            assert gate.authorize_subscribe(request, None) == Grant("42")
+        else:
+            with pytest.raises(InvalidMerchantId):
+                gate.authorize_subscribe(request, None)
+
+
 @pytest.mark.parametrize("client", [("192.0.2.1", 1), ("", 1), None])
 def test_another_peer_does_not_name_the_merchant(client: tuple[str, int] | None) -> None:
     gate = Gate("header", proxies=PROXIES)

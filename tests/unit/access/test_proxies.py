@@ -86,6 +86,19 @@ def test_the_last_forwarded_address_is_the_one_that_a_trusted_proxy_added(
     assert over_unix.client_address(None, forwarded_for) == address
 
 
+@pytest.mark.parametrize("byte", [chr(byte) for byte in range(256) if not chr(byte).isdigit()])
+def test_no_byte_but_white_space_may_stand_around_an_address(byte: str) -> None:
+    proxies = Proxies(NETWORKS, is_unix_socket=False)
+    address = "203.0.113.5" if byte in " \t" else None
+
+    assert proxies.client_address(PROXY, [f"{byte}203.0.113.5"]) == (
+        "203.0.113.5" if byte == "," else address
+    )
+    assert proxies.client_address(PROXY, [f"203.0.113.5{byte}"]) == (
+        "203.0.113.5" if byte == "%" else address
+    )
+
+
 @pytest.mark.parametrize(
     ("host", "address"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Generator
 
@@ -25,8 +26,10 @@ def pipe() -> Generator[tuple[int, int]]:
 
 def read(fd: int, size: int) -> bytes:
     found = b""
-    while len(found) < size and (piece := os.read(fd, size - len(found))):
-        found += piece
+    while len(found) < size:
+        readable, _, _ = select.select([fd], [], [], 5 * SECOND)
+        assert readable, f"expected {size} bytes, got {len(found)}"
+        found += os.read(fd, size - len(found))
     return found
 
 
@@ -80,6 +83,7 @@ def test_a_file_that_does_not_block_is_waited_for(pipe: tuple[int, int]) -> None
     put = 3 * PIPE_BYTES // len(LINE)
     for _ in range(put):
         writer.put(LINE)
+    wait_for(lambda: not select.select([], [pipe[1]], [], 0)[1], "the pipe to be full")
 
     assert read(pipe[0], put * len(LINE)) == LINE * put
     assert writer.flush(5 * SECOND)
