@@ -117,6 +117,8 @@ class EndReason(enum.Enum):
         "reconnects later",
     )
     """One client address has too many connections."""
+    RATE_LIMITED = "rate_limited", Occasion.NGINX, "reconnects later"
+    """One client address asks too often."""
     UPSTREAM_UNAVAILABLE = "upstream_unavailable", Occasion.NGINX, "reconnects later"
     """nginx gets no answer from the service."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sse_push.stream.contract import stream_key
 from tests.faults.world import Fault, World
-from tests.harness.nginx import replace_once
+from tests.harness.nginx import replace
 from tests.harness.processes import frozen
 
 FAULT = Fault(
@@ -33,7 +33,7 @@ class Setting(World):
 
     def _adapt(self, folder: Path) -> None:
         super()._adapt(folder)
-        replace_once(folder, "proxy_read_timeout 75s", f"proxy_read_timeout {2 * 90}s")
+        replace(folder, "proxy_read_timeout 75s", f"proxy_read_timeout {2 * 90}s")
 
 
 async def inject(world: World) -> None:

@@ -25,7 +25,7 @@ from tests.faults.backends import Backend
 from tests.faults.browsers import Address, Browser, Record
 from tests.faults.second_judge import MERCHANTS, SecondJudge
 from tests.harness import plain_http
-from tests.harness.nginx import Nginx, replace_once
+from tests.harness.nginx import Nginx, replace
 from tests.harness.processes import open_fds, workers_of
 from tests.harness.redis import Redis
 from tests.harness.service import Service, alarms
@@ -299,7 +299,8 @@ class World:
         assert count == 13, f"expected 13 reconnection times, got {count}"
         site.write_text(text)
         # All browsers come from one address.
-        replace_once(folder, "limit_conn sse_push_address 200", "limit_conn sse_push_address 65535")
+        replace(folder, "limit_conn sse_push_address 200", "limit_conn sse_push_address 65535")
+        replace(folder, "rate=50r/s", "rate=100000r/s")
 
     def front(self) -> Address:
         """Return where browsers connect to."""

@@ -23,6 +23,8 @@ from tests.harness.waiting import SECOND, STOP_S, accepts, free_port, program, w
 
 SHIPPED = Path(__file__).parents[2] / "nginx"
 SITE = "conf.d/sse-push.conf"
+HOSTS = "test x shop shop.test"
+"""What tests call the servers, beside the names in the files."""
 OUTSIDER = "127.0.0.2"
 """The address of a client that the internal server refuses."""
 
@@ -94,14 +96,15 @@ class Nginx:
         """
         port, internal_port = port or free_port(), free_port()
         copy_shipped(folder)
-        replace_once(folder, "127.0.0.1:8000", upstream)
+        replace(folder, "127.0.0.1:8000", upstream)
         # One of them is in the main file that is not used.
-        replace_once(folder, "listen 8080", f"listen {port}")
-        replace_once(folder, "listen 8443", f"listen {port}")
-        replace_once(folder, "127.0.0.1:8081", f"127.0.0.1:{internal_port}")
+        replace(folder, "listen 8080", f"listen {port}", times=2)
+        replace(folder, "listen 8443", f"listen {port}", times=2)
+        replace(folder, "127.0.0.1:8081", f"127.0.0.1:{internal_port}", times=2)
+        replace(folder, "server_name localhost", f"server_name {HOSTS} localhost", times=3)
         if auth_backend is not None:
-            replace_once(folder, "127.0.0.1:9000", auth_backend)
-            replace_once(folder, "snippets/events.conf", "snippets/events-auth-request.conf")
+            replace(folder, "127.0.0.1:9000", auth_backend)
+            replace(folder, "snippets/events.conf", "snippets/events-auth-request.conf")
         adapt(folder)
         if tls:
             make_certificate(folder)
@@ -143,11 +146,14 @@ class Nginx:
 
     def kill(self) -> None:
         """Kill it with all its workers, which would outlive it."""
-        master = self.process.pid
-        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-        for pid in (master, *map(int, children)):
+        for pid in (self.process.pid, *self.workers()):
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
+
+    def workers(self) -> list[int]:
+        """Return the process IDs of the workers."""
+        master = self.process.pid
+        return [*map(int, Path(f"/proc/{master}/task/{master}/children").read_text().split())]
 
     def healthz(self, source: str = "127.0.0.1") -> int:
         """Return the status that a new connection from this address gets."""
@@ -217,18 +223,18 @@ def replacing(texts: Mapping[str, str]) -> Callable[[Path], None]:
 
     def adapt(folder: Path) -> None:
         for old, new in texts.items():
-            replace_once(folder, old, new)
+            replace(folder, old, new)
 
     return adapt
 
 
-def replace_once(folder: Path, old: str, new: str) -> None:
-    """Replace the only occurrence of a text in the directives, not the comments, of all files."""
+def replace(folder: Path, old: str, new: str, times: int = 1) -> None:
+    """Replace a text that stands so often in the directives, not the comments, of all files."""
     pattern = re.compile(rf"^([^#\n]*){re.escape(old)}", re.MULTILINE)
     counts = {path: len(pattern.findall(path.read_text())) for path in folder.rglob("*.conf")}
-    assert sum(counts.values()) == 1, f"expected {old!r} once, got {counts}"
-    (path,) = (path for path, count in counts.items() if count)
-    path.write_text(pattern.sub(lambda found: f"{found[1]}{new}", path.read_text()))
+    assert sum(counts.values()) == times, f"expected {old!r} {times} times, got {counts}"
+    for path in (path for path, count in counts.items() if count):
+        path.write_text(pattern.sub(lambda found: f"{found[1]}{new}", path.read_text()))
 
 
 def _command(folder: Path, *, is_tls: bool) -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 
 from sse_push.settings import Settings
 from tests.harness.documents import ROOT, Example, examples
-from tests.harness.nginx import copy_shipped, replace_once
+from tests.harness.nginx import copy_shipped, replace
 from tests.harness.programs import clean_environ
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
@@ -200,8 +200,8 @@ def test_the_example_for_nginx_runs_nginx(tmp_path: Path, example: Example) -> N
     program("nginx")
     port = free_port()
     copy_shipped(tmp_path / "nginx")
-    replace_once(tmp_path / "nginx", "listen 8080", f"listen {port}")
-    replace_once(tmp_path / "nginx", "127.0.0.1:8081", f"127.0.0.1:{free_port()}")
+    replace(tmp_path / "nginx", "listen 8080", f"listen {port}", times=2)
+    replace(tmp_path / "nginx", "127.0.0.1:8081", f"127.0.0.1:{free_port()}", times=2)
     commands = re.split(r" && |\n", re.sub(r" +#.*", "", example.code).strip())
     run_it = next(words for words in commands if "daemon off" in words)
     others = {words.rpartition(" ")[2]: words for words in commands if " -s " in words}

@@ -71,8 +71,13 @@ def test_the_main_files_differ_in_their_public_server_only() -> None:
 
     plain, tls = directives("nginx.conf"), directives("nginx-tls.conf")
 
-    assert [line for line in plain if line not in tls] == ["listen 8080 sndbuf=32k backlog=4096;"]
+    assert [line for line in plain if line not in tls] == [
+        "listen 8080 default_server;",
+        "listen 8080 sndbuf=32k backlog=4096;",
+    ]
     assert [line for line in tls if line not in plain] == [
+        "listen 8443 ssl http2 default_server;",
+        "include snippets/tls.conf;",
         "listen 8443 ssl http2 sndbuf=32k backlog=4096;",
         "include snippets/tls.conf;",
     ]
@@ -255,3 +260,14 @@ def test_the_streams_of_a_browser_stay_below_the_limit_of_its_address() -> None:
     of_an_address = only_value("limit_conn sse_push_address +([0-9]+);", STREAM)
 
     assert int(of_a_browser) < int(of_an_address)
+
+
+def test_an_office_that_lost_its_streams_is_let_in_at_once_or_after_one_soft_answer() -> None:
+    """Behind one address: its streams in four workers, and then as many as the burst."""
+    burst = int(only_value("limit_req zone=sse_push_events burst=([0-9]+) nodelay;", STREAM))
+    rate = int(only_value("limit_req_zone .* zone=sse_push_events:.* rate=([0-9]+)r/s;", SHARED))
+    of_an_address = int(only_value("limit_conn sse_push_address +([0-9]+);", STREAM))
+
+    assert burst >= 4 * of_an_address
+    soft_s = (default("soft_retry_max_ms") - default("soft_retry_min_ms")) / 1000
+    assert rate * soft_s >= burst

@@ -357,7 +357,10 @@ async def test_the_backend_is_not_asked_about_a_connection_beyond_the_limit(
 ) -> None:
     recorder, upstream = recorded
     recorder.answer = OPEN
-    smaller = {"limit_conn sse_push_address 200": "limit_conn sse_push_address 1"}
+    smaller = {
+        "worker_processes auto": "worker_processes 1",
+        "limit_conn sse_push_address 200": "limit_conn sse_push_address 1",
+    }
     async with recording() as (backend, address):
         backend.answer = yes("X-Merchant-Id: 42")
         with Nginx.start(

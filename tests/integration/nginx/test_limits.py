@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -27,8 +28,8 @@ from tests.harness.nginx import (
     replacing,
 )
 from tests.harness.service import Service
-from tests.harness.stream import open_stream
-from tests.harness.waiting import SECOND, until, wait_for
+from tests.harness.stream import has_ended, open_stream
+from tests.harness.waiting import SECOND, START_S, until, wait_for
 
 pytestmark = pytest.mark.nginx
 
@@ -52,7 +53,9 @@ async def test_a_stream_beyond_the_limit_is_answered_softly_until_another_ends(
             told, told_headers, told_body = await ask(nginx.port, EVENTS % b"application/json")
             other = await status_of_stream(nginx, OUTSIDER)
         ended = 2 if other == "open" else 1
-        await until(lambda: nginx.access_log.count('"PASSED"') == ended, "the second's end")
+        await until(
+            lambda: nginx.access_log.count('"limit_conn":"PASSED"') == ended, "the second's end"
+        )
         after = await stack.enter_async_context(open_stream(nginx.url))
 
     retry_ms = re.match(rb"retry: (\d+)\n", body)
@@ -112,15 +115,44 @@ def test_a_worker_of_nginx_may_open_as_many_files_as_configured(
     assert said is not None
 
     with Nginx.start(tmp_path / "nginx", f"127.0.0.1:{real.port}") as nginx:
-        pid = nginx.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children")
-        wait_for(lambda: children.read_text() != "", "workers")
-        limits = [
-            Path(f"/proc/{child}/limits").read_text() for child in children.read_text().split()
-        ]
+        wait_for(lambda: nginx.workers() != [], "workers")
+        limits = [Path(f"/proc/{child}/limits").read_text() for child in nginx.workers()]
 
     allowed = {match[1] for text in limits if (match := re.search(r"open files +(\d+)", text))}
     assert allowed == {said[1] if os.geteuid() == 0 or most >= int(said[1]) else str(most)}
+
+
+async def test_a_seat_does_not_outlive_the_worker_that_was_killed_with_it(
+    recorded: tuple[Recorder, str], tmp_path: Path
+) -> None:
+    """A count of a killed worker is never taken back, not even by a reload."""
+    recorder, upstream = recorded
+    recorder.answer = OPEN
+    smaller = {
+        "worker_processes auto": "worker_processes 1",
+        "limit_conn sse_push_address 200": "limit_conn sse_push_address 2",
+    }
+    async with AsyncExitStack() as stack:
+        nginx = stack.enter_context(
+            Nginx.start(tmp_path / "nginx", upstream, adapt=replacing(smaller))
+        )
+        before = [await stack.enter_async_context(open_stream(nginx.url)) for _ in range(2)]
+        full = await status_of_stream(nginx, "127.0.0.1")
+
+        await kill_worker(nginx)
+        await until(lambda: all(map(has_ended, before)), "the end of the responses")
+        after = [await stack.enter_async_context(open_stream(nginx.url)) for _ in range(2)]
+        full_again = await status_of_stream(nginx, "127.0.0.1")
+
+    assert full == full_again == "soft"
+    assert {stream.headers.get("transfer-encoding") for stream in after} == {"chunked"}
+
+
+async def kill_worker(nginx: Nginx) -> None:
+    """Kill the only worker, and wait for the next one."""
+    (killed,) = nginx.workers()
+    os.kill(killed, signal.SIGKILL)
+    await until(lambda: nginx.workers() not in ([], [killed]), "another worker", START_S)
 
 
 async def test_every_stream_of_an_http2_connection_counts(
@@ -146,6 +178,7 @@ async def test_an_ipv6_network_is_one_address_for_a_limit(
     recorder, upstream = recorded
     recorder.answer = OPEN
     smaller = {
+        "worker_processes auto": "worker_processes 1",
         "limit_conn sse_push_address 200": "limit_conn sse_push_address 1",
         "server_tokens off;": "server_tokens off; set_real_ip_from 127.0.0.1;"
         " real_ip_header X-Forwarded-For; real_ip_recursive on;",
@@ -165,6 +198,38 @@ async def test_an_ipv6_network_is_one_address_for_a_limit(
         "2001:db8:a:c::1",
         "192.0.2.1",
     ]
+
+
+async def test_a_client_of_events_above_its_rate_is_answered_softly(
+    recorded: tuple[Recorder, str], tmp_path: Path
+) -> None:
+    """Whatever the service says: a rate is for those whom it refuses, above all."""
+    recorder, upstream = recorded
+    recorder.answer = b"HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\n{}"
+    smaller = {"rate=50r/s": "rate=1r/m", "burst=1000": "burst=2"}
+    with Nginx.start(tmp_path / "nginx", upstream, adapt=replacing(smaller)) as nginx:
+        kinds = [b"text/event-stream"] * 4 + [b"application/json"]
+        answers = [await ask(nginx.port, EVENTS % kind) for kind in kinds]
+        async with nginx.client(OUTSIDER) as client:
+            other = await client.get("/events")
+        ready = await ask(nginx.internal_port, line("GET /readyz"))
+        await until(lambda: nginx.access_log.count("\n") == 7, "the log")
+
+    assert [status for status, _, _ in answers] == [401, 401, 401, 200, 503]
+    (_, headers, body), (_, told_headers, told) = answers[3:]
+    retry_ms = re.match(rb"retry: (\d+)\n", body)
+    assert retry_ms is not None
+    assert body == encode_goodbye("rate_limited", int(retry_ms[1]))
+    assert headers["content-type"] == "text/event-stream"
+    assert headers["x-sse-push-soft-answer"] == "1"
+    assert told_headers["retry-after"] == "5"
+    assert json.loads(told) == {
+        "error": "unavailable",
+        "detail": "expected fewer requests per second",
+    }
+    assert (other.status_code, ready[0], len(recorder.requests)) == (401, 401, 5)
+    refused = [line for line in nginx.access_log.splitlines() if '"limit_req":"REJECTED"' in line]
+    assert [json.loads(line)["status"] for line in refused] == ["200", "503"]
 
 
 async def test_a_backend_above_its_rate_gets_429(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import ssl
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,11 @@ from tests.harness.nginx import (
     fields,
     line,
     recording,
-    replace_once,
+    replace,
     replacing,
     yes,
 )
-from tests.harness.waiting import free_port, until
+from tests.harness.waiting import SECOND, free_port, until
 
 pytestmark = pytest.mark.nginx
 
@@ -244,6 +246,69 @@ async def test_every_answer_has_the_security_headers_once(
     assert {headers.get("strict-transport-security") for _, headers, _ in inside} == {None}
 
 
+# -- a request for somebody else
+
+
+OWN = ["localhost", "LOCALHOST", "127.0.0.1", "[::1]", "localhost:8080", "127.0.0.1:8080"]
+STRANGE = ["evil.test", "evil.test:8080", "localhost.evil.test", "127.0.0.2", "_"]
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_a_request_for_a_name_of_somebody_else_gets_no_answer(
+    recorded: tuple[Recorder, str], tmp_path: Path, *, is_tls: bool
+) -> None:
+    """A page of evil.test may have that name lead here; only Host shows it."""
+    recorder, upstream = recorded
+    with Nginx.start(tmp_path / "nginx", upstream, tls=is_tls) as nginx:
+        trust = nginx.trust() if is_tls else None
+        doors = [(nginx.port, "/events", trust), (nginx.internal_port, "/metrics", None)]
+        for port, path, trusted in doors:
+            for host in OWN:
+                assert (await ask(port, to(host, path), trusted))[0] == 200, host
+            for host in STRANGE:
+                assert await answer(port, to(host, path), trusted) == b"", host
+            absolute = to("localhost", f"http://evil.test{path}")
+            assert await answer(port, absolute, trusted) == b"", "a name in the request line counts"
+        without_host = b"GET %s HTTP/1.0\r\n\r\n"
+        assert await answer(nginx.port, without_host % b"/events", trust) == b""
+        assert (await ask(nginx.internal_port, without_host % b"/readyz"))[0] == 200
+
+    assert {fields(request).get("host") for request in recorder.requests} == {*OWN, None}
+
+
+def to(host: str, path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+
+
+async def answer(port: int, request: bytes, trust: ssl.SSLContext | None) -> bytes:
+    """Return all that nginx sends before it closes or resets the connection."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+    try:
+        writer.write(request)
+        async with asyncio.timeout(5 * SECOND):
+            return await reader.read()
+    except ConnectionResetError:
+        return b""
+    finally:
+        writer.transport.abort()
+
+
+SHAPES = ["{}%0a", "{}%00", "{}%20", "{}/", "{};x", "{}%3f", "{}.", "{}%E9", "/events{}", "{}{}"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_a_path_that_is_nearly_one_of_ours_reaches_no_service(
+    plain: tuple[Recorder, Nginx], shape: str
+) -> None:
+    """A path is found by all of its characters, as in the service."""
+    service, nginx = plain
+    for path in ("/events", "/notify", "/revoke", "/healthz", "/readyz", "/metrics"):
+        port = nginx.port if path == "/events" else nginx.internal_port
+        assert (await ask(port, line(f"GET {shape.replace('{}', path)}")))[0] in (400, 404)
+
+    assert service.requests == []
+
+
 # -- a site of one's own
 
 
@@ -283,7 +348,7 @@ async def test_an_nginx_conf_of_an_operator_gives_the_same_answers(
         def adapt(folder: Path) -> None:
             main_file = folder / "nginx.conf"
             main_file.write_text(OWN_SITE.replace("events.conf", events).replace("8080", str(port)))
-            replace_once(folder, "127.0.0.1:9000", address)
+            replace(folder, "127.0.0.1:9000", address)
 
         with Nginx.start(tmp_path / "nginx", upstream, adapt, port) as nginx:
             served = await ask(nginx.port, request)
