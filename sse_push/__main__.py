@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 
 import click
@@ -27,9 +26,6 @@ def run() -> None:
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)
-    finally:
-        # Python looks for garbage as it ends, among all that was imported: for a tenth of a second.
-        gc.freeze()
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -316,15 +316,15 @@ class Settings(BaseSettings):
         0.0,
         ge=0,
         le=1_000_000,
-        description="notifications per second that one key may send, over all workers; 0: no "
-        "limit, since notifications merge",
+        description="notifications and revocations per second that one key may send, over all "
+        "workers; 0: no limit, since notifications merge",
     )
     notify_burst: int = Field(
         1000,
         ge=1,
         le=1_000_000,
-        description="notifications that one key may send at once after a pause; the default is one "
-        "full array",
+        description="notifications and revocations that one key may send at once after a pause; "
+        "the default is one full array",
     )
     body_limit_bytes: int = Field(
         1_048_576,

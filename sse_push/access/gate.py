@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from starlette.requests import Request
 
-from sse_push.access.grant import Grant, choose_merchant
+from sse_push.access.grant import Grant, choose_merchant, hash_claim
 from sse_push.access.keys import NotifyKey
 from sse_push.access.proxies import OWS, Proxies
 from sse_push.access.tokens import TokenRules, Tokens
@@ -116,8 +116,8 @@ class Gate:
         return Grant(
             choose_merchant(claims.merchants, merchant_id),
             claims.expires_at,
-            claims.subject,
-            claims.token_id,
+            None if claims.subject is None else hash_claim(claims.subject),
+            None if claims.token_id is None else hash_claim(claims.token_id),
             claims.issued_at,
         )
 

@@ -173,9 +173,9 @@ async def revoke(request: Request[State]) -> Response:
     settings = request.state["settings"]
     key = _authorize_backend(request)
     require_media_type(request, JSON)
-    revocation = Revocation.from_value(
-        parse_json(await read_body(request, settings.body_limit_bytes))
-    )
+    value = parse_json(await read_body(request, settings.body_limit_bytes))
+    _require_rate(request.state, key, 1)
+    revocation = Revocation.from_value(value)
     if key is not None:
         key.require(revocation.merchant_id)
     if not settings.has_tokens and {revocation.token_id, revocation.subject} != {None}:
@@ -202,8 +202,8 @@ def _require_rate(state: State, key: NotifyKey | None, count: int) -> None:
     if retry_after_s:
         settings = state["settings"]
         raise TooManyNotifications(
-            f"expected at most {settings.notify_rate_per_s:g} notifications per second, and "
-            f"{settings.notify_burst} at once, got more",
+            f"expected at most {settings.notify_rate_per_s:g} notifications and revocations per "
+            f"second, and {settings.notify_burst} at once, got more",
             retry_after_s,
         )
 

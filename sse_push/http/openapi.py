@@ -275,7 +275,7 @@ _REVOKE: Operations = {
                 {JSON: reference("Revoked")},
             ),
             **_refused("Malformed", "Unauthorized", "Forbidden", "TooLarge", "Unsupported"),
-            **_refused("NotStored"),
+            **_refused("RateLimited", "NotStored"),
         },
     }
 }

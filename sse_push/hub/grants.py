@@ -97,10 +97,19 @@ class Grants(Generic[FrameT]):
 
         A revocation that is reported again ends nothing: connections since the first report stay.
         """
-        if not self._revocations.add(revocation, at):
+        counted_at = self._revocations.add(revocation, at)
+        if counted_at is None:
             return
-        if self._forgetting is None:
-            self._forget_later()
+        self._forget_later()
+        # Not all that ``Revocations`` refuses: a merged mark refuses grants that nobody revoked.
+        self._end_revoked(
+            [each for each in subscriptions if revocation.revokes(each.grant, counted_at)]
+        )
+
+    def revoke_all(self, until: float, subscriptions: Iterable[Subscription[FrameT]]) -> None:
+        """End the connections whose grants were issued until then, and refuse these grants."""
+        self._revocations.revoke_all(until)
+        self._forget_later()
         revokes = self._revocations.revokes
         self._end_revoked([each for each in subscriptions if revokes(each.grant)])
 
@@ -114,7 +123,8 @@ class Grants(Generic[FrameT]):
                 return
 
     def _forget_later(self) -> None:
-        self._forgetting = self._clock.call_later(_FORGET_INTERVAL_S, self._forget)
+        if self._forgetting is None:
+            self._forgetting = self._clock.call_later(_FORGET_INTERVAL_S, self._forget)
 
     def _forget(self) -> None:
         self._forgetting = None

@@ -236,16 +236,15 @@ class Hub(Generic[FrameT]):
         if self.is_draining:
             return
         self.is_draining = True
-        live = [
-            subscription
-            for merchant in self._merchants.values()
-            for subscription in merchant.subscriptions
-        ]
+        live = self._live()
         # In random order: the clients of one merchant do not come back together.
         self._chance.shuffle(live)
         # Many connections are spread evenly over ``drain_s``; a few take less than that.
         per_s = max(_LEAST_ENDS_PER_S, len(live) / max(self._pace.drain_s, _DRAIN_STEP_S))
         self._end_batch(live, math.ceil(per_s * _DRAIN_STEP_S))
+
+    def _live(self) -> list[Subscription[FrameT]]:
+        return [one for each in self._merchants.values() for one in each.subscriptions]
 
     def _end_batch(self, live: list[Subscription[FrameT]], size: int) -> None:
         for subscription in live[-size:]:
@@ -273,12 +272,13 @@ class Hub(Generic[FrameT]):
         self._fan_outs.publish(merchant, change, history)
 
     def revoke(self, revocation: Revocation, at: float) -> None:
-        """End the connections whose grants are revoked, and refuse these grants from now on.
-
-        ``at`` is the time of the revocation, in seconds since 1970.
-        """
+        """End the connections whose grants are revoked (``at``: since 1970), and refuse these."""
         merchant = self._merchants.get(revocation.merchant_id)
         self._grants.revoke(revocation, at, () if merchant is None else merchant.subscriptions)
+
+    def revoke_all(self, until: float) -> None:
+        """End the connections whose grants were issued until then, and refuse these grants."""
+        self._grants.revoke_all(until, self._live())
 
     def require_unrevoked(self, grant: Grant) -> None:
         """Check a grant before ``subscribe``, which checks it again.

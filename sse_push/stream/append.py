@@ -27,11 +27,11 @@ from sse_push.stream.connection import (
 )
 from sse_push.stream.contract import (
     Command,
+    RevokeCommands,
     append_command,
     expire_command,
     parse_entry_id,
     probe_commands,
-    revoke_commands,
 )
 from sse_push.stream.histories import history_of
 from sse_push.stream.lifetimes import Lifetimes
@@ -99,7 +99,7 @@ class Appender:
         self._timeout_s = timeout_s
         self._max_entries = stream_max_entries
         self._lifetimes = Lifetimes(stream_ttl_s)
-        self._revocation_lifetime_s = revocation_lifetime_s
+        self._revoke_commands = RevokeCommands(revocation_lifetime_s)
         self._queue: deque[_Waiting] = deque()
         self._sent: frozenset[asyncio.Future[EventId]] = frozenset()
         self._arrived = asyncio.Event()
@@ -288,9 +288,7 @@ class Appender:
                 commands += (
                     probe_commands(waiting.record)
                     if isinstance(waiting.record, ProbeEntry)
-                    else revoke_commands(
-                        waiting.record, now_s=now_s, lifetime_s=self._revocation_lifetime_s
-                    )
+                    else self._revoke_commands.of(waiting.record, now_s=now_s)
                 )
                 recipients += [waiting, None]
                 continue

@@ -17,6 +17,7 @@ from sse_push.notification import Entry, EntryId, Notification
 from sse_push.stream.reads import (
     NEW_ENTRIES,
     PAGE_ENTRIES,
+    REVOCATIONS_MAX,
     ProbeEntry,
     Read,
     ReadFrom,
@@ -167,22 +168,32 @@ def is_planted(fields: list[bytes]) -> bool:
     )
 
 
-def revoke_commands(
-    revocation: Revocation, *, now_s: float, lifetime_s: float
-) -> tuple[Command, Command]:
-    """Return the commands that add a revocation, and trim the expired ones.
+class RevokeCommands:
+    """Makes the commands that add revocations, and trim those that have expired or are too many.
 
     A revocation has expired when it is ``lifetime_s`` old: no token that it revokes lives longer.
-    ``now_s`` is the time by Redis's own clock, which numbers the entries; 0 trims nothing.
+    A command trims either by age or by count, so that they do so by turns.
 
     https://redis.io/docs/latest/commands/xadd/
     """
-    fields = (text for pair in revocation.to_fields().items() for text in pair)
-    oldest_ms = max(0, math.floor((now_s - lifetime_s) * 1000))
-    return (
-        ("XADD", REVOCATIONS_KEY, "MINID", "~", oldest_ms, "*", *fields),
-        ("EXPIRE", REVOCATIONS_KEY, math.ceil(lifetime_s + _KEPT_LONGER_S)),
-    )
+
+    def __init__(self, lifetime_s: float) -> None:
+        self._lifetime_s = lifetime_s
+        self._trims_by_age = False
+
+    def of(self, revocation: Revocation, *, now_s: float) -> tuple[Command, Command]:
+        """Return the commands of one revocation.
+
+        ``now_s`` is the time by Redis's own clock, which numbers the entries; 0 expires nothing.
+        """
+        self._trims_by_age = not self._trims_by_age
+        oldest_ms = max(0, math.floor((now_s - self._lifetime_s) * 1000))
+        trim = ("MINID", "~", oldest_ms) if self._trims_by_age else ("MAXLEN", "~", REVOCATIONS_MAX)
+        fields = (text for pair in revocation.to_fields().items() for text in pair)
+        return (
+            ("XADD", REVOCATIONS_KEY, *trim, "*", *fields),
+            ("EXPIRE", REVOCATIONS_KEY, math.ceil(self._lifetime_s + _KEPT_LONGER_S)),
+        )
 
 
 def read_revocations_command(read: ReadFrom) -> Command:

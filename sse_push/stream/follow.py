@@ -94,7 +94,7 @@ class Follower:
         )
         self._aside = Aside(self._pool, self._refusals)
         self._revocations = KnownRevocations(
-            listener.revoke, self._refusals, self._aside, self._pipeline.wake
+            listener, self._refusals, self._aside, self._pipeline.wake
         )
         self._merchants = KnownMerchants(
             self._tail,

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from sse_push.access.revocation import Revocation
 from sse_push.stream.aside import Aside
 from sse_push.stream.contract import parse_revocations, read_revocations_command
+from sse_push.stream.listener import Listener
 from sse_push.stream.pipeline import Request
 from sse_push.stream.replies import Refusals, is_refusal
 from sse_push.stream.revocations import Knowledge, RevocationTail
@@ -28,18 +28,18 @@ logger = logging.getLogger(__name__)
 class KnownRevocations:
     """Read the stream of revocations to its end, and again whenever it may have changed.
 
-    ``on_revoked(revocation, at)`` is called for each revocation, as ``RevocationTail`` does.
-    ``aside`` makes a read harmless, if need be. ``wake()`` is called when another may be due.
+    The revocations go to the ``listener``. ``aside`` makes a read harmless, if need be. ``wake()``
+    is called when another may be due.
     """
 
     def __init__(
         self,
-        on_revoked: Callable[[Revocation, float], None],
+        listener: Listener,
         refusals: Refusals,
         aside: Aside,
         wake: Callable[[], None],
     ) -> None:
-        self._tail = RevocationTail(on_revoked)
+        self._tail = RevocationTail(listener.revoke, listener.revoke_all)
         self._refusals = refusals
         self._aside = aside
         self._wake = wake

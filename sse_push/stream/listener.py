@@ -22,3 +22,6 @@ class Listener(Protocol):
 
     def revoke(self, revocation: Revocation, at: float) -> None:
         """Apply a revocation that Redis took at this time, in seconds since 1970."""
+
+    def revoke_all(self, until: float) -> None:
+        """Revoke every grant that was issued until then: some revocation may be missing."""

@@ -19,6 +19,10 @@ PAGE_ENTRIES = 64
 """At most this many revocations are in one answer, which is less than a MB even if all their claims
 are long; at least two, as the first may be known."""
 
+REVOCATIONS_MAX = 100_000
+"""Redis keeps at least this many of the newest revocations, and few more: some 6 MB. At two in a
+minute for each of 1 000 merchants, it takes 50 minutes until the oldest is dropped."""
+
 _ENTRY_OVERHEAD_BYTES = 1024
 """What an entry may have beside its data: topic, name of the sender, ID, and some fields that are
 ignored."""

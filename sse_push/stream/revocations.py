@@ -6,7 +6,8 @@ whatever becomes of the stream.
 
 The rules are those of ``tail``, simplified by what a revocation is: reading one twice does no harm.
 So when history is lost there is nothing to guess; the stream is read again from its beginning. And
-since a single overlooked revocation matters, a full answer is read on, page by page.
+since a single overlooked revocation matters, a full answer is read on, page by page, and a stream
+that is as long as it may be counts as one whose oldest entries were dropped unread.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 
 from sse_push.access.revocation import Revocation
-from sse_push.stream.reads import PAGE_ENTRIES, Held, ReadFrom, RevocationEntry
+from sse_push.stream.reads import PAGE_ENTRIES, REVOCATIONS_MAX, Held, ReadFrom, RevocationEntry
 from sse_push.stream.schedule import Schedule, Scheduled
 
 
@@ -56,14 +57,24 @@ class RevocationTail(Scheduled):
 
     ``on_revoked(revocation, at)`` is called for each entry, in their order, from within
     ``answered``, and once more for an entry that is read again. ``at`` is the time in the entry's
-    ID, which Redis gave: seconds since 1970.
+    ID, which Redis gave: seconds since 1970. ``on_dropped(until)`` is called if revocations may
+    have been dropped from the stream unread, none of them later than ``until``.
     """
 
-    __slots__ = ("_held", "_on_revoked", "knowledge")
+    __slots__ = ("_held", "_oldest_at", "_on_dropped", "_on_revoked", "_read", "knowledge")
 
-    def __init__(self, on_revoked: Callable[[Revocation, float], None]) -> None:
+    def __init__(
+        self,
+        on_revoked: Callable[[Revocation, float], None],
+        on_dropped: Callable[[float], None],
+    ) -> None:
         super().__init__()
         self._on_revoked = on_revoked
+        self._on_dropped = on_dropped
+        self._oldest_at: float | None = None
+        """The time of the oldest entry, while the stream is read from its beginning."""
+        self._read = 0
+        """How many entries were read since, with that one."""
         self._held: Held | None = None
         """The newest entry that was read; None: none was, or it is gone from the stream."""
         self.knowledge = Knowledge.UNREAD
@@ -89,13 +100,17 @@ class RevocationTail(Scheduled):
             self._learn(Knowledge.UNREAD)
             self.finish_read(is_whole=False)
             return
+        if self._held is None and entries:
+            self._oldest_at, self._read = entries[0].id.ms / 1000, 1
         for entry in entries if self._held is None else entries[1:]:
             if entry.revocation is not None:
                 self._on_revoked(entry.revocation, entry.id.ms / 1000)
         if entries:
             self._held = Held.of(entries[-1])
+            self._read += len(entries) - 1
         is_whole = len(entries) < PAGE_ENTRIES
         if is_whole:
+            self._reach_the_end()
             self._learn(Knowledge.COMPLETE)
         elif self.knowledge is Knowledge.UNREADABLE:
             self._learn(Knowledge.UNREAD)
@@ -107,6 +122,11 @@ class RevocationTail(Scheduled):
         self._learn(Knowledge.UNREADABLE)
         # The stream is not read again at once, but when a change is announced, or by the sweep.
         self.finish_read(is_whole=True)
+
+    def _reach_the_end(self) -> None:
+        if self._oldest_at is not None and self._read >= REVOCATIONS_MAX:
+            self._on_dropped(self._oldest_at)
+        self._oldest_at = None
 
     def _learn(self, knowledge: Knowledge) -> None:
         if knowledge is self.knowledge:

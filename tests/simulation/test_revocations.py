@@ -1,16 +1,20 @@
 """No revocation is overlooked, in any order of events; and each rule is there because one would be.
 
-The code under test is the real ``RevocationTail``; the server, and the connection to it, are a
-model.
+The code under test is the real ``RevocationTail``, and the real ``Revocations`` that it fills; the
+server, and the connection to it, are a model. Little room is made: the server keeps few revocations
+and drops older ones, and few are remembered.
 """
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 
-from sse_push.access.revocation import Revocation
+from sse_push.access import revocation
+from sse_push.access.grant import Grant
+from sse_push.access.revocation import Revocation, Revocations
 from sse_push.notification import EntryId
 from sse_push.stream import revocations, schedule
 from sse_push.stream.reads import PAGE_ENTRIES, Held, ReadFrom, RevocationEntry
@@ -21,7 +25,13 @@ from tests.simulation.transitions import Notebook, permit_all
 RUNS = 200
 STEPS = 400
 
+KEPT = 100
+MARKS = 80
+MARKS_OF_A_MERCHANT = 30
+"""The room in the model: of the stream, of the memory, and of one merchant in the memory."""
+
 OVERLOOKED = "a revocation was overlooked"
+FULL = "the memory has no bound"
 UNKNOWN = "a tail with nothing on its way does not know all revocations"
 
 Entries = list[tuple[EntryId, int]]
@@ -29,17 +39,44 @@ Reply = Entries | None
 """The entries read; None: an error."""
 
 
+def revocation_of(serial: int) -> Revocation:
+    """Return a revocation of one token: half of them are of one merchant."""
+    return Revocation.naming("many" if serial % 2 else str(serial), str(serial))
+
+
+def grant_of(serial: int, issued_at: float) -> Grant:
+    revoked = revocation_of(serial)
+    return Grant(revoked.merchant_id, 1e12, None, revoked.token_id, issued_at)
+
+
 def entry_of(entry_id: EntryId, serial: int) -> RevocationEntry:
-    return RevocationEntry(entry_id, Revocation(str(serial)), fingerprint=serial)
+    return RevocationEntry(entry_id, revocation_of(serial), fingerprint=serial)
+
+
+@pytest.fixture(autouse=True)
+def little_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(revocations, "REVOCATIONS_MAX", KEPT)
+    monkeypatch.setattr(revocation, "MARKS_MAX", MARKS)
+    monkeypatch.setattr(revocation, "MERCHANT_MARKS_MAX", MARKS_OF_A_MERCHANT)
 
 
 class RevocationSimulation:
     """A server with the stream, which announces one change after each read, and a tail of it."""
 
-    def __init__(self, seed: int, tail: type[RevocationTail] = RevocationTail) -> None:
+    def __init__(
+        self,
+        seed: int,
+        tail: type[RevocationTail] = RevocationTail,
+        memory: type[Revocations] = Revocations,
+    ) -> None:
         self.chance = random.Random(seed)
-        self.revoked: set[int] = set()
-        self.tail = tail(lambda revocation, _at: self.revoked.add(int(revocation.merchant_id)))
+        self.revoked: set[Revocation] = set()
+        """What the tail has passed on."""
+        self.memory = memory(1e9, 0, lambda: self.latest_ms / 1000)
+        self.tail = tail(self.on_revoked, self.memory.revoke_all)
+        self.dropped: Entries = []
+        """What the server has dropped since the stream had become too long."""
+        self.latest_ms = 0
         self.stream: Entries = []
         self.lost: set[int] = set()
         self.serial = 0
@@ -55,6 +92,10 @@ class RevocationSimulation:
         """Replies on their way back, and announcements, in order."""
         self.tail.connected()
 
+    def on_revoked(self, revoked: Revocation, at: float) -> None:
+        self.revoked.add(revoked)
+        self.memory.add(revoked, at)
+
     # -- what can happen
 
     def change(self) -> None:
@@ -64,11 +105,15 @@ class RevocationSimulation:
 
     def add(self) -> None:
         if not self.is_other_type:
-            for _ in range(self.chance.choice([1, 1, 2, PAGE_ENTRIES + 3])):
+            for _ in range(self.chance.choice([1, 1, 2, PAGE_ENTRIES + 3, KEPT + 10])):
                 self.serial += 1
                 # In each epoch its own last digits: only ``use_again`` gives an ID again.
                 self.time_ms = (self.time_ms // 64 + 1) * 64 + self.epoch % 64
+                self.latest_ms = max(self.latest_ms, self.time_ms)
                 self.stream.append((EntryId(self.time_ms, 0), self.serial))
+            too_many = max(0, len(self.stream) - KEPT - self.chance.randrange(5))
+            self.dropped += self.stream[:too_many]
+            del self.stream[:too_many]
             self.change()
 
     def lose(self) -> None:
@@ -96,7 +141,9 @@ class RevocationSimulation:
         self.change()
 
     def forget(self, entries: Entries) -> None:
-        self.lost.update(serial for _, serial in entries)
+        """Lose entries without a trace: a stream that is short again hides what was dropped."""
+        self.lost.update(serial for _, serial in [*entries, *self.dropped])
+        self.dropped.clear()
         self.stream = [each for each in self.stream if each not in entries]
 
     def set_other_type(self) -> None:
@@ -159,19 +206,19 @@ class RevocationSimulation:
             step()
         assert self.is_at_rest, UNKNOWN
         self.judge()
-        assert self.revoked <= self.serials() | self.lost, "a revocation was made up"
+        given = {revocation_of(serial) for serial in range(1, self.serial + 1)}
+        assert self.revoked <= given, "a revocation was made up"
 
     @property
     def is_at_rest(self) -> bool:
         is_complete = self.tail.knowledge is Knowledge.COMPLETE
         return is_complete and self.tail.schedule is Schedule.IDLE and not self.out
 
-    def serials(self) -> set[int]:
-        return {serial for _, serial in self.stream}
-
     def judge(self) -> None:
+        assert len(self.memory) <= MARKS + 1, FULL
         if self.is_at_rest:
-            assert self.serials() <= self.revoked, OVERLOOKED
+            for entry_id, serial in self.stream + self.dropped:
+                assert self.memory.revokes(grant_of(serial, entry_id.ms / 1000)), OVERLOOKED
 
 
 EXEMPT = {
@@ -191,6 +238,19 @@ def test_no_revocation_is_overlooked_and_every_transition_is_made(
         RevocationSimulation(seed).run()
 
     assert notebook.not_made == EXEMPT
+
+
+def test_little_room_is_used_up(caplog: pytest.LogCaptureFixture) -> None:
+    """Otherwise the runs would show nothing."""
+    is_dropping = [False, False]
+    for seed in range(20):
+        simulation = RevocationSimulation(seed)
+        simulation.run()
+        is_dropping[simulation.memory._merged_at > 0] = True
+
+    assert all(is_dropping)
+    assert "too many revocations of a merchant" in caplog.text
+    assert "too many revocations, all" in caplog.text
 
 
 def first_failure(simulation: RevocationSimulation) -> str | None:
@@ -249,6 +309,45 @@ class TrustsItsLastConnection(RevocationTail):
             super().connected()
 
 
+class TrustsALongStream(RevocationTail):
+    """A stream that is as long as it may be: what was dropped from it unread is unknown."""
+
+    def _reach_the_end(self) -> None:
+        self._read = 0
+        super()._reach_the_end()
+
+
+class CountsOnePage(RevocationTail):
+    """A stream is counted from its beginning to its end, whatever the number of pages."""
+
+    def answered(self, entries: list[RevocationEntry]) -> None:
+        self._read = 0
+        super().answered(entries)
+
+
+class ForgetsClaims(Revocations):
+    """Too many claims of a merchant: one mark stands for them."""
+
+    def _merge(self, merchant_id: str, marks: revocation._Marks) -> None:
+        super()._merge(merchant_id, marks)
+        marks.merged_at = -math.inf
+
+
+class ForgetsMerchants(Revocations):
+    """Too many marks: one mark stands for all."""
+
+    def _merge_all(self) -> None:
+        super()._merge_all()
+        self._merged_at = -math.inf
+
+
+class HasNoBound(Revocations):
+    """Too many marks: they are replaced."""
+
+    def _merge_all(self) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     "mutant",
     [
@@ -257,6 +356,8 @@ class TrustsItsLastConnection(RevocationTail):
         ClearsTheMarkAfterTheRead,
         ReadsOnePage,
         TrustsItsLastConnection,
+        TrustsALongStream,
+        CountsOnePage,
     ],
 )
 def test_a_rule_that_is_taken_out_overlooks_a_revocation(
@@ -266,3 +367,15 @@ def test_a_rule_that_is_taken_out_overlooks_a_revocation(
     failures = (first_failure(RevocationSimulation(seed, mutant)) for seed in range(RUNS))
 
     assert next(filter(None, failures), None) in {OVERLOOKED, UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    ("mutant", "failure"),
+    [(ForgetsClaims, OVERLOOKED), (ForgetsMerchants, OVERLOOKED), (HasNoBound, FULL)],
+)
+def test_a_memory_that_forgets_overlooks_a_revocation_and_one_that_does_not_grows(
+    mutant: type[Revocations], failure: str
+) -> None:
+    simulations = (RevocationSimulation(seed, memory=mutant) for seed in range(RUNS))
+
+    assert next(filter(None, map(first_failure, simulations)), None) == failure

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.harness.redis import Redis
@@ -42,7 +43,8 @@ async def test_a_key_over_its_rate_is_accepted_again_after_retry_after(
     assert answer.status_code == 429
     assert answer.json() == {
         "error": "rate_limited",
-        "detail": "expected at most 2 notifications per second, and 4 at once, got more",
+        "detail": "expected at most 2 notifications and revocations per second, "
+        "and 4 at once, got more",
     }
     assert retry_after_s == 2  # at most 1.5 s, rounded up
     assert stored == "4"
@@ -59,6 +61,22 @@ async def test_an_array_counts_by_its_items_and_a_large_array_delays_the_next_re
 
     assert large.status_code == 200
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "3")
+
+
+async def test_a_revocation_counts_as_a_notification_does(
+    redis: Redis, backend: Publisher, merchant: str
+) -> None:
+    async def revoke() -> httpx2.Response:
+        return await backend.client.post("/revoke", json={"merchant_id": merchant})
+
+    statuses = [(await backend.post(json={"merchant_id": merchant})).status_code for _ in range(2)]
+    statuses += [(await revoke()).status_code for _ in range(2)]
+    answers = [await revoke(), await backend.post(json={"merchant_id": merchant})]
+    stored = redis.cli("XRANGE", "sse_push:revocations", "-", "+").splitlines().count(merchant)
+
+    assert statuses == [200] * 4
+    assert [answer.status_code for answer in answers] == [429, 429]
+    assert stored == 2
 
 
 async def test_a_backend_without_a_key_is_refused_and_uses_up_no_rate(

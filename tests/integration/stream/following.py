@@ -40,6 +40,7 @@ class Followed:
         self.histories: list[str] = []
         """Those of the changes."""
         self.revoked: list[tuple[Revocation, float]] = []
+        self.dropped: list[float] = []
         self.appender = Appender(
             url,
             timeout_s=probe_deadline_s,
@@ -77,6 +78,9 @@ class Followed:
 
     def revoke(self, revocation: Revocation, at: float) -> None:
         self.revoked.append((revocation, at))
+
+    def revoke_all(self, until: float) -> None:
+        self.dropped.append(until)
 
     @property
     def revoked_names(self) -> list[str]:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from sse_push.access.grant import hash_claim
 from sse_push.access.revocation import Revocation
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EventId, Notification
@@ -167,7 +168,7 @@ async def test_a_revocation_goes_out_with_the_notifications_that_wait(
 ) -> None:
     async with appending(clear.url) as appender:
         first, revoked, second = await appender.append_all(
-            [Notification(merchant), Revocation("42", "t", "u"), Notification(merchant)]
+            [Notification(merchant), Revocation.naming("42", "t", "u"), Notification(merchant)]
         )
 
     assert appender.batches == [3]
@@ -176,7 +177,8 @@ async def test_a_revocation_goes_out_with_the_notifications_that_wait(
     assert isinstance(second, EventId)
     assert isinstance(revoked, EventId)
     assert clear.cli("XRANGE", REVOCATIONS_KEY, "-", "+").splitlines() == [
-        *(str(revoked.entry_id), "merchant_id", "42", "jti", "t", "sub", "u")
+        *(str(revoked.entry_id), "merchant_id", "42"),
+        *("jti_hash", hash_claim("t").hex(), "sub_hash", hash_claim("u").hex()),
     ]
     assert LIFETIME_S * 1000 < int(clear.cli("PTTL", REVOCATIONS_KEY)) <= LIFETIME_S * 1000 + 60_000
     assert clear.length(merchant) == 2
@@ -199,6 +201,18 @@ async def test_revocations_are_trimmed_by_the_time_of_redis_once_they_have_expir
         *(str(newest.entry_id), "merchant_id", "new"),
     ]
     assert left.count("old") < 200  # approximately: whole nodes only
+
+
+async def test_revocations_are_trimmed_to_the_newest_once_they_are_too_many(
+    clear: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sse_push.stream.contract.REVOCATIONS_MAX", 300)
+    clear.cli(script=f"XADD {REVOCATIONS_KEY} * merchant_id old\n" * 1000)
+    async with appending(clear.url) as appender:
+        await appender.append_all([Revocation("new")] * 2)
+
+    length = int(clear.cli("XLEN", REVOCATIONS_KEY))
+    assert 300 <= length <= 400, "approximately: whole nodes only"
 
 
 async def test_a_revocation_is_added_without_trimming_if_redis_refuses_its_time(

@@ -13,7 +13,7 @@ from sse_push.notification import EntryId
 from sse_push.stream.connection import (
     Announcement,
 )
-from sse_push.stream.contract import REVOCATIONS_KEY, revoke_commands
+from sse_push.stream.contract import REVOCATIONS_KEY, RevokeCommands
 from sse_push.stream.reads import PAGE_ENTRIES
 from sse_push.stream.revocations import Knowledge
 from sse_push.stream.schedule import Schedule
@@ -42,7 +42,7 @@ async def test_revocations_are_passed_on_from_the_oldest_with_their_times(clear:
     assert followed.revoked == [
         (Revocation("a"), ids[0].ms / 1000),
         (Revocation("b"), ids[1].ms / 1000),
-        (Revocation("c", "t", "u"), ids[2].ms / 1000),
+        (Revocation.naming("c", "t", "u"), ids[2].ms / 1000),
     ]
 
 
@@ -63,6 +63,17 @@ async def test_more_revocations_than_one_answer_holds_are_all_passed_on(clear: S
         await followed.until_known(*more)
 
     assert followed.revoked_names == names + more
+
+
+async def test_a_stream_as_long_as_it_may_be_revokes_all_that_is_older(
+    clear: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sse_push.stream.revocations.REVOCATIONS_MAX", 70)
+    ids = revoke(clear, *[f"m{number}" for number in range(70)])
+    async with following(clear.url) as followed:
+        await followed.until_known("m0", "m69")
+
+    assert followed.dropped == [ids[0].ms / 1000]
 
 
 async def test_a_malformed_revocation_is_skipped(
@@ -238,12 +249,13 @@ async def test_no_revocation_is_overlooked_in_losses_and_interruptions(
 ) -> None:
     """Adds as our own appender makes them, single or many; losses, and connections killed."""
     chance = random.Random(seed)
+    commands = RevokeCommands(60)
     added: list[str] = []
     lost: set[str] = set()
 
     def add(count: int) -> None:
         names = [f"m{len(added) + number}" for number in range(count)]
-        adds = [revoke_commands(Revocation(name), now_s=0, lifetime_s=60) for name in names]
+        adds = [commands.of(Revocation(name), now_s=0) for name in names]
         clear.cli(script="\n".join(" ".join(map(str, each)) for both in adds for each in both))
         added.extend(names)
 

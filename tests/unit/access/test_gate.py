@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from starlette.requests import Request
 
 from sse_push.access.gate import Gate, authorize_notify
-from sse_push.access.grant import Grant
+from sse_push.access.grant import Grant, hash_claim
 from sse_push.access.keys import NotifyKey, TokenSecret
 from sse_push.access.proxies import Proxies
 from sse_push.access.token_keys import load_keys
@@ -166,7 +166,7 @@ def test_a_grant_has_the_claims_of_its_token() -> None:
 
     grant = gate.authorize_subscribe(request_of(f"token={token}"), "43")
 
-    assert grant == Grant("43", now + 60, "u", "t", now)
+    assert grant == Grant("43", now + 60, hash_claim("u"), hash_claim("t"), now)
 
 
 def test_a_cookie_is_read_only_if_its_name_is_configured() -> None:

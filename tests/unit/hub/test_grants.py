@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from sse_push.access.grant import Grant
+from sse_push.access.grant import Grant, hash_claim
 from sse_push.access.revocation import Revocation
 from sse_push.errors import EndReason, Unauthorized
 from sse_push.hub import State
@@ -130,7 +130,7 @@ def open_with(service: Service, grant: Grant) -> Client:
 def by_token(
     merchant_id: str = "42", *, iat: float | None = 900.0, sub: str = "u", jti: str = "t"
 ) -> Grant:
-    return Grant(merchant_id, 2000.0, sub, jti, iat)
+    return Grant(merchant_id, 2000.0, hash_claim(sub), hash_claim(jti), iat)
 
 
 def ends(*clients: Client) -> list[list[EndReason]]:
@@ -153,10 +153,10 @@ def test_the_revocation_of_a_merchant_ends_its_connections_and_no_others(service
 @pytest.mark.parametrize(
     ("revocation", "is_ended"),
     [
-        (Revocation("42", "t"), [True, False, False]),
-        (Revocation("42", None, "u"), [True, True, False]),
-        (Revocation("42", "s", "v"), [False, True, True]),
-        (Revocation("43", "t", "u"), [False, False, False]),
+        (Revocation.naming("42", "t"), [True, False, False]),
+        (Revocation.naming("42", None, "u"), [True, True, False]),
+        (Revocation.naming("42", "s", "v"), [False, True, True]),
+        (Revocation.naming("43", "t", "u"), [False, False, False]),
     ],
 )
 def test_a_revocation_ends_the_connections_of_its_token_or_subject(
@@ -176,7 +176,7 @@ def test_a_revocation_ends_the_connections_of_its_token_or_subject(
 def test_a_client_that_comes_after_its_revocation_is_refused(
     service: Service,
 ) -> None:
-    service.hub.revoke(Revocation("42", "t"), 1000.0)
+    service.hub.revoke(Revocation.naming("42", "t"), 1000.0)
 
     with pytest.raises(Unauthorized, match="expected a token that was not revoked") as refusal:
         open_with(service, by_token())
@@ -246,7 +246,7 @@ def test_a_connection_without_a_token_may_come_back_after_a_revocation(
 def test_the_revocation_of_a_token_ends_no_connection_without_a_token(service: Service) -> None:
     client = service.open()
 
-    service.hub.revoke(Revocation("42", "t", "u"), 1000.0)
+    service.hub.revoke(Revocation.naming("42", "t", "u"), 1000.0)
 
     assert ends(client) == [[]]
 
@@ -292,6 +292,48 @@ def test_a_revocation_of_many_connections_ends_them_in_slices(service: Service) 
     assert 100 > first > second > 0
     assert len(service.hub) == 0
     assert [client for client in clients if ends(client) != [REVOKED]] == [gone]
+
+
+def test_a_mark_of_all_ends_no_connection_that_nobody_revoked(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sse_push.access.revocation.MERCHANT_MARKS_MAX", 2)
+    kept, named = open_with(service, by_token(jti="kept")), open_with(service, by_token(jti="t2"))
+
+    for number in range(3):
+        service.hub.revoke(Revocation.naming("42", f"t{number}"), 1000.0)
+
+    assert len(service.revocations) == 1
+    assert ends(kept, named) == [[], REVOKED]
+    with pytest.raises(Unauthorized):
+        open_with(service, by_token(jti="kept"))
+
+
+def test_a_merged_revocation_of_a_server_whose_clock_is_behind_ends_its_connections(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sse_push.access.revocation.MERCHANT_MARKS_MAX", 2)
+    client = open_with(service, by_token(jti="mine"))
+    for number in range(3):
+        service.hub.revoke(Revocation.naming("42", f"t{number}"), 1000.0)
+
+    service.hub.revoke(Revocation.naming("42", "mine"), 990.0)
+
+    assert ends(client) == [REVOKED]
+
+
+def test_the_revocation_of_all_ends_and_refuses_what_was_issued_until_then(
+    service: Service,
+) -> None:
+    old = [open_with(service, by_token(merchant_id, iat=900.0)) for merchant_id in ("42", "43")]
+    new = open_with(service, by_token(iat=990.0))
+
+    service.hub.revoke_all(901.0)
+
+    assert ends(*old, new) == [REVOKED, REVOKED, []]
+    with pytest.raises(Unauthorized):
+        open_with(service, by_token("44", iat=900.0))
+    assert len(timers_to_forget(service)) == 1
 
 
 def timers_to_forget(service: Service) -> list[Timer]:
@@ -347,7 +389,7 @@ def test_a_revoked_client_is_never_live(seed: int) -> None:
                 assert is_revoked
 
     def revoke() -> None:
-        revocation = Revocation(
+        revocation = Revocation.naming(
             chance.choice("ab"), chance.choice([None, "s"]), chance.choice([None, "u"])
         )
         service.hub.revoke(revocation, service.clock.now - chance.uniform(0, 2))

@@ -10,6 +10,7 @@ from sse_push.errors import InvalidMerchantId
 from sse_push.notification import Entry, EntryId, Notification, parse_merchant_id
 from sse_push.stream.contract import (
     REVOCATIONS_KEY,
+    RevokeCommands,
     append_command,
     is_planted,
     merchant_of,
@@ -23,10 +24,9 @@ from sse_push.stream.contract import (
     probe_merchant,
     read_command,
     read_revocations_command,
-    revoke_commands,
     stream_key,
 )
-from sse_push.stream.reads import ProbeEntry, Read, ReadFrom, RevocationEntry
+from sse_push.stream.reads import REVOCATIONS_MAX, ProbeEntry, Read, ReadFrom, RevocationEntry
 
 GREATEST = 2**64 - 1
 
@@ -183,28 +183,43 @@ def test_an_error_reply_has_no_entries() -> None:
 # -- revocations
 
 
+T = "e3b98a4da31a127d4bde6e43033f66ba"
+U = "0bfe935e70c321c7ca3afc75ce0d0ca2"
+"""The hashes of the claims "t" and "u", written out: other versions of the service read them."""
+
+
 @pytest.mark.parametrize(
     ("revocation", "fields"),
     [
         (Revocation("42"), ("merchant_id", "42")),
-        (Revocation("42", "t"), ("merchant_id", "42", "jti", "t")),
-        (Revocation("42", None, "u"), ("merchant_id", "42", "sub", "u")),
-        (Revocation("42", "t", "u"), ("merchant_id", "42", "jti", "t", "sub", "u")),
+        (Revocation.naming("42", "t"), ("merchant_id", "42", "jti_hash", T)),
+        (Revocation.naming("42", None, "u"), ("merchant_id", "42", "sub_hash", U)),
+        (Revocation.naming("42", "t", "u"), ("merchant_id", "42", "jti_hash", T, "sub_hash", U)),
     ],
 )
 def test_a_revocation_is_added_and_expired_ones_are_trimmed(
     revocation: Revocation, fields: tuple[str, ...]
 ) -> None:
-    add, expire = revoke_commands(revocation, now_s=5000.1239, lifetime_s=3610)
+    add, expire = RevokeCommands(3610).of(revocation, now_s=5000.1239)
 
     assert add == ("XADD", REVOCATIONS_KEY, "MINID", "~", 1_390_123, "*", *fields)
     assert expire == ("EXPIRE", REVOCATIONS_KEY, 3670)
 
 
 def test_revocations_are_not_trimmed_if_the_time_of_redis_is_unknown() -> None:
-    add, _ = revoke_commands(Revocation("42"), now_s=0, lifetime_s=3610)
+    add, _ = RevokeCommands(3610).of(Revocation("42"), now_s=0)
 
     assert add[:5] == ("XADD", REVOCATIONS_KEY, "MINID", "~", 0)
+
+
+def test_every_second_revocation_trims_those_that_are_too_many() -> None:
+    commands = RevokeCommands(3610)
+    adds = [commands.of(Revocation("42"), now_s=5000)[0] for _ in range(4)]
+
+    assert [add[2:5] for add in adds] == [
+        ("MINID", "~", 1_390_000),
+        ("MAXLEN", "~", REVOCATIONS_MAX),
+    ] * 2
 
 
 @pytest.mark.parametrize(("start", "text"), [(None, "-"), (EntryId(7, 1), "7-1")])
@@ -227,7 +242,7 @@ def test_a_reply_is_parsed_into_its_revocations_and_a_malformed_one_is_logged(
     ]
 
     assert stripped(parse_revocations(reply)) == [
-        (EntryId(7, 0), Revocation("42", "t", "u")),
+        (EntryId(7, 0), Revocation.naming("42", "t", "u")),
         (EntryId(7, 1), None),
         (EntryId(8, 0), Revocation("43")),
     ]

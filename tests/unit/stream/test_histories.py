@@ -27,6 +27,9 @@ class Noting:
     def revoke(self, revocation: Revocation, at: float) -> None:
         raise AssertionError(f"revocations take another way, got {revocation} at {at}")
 
+    def revoke_all(self, until: float) -> None:
+        raise AssertionError(f"revocations take another way, got all until {until}")
+
 
 def test_a_history_has_a_name_that_depends_on_nothing_but_the_run_of_the_server() -> None:
     # written out: a version that made another name would cost each browser a refetch

@@ -25,7 +25,8 @@ class Followed:
 
     def __init__(self) -> None:
         self.revoked: list[int] = []
-        self.tail = RevocationTail(self.on_revoked)
+        self.dropped: list[float] = []
+        self.tail = RevocationTail(self.on_revoked, self.dropped.append)
         self.tail.connected()
 
     def on_revoked(self, revoked: Revocation, seconds: float) -> None:
@@ -68,7 +69,7 @@ def test_a_stream_that_is_not_there_is_complete(followed: Followed) -> None:
 
 
 def test_the_stream_is_neither_read_nor_known_before_the_first_connection() -> None:
-    tail = RevocationTail(lambda _revocation, _at: None)
+    tail = RevocationTail(lambda _revocation, _at: None, lambda _until: None)
 
     assert tail.next_read() is None
     assert tail.knowledge is Knowledge.UNREAD
@@ -240,3 +241,68 @@ def test_an_error_is_remembered_on_a_new_connection(followed: Followed) -> None:
     followed.tail.connected()
 
     assert followed.tail.knowledge is Knowledge.UNREADABLE
+
+
+# -- entries that were dropped unread
+
+
+@pytest.fixture
+def bounded(monkeypatch: pytest.MonkeyPatch) -> Followed:
+    """A tail of a stream that keeps 100 revocations."""
+    monkeypatch.setattr("sse_push.stream.revocations.REVOCATIONS_MAX", 100)
+    return Followed()
+
+
+def pages(first: int, last: int) -> list[range]:
+    """Return the answers that hold these entries: each begins with the last of the one before."""
+    starts = range(first, last, PAGE_ENTRIES - 1)
+    return [range(start, min(start + PAGE_ENTRIES, last + 1)) for start in starts]
+
+
+@pytest.mark.parametrize(("count", "dropped"), [(99, []), (100, [0.007]), (180, [0.007])])
+def test_a_stream_as_long_as_it_may_be_has_dropped_older_entries(
+    bounded: Followed, count: int, dropped: list[float]
+) -> None:
+    for numbers in pages(7, 6 + count):
+        assert not bounded.is_complete
+        assert bounded.dropped == []
+        bounded.answer(*numbers)
+
+    assert bounded.is_complete
+    assert bounded.revoked == list(range(7, 7 + count))
+    assert bounded.dropped == dropped
+
+
+def test_nothing_was_dropped_after_the_entry_held(bounded: Followed) -> None:
+    bounded.answer(1)
+    bounded.tail.mark()
+    for numbers in pages(1, 150):
+        bounded.answer(*numbers)
+    bounded.tail.connected()
+    bounded.answer(150)
+
+    assert bounded.is_complete
+    assert bounded.dropped == []
+
+
+def test_a_stream_that_was_dropped_past_the_entry_held_is_counted_from_its_beginning(
+    bounded: Followed,
+) -> None:
+    bounded.answer(1)
+    bounded.tail.mark()
+    bounded.answer(*range(50, 50 + PAGE_ENTRIES))
+    for numbers in pages(50, 160):
+        bounded.answer(*numbers)
+
+    assert bounded.is_complete
+    assert bounded.dropped == [0.05]
+
+
+def test_a_stream_is_counted_anew_if_it_is_dropped_while_it_is_read(bounded: Followed) -> None:
+    bounded.answer(*range(1, 1 + PAGE_ENTRIES))
+    bounded.answer(*range(70, 70 + PAGE_ENTRIES))  # the entry held is gone
+    bounded.answer(*range(70, 70 + PAGE_ENTRIES))
+    bounded.answer(*range(70 + PAGE_ENTRIES - 1, 170))
+
+    assert bounded.is_complete
+    assert bounded.dropped == [0.07]
