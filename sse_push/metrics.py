@@ -1,6 +1,6 @@
 """Metrics for Prometheus: the sum over all workers, whichever worker answers the scrape.
 
-The only module that knows prometheus-client. The parts of the service count, as plain integers
+The only module that imports prometheus-client. The parts of the service count, as plain integers
 (``hub.tally`` and so on). This module copies these once a second, so that counting a delivery costs
 no call of the library.
 
@@ -37,11 +37,10 @@ from sse_push.event_stream import EventStreams
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub
 from sse_push.notification import EntryId
+from sse_push.runtime.metrics_folder import SHARED
 from sse_push.runtime.readiness import WorkerBoard
 from sse_push.stream import Appender, Follower
 
-_FOLDER_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-_SHARED = "metrics"
 _AGE_BUCKETS_S = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     *(1.0, 2.0, 5.0, 10.0, 20.0, 60.0),
@@ -111,22 +110,6 @@ SERIES: dict[str, Series] = {
 """Every series, in the order of the documentation."""
 
 
-@contextmanager
-def shared_by_workers(folder: Path) -> Generator[None]:
-    """Let processes that are started in this context keep their numbers below one folder.
-
-    prometheus-client reads the variable when it is imported: only the environment that a worker
-    inherits is early enough.
-    """
-    path = folder / _SHARED
-    path.mkdir()
-    os.environ[_FOLDER_VARIABLE] = str(path)
-    try:
-        yield
-    finally:
-        del os.environ[_FOLDER_VARIABLE]
-
-
 class Metrics:
     """The series of one worker, and the answer to a scrape for all workers.
 
@@ -155,7 +138,7 @@ class Metrics:
         self._answer = self._own
         if ValueClass is not MutexValue:  # multiprocess mode: several workers
             self._answer = CollectorRegistry()
-            self._answer.register(_Files(board, folder / _SHARED))
+            self._answer.register(_Files(board, folder / SHARED))
         self._answer.register(_Workers(board))
         self._copied: dict[tuple[str, str], int] = {}
         """The count of each series, by name and label, at the last update."""

@@ -17,16 +17,17 @@ import tempfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-
-from starlette.routing import BaseRoute
+from typing import TYPE_CHECKING
 
 from sse_push.errors import ConfigError
-from sse_push.http.app import create_app
-from sse_push.metrics import shared_by_workers
 from sse_push.runtime.logs import configure_logging
+from sse_push.runtime.metrics_folder import shared_by_workers
 from sse_push.runtime.process import broken
 from sse_push.runtime.uvicorn import run_server
 from sse_push.settings import Settings
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute  # not imported: as ``create_app`` below
 
 logger = logging.getLogger(__name__)
 
@@ -175,6 +176,9 @@ def _create(
     settings: Settings, folder: Path, routes: Callable[[], Sequence[BaseRoute]] | None
 ) -> object:
     configure_logging(settings.log_level, settings.log_format)
+    gc.disable()  # what an import makes stays; to look for garbage takes an eighth of its time
+    from sse_push.http.app import create_app  # noqa: PLC0415 (a supervisor starts without it)
+
     _tune_process()
     return create_app(settings, folder, () if routes is None else routes())
 
@@ -191,6 +195,7 @@ def _tune_process() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.freeze()
     gc.set_threshold(5_000, 20, 100)
+    gc.enable()
 
 
 @contextmanager

@@ -255,6 +255,21 @@ def test_the_command_prints_the_version_of_the_package() -> None:
     assert run("--version").stdout == f"sse-push, version {__version__}\n"
 
 
+@pytest.mark.parametrize(
+    ("module", "known"),
+    [("sse_push.__main__", set()), ("sse_push.cli.serve", {"pydantic", "uvicorn"})],
+)
+def test_a_command_line_and_a_supervisor_start_without_the_libraries_of_a_worker(
+    module: str, known: set[str]
+) -> None:
+    libraries = {"httpx2", "jwt", "prometheus_client", "pydantic", "redis", "starlette.routing"}
+    program = f"import sys, {module}; print(*{libraries | known} & sys.modules.keys())"
+
+    printed = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)
+
+    assert set(printed.stdout.decode().split()) == known
+
+
 def test_an_unknown_command_is_a_usage_error() -> None:
     began = time.monotonic()
     done = run("sevre")

@@ -6,12 +6,13 @@ import re
 from collections.abc import Collection
 from typing import get_args
 
+import click
 import pytest
 
 from sse_push import __version__, notification
 from sse_push.access import revocation
-from sse_push.cli import main
-from sse_push.cli.operate import OPTIONS_OF_SERVE
+from sse_push.cli import COMMANDS, main
+from sse_push.cli.flags import OPTIONS_OF_SERVE
 from sse_push.errors import EndReason, Occasion, Refusal
 from sse_push.http.app import ROUTES
 from sse_push.hub.refresh import Reason
@@ -68,7 +69,8 @@ def test_the_commands_table_is_the_help() -> None:
             f"`sse-push {name}`",
             re.sub(r"\s+", " ", (command.help or "").split("\n\n")[0]).rstrip("."),
         ]
-        for name, command in main.commands.items()
+        for name in COMMANDS
+        for command in [command_of(name)]
     ]
     assert f"hangs exits with {HANGING}." in section(REFERENCE, "Commands")
 
@@ -308,9 +310,15 @@ def test_the_changelog_begins_with_this_version() -> None:
     assert versions[versions[0] == "Unreleased"] == __version__
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
+def command_of(name: str) -> click.Command:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    return command
+
+
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_helps_with_an_example(name: str) -> None:
-    command = main.commands[name]
+    command = command_of(name)
 
     assert command.help is not None
     assert f"sse-push {name}" in command.help.partition("Example:")[2]

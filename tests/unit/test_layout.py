@@ -19,6 +19,7 @@ ARROWS: dict[str, set[str]] = {
     "runtime": set(),
     "runtime.line_writer": set(),
     "runtime.logs": {"runtime.line_writer"},
+    "runtime.metrics_folder": set(),
     "runtime.process": set(),
     "runtime.readiness": set(),
     "runtime.timer_wheel": set(),
@@ -241,6 +242,7 @@ ARROWS: dict[str, set[str]] = {
         "event_stream.wire",
         "hub",
         "notification",
+        "runtime.metrics_folder",
         "runtime.readiness",
         "stream",
     },
@@ -309,8 +311,8 @@ ARROWS: dict[str, set[str]] = {
     "server": {
         "errors",
         "http.app",
-        "metrics",
         "runtime.logs",
+        "runtime.metrics_folder",
         "runtime.process",
         "runtime.uvicorn",
         "settings",
@@ -320,19 +322,24 @@ ARROWS: dict[str, set[str]] = {
     "demo.crowd": {"demo.cinema", "http.paths", "sse_client"},
     "demo.run": {"demo.backend", "demo.cinema", "demo.crowd", "server", "settings"},
     "demo": {"demo.run"},
-    "cli.operate": {
-        "access.tokens",
-        "demo",
+    "cli.flags": {"settings"},
+    "cli.serve": {
+        "cli.flags",
         "errors",
         "http.service",
         "runtime.embedded",
         "runtime.logs",
         "server",
         "settings",
-        "stream",
     },
-    "cli.request": {
-        "access.tokens",
+    "cli.demo": {"cli.flags", "demo", "runtime.embedded", "runtime.logs", "settings"},
+    "cli.check": {"access.tokens", "cli.flags", "errors", "http.service", "settings", "stream"},
+    "cli.docs": set(),
+    "cli.post": {"errors", "runtime.logs"},
+    "cli.notify": {"cli.flags", "cli.post", "http.paths"},
+    "cli.revoke": {"cli.flags", "cli.post", "http.paths"},
+    "cli.tail": {
+        "cli.flags",
         "errors",
         "http.paths",
         "notification",
@@ -340,7 +347,8 @@ ARROWS: dict[str, set[str]] = {
         "settings",
         "sse_client",
     },
-    "cli": {"__init__", "cli.operate", "cli.request"},
+    "cli.token": {"access.tokens", "errors", "notification", "settings"},
+    "cli": {"__init__"},
     "__main__": {"cli", "errors", "runtime.logs"},
 }
 """What each module imports of the package; in an order in which none knows a later one."""
@@ -467,8 +475,10 @@ def test_only_the_settings_read_the_environment() -> None:
     assert [module for module in SOURCES if reads_environment(SOURCES[module])] == ["settings"]
 
 
-def test_only_the_metrics_write_the_environment_for_their_library() -> None:
-    assert [module for module in SOURCES if writes_environment(SOURCES[module])] == ["metrics"]
+def test_only_the_folder_of_the_metrics_is_written_into_the_environment() -> None:
+    writers = [module for module in SOURCES if writes_environment(SOURCES[module])]
+
+    assert writers == ["runtime.metrics_folder"]
 
 
 PACKAGES = {named(path) for path in PACKAGE.rglob("__init__.py")}

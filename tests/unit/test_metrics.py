@@ -22,7 +22,7 @@ from sse_push.errors import EndReason, Refusal
 from sse_push.event_stream import EventStreams, wire
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub
-from sse_push.metrics import SERIES, Metrics, _Files, shared_by_workers
+from sse_push.metrics import SERIES, Metrics, _Files
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import WorkerBoard
 from sse_push.stream import Appender, Follower, Planting
@@ -426,11 +426,3 @@ def test_two_workers_that_answer_at_the_same_time_do_not_wait_for_each_other(fil
         assert files.scraped() == {"a": 3}
 
     assert time.monotonic() - began_at < SECOND
-
-
-def test_the_folder_is_in_the_environment_only_while_workers_may_start(tmp_path: Path) -> None:
-    with shared_by_workers(tmp_path):
-        assert os.environ["PROMETHEUS_MULTIPROC_DIR"] == str(tmp_path / "metrics")
-        assert (tmp_path / "metrics").is_dir()
-
-    assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ

@@ -1,0 +1,45 @@
+"""``sse-push demo``: the settings of a demo."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+
+import click
+
+from sse_push.cli.flags import HOST, PORT
+from sse_push.demo import run_demo
+from sse_push.runtime.embedded import embedded_server
+from sse_push.runtime.logs import configure_logging
+from sse_push.settings import Settings
+
+
+@click.command()
+@click.option("--host", default=HOST, show_default=True, help="address to listen on")
+@click.option("--port", default=PORT, show_default=True, help="port to listen on; 0: any free port")
+@click.option("--crowd", default=0, metavar="N", show_default=True, help="simulated buyers")
+@click.option("--redis-url", help="Redis to use, instead of a private valkey-server")
+@click.option("--tokens", is_flag=True, help="require tokens, which the cinema's backend issues")
+def demo(*, host: str, port: int, crowd: int, redis_url: str | None, tokens: bool) -> int:
+    """Run a small cinema, to try the service out.
+
+    Open its page in two windows, and sell a seat in one. Everything is on one port, and anyone who
+    can reach the port may use it.
+
+    \b
+    Example:
+      sse-push demo --crowd 200
+    """
+    token_key = secrets.token_hex(32) if tokens else None
+    with contextlib.nullcontext(redis_url) if redis_url else embedded_server() as url:
+        settings = Settings.load(
+            host=host,
+            port=port,
+            redis_url=url,
+            subscribe_auth="token" if tokens else "none",
+            token_keys=token_key,
+            notify_keys="none",
+            drain_s=5.0,
+        )
+        configure_logging(settings.log_level, settings.log_format)
+        return run_demo(settings, token_key, crowd, click.echo)

@@ -1,0 +1,35 @@
+"""``sse-push notify``: what a backend does, by hand."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from sse_push.cli.flags import key_option, url_option
+from sse_push.cli.post import post
+from sse_push.http import paths
+
+
+@click.command()
+@click.argument("merchant_id", metavar="MERCHANT")
+@click.option("--topic", help="part of the merchant's data that has changed")
+@click.option("--data", metavar="JSON", help="details of the change, as JSON")
+@click.option("--by", help="tab or user that made the change")
+@url_option
+@key_option
+def notify(*, data: str | None, url: str, key: str | None, **fields: str | None) -> int:
+    """Tell every browser of MERCHANT to refresh. Print the ID of the notification.
+
+    \b
+    Example:
+      sse-push notify 42 --topic seats --data '{"seat": "C7"}'
+    """
+    body: dict[str, object] = {**fields}
+    if data is not None:
+        try:
+            body["data"] = json.loads(data)
+        except ValueError as exc:
+            raise click.BadParameter(f"expected JSON, got {data!r}", param_hint="--data") from exc
+    click.echo(post(url, paths.NOTIFY, body, key))
+    return 0
