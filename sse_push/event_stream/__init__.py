@@ -1,7 +1,8 @@
 """Event streams: how a connection is opened, written to and ended.
 
 ``response`` chooses the way to write: ``transport`` under uvicorn, ``portable`` under any other
-server. Both begin with an ``opening``, which finds by ``resume`` what the client is owed.
+server. Both begin with an ``opening``, which finds by ``resume`` what the client is owed, and by
+``gaps`` what it has missed.
 ``shared`` has what all event streams of a process share, ``wire`` the bytes of each event.
 
 The life of a connection, with the calls of the hub and the states of the fast way::
@@ -12,7 +13,7 @@ The life of a connection, with the calls of the hub and the states of the fast w
     OPENING
          |  hub.when_armed           the merchant's stream has been read once
          |  hub.settle, owed         last event ID against newest ID: what the client is owed
-         |  Archive.between          only if the ID is older: what the client has missed
+         |  Gaps.refreshes           only if the ID is older: what the client has missed
          |  hub.admit                what is owed comes before what is pending
          |  hub.first_frame          written in one piece with ``ready``; if Redis takes longer
          |                           than arm_timeout_s, ``ready`` alone, and the rest follows
@@ -31,6 +32,7 @@ The life of a connection, with the calls of the hub and the states of the fast w
 Does not know Redis, nor who may get an event stream.
 """
 
+from sse_push.event_stream.gaps import Gaps
 from sse_push.event_stream.portable import keep_streams_at_shutdown
 from sse_push.event_stream.response import open_event_stream
 from sse_push.event_stream.shared import HEADERS, EventStreams
@@ -41,6 +43,7 @@ __all__ = [
     "MEDIA_TYPE",
     "EventStreams",
     "Frame",
+    "Gaps",
     "keep_streams_at_shutdown",
     "open_event_stream",
 ]

@@ -9,11 +9,11 @@ import asyncio
 import itertools
 import logging
 import secrets
-from typing import NamedTuple
 
 from sse_push.access.grant import Grant
 from sse_push.errors import EndReason
-from sse_push.event_stream.resume import missed, missed_topics, owed
+from sse_push.event_stream.gaps import Gap
+from sse_push.event_stream.resume import owed
 from sse_push.event_stream.shared import EventStreams
 from sse_push.event_stream.wire import Frame, encode_ready
 from sse_push.hub import Refresh, Sink, State
@@ -23,16 +23,6 @@ logger = logging.getLogger(__name__)
 
 _PROCESS_ID = secrets.token_hex(4)
 _connection_numbers = itertools.count(1)
-
-
-class _Gap(NamedTuple):
-    """The entries that a client has missed: those after ``start``, up to ``end``.
-
-    Both are of the history of ``end``.
-    """
-
-    start: EntryId
-    end: EventId
 
 
 class Opening:
@@ -85,7 +75,7 @@ class Opening:
             self._waiting.cancel()
             await asyncio.wait([self._waiting])
 
-    def _compare(self) -> _Gap | None:
+    def _compare(self) -> Gap | None:
         """Compare the last event ID with the newest ID that was read.
 
         Goes live with what is owed; or returns the gap that the archive must fill before that.
@@ -94,7 +84,7 @@ class Opening:
         result = owed(self._last_event_id, newest, self.subscription.version)
         if isinstance(result, EntryId):
             assert newest is not None, "an ID can only be older than another ID"
-            return _Gap(result, newest)
+            return Gap(result, newest)
         self._go_live(newest, result)
         return None
 
@@ -103,7 +93,7 @@ class Opening:
         self._newest = None if refreshes else newest
         self._streams.hub.admit(self.subscription, refreshes)
 
-    async def _wait(self, gap: _Gap | None) -> None:
+    async def _wait(self, gap: Gap | None) -> None:
         """Wait for Redis for at most ``arm_timeout_s``; after that the task waits alone."""
         name = f"join {self.subscription.merchant.id}"
         self._waiting = asyncio.create_task(self._join(gap), name=name)
@@ -113,7 +103,7 @@ class Opening:
         if not self._is_late:
             self._waiting.result()
 
-    async def _join(self, gap: _Gap | None) -> None:
+    async def _join(self, gap: Gap | None) -> None:
         """Go live as soon as Redis has answered.
 
         Without a gap, the merchant's stream has not been read yet: reading it may show one.
@@ -128,18 +118,11 @@ class Opening:
             gap = self._compare()
         if gap is not None:
             # Changes from now on are pending until the answer: they follow what was missed.
+            merchant = subscription.merchant
             version = subscription.version
-            merchant_id = subscription.merchant.id
-            # If another server answers, its history follows, as a resync.
-            end_id, history = gap.end
-            entries = await self._streams.archive.between(merchant_id, gap.start, end_id)
+            refreshes = await self._streams.gaps.refreshes(merchant, merchant.id, version, gap)
             # Without entries in the gap that say something, the client has missed nothing.
-            known = (
-                (missed(gap.end, version),)
-                if entries is None
-                else missed_topics(entries, history, version)
-            )
-            self._go_live(gap.end, known)
+            self._go_live(gap.end, refreshes)
         if self._is_late:
             hub.drained(subscription)
 

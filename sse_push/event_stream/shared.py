@@ -1,4 +1,4 @@
-"""What all event streams of a process share: the hub, the archive, times, soft answers.
+"""What all event streams of a process share: the hub, gaps, times, soft answers.
 
 Knows the headers of an event stream. Does not know how a response is written, nor who may get one.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from starlette.responses import Response
 
 from sse_push.errors import EndReason, Occasion
-from sse_push.event_stream.resume import Archive
+from sse_push.event_stream.gaps import Gaps
 from sse_push.event_stream.wire import MEDIA_TYPE, Frame, encode_goodbye
 from sse_push.hub import Hub
 
@@ -39,7 +39,7 @@ class EventStreams:
     """What all event streams of a process share."""
 
     hub: Hub[Frame]
-    archive: Archive
+    gaps: Gaps
     heartbeat_s: float
     retry_ms: int
     soft_retry_min_ms: int

@@ -20,7 +20,7 @@ from sse_push.access.room import Room
 from sse_push.access.token_keys import load_keys
 from sse_push.access.tokens import TokenRules
 from sse_push.errors import Refusal
-from sse_push.event_stream import EventStreams, Frame, wire
+from sse_push.event_stream import EventStreams, Frame, Gaps, wire
 from sse_push.hub import Hub, Pace
 from sse_push.metrics import Metrics
 from sse_push.runtime.readiness import WorkerBoard
@@ -176,7 +176,7 @@ def _pace(settings: Settings) -> Pace:
 def _event_streams(settings: Settings, hub: Hub[Frame], follower: Follower) -> EventStreams:
     return EventStreams(
         hub=hub,
-        archive=follower,
+        gaps=Gaps(follower),
         heartbeat_s=settings.heartbeat_s,
         retry_ms=settings.retry_ms,
         soft_retry_min_ms=settings.soft_retry_min_ms,

@@ -3,6 +3,7 @@
 ==============  ==============================================================================
 ``hub``         the register: the life of a connection, from ``subscribe`` to ``end``
 ``state``       merchants, subscriptions, the table of their states
+``frames``      pending refreshes as a frame for one connection
 ``fan_out``     one frame to many connections: pace, slices, resyncs that are spread
 ``heartbeats``  what is due for one connection: a heartbeat, its greatest age, a stalled client
 ``grants``      expiry and revocation end a connection
@@ -23,7 +24,7 @@ Does not know Redis, HTTP, sockets or the wire format.
 """
 
 from sse_push.hub.hub import Hub
-from sse_push.hub.refresh import Reason, Refresh
+from sse_push.hub.refresh import Pending, Reason, Refresh, in_order, merge_into
 from sse_push.hub.state import TRANSITIONS, HubTally, Pace, Sink, Source, State, Subscription
 
 __all__ = [
@@ -31,10 +32,13 @@ __all__ = [
     "Hub",
     "HubTally",
     "Pace",
+    "Pending",
     "Reason",
     "Refresh",
     "Sink",
     "Source",
     "State",
     "Subscription",
+    "in_order",
+    "merge_into",
 ]

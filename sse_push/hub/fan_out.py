@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Generic
 
+from sse_push.hub.frames import PendingFrames
 from sse_push.hub.refresh import Reason, Refresh, in_order, merge_into
 from sse_push.hub.state import (
     ENDED,
@@ -58,6 +59,7 @@ class FanOuts(Generic[FrameT]):
         chance: random.Random,
     ) -> None:
         self._encode = encode
+        self._pending_frames: PendingFrames[FrameT] = PendingFrames(encode)
         self._block = block
         self._refresh_interval_s = refresh_interval_s
         self._tally = tally
@@ -77,7 +79,7 @@ class FanOuts(Generic[FrameT]):
         """Return one frame of all pending refreshes, or None; then call ``wrote_pending``."""
         if not subscription.pending:
             return None
-        return self._encode(subscription.merchant.id, in_order(subscription.pending))
+        return self._pending_frames.frame(subscription.merchant.id, subscription.pending)
 
     def wrote_pending(self, subscription: Subscription[FrameT]) -> None:
         """Note that the frame of all pending refreshes was written."""

@@ -27,6 +27,7 @@ from sse_push.stream.connection import (
 from sse_push.stream.contract import (
     REVOCATIONS_KEY,
     merchant_of,
+    parse_entries,
     read_command,
 )
 from sse_push.stream.histories import NamesHistory
@@ -168,7 +169,8 @@ class Follower:
         reply = await self._pipeline.ask(read_command(Read(merchant_id, start, end)))
         if isinstance(reply, RedisConnectionError):
             self._aside.lost(merchant_id, reply)
-        entries = self._merchants.parse(merchant_id, reply)
+        # No data: what a client has missed is told without it, and it is most of the work.
+        entries = parse_entries(merchant_id, reply, data_limit_bytes=0)
         return None if entries is None else entries_between(start, end, entries)
 
     async def run(self) -> None:

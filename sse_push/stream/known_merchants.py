@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from sse_push.notification import Entry
 from sse_push.stream.aside import Aside
 from sse_push.stream.contract import parse_entries, read_command
 from sse_push.stream.parser import ReplyTooLarge
@@ -59,10 +58,6 @@ class KnownMerchants:
             requests += [*self._planting.before(read), request]
         return requests
 
-    def parse(self, merchant_id: str, reply: object) -> list[Entry] | None:
-        """Return the entries of a reply; None if it is an error."""
-        return parse_entries(merchant_id, reply, data_limit_bytes=self._data_limit_bytes)
-
     def _on_entries(self, watch: Watch) -> OnReply:
         def on_reply(reply: object) -> None:
             if isinstance(reply, RedisConnectionError):
@@ -75,7 +70,9 @@ class KnownMerchants:
                 self._tail.refused(watch)
                 return
             self._refusals.discard(watch.merchant_id)
-            entries = self.parse(watch.merchant_id, reply)
+            entries = parse_entries(
+                watch.merchant_id, reply, data_limit_bytes=self._data_limit_bytes
+            )
             if isinstance(reply, ReplyTooLarge):
                 self._tail.failed(watch, "too_large")
             elif entries is None:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason
-from sse_push.event_stream import EventStreams, wire
+from sse_push.event_stream import EventStreams, Gaps, wire
 from sse_push.event_stream.transport import TransportStream
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub, Subscription
@@ -67,7 +67,7 @@ class Simulation:
         self.stream = stream
         self.event_streams = EventStreams(
             hub=self.hub,
-            archive=self.follower,
+            gaps=Gaps(self.follower, now=lambda: self.clock.now),
             heartbeat_s=15,
             retry_ms=100,
             soft_retry_min_ms=100,

@@ -63,7 +63,14 @@ ARROWS: dict[str, set[str]] = {
         "notification",
         "runtime.timer_wheel",
     },
-    "hub.fan_out": {"hub.refresh", "hub.state", "notification", "runtime.timer_wheel"},
+    "hub.frames": {"hub.refresh", "hub.state"},
+    "hub.fan_out": {
+        "hub.frames",
+        "hub.refresh",
+        "hub.state",
+        "notification",
+        "runtime.timer_wheel",
+    },
     "hub.heartbeats": {"errors", "hub.state", "runtime.timer_wheel"},
     "hub.grants": {
         "access.grant",
@@ -88,10 +95,12 @@ ARROWS: dict[str, set[str]] = {
     "hub": {"hub.hub", "hub.refresh", "hub.state"},
     "event_stream.wire": {"hub", "notification"},
     "event_stream.resume": {"errors", "hub", "notification"},
-    "event_stream.shared": {"errors", "event_stream.resume", "event_stream.wire", "hub"},
+    "event_stream.gaps": {"event_stream.resume", "hub", "notification"},
+    "event_stream.shared": {"errors", "event_stream.gaps", "event_stream.wire", "hub"},
     "event_stream.opening": {
         "access.grant",
         "errors",
+        "event_stream.gaps",
         "event_stream.resume",
         "event_stream.shared",
         "event_stream.wire",
@@ -121,6 +130,7 @@ ARROWS: dict[str, set[str]] = {
         "runtime.uvicorn",
     },
     "event_stream": {
+        "event_stream.gaps",
         "event_stream.portable",
         "event_stream.response",
         "event_stream.shared",
@@ -193,7 +203,6 @@ ARROWS: dict[str, set[str]] = {
         "stream.revocations",
     },
     "stream.known_merchants": {
-        "notification",
         "stream.aside",
         "stream.contract",
         "stream.parser",

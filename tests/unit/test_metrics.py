@@ -19,7 +19,7 @@ from sse_push import metrics
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason, Refusal
-from sse_push.event_stream import EventStreams, wire
+from sse_push.event_stream import EventStreams, Gaps, wire
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub
 from sse_push.metrics import SERIES, Metrics, _Files
@@ -100,7 +100,7 @@ async def worker(tmp_path: Path) -> Worker:
     )
     event_streams = EventStreams(
         hub=hub,
-        archive=follower,
+        gaps=Gaps(follower),
         heartbeat_s=15,
         retry_ms=2000,
         soft_retry_min_ms=5000,

@@ -15,7 +15,7 @@ from starlette.types import Message, Scope
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocation, Revocations
 from sse_push.errors import EndReason
-from sse_push.event_stream import EventStreams, open_event_stream
+from sse_push.event_stream import EventStreams, Gaps, open_event_stream
 from sse_push.event_stream.transport import State, TransportStream
 from sse_push.event_stream.wire import HEARTBEAT, Frame, encode_expiring, encode_refreshes
 from sse_push.hub import Hub, Subscription
@@ -104,7 +104,7 @@ class Service:
         self.hub.source = self.source
         self.streams = EventStreams(
             hub=self.hub,
-            archive=self.shelf,
+            gaps=Gaps(self.shelf),
             heartbeat_s=15,
             retry_ms=retry_ms,
             soft_retry_min_ms=5000,
