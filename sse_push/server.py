@@ -23,7 +23,7 @@ from sse_push.errors import ConfigError
 from sse_push.runtime.logs import configure_logging
 from sse_push.runtime.metrics_folder import shared_by_workers
 from sse_push.runtime.process import broken
-from sse_push.runtime.uvicorn import run_server
+from sse_push.runtime.uvicorn import OTHER_CONNECTIONS, run_server
 from sse_push.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,8 +34,11 @@ logger = logging.getLogger(__name__)
 _STOP_MARGIN_S = 10.0
 """How long responses may take beyond ``drain_s`` when the service stops."""
 
-_FILES_BESIDE_CONNECTIONS = 256
-"""Open files for other requests, for Redis, and for Python itself."""
+_OWN_FILES = 64
+"""Open files for Redis, for the metrics, and for Python itself."""
+
+_FILES_BESIDE_CONNECTIONS = OTHER_CONNECTIONS + _OWN_FILES
+"""Open files that no event stream may have."""
 
 _KEEP_ALIVE_S = 75
 """How long an idle connection stays open: longer than in nginx (60 s). So only nginx closes idle

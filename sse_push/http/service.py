@@ -24,7 +24,7 @@ from sse_push.event_stream import EventStreams, Frame, Gaps, wire
 from sse_push.hub import Hub, Pace
 from sse_push.metrics import Metrics
 from sse_push.runtime.readiness import WorkerBoard
-from sse_push.runtime.uvicorn import Requests
+from sse_push.runtime.uvicorn import OTHER_CONNECTIONS, Requests, Waiting
 from sse_push.settings import Settings
 from sse_push.stream import Appender, Follower, Planting, reply_limit_bytes
 
@@ -222,9 +222,15 @@ def _rates(settings: Settings) -> Rates:
 
 
 def _requests(settings: Settings, errors: dict[Refusal, int]) -> Requests:
+    clock = asyncio.get_running_loop()
     return Requests(
         header_limit_bytes=settings.header_limit_bytes,
         timeout_s=settings.request_timeout_s,
         errors=errors,
-        clock=asyncio.get_running_loop(),
+        waiting=Waiting(
+            limit=settings.max_connections + OTHER_CONNECTIONS,
+            send_timeout_s=settings.send_timeout_s,
+            clock=clock,
+        ),
+        clock=clock,
     )

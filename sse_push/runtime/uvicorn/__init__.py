@@ -1,20 +1,23 @@
 """uvicorn: the one package that imports uvicorn, and knows its inside.
 
-``serving`` runs uvicorn. ``protocol`` refuses requests that are too large or too slow, which
-uvicorn does not. ``takeover`` takes a connection over from uvicorn, so that an event stream is
-written faster than by ``send``. uvicorn is pinned below the next minor version, since ``protocol``
-and ``takeover`` depend on more than its public interface; tests/unit/runtime/uvicorn fails if that
-has changed.
+``serving`` runs uvicorn. ``protocol`` refuses requests that are too large or too slow, and
+``waiting`` cuts connections that are held for nothing; uvicorn does neither. ``takeover`` takes a
+connection over from uvicorn, so that an event stream is written faster than by ``send``. uvicorn is
+pinned below the next minor version, since ``protocol`` and ``takeover`` depend on more than its
+public interface; tests/unit/runtime/uvicorn fails if that has changed.
 """
 
 from sse_push.runtime.uvicorn.protocol import REFUSED_KEY, Requests
 from sse_push.runtime.uvicorn.serving import force_exit, run_server
 from sse_push.runtime.uvicorn.takeover import SEND_SCOPE_KEY, take_over
+from sse_push.runtime.uvicorn.waiting import OTHER_CONNECTIONS, Waiting
 
 __all__ = [
+    "OTHER_CONNECTIONS",
     "REFUSED_KEY",
     "SEND_SCOPE_KEY",
     "Requests",
+    "Waiting",
     "force_exit",
     "run_server",
     "take_over",

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from enum import Enum, auto
 from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
 from sse_push.errors import Refusal
 from sse_push.runtime.timer_wheel import NOT_PLANNED, Clock, TimerWheel
+from sse_push.runtime.uvicorn.answering import AnsweringProtocol
+from sse_push.runtime.uvicorn.states import BODY, HEAD, LAST_HEAD, REFUSED, TOO_LARGE, WHOLE
 from sse_push.runtime.uvicorn.upgrades import feed
+from sse_push.runtime.uvicorn.waiting import Waiting
 
 REFUSED_KEY = "sse_push.refused"
 """The mark of a refused request in its ASGI scope; the application gets ``http.disconnect``."""
@@ -40,46 +38,22 @@ _TICKS = 40
 """A request's time has this many ticks; a deadline is up to two ticks late."""
 
 
-class State(Enum):
-    """What the bytes that a ``BoundedProtocol`` receives are part of."""
-
-    HEAD = auto()
-    """A head that has not ended, or has not begun."""
-    LAST_HEAD = auto()
-    """As ``HEAD``, at shutdown: the connection closes after this request."""
-    BODY = auto()
-    """A body, or trailers: the head has ended, the request has not."""
-    WHOLE = auto()
-    """No request: the last byte received was the last of a request."""
-    TOO_LARGE = auto()
-    """A head over the limit, until the parser has given up."""
-    REFUSED = auto()
-    """No request: all further bytes are dropped."""
-
-
-# Names of this module: an enum's member costs a second lookup, once per piece received.
-HEAD, LAST_HEAD, BODY, WHOLE, TOO_LARGE, REFUSED = State
-
-TRANSITIONS: dict[State, set[State]] = {
-    HEAD: {LAST_HEAD, BODY, TOO_LARGE, REFUSED},
-    LAST_HEAD: {BODY, TOO_LARGE, REFUSED},
-    BODY: {WHOLE, REFUSED},
-    WHOLE: {HEAD},
-    TOO_LARGE: {REFUSED},
-    REFUSED: set(),
-}
-"""The states that may follow each state; the tests check every change of every connection."""
-
-
 class Requests:
-    """What all connections of a process share: their limits, and a count of refusals by error."""
+    """What all connections of a process share: limits, who waits, a count of refusals by error."""
 
     def __init__(
-        self, *, header_limit_bytes: int, timeout_s: float, errors: dict[Refusal, int], clock: Clock
+        self,
+        *,
+        header_limit_bytes: int,
+        timeout_s: float,
+        errors: dict[Refusal, int],
+        waiting: Waiting,
+        clock: Clock,
     ) -> None:
         self.header_limit_bytes = header_limit_bytes
         self.timeout_s = timeout_s
         self.errors = errors
+        self.waiting = waiting
         self._clock = clock
         # One timer for all requests: one timer each costs more than all else in this module.
         self._wheel: TimerWheel[BoundedProtocol] = TimerWheel(
@@ -95,15 +69,16 @@ class Requests:
         self._wheel.forget(protocol)
 
 
-class BoundedProtocol(HttpToolsProtocol):
+class BoundedProtocol(AnsweringProtocol):
     """uvicorn's protocol, with a limit for the head of a request and a time for the whole of it.
 
     The head is the request line with all headers; a head, or trailers, of more than
     ``header_limit_bytes`` are answered by 431. A request that has not arrived in full within
     ``request_timeout_s`` of its first byte, or of the connection's start, is answered by 408; if
     there is no request to answer, the connection is closed. An idle kept-alive connection, and an
-    event stream, have no deadline. Trailers are dropped: uvicorn would add them to the headers,
-    where a client could forge a header that only a proxy may set.
+    event stream, have no such deadline: the one is in ``waiting``, the other in the hub. Trailers
+    are dropped: uvicorn would add them to the headers, where a client could forge a header that
+    only a proxy may set.
 
     ==========  =========================================  ==========
     state       event                                      next state
@@ -123,8 +98,6 @@ class BoundedProtocol(HttpToolsProtocol):
     https://www.rfc-editor.org/rfc/rfc9112#section-7.1.2
     """
 
-    # Slots, and no attributes: uvicorn's own attributes are as many as the dictionaries of a class
-    # can share their keys for. With one more, each connection would take 1 KiB more.
     __slots__ = ("_linger", "_requests", "_unused_bytes", "state", "tick")
 
     def __init__(
@@ -242,14 +215,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse_head()
         else:
             self._refuse(Refusal.MALFORMED, "expected HTTP/1.1, got something else")
-
-    @property
-    def _last_cycle(self) -> RequestResponseCycle | None:
-        """The cycle of the last request whose head has ended; None before the first.
-
-        uvicorn's type of ``cycle`` does not say so.
-        """
-        return self.cycle
 
     def _head_bytes(self) -> int:
         fields = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)

@@ -10,6 +10,8 @@ import asyncio
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from sse_push.runtime.uvicorn.answering import AnsweringProtocol
+
 SEND_SCOPE_KEY = "sse_push.send"
 """The key of the server's own ``send`` in the ASGI scope; each layer wraps the ``send`` it gets."""
 
@@ -43,6 +45,8 @@ def _stop_reading(cycle: RequestResponseCycle) -> None:
         return
     protocol = transport.get_protocol()
     assert isinstance(protocol, HttpToolsProtocol), "a cycle of uvicorn belongs to its protocol"
+    if isinstance(protocol, AnsweringProtocol):
+        protocol.stop_waiting()
     protocol.pipeline.clear()
     protocol.cycle = cycle
     transport.set_protocol(_WritingOnly(protocol))
@@ -62,8 +66,8 @@ class _WritingOnly(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Forward the pause to uvicorn's flow control, which the event stream obeys."""
-        self._protocol.pause_writing()
+        self._protocol.flow.pause_writing()
 
     def resume_writing(self) -> None:
         """Forward the end of a pause to uvicorn's flow control."""
-        self._protocol.resume_writing()
+        self._protocol.flow.resume_writing()

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import AsyncExitStack
+import select
+import socket
+from collections.abc import Generator
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
+
+import pytest
 
 from tests.harness import plain_http
 from tests.harness.redis import Redis
 from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher, open_stream
-from tests.harness.waiting import SECOND, Deadline
+from tests.harness.waiting import SECOND, Deadline, wait_for
+from tests.harness.wire import Wire
+from tests.integration.http.requests import listen
 from tests.integration.limits.room import (
     MAX,
     MAX_PER_ADDRESS,
@@ -129,30 +136,61 @@ async def test_a_proxy_that_gives_no_address_is_not_limited_by_its_own(
         assert {await refusal(stream) for stream in silent} == {None}
 
 
-async def test_a_client_of_a_unix_socket_has_only_the_address_that_the_proxy_gives(
-    redis: Redis, tmp_path: Path
-) -> None:
-    path = tmp_path / "sse.sock"
-    service = Service.start(tmp_path, redis.url, uds=path, max_connections_per_address=1)
+@pytest.fixture(scope="module")
+def unix_socket(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[Path]:
+    """A service that listens there, and soon cuts clients that take no bytes."""
+    folder = tmp_path_factory.mktemp("unix")
+    path = folder / "sse.sock"
+    timeout_s = 0.5 * SECOND
+    with serving(
+        folder, redis.url, uds=path, max_connections_per_address=1, send_timeout_s=timeout_s
+    ):
+        yield path
 
+
+async def test_a_client_of_a_unix_socket_has_only_the_address_that_the_proxy_gives(
+    unix_socket: Path,
+) -> None:
     async def ask(*headers: str) -> tuple[str, asyncio.StreamWriter]:
-        reader, writer = await asyncio.open_unix_connection(path)
+        reader, writer = await asyncio.open_unix_connection(unix_socket)
         lines = ["GET /events?merchant_id=42 HTTP/1.1", "Host: test", *headers]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
         return (await reader.readuntil(b"\n\n")).decode(), writer
 
-    try:
-        got = [
-            await ask(*([] if client is None else [f"X-Forwarded-For: {client}"]))
-            for client in (None, None, "192.0.2.1", "192.0.2.1", "192.0.2.2")
-        ]
-        is_refused = ["too_many_connections" in text for text, _ in got]
-        for _, writer in got:
-            writer.transport.abort()
-    finally:
-        assert service.stop() == 0
+    got = [
+        await ask(*([] if client is None else [f"X-Forwarded-For: {client}"]))
+        for client in (None, None, "192.0.2.1", "192.0.2.1", "192.0.2.2")
+    ]
+    is_refused = ["too_many_connections" in text for text, _ in got]
+    for _, writer in got:
+        writer.transport.abort()
 
     assert is_refused == [False, False, False, True, False]
+
+
+ASKED = b"GET /openapi.json HTTP/1.1\r\nHost: test\r\n%b\r\n"
+UNREAD = {
+    "answers": ASKED % b"" * 60,
+    "answers, of which the last ends the connection": ASKED % b"" * 59
+    + ASKED % b"Connection: close\r\n",
+    "answers and an event stream": ASKED % b"" * 59 + listen("merchant_id=42"),
+}
+
+
+def test_a_client_of_a_unix_socket_that_does_not_read_is_cut(unix_socket: Path) -> None:
+    """TCP has ``tcp_user_timeout_ms`` as well; here nothing but the service could end it."""
+    poll = select.poll()
+    with ExitStack() as stack:
+        for request in UNREAD.values():
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.connect(str(unix_socket))
+            client.sendall(request)
+            poll.register(client, select.POLLHUP)
+        at_first = poll.poll(100)
+
+        wait_for(lambda: len(poll.poll(0)) == len(UNREAD), "their end", 3 * SECOND)
+
+    assert at_first == [], "all wait for bytes to be taken"
 
 
 async def test_a_client_that_accepts_no_event_stream_is_refused_by_a_status(
@@ -255,14 +293,31 @@ async def test_a_client_that_takes_no_bytes_loses_its_place(redis: Redis, tmp_pa
     assert scraped["sse_push_connections_closed_total{stalled}"] == 1
 
 
-def test_a_service_with_few_files_warns_and_serves_fewer_connections(
+HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"
+
+
+def test_a_service_with_few_files_serves_fewer_browsers_and_those_before_clients_that_rest(
     redis: Redis, tmp_path: Path
 ) -> None:
     few_files = ("sh", "-c", 'ulimit -n 300 && exec "$@"', "sh")
 
-    with serving(tmp_path, redis.url, through=few_files) as service:
+    with serving(tmp_path, redis.url, through=few_files) as service, ExitStack() as stack:
         scraped = asyncio.run(scrape(service))
+        resting = [stack.enter_context(Wire(service.port, HEALTHZ)) for _ in range(320)]
+        streams = [
+            stack.enter_context(Wire(service.port, listen(f"merchant_id={number}")))
+            for number in range(44)
+        ]
+        answers = [each.answer() for each in streams]
+        assert [resting[number].answer() is None for number in (0, 100, -1)] == [False] * 3
+        is_cut = [resting[number].is_closed() for number in (0, 100)]
+        resting[-1].send(HEALTHZ)
+        last = resting[-1].answer()
 
     assert scraped["sse_push_connections_limit"] == 300 - 256
     assert "too few open files" in service.log
     assert "max_connections=15000 serving=44 needed=15256 allowed=300" in service.log
+    assert [each.status for each in answers if each is not None] == [200] * 44
+    assert is_cut == [True, True]
+    assert last is not None
+    assert service.log.count("resting connections cut") == 1

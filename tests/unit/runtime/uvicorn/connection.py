@@ -14,17 +14,18 @@ from uvicorn.server import ServerState
 from sse_push.errors import Refusal
 from sse_push.runtime.uvicorn.protocol import (
     _TICKS,
-    TRANSITIONS,
     BoundedProtocol,
     Requests,
-    State,
 )
+from sse_push.runtime.uvicorn.states import TRANSITIONS, State
+from sse_push.runtime.uvicorn.waiting import _LOOKS, Waiting
 from tests.harness.clock import ManualClock
 
 LIMIT_BYTES = 1024
 TIMEOUT_S = 10
 LATE_S = 2 * TIMEOUT_S / _TICKS
 """A deadline is at most this late."""
+SEND_TIMEOUT_S = LATE_S * _LOOKS
 GET = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -47,11 +48,12 @@ R431 = refusal(b"431 Request Header Fields Too Large", "headers_too_large", TOO_
 
 
 class Transport(asyncio.Transport):
-    """Keeps what is written, and tells the protocol when it is closed."""
+    """Keeps what is written; with ``unsent_bytes``, only ``abort`` ends it at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.written = b""
+        self.unsent_bytes = 0
         self.ended_by: list[str] = []
         self.protocol: asyncio.BaseProtocol | None = None
 
@@ -71,6 +73,9 @@ class Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return {"close", "abort"} & {*self.ended_by} != set()
 
+    def get_write_buffer_size(self) -> int:
+        return self.unsent_bytes
+
     def pause_reading(self) -> None:
         """Bytes are fed by hand."""
 
@@ -78,10 +83,10 @@ class Transport(asyncio.Transport):
         """Bytes are fed by hand."""
 
     def _end(self, how: str) -> None:
-        if self.is_closing():
+        if {how, "abort"} & {*self.ended_by} or (self.is_closing() and not self.unsent_bytes):
             return
         self.ended_by.append(how)
-        if self.protocol is not None:
+        if self.protocol is not None and (how == "abort" or not self.unsent_bytes):
             cast("asyncio.Protocol", self.protocol).connection_lost(None)
 
 
@@ -123,29 +128,37 @@ class CheckedProtocol(BoundedProtocol):
 
 
 class Connection:
-    """One connection to the protocol."""
+    """One connection to the protocol, alone or beside others of one process."""
 
-    def __init__(self, app: Callable[..., Any] = answer_ok) -> None:
+    def __init__(
+        self,
+        app: Callable[..., Any] = answer_ok,
+        *,
+        limit: int = 100,
+        beside: Connection | None = None,
+    ) -> None:
         self.scopes: list[Scope] = []
 
         async def kept(scope: Scope, receive: Receive, send: Send) -> None:
             self.scopes.append(scope)
             await app(scope, receive, send)
 
-        self.loop = Loop()
+        self.loop: Loop = Loop() if beside is None else beside.loop
         self.loop_ = cast("asyncio.AbstractEventLoop", self.loop)
         self.errors = dict.fromkeys(Refusal, 0)
         requests = Requests(
             header_limit_bytes=LIMIT_BYTES,
             timeout_s=TIMEOUT_S,
             errors=self.errors,
+            waiting=Waiting(limit=limit, send_timeout_s=SEND_TIMEOUT_S, clock=self.loop),
             clock=self.loop,
         )
-        self.state = ServerState()
+        self.requests: Requests = requests if beside is None else beside.requests
+        self.state: ServerState = ServerState() if beside is None else beside.state
         self.protocol = CheckedProtocol(
             Config(kept, ws="none", access_log=False, log_config=None, timeout_keep_alive=75),
             self.state,
-            {"requests": requests},
+            {"requests": self.requests},
             self.loop_,
         )
         self.transport = Transport()
