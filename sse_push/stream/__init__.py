@@ -5,8 +5,9 @@ announces changes (``pipeline``), and proves that it does (``probe``). ``tail`` 
 decide which reads come next, without any I/O; the theory of operation is in ``tail``. ``histories``
 names the history of a server, ``window`` bounds what is on the way at once, ``parser`` the size of
 a reply; what exceeds it, or may, is read by ``aside`` on a connection of its own, as ``standing``
-decides. ``contract`` knows the keys, ``connection`` the client library, ``replies`` whose error a
-reply is, ``examine`` a server's settings.
+decides. ``leftovers`` names keys that Redis tracks for nobody. ``contract`` knows the keys,
+``connection`` the client library, ``replies`` whose error a reply is, ``examine`` a server's
+settings.
 
 The only package, beside ``runtime.embedded``, that knows Redis. Does not know browsers, nor how
 they are served.

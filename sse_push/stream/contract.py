@@ -58,6 +58,16 @@ _PLANT_IF_MISSING = (
 )
 """A user without the right to EXPIRE plants streams that stay, as it does by notifications."""
 
+_FORGET_IF_MISSING = (
+    "if redis.call('TTL', KEYS[1]) ~= -2 then return 0 end "
+    "redis.call('EXPIRE', KEYS[1], 0) "
+    f"redis.call('XADD', KEYS[1], '*', '{PLANTED_FIELD}', '') "
+    "redis.call('EXPIRE', KEYS[1], 0) "
+    "return 1"
+)
+"""The first EXPIRE does nothing, and fails for a user who may not do the second one: no entry is
+left behind. A lifetime of -2 is that of a key that is missing, and one of 0 deletes."""
+
 TRY_SCRIPT: Command = ("EVAL", "return redis.call('XLEN', KEYS[1])", 1, "sse_push:probe:script")
 """A script that does nothing: an error reply says that this user may not plant by one."""
 
@@ -138,6 +148,17 @@ def plant_commands(merchant_id: str, *, lifetime_s: int, has_scripts: bool) -> t
     if has_scripts:
         return (("EVAL", _PLANT_IF_MISSING, 1, key, value, lifetime_s),)
     return ("XADD", key, "*", PLANTED_FIELD, value), expire_command(merchant_id, lifetime_s)
+
+
+def forget_command(merchant_id: str) -> Command:
+    """Return the command that has Redis forget that it tracks a key, if its stream is missing.
+
+    The stream is there for no moment in which another client could see it; its key counts as
+    changed, which is announced to all who follow it.
+
+    https://redis.io/docs/latest/commands/eval/
+    """
+    return ("EVAL", _FORGET_IF_MISSING, 1, stream_key(merchant_id))
 
 
 def lifetime_command(merchant_id: str) -> Command:

@@ -33,6 +33,7 @@ from sse_push.stream.contract import (
 from sse_push.stream.histories import NamesHistory
 from sse_push.stream.known_merchants import KnownMerchants
 from sse_push.stream.known_revocations import KnownRevocations
+from sse_push.stream.leftovers import Leftovers
 from sse_push.stream.listener import Listener
 from sse_push.stream.pipeline import AT_ONCE, Pipeline, Request, until_one_fails
 from sse_push.stream.planting import Planting, PlantTally
@@ -97,9 +98,11 @@ class Follower:
         self._revocations = KnownRevocations(
             listener, self._refusals, self._aside, self._pipeline.wake
         )
+        self._leftovers = Leftovers()
         self._merchants = KnownMerchants(
             self._tail,
             planting,
+            self._leftovers,
             self._refusals,
             self._aside,
             self._pipeline.wake,
@@ -148,12 +151,14 @@ class Follower:
 
     def watch(self, merchant_id: str) -> None:
         """Follow a merchant's stream from now on."""
+        self._leftovers.discard(merchant_id)
         self._tail.watch(merchant_id)
         self._pipeline.wake()
 
     def unwatch(self, merchant_id: str) -> None:
         """Follow a merchant's stream no longer."""
-        self._tail.unwatch(merchant_id)
+        if self._tail.unwatch(merchant_id).held is None and self._leftovers.left(merchant_id):
+            self._pipeline.wake()
         self._refusals.discard(merchant_id)
 
     async def between(
@@ -205,6 +210,8 @@ class Follower:
             self._is_connected = True
             self.tally.reconnects += self.server_id != b""
             is_continued = self._history.connected(server_id)
+            if not is_continued:
+                self._leftovers.clear()
             self._tail.connected(has_history=is_continued and not self._has_split)
             self._has_split = False
             self._revocations.connected()
@@ -230,6 +237,7 @@ class Follower:
     def _announced(self, announcement: Announcement) -> None:
         if announcement.keys is None:
             self._tail.announced(None)
+            self._leftovers.clear()
             self._revocations.mark()
             self.probe.announced()
         for key in announcement.keys or ():
@@ -238,6 +246,7 @@ class Follower:
                 self.probe.announced()
             elif merchant_id is not None:
                 self._tail.announced(merchant_id)
+                self._leftovers.discard(merchant_id)
             elif key == REVOCATIONS_KEY.encode():
                 self._revocations.mark()
         self._pipeline.wake()

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sse_push.stream.aside import Aside
-from sse_push.stream.contract import parse_entries, read_command
+from sse_push.stream.contract import forget_command, parse_entries, read_command
+from sse_push.stream.leftovers import Leftovers
 from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.pipeline import OnReply, Request
 from sse_push.stream.planting import Planting
@@ -31,6 +32,7 @@ class KnownMerchants:
         self,
         tail: Tail,
         planting: Planting,
+        leftovers: Leftovers,
         refusals: Refusals,
         aside: Aside,
         wake: Callable[[], None],
@@ -39,6 +41,7 @@ class KnownMerchants:
     ) -> None:
         self._tail = tail
         self._planting = planting
+        self._leftovers = leftovers
         self._refusals = refusals
         self._aside = aside
         self._wake = wake
@@ -47,9 +50,14 @@ class KnownMerchants:
     def next_requests(self, most: int) -> list[Request]:
         """Return at most ``most`` reads that are due, never two of one stream at once.
 
-        What plants before some of them is not counted: its replies are short.
+        What plants before some of them is not counted: its replies are short. A merchant whose key
+        is to be forgotten is not followed now; whoever follows it next reads it after that.
         """
         requests = self._planting.take(most)
+        requests += [
+            (forget_command(merchant_id), _ignore)
+            for merchant_id in self._leftovers.take(most - len(requests))
+        ]
         apart = self._aside.standings.records
         for watch, read in self._tail.reads(most - len(requests)):
             request = (read_command(read), self._on_entries(watch))
@@ -83,3 +91,7 @@ class KnownMerchants:
                 self._wake()
 
         return on_reply
+
+
+def _ignore(_reply: object) -> None:
+    """Do without a reply: a key that Redis does not forget costs it some memory."""

@@ -126,11 +126,15 @@ class Tail:
         watch = self._watches[merchant_id] = Watch(merchant_id)
         self.turns.add(watch)
 
-    def unwatch(self, merchant_id: str) -> None:
-        """Stop following a stream; an answer or announcement still on its way is ignored."""
+    def unwatch(self, merchant_id: str) -> Watch:
+        """Stop following a stream, and return what was known of it.
+
+        An answer or announcement still on its way is ignored.
+        """
         watch = self._watches.pop(merchant_id)
         watch.close()
         self.turns.remove(watch)
+        return watch
 
     def announced(self, merchant_id: str | None) -> None:
         """Note that the server has announced a change of a stream; None: of any stream."""

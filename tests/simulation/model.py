@@ -14,6 +14,7 @@ from typing import Any
 
 from sse_push.notification import Entry, EntryId, Notification
 from sse_push.stream.histories import NamesHistory
+from sse_push.stream.leftovers import Leftovers
 from sse_push.stream.listener import Listener
 from sse_push.stream.reads import NEW_ENTRIES, Read, entries_between
 from sse_push.stream.tail import Tail
@@ -29,6 +30,9 @@ ARMED = object()
 """The reply to a read that returns no entry."""
 
 NEVER = EntryId(0, 0)
+
+Recipient = Watch | asyncio.Future[list[Entry] | None]
+"""What waits for the reply to a read."""
 
 
 @dataclass
@@ -132,6 +136,11 @@ class ModelRedis:
             self.planted += 1
             self.xadd(Notification(merchant_id), max_entries=1000, planted=self.planted)
 
+    def forget(self, merchant_id: str) -> None:
+        """Forget that a key is tracked, if its stream is missing, and announce that."""
+        if merchant_id not in self.streams:
+            self.changed(merchant_id)
+
     def trim(self, merchant_id: str, keep: int, *, is_announced: bool) -> None:
         stream = self.streams.get(merchant_id)
         if stream is not None and len(stream.entries) > keep:
@@ -190,8 +199,10 @@ class ModelFollower:
         self.history = NamesHistory(listener)
         self.tail = tail(self.history.armed, self.history.publish, may_plant=may_plant)
         self.has_scripts = redis.chance.random() < 0.5
-        self.sent: deque[tuple[Read, Watch | asyncio.Future[list[Entry] | None]]] = deque()
-        self.recipients: deque[tuple[Read, Watch | asyncio.Future[list[Entry] | None]]] = deque()
+        self.leftovers = Leftovers(redis.chance.choice([0, 0, 1]))
+        self.sent: deque[tuple[Read, Recipient | None]] = deque()
+        """Without a recipient it is no read, but the wish that its key is forgotten."""
+        self.recipients: deque[tuple[Read, Recipient]] = deque()
         self.apart: set[str] = set()
         """Merchants whose streams are only armed on the tracked connection."""
         self.aside: deque[tuple[Read, Watch]] = deque()
@@ -200,10 +211,12 @@ class ModelFollower:
         self.is_connected = False
 
     def watch(self, merchant_id: str) -> None:
+        self.leftovers.discard(merchant_id)
         self.tail.watch(merchant_id)
 
     def unwatch(self, merchant_id: str) -> None:
-        self.tail.unwatch(merchant_id)
+        if self.tail.unwatch(merchant_id).held is None:
+            self.leftovers.left(merchant_id)
 
     async def between(
         self, merchant_id: str, start: EntryId, end: EntryId
@@ -218,7 +231,10 @@ class ModelFollower:
     def connect(self) -> None:
         self.redis.connect()
         self.is_connected = True
-        self.tail.connected(has_history=self.history.connected(self.redis.server_id))
+        is_continued = self.history.connected(self.redis.server_id)
+        if not is_continued:
+            self.leftovers.clear()
+        self.tail.connected(has_history=is_continued)
 
     def cut(self) -> None:
         self.redis.disconnect()
@@ -237,6 +253,8 @@ class ModelFollower:
                 recipient.set_result(None)
 
     def send(self, most: int) -> None:
+        for merchant_id in self.leftovers.take(most):
+            self.sent.append((Read(merchant_id), None))
         while self.asked:
             read, reply = self.asked.popleft()
             self.sent.append((read, reply))
@@ -246,6 +264,9 @@ class ModelFollower:
     def serve_one(self) -> None:
         if self.sent:
             read, recipient = self.sent.popleft()
+            if recipient is None:
+                self.redis.forget(read.merchant_id)
+                return
             self.recipients.append((read, recipient))
             self.redis.out.append(("reply", self.execute(read)))
 
@@ -273,7 +294,7 @@ class ModelFollower:
             return
         kind, value = self.redis.take_out()
         if kind == "announcement":
-            self.tail.announced(value)
+            self.announced(value)
             return
         read, recipient = self.recipients.popleft()
         if value is TOO_LARGE:
@@ -289,6 +310,13 @@ class ModelFollower:
             self.aside.append((read, recipient))
         else:
             self.reply(recipient, value)
+
+    def announced(self, merchant_id: str | None) -> None:
+        if merchant_id is None:
+            self.leftovers.clear()
+        else:
+            self.leftovers.discard(merchant_id)
+        self.tail.announced(merchant_id)
 
     def reply(self, watch: Watch, value: Any) -> None:
         if value is REFUSED:

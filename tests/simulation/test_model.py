@@ -25,7 +25,13 @@ from sse_push.stream.connection import (
     read_reply,
     read_reply_or_announcement,
 )
-from sse_push.stream.contract import merchant_of, parse_entries, read_command, stream_key
+from sse_push.stream.contract import (
+    forget_command,
+    merchant_of,
+    parse_entries,
+    read_command,
+    stream_key,
+)
 from sse_push.stream.reads import NEW_ENTRIES, Read
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND
@@ -62,12 +68,12 @@ class RealRedis:
         self.last_ms = 0
         """When a history ended; 0 if the server's clock has passed that."""
 
-    async def do(self, *words: str | int) -> object:
+    async def do(self, *words: str | bytes | int) -> object:
         """Change something, as anybody might."""
         (reply,) = await self.do_all([words])
         return reply
 
-    async def do_all(self, commands: Sequence[tuple[str | int, ...]]) -> list[object]:
+    async def do_all(self, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[object]:
         await self.ordinary.send_packed_command(self.ordinary.pack_commands(commands))
         return [await read_reply(self.ordinary) for _ in commands]
 
@@ -81,7 +87,7 @@ class RealRedis:
             for reply in await self.do_all([(*xadd, serial) for serial in serials])
         ]
 
-    async def forget(self, *words: str | int) -> None:
+    async def forget(self, *words: str | bytes | int) -> None:
         """End a history: what comes next must not have an ID of it by coincidence."""
         await self.do(*words)
         self.last_ms = await self.now_ms()
@@ -152,8 +158,8 @@ class Comparison:
 
     async def run(self) -> None:
         names = ["xadd", "burst", "read", "read_since", "read_between", "trim", "delete"]
-        names += ["use_again", "set_other_type", "flush", "reconnect"]
-        weights = [8, 1, 4, 6, 3, 2, 2, 1, 1, 0.5, 0.5]
+        names += ["use_again", "set_other_type", "flush", "reconnect", "forget"]
+        weights = [8, 1, 4, 6, 3, 2, 2, 1, 1, 0.5, 0.5, 1]
         for name in self.chance.choices(names, weights, k=OPERATIONS):
             merchant_id = self.chance.choice(MERCHANTS)
             self.history.append(f"{name} {merchant_id}")
@@ -236,6 +242,10 @@ class Comparison:
     async def flush(self, _merchant_id: str) -> None:
         self.model.flush()
         await self.real.forget("FLUSHALL")
+
+    async def forget(self, merchant_id: str) -> None:
+        self.model.forget(merchant_id)
+        await self.real.forget(*forget_command(merchant_id))
 
     async def reconnect(self, _merchant_id: str) -> None:
         """Lose the connection, and with it what was armed."""

@@ -245,6 +245,24 @@ class ReadsWithoutArming(ModelFollower):
         return self.redis.answer(read, arms=self.reads % 5 != 0)
 
 
+class SwallowsItsOwnAnnouncement(ModelFollower):
+    """A key that is to be forgotten: its next announcement is taken for the one of that."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.forgotten: set[str] = set()
+
+    def serve_one(self) -> None:
+        self.forgotten |= {read.merchant_id for read, for_whom in self.sent if for_whom is None}
+        super().serve_one()
+
+    def announced(self, merchant_id: str | None) -> None:
+        if merchant_id in self.forgotten:
+            self.forgotten.remove(merchant_id)
+        else:
+            super().announced(merchant_id)
+
+
 class ReadsAsideWithoutArming(ModelFollower):
     """A stream that is read apart: it is not armed."""
 
@@ -388,6 +406,7 @@ MUTANTS_OF: dict[str, list[type]] = {
         ReadsWithoutArming,
         OneErrorFailsAll,
         ReadsAsideWithoutArming,
+        SwallowsItsOwnAnnouncement,
         TakesALargeReplyForNone,
     ],
     "hub": [

@@ -160,6 +160,7 @@ ARROWS: dict[str, set[str]] = {
     "stream.replies": set(),
     "stream.parser": set(),
     "stream.window": set(),
+    "stream.leftovers": set(),
     "stream.standing": set(),
     "stream.connection": {"stream.contract", "stream.parser", "stream.replies"},
     "stream.lifetimes": set(),
@@ -217,6 +218,7 @@ ARROWS: dict[str, set[str]] = {
     "stream.known_merchants": {
         "stream.aside",
         "stream.contract",
+        "stream.leftovers",
         "stream.parser",
         "stream.pipeline",
         "stream.planting",
@@ -232,6 +234,7 @@ ARROWS: dict[str, set[str]] = {
         "stream.histories",
         "stream.known_merchants",
         "stream.known_revocations",
+        "stream.leftovers",
         "stream.listener",
         "stream.pipeline",
         "stream.planting",

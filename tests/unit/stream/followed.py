@@ -31,7 +31,7 @@ class Followed:
         self.may_plant = may_plant
         self.armed: list[tuple[str, EntryId | None]] = []
         self.changes: list[Change] = []
-        self.on_arming: Callable[[], None] = lambda: None
+        self.on_arming: Callable[[], object] = lambda: None
         self.tail = Tail(
             self.on_armed,
             self.changes.append,

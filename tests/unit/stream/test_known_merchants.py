@@ -8,6 +8,7 @@ from unittest.mock import MagicMock
 import pytest
 
 from sse_push.stream.known_merchants import KnownMerchants
+from sse_push.stream.leftovers import Leftovers
 from sse_push.stream.replies import Refusals
 from tests.unit.stream.followed import Followed
 from tests.unit.stream.test_replies import reply
@@ -31,6 +32,7 @@ async def test_a_refused_read_is_remembered_for_as_long_as_somebody_listens(
     known = KnownMerchants(
         tail,
         cast("Any", NothingBefore()),
+        Leftovers(),
         refusals,
         MagicMock(),
         lambda: None,
