@@ -165,29 +165,30 @@ async def run_controlled(plan: Plan) -> int:
     """Listen; take answers and, in the end, the terms from stdin; return the exit status.
 
     Lines to stdout: ``{"open": 6}`` once every browser is open, and ``{"verdict": {…}}``. Lines
-    from stdin: ``{"answer": {…}}`` for each notification, then ``{"judge": {…}}``.
+    from stdin: ``{"answer": {…}}`` for each notification, then ``{"judge": {…}}``; and maybe other
+    terms for another verdict, which is the one that counts.
     """
     crowd = Crowd(plan, plan.merchants)
+    answers: list[Answer] = []
+    status = 2
     async with crowd.listening():
         await until(lambda: crowd.is_open, OPEN_WITHIN_S)
         _say(open=sum(has_arrived(each.visits) for each in crowd.witnesses))
-        answers, terms = await asyncio.to_thread(_read)
-        if terms is None:
-            return 2
-        verdict = await crowd.judged(answers, terms)
-    _say(verdict=verdict.to_json())
-    return 0 if not verdict.wrong else 1
+        while (terms := await asyncio.to_thread(_read, answers)) is not None:
+            verdict = await crowd.judged(answers, terms)
+            status = 1 if verdict.wrong else 0
+            _say(verdict=verdict.to_json())
+    return status
 
 
-def _read() -> tuple[list[Answer], Terms | None]:
-    """Read the answers and, behind them, the terms; none if the input ends before."""
-    answers: list[Answer] = []
+def _read(answers: list[Answer]) -> Terms | None:
+    """Read answers and, behind them, the terms; none if the input ends before."""
     for line in sys.stdin:
         said = json.loads(line)
         if "judge" in said:
-            return answers, Terms.from_json(said["judge"])
+            return Terms.from_json(said["judge"])
         answers.append(Answer.from_json(said["answer"]))
-    return answers, None
+    return None
 
 
 def _say(**words: object) -> None:

@@ -14,32 +14,22 @@ must be.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import importlib
-import json
 import os
 import pkgutil
 import platform
 import random
 import re
-import signal
-import subprocess
 import sys
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 from tests import faults
-from tests.faults.world import SCALES, Outcome, Scale, World, run
-from tests.harness.waiting import SECOND
+from tests.faults.processes import end_all, in_a_process, load
+from tests.faults.world import SCALES, Outcome
 
 FOLDER = Path(__file__).parent
-LIMIT_S = {"short": 120, "full": 300, "long": 3600}
-"""When a world is ended, as something in it hangs; times the measured unit."""
 
 
 def modules() -> list[str]:
@@ -71,12 +61,9 @@ def main() -> int:
         "--seed", type=int, metavar="N", help="what S-11 draws; default: another one each time"
     )
     parser.add_argument("--list", action="store_true", help="name the faults, and run none")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     size_name = options.size or "full"
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
-    if options.one:
-        return run_one(options.one, size_name, seed)
     chosen = choose(options.only, size_name)
     if options.list:
         for name in chosen:
@@ -86,11 +73,6 @@ def main() -> int:
         parser.error(f"--only {options.only}: expected names from --list, got none of them")
     jobs = options.jobs or {"short": 4, "full": 2, "long": 1}[size_name]
     return run_all(chosen, size_name, jobs, seed)
-
-
-def load(name: str) -> ModuleType:
-    """Import one fault."""
-    return importlib.import_module(f"tests.faults.{name}")
 
 
 def choose(only: str | None, size: str) -> list[str]:
@@ -108,22 +90,6 @@ def choose(only: str | None, size: str) -> list[str]:
             continue
         chosen.append(name)
     return chosen
-
-
-def run_one(name: str, size: str, seed: int) -> int:
-    """Run one fault in this process, and print its outcome as the last line."""
-    module = load(name)
-    scale: Scale = getattr(module, "SCALES", {}).get(size, SCALES[size])
-    make = getattr(module, "Setting", World)
-    with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        running = run(module.FAULT, module.inject, size, scale, Path(folder), make, seed)
-        outcome = asyncio.run(running)
-        if outcome.wrong:
-            for log in sorted(Path(folder).rglob("service-*.log")):
-                lines = log.read_text(errors="replace").splitlines()
-                print(f"-- {log.name}", *lines[-60:], sep="\n", file=sys.stderr)
-    print(outcome.to_json())
-    return 0
 
 
 @dataclass
@@ -172,45 +138,6 @@ def run_all(names: list[str], size: str, jobs: int, seed: int) -> int:
             raise
     print_table(outcomes, size, time.monotonic() - began_at)
     return 0 if all(map(is_well, outcomes)) else 1
-
-
-RUNNING: set[subprocess.Popen[str]] = set()
-"""Worlds at present, each the leader of a session of its own."""
-
-
-def end_all() -> None:
-    """End every world, with all that it has started."""
-    for process in list(RUNNING):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def in_a_process(name: str, size: str, seed: int) -> Outcome:
-    """Run one fault, and whatever it leaves running is ended with it."""
-    fault = load(name).FAULT
-    command = [sys.executable, "-m", "tests.faults", "--one", name, "--seed", str(seed)]
-    command += [] if size == "full" else [f"--{size}"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    RUNNING.add(process)
-    limit_s = LIMIT_S[size] * SECOND
-    try:
-        out, errors = process.communicate(timeout=limit_s)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        out, errors = process.communicate()
-        errors += f"\nended after {limit_s:.0f} s"
-    finally:
-        RUNNING.discard(process)
-    lines = out.strip().splitlines()
-    try:
-        outcome = Outcome(**json.loads(lines[-1]))
-    except (IndexError, ValueError):
-        outcome = Outcome(fault.number, fault.title, lost=-1, wrong=[errors.strip()[-2000:]])
-    if outcome.wrong and errors:
-        print(errors[-8000:], file=sys.stderr, flush=True)
-    return outcome
 
 
 def heading(count: int, size: str, jobs: int) -> str:

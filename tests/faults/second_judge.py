@@ -54,10 +54,8 @@ class SecondJudge:
         assert count == expected, f"expected {expected} browsers of the checker, got {count}"
         return judge
 
-    async def judge(
-        self, history: Iterable[Mapping[str, object]], terms: Mapping[str, object]
-    ) -> dict[str, Any]:
-        """Hand over what the backend was answered; return the verdict.
+    async def tell(self, history: Iterable[Mapping[str, object]]) -> None:
+        """Hand over what the backend was answered.
 
         Of other merchants the checker is told no more than the sender's name.
         """
@@ -71,11 +69,20 @@ class SecondJudge:
             self._process.stdin.write(json.dumps({"answer": answer}).encode() + b"\n")
             if number % _LINES_AT_ONCE == 0:
                 await self._process.stdin.drain()
+
+    async def judge(self, terms: Mapping[str, object]) -> dict[str, Any]:
+        """Return the verdict on what was told; it may be asked again, by other terms."""
+        assert self._process.stdin is not None, "piped"
         self._process.stdin.write(json.dumps({"judge": terms}).encode() + b"\n")
         await self._process.stdin.drain()
         verdict: dict[str, Any] = (await self._hear())["verdict"]
-        await self._process.wait()
         return verdict
+
+    async def leave(self) -> None:
+        """Let it go, with its browsers."""
+        assert self._process.stdin is not None, "piped"
+        self._process.stdin.close()
+        await self._process.wait()
 
     async def end(self) -> None:
         """End it, whatever it does."""

@@ -21,7 +21,8 @@ from sse_push.runtime.process import HANGING
 from sse_push.settings import KEY_VARIABLE, TOKEN_VARIABLE, Settings
 from sse_push.stream.watch import ResyncReason
 from tests.bench.__main__ import CASES
-from tests.faults.__main__ import choose, load
+from tests.faults.__main__ import choose
+from tests.faults.processes import load
 from tests.harness.documents import NAMES, ROOT, Example, anchors, links, prose, rows, section, text
 from tests.harness.wire import well_formed
 

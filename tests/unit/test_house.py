@@ -6,7 +6,8 @@ import ast
 
 import pytest
 
-from tests.faults.__main__ import load, modules
+from tests.faults.__main__ import modules
+from tests.faults.processes import load
 from tests.house import MACHINES, MEASURES, PACKAGE, sources, tree_of
 
 OPEN = {"tests_for_code"}
