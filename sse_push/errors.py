@@ -16,6 +16,7 @@ PushError
     ├── Unauthorized           401 unauthorized
     ├── Forbidden              403 forbidden
     ├── OriginNotAllowed       403 origin_not_allowed
+    ├── HostNotAllowed         421 host_not_allowed
     ├── TooLarge               413 too_large
     ├── UnsupportedMediaType   415 unsupported
     ├── TooManyNotifications   429 rate_limited
@@ -57,6 +58,7 @@ class Refusal(enum.Enum):
     REQUEST_TIMEOUT = "request_timeout", 408
     TOO_LARGE = "too_large", 413
     UNSUPPORTED = "unsupported", 415
+    HOST_NOT_ALLOWED = "host_not_allowed", 421
     RATE_LIMITED = "rate_limited", 429
     HEADERS_TOO_LARGE = "headers_too_large", 431
     UNAVAILABLE = "unavailable", 503
@@ -218,6 +220,12 @@ class OriginNotAllowed(RequestError):
     """A page of another origin has sent the request, and could read the answer."""
 
     refusal = Refusal.ORIGIN_NOT_ALLOWED
+
+
+class HostNotAllowed(RequestError):
+    """A request asks for a host that is not one of the service: maybe a stranger's page sent it."""
+
+    refusal = Refusal.HOST_NOT_ALLOWED
 
 
 class TooLarge(RequestError):

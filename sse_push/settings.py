@@ -82,9 +82,22 @@ def _origin(text: str) -> str:
     return text
 
 
+def _host(text: str) -> str:
+    """Return a name as it stands in the header Host, or ``*``."""
+    if text == "*" or _HOST.fullmatch(text):
+        return text
+    raise ValueError(
+        "expected hosts in lower case and without a port, as in push.example or *.shop.example; "
+        f"got {text!r}"
+    )
+
+
 _ORIGIN = re.compile(
     r"(?P<scheme>https?)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
 )
+_WILDCARD = r"(?:\*\.(?=localhost(?![^:])|[^:]*\.[^:.]))?"
+"""A first label ``*.``; behind it stands more than a top-level domain."""
+_HOST = re.compile(rf"{_WILDCARD}[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _COOKIE_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 """A token of RFC 9110: https://www.rfc-editor.org/rfc/rfc6265#section-4.1.1"""
 
@@ -98,7 +111,15 @@ Networks = Annotated[
     NoDecode,
     _list_of(ipaddress.ip_network),
 ]
+HostList = Annotated[tuple[str, ...], NoDecode, _list_of(_host)]
 OriginList = Annotated[tuple[str, ...], NoDecode, _list_of(_origin)]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _require_options(url: SplitResult) -> None:
@@ -197,6 +218,13 @@ class Settings(BaseSettings):
         (),
         description="proxies whose headers name a client's merchant and address, comma-separated "
         "IPs and CIDRs; every peer on `uds` is trusted",
+    )
+    allowed_hosts: HostList | None = Field(
+        None,
+        description="names that may stand in the header `Host` of a request, comma-separated, such "
+        "as `push.example` or `*.shop.example`; addresses and `localhost` always may; `*`: any "
+        "name. Unset: any, but no name if anyone may listen or notify, `host` is a loopback "
+        "address, and neither `uds` nor `trusted_proxies` is set",
     )
     allowed_origins: OriginList = Field(
         (),
@@ -477,6 +505,10 @@ class Settings(BaseSettings):
                 "set the header",
             ),
             (
+                "*" in (self.allowed_hosts or ()) and self.allowed_hosts != ("*",),
+                "allowed_hosts: expected * or a list, got both",
+            ),
+            (
                 "*" in self.allowed_origins and len(self.allowed_origins) > 1,
                 "allowed_origins: expected * or a list, got both",
             ),
@@ -492,6 +524,19 @@ class Settings(BaseSettings):
     def has_tokens(self) -> bool:
         """Whether tokens decide who may listen."""
         return self.subscribe_auth == "token"
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        """The names that may stand in Host, beside addresses and ``localhost``; ``*``: any.
+
+        Where a page of a stranger's site needs a credential, its name does not matter. A service
+        that others reach has names that it does not know, and so has one behind a proxy.
+        """
+        if self.allowed_hosts is not None:
+            return self.allowed_hosts
+        is_open = self.subscribe_auth == "none" or self.notify_keys == "none"
+        is_local = self.uds is None and _is_loopback(self.host) and not self.trusted_proxies
+        return () if is_open and is_local else ("*",)
 
     @property
     def revocation_lifetime_s(self) -> float:

@@ -1,6 +1,8 @@
 """Access: what can stop a request, in the order in which the endpoints ask.
 
 =====================================================  =================================  =====
+Every request
+1. Does it ask for a host of this service?             ``hosts.Hosts.check``              421
 ``GET /events``
 1. May a page of this origin listen?                   ``origin.Origins.check``           403
 2. Which merchant may this client listen to?           ``gate.Gate``                      401

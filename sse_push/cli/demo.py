@@ -41,5 +41,8 @@ def demo(*, host: str, port: int, crowd: int, redis_url: str | None, tokens: boo
             notify_keys="none",
             drain_s=5.0,
         )
+        if settings.allowed_hosts is None:
+            # Wherever the demo listens, the page of a stranger's site could sell seats.
+            settings = settings.model_copy(update={"allowed_hosts": ()})
         configure_logging(settings.log_level, settings.log_format)
         return run_demo(settings, token_key, crowd, click.echo)

@@ -43,6 +43,12 @@ def body_of(error: RequestError) -> dict[str, object]:
     return error.refusal.body(str(error), **more)
 
 
+def refuse(request: Request[Any], error: RequestError) -> Response:
+    """Return the answer to a request that is refused before any route has it, and count it."""
+    request.state["errors"][error.refusal] += 1
+    return _answer(error.refusal, body_of(error))
+
+
 def not_all_stored(
     failures: Sequence[StreamUnavailable], results: Sequence[Mapping[str, object]]
 ) -> Response:

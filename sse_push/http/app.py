@@ -15,14 +15,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from sse_push.access.hosts import Hosts
 from sse_push.access.origin import Origins
 from sse_push.access.room import Room
+from sse_push.errors import HostNotAllowed
 from sse_push.event_stream import Frame, keep_streams_at_shutdown
 from sse_push.http import endpoints, paths
-from sse_push.http.answers import EXCEPTION_HANDLERS
+from sse_push.http.answers import EXCEPTION_HANDLERS, refuse
 from sse_push.http.endpoints import PLACE_SCOPE_KEY
 from sse_push.http.openapi import describe
 from sse_push.http.service import State, build, report, room_of
@@ -70,7 +73,7 @@ def create_app(
         routes=[*ROUTES, *routes], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan
     )
     app.router.redirect_slashes = False  # a path with another slash is 404, in JSON as every error
-    return EventsMiddleware(app, origins, room_of(settings))
+    return EventsMiddleware(app, origins, room_of(settings), Hosts(settings.hosts))
 
 
 _NOWHERE = ""
@@ -80,22 +83,33 @@ _is_printable = re.compile("[!-~]*").fullmatch
 
 
 class EventsMiddleware:
-    """What a request to ``/events`` needs around Starlette; others pass, if their path can be one.
+    """What a request to ``/events`` needs around Starlette.
+
+    Others pass, if their path can be one. All are refused if their host is not allowed.
 
     The server's own ``send`` goes into the scope: Starlette wraps ``send`` once per layer, and an
     event stream bypasses these layers. Every answer gets the CORS headers. The connection's place
     is released when the response ends, however it ends.
     """
 
-    def __init__(self, app: Starlette, origins: Origins, room: Room) -> None:
+    def __init__(self, app: Starlette, origins: Origins, room: Room, hosts: Hosts) -> None:
         self.app = app
         self.origins = origins
         self.room = room
+        self.hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
-        if scope["type"] != "http" or scope["path"] != paths.EVENTS:
-            if scope["type"] == "http" and not _is_printable(scope["path"]):
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        try:
+            self.hosts.check(scope["headers"])
+        except HostNotAllowed as exc:
+            await refuse(Request(scope), exc)(scope, receive, send)
+            return
+        if scope["path"] != paths.EVENTS:
+            if not _is_printable(scope["path"]):
                 # A route of Starlette matches before a line feed as well, which a proxy's rule for
                 # the exact path does not.
                 scope["path"] = _NOWHERE

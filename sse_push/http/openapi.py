@@ -58,9 +58,10 @@ def describe(routes: Iterable[Route], *, notify_max_items: int) -> Node:
             "license": {"name": "MIT", "identifier": "MIT"},
             "description": "Tells every open browser of a merchant that its data has changed. "
             "The answer to a refused request is JSON, `Error`. Another path is answered with 404 "
-            "`not_found`, another method with 405 `method_not_allowed`. The connection is closed "
-            "after a request that is not HTTP (400 `malformed`), whose headers are too large (431 "
-            "`headers_too_large`), or that comes too slowly (408 `request_timeout`).",
+            "`not_found`, another method with 405 `method_not_allowed`, another host with 421 "
+            "`host_not_allowed`. The connection is closed after a request that is not HTTP "
+            "(400 `malformed`), whose headers are too large (431 `headers_too_large`), or that "
+            "comes too slowly (408 `request_timeout`).",
         },
         "paths": described,
         "components": {

@@ -38,7 +38,7 @@ class Dialect:
     def get(self, channel: str, last_event_id: str = "") -> bytes:
         seen = f"Last-Event-ID: {last_event_id}\r\n" if last_event_id else ""
         path = self.subscribe.format(channel)
-        head = f"GET {path} HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\n"
+        head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
         return f"{head}{seen}\r\n".encode()
 
     def post(self, channel: str, text: str, *, times: int = 1) -> bytes:
@@ -50,7 +50,7 @@ class Dialect:
             body = text
         kind = "application/json" if self.is_json else "text/plain"
         return (
-            f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: {kind}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}"
         ).encode()
 
@@ -452,7 +452,7 @@ async def prepare_return(bench: Bench, *, pid: int, browsers: int) -> Result:
                 [{"merchant_id": f"r{number}"} for number in range(start, start + 500)]
             )
             request = (
-                f"POST /notify HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+                f"POST /notify HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 f"Content-Length: {len(body)}\r\n\r\n{body}"
             ).encode()
             found += [each["id"] for each in json.loads(await backend.post(request))]

@@ -51,15 +51,11 @@ class Service(Running):
         command = [*module[1:], "--subscribe-auth", "none", "--notify-keys", KEY, *arguments]
         command += ["--uds", str(uds)] if uds is not None else ["--port", str(port)]
         command += ["--redis-url", redis_url] if redis_url is not None else ["--embedded"]
-        environ = variables({**settings, **more_settings})
+        hosts = {"allowed_hosts": "*"} if cwd is None else {}  # another version may not know it
+        given = variables({**hosts, **settings, **more_settings})
+        name, program = f"service-{port}", module[0]
         started = spawn(
-            folder,
-            f"service-{port}",
-            command,
-            module=module[0],
-            through=through,
-            environ=environ,
-            cwd=cwd,
+            folder, name, command, module=program, through=through, environ=given, cwd=cwd
         )
         service = cls(*started, port)
         try:

@@ -95,7 +95,7 @@ async def open_stream(
     )
     stream = Stream(reader, writer)
     query = f"merchant_id={merchant_id}" if query is None else query
-    lines = [f"GET /events?{query} HTTP/1.1", "Host: test", "Accept: text/event-stream"]
+    lines = [f"GET /events?{query} HTTP/1.1", "Host: localhost", "Accept: text/event-stream"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     if last_event_id is not None:
         lines.append(f"Last-Event-ID: {last_event_id}")

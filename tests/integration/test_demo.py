@@ -24,9 +24,9 @@ from tests.harness.waiting import START_S, STOP_S, free_port, until, wait_for
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
-    with Demo.start(tmp_path_factory.mktemp("demo")) as started:
+    with Demo.start(tmp_path_factory.mktemp("demo"), "--host", "0.0.0.0") as started:
         yield started.url
-    assert started.url in started.out
+    assert f"http://0.0.0.0:{started.port}" in started.out
 
 
 def is_listening(url: str) -> bool:
@@ -48,6 +48,18 @@ def sold(url: str, cinema: str = "roxy") -> dict[str, str]:
 @pytest.mark.parametrize("path", ["/", "/demo.css", "/demo.js", "/client/index.js"])
 def test_the_page_and_the_module_are_there(demo: str, path: str) -> None:
     assert plain_http.get(f"{demo}{path}").status_code == 200
+
+
+def test_a_page_of_a_strangers_name_that_leads_here_is_refused(demo: str) -> None:
+    stranger = {"Host": "evil.test", "Origin": "http://evil.test"}
+    sale = {"merchant_id": "roxy", "by": "evil"}
+    answers = [
+        *(plain_http.get(f"{demo}{path}", headers=stranger) for path in ("/", "/seats", "/token")),
+        plain_http.post(f"{demo}/seats/J1/sell", json=sale, headers=stranger),
+    ]
+
+    assert [answer.status_code for answer in answers] == [421] * 4
+    assert "J1" not in sold(demo)
 
 
 def test_a_house_has_the_seats_that_its_page_draws(demo: str) -> None:

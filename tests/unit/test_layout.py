@@ -51,6 +51,7 @@ ARROWS: dict[str, set[str]] = {
     "settings": {"access.keys", "errors"},
     "access.grant": {"errors", "notification"},
     "access.proxies": set(),
+    "access.hosts": {"errors"},
     "access.origin": {"errors"},
     "access.room": {"errors"},
     "access.rate": {"access.keys"},
@@ -319,8 +320,10 @@ ARROWS: dict[str, set[str]] = {
         "notification",
     },
     "http.app": {
+        "access.hosts",
         "access.origin",
         "access.room",
+        "errors",
         "event_stream",
         "http.answers",
         "http.endpoints",

@@ -103,3 +103,27 @@ async def test_the_description_is_that_of_this_process(
     assert answer.json() == json.loads(
         json.dumps(describe(ROUTES, notify_max_items=notify_max_items))
     )
+
+
+async def test_an_open_service_on_this_machine_answers_no_page_of_a_stranger(
+    redis: Redis, tmp_path: Path
+) -> None:
+    """Its name leads to this machine, so that the browser takes the answer for that site's own."""
+    stranger = {"Host": "evil.test:8000", "Origin": "http://evil.test:8000"}
+    async with (
+        serving_here(redis.url, tmp_path) as url,
+        plain_http.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
+    ):
+        refused = await client.get("/events?merchant_id=42", headers=stranger)
+        others = [await client.get(path, headers=stranger) for path in ("/metrics", "/none")]
+        head = await client.head("/events?merchant_id=42", headers=stranger)
+        local = await client.head("/events?merchant_id=42", headers={"Host": "localhost:8000"})
+        metrics = await client.get("/metrics")
+
+    assert refused.json() == {
+        "error": "host_not_allowed",
+        "detail": "expected a host of allowed_hosts (SSE_PUSH_ALLOWED_HOSTS), got 'evil.test:8000'",
+    }
+    assert {answer.status_code for answer in (refused, *others, head)} == {421}
+    assert local.status_code == 200
+    assert 'sse_push_errors_total{error="host_not_allowed"} 4.0' in metrics.text

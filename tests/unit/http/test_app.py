@@ -6,9 +6,10 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
 
+from sse_push.access.hosts import Hosts
 from sse_push.access.origin import Origins
 from sse_push.access.room import Place, Room
-from sse_push.errors import NotNow
+from sse_push.errors import NotNow, Refusal
 from sse_push.http.app import EventsMiddleware
 from sse_push.http.endpoints import PLACE_SCOPE_KEY
 from sse_push.runtime.uvicorn import SEND_SCOPE_KEY
@@ -37,11 +38,11 @@ class Inner(Starlette):
 class Client:
     """One client of the middleware, with the messages it was sent and the places taken then."""
 
-    def __init__(self, inner: Inner) -> None:
+    def __init__(self, inner: Inner, hosts: tuple[str, ...] = ("*",)) -> None:
         self.room = Room(
             max_connections=1, max_connections_per_merchant=0, max_connections_per_address=0
         )
-        self.app = EventsMiddleware(inner, Origins(["https://app.test"]), self.room)
+        self.app = EventsMiddleware(inner, Origins(["https://app.test"]), self.room, Hosts(hosts))
         self.messages: list[Message] = []
         self.places: list[int] = []
 
@@ -105,3 +106,27 @@ async def test_another_request_passes_through(scope: dict[str, object]) -> None:
 
     assert inner.scopes == [{**SCOPE, **scope}]
     assert client.messages[0]["headers"] == []
+
+
+@pytest.mark.parametrize("path", ["/events", "/notify", "/", "/metrics\n"])
+@pytest.mark.parametrize("kind", ["http", "lifespan"])
+async def test_a_request_for_another_host_reaches_no_route(path: str, kind: str) -> None:
+    client = Client(Inner(), hosts=())
+    errors = {Refusal.HOST_NOT_ALLOWED: 0}
+
+    await client.ask(
+        type=kind, path=path, headers=[(b"host", b"evil.test")], state={"errors": errors}
+    )
+
+    is_refused = kind == "http"
+    assert client.messages[0]["status"] == (421 if is_refused else 200)
+    assert errors == {Refusal.HOST_NOT_ALLOWED: is_refused}
+    assert client.places[0] == 0
+
+
+async def test_a_request_for_an_allowed_host_reaches_its_route() -> None:
+    client = Client(Inner(), hosts=("push.test",))
+
+    await client.ask(headers=[(b"host", b"push.test:8000")])
+
+    assert client.messages[0]["status"] == 200

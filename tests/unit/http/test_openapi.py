@@ -15,7 +15,12 @@ from sse_push.http.openapi import describe
 from sse_push.http.schemas import SCHEMAS
 
 DOCUMENT: dict[str, Any] = json.loads(json.dumps(describe(ROUTES, notify_max_items=1000)))
-EVERYWHERE = {Refusal.NOT_FOUND, Refusal.REQUEST_TIMEOUT, Refusal.HEADERS_TOO_LARGE}
+EVERYWHERE = {
+    Refusal.NOT_FOUND,
+    Refusal.REQUEST_TIMEOUT,
+    Refusal.HOST_NOT_ALLOWED,
+    Refusal.HEADERS_TOO_LARGE,
+}
 """Refusals that belong to no path."""
 
 

@@ -172,6 +172,54 @@ def test_a_proxy_that_is_not_a_network_is_refused(proxies: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "hosts",
+    ["push.example", "localhost,*.shop.example,a_b.example", "10.0.0.1,[::1]", "*.localhost", "*"],
+)
+def test_hosts_are_names_without_a_port(hosts: str) -> None:
+    settings = Settings.load(allowed_hosts=hosts)
+
+    assert settings.safe()["allowed_hosts"] == hosts
+    assert settings.hosts == tuple(hosts.split(","))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("", "push.example:443", "https://push.example", "Push.example", "**", "*example", "a.*"),
+        *("*.example", "*.example.", "*.*.shop.example", "a.*.example", "push.example/", "[::1"),
+    ],
+)
+def test_a_host_that_no_request_can_name_is_refused(host: str) -> None:
+    assert error_of(allowed_hosts=f"push.example,{host}").startswith(
+        "allowed_hosts (SSE_PUSH_ALLOWED_HOSTS): expected hosts in lower case and without a port, "
+    )
+
+
+OPEN = {"subscribe_auth": "none", "notify_keys": KEY}
+GUARDED = {"subscribe_auth": "token", "token_keys": SECRET, "notify_keys": KEY}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_no_name_is_allowed_where_a_page_needs_no_credential(host: str) -> None:
+    assert Settings.load(**OPEN, host=host).hosts == ()
+    assert Settings.load(**{**GUARDED, "notify_keys": "none"}, host=host).hosts == ()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        GUARDED,
+        *({**OPEN, "host": host} for host in ("0.0.0.0", "::", "192.0.2.1", "push.example")),
+        {**OPEN, "uds": "/run/push.sock"},
+        {**OPEN, "trusted_proxies": "127.0.0.1"},
+        {**OPEN, "allowed_hosts": "*"},
+    ],
+)
+def test_any_name_is_allowed_elsewhere(flags: dict[str, str]) -> None:
+    assert Settings.load(**flags).hosts == ("*",)
+
+
+@pytest.mark.parametrize(
     "origins",
     [
         "https://app.example",

@@ -102,6 +102,7 @@ BESIDE: dict[str, dict[str, float]] = {
         ("token_expiring_s", 30),
         ("token_keys", ()),
         ("trusted_proxies", ()),
+        ("allowed_hosts", None),
         ("allowed_origins", ()),
     ],
 )
@@ -317,6 +318,10 @@ def test_every_mistake_has_its_line() -> None:
             {"subscribe_auth": "header"},
             "subscribe_auth (header) needs trusted_proxies or uds: otherwise any client could set "
             "the header",
+        ),
+        (
+            {"allowed_hosts": "push.example,*"},
+            "allowed_hosts: expected * or a list, got both",
         ),
         (
             {"allowed_origins": "https://app.example,*"},
