@@ -15,17 +15,21 @@ from uvicorn.server import ServerState
 
 from sse_push.runtime.uvicorn.waiting import Waiting
 
+LINGER_S = 1.0
+"""How long a refused connection is still read: if it closed at once, the answer might be lost."""
+
 
 class AnsweringProtocol(HttpToolsProtocol):
     """uvicorn's protocol, whose connection waits, by ``waiting``, while no answer is written.
 
     uvicorn tells the end of a connection only to the last request that was read, though an earlier
-    one may be the one that is answered: it would write to a closed transport.
+    one may be the one that is answered: it would write to a closed transport. It would also write
+    a refusal before the answers to what was asked before.
     """
 
     # Slots, and no attributes: uvicorn's own attributes are as many as the dictionaries of a class
     # can share their keys for. With one more, each connection would take 1 KiB more.
-    __slots__ = ("_answering", "_waiting")
+    __slots__ = ("_answering", "_last_words", "_linger", "_waiting")
 
     def __init__(
         self,
@@ -38,6 +42,10 @@ class AnsweringProtocol(HttpToolsProtocol):
         self._waiting: Waiting = app_state["requests"].waiting
         self._answering: RequestResponseCycle | None = None
         """The cycle that is, or was last, being answered; ``cycle`` may be one behind it."""
+        self._last_words: bytes | None = None
+        """What ends the connection once all requests are answered."""
+        self._linger: asyncio.TimerHandle | None = None
+        """Closes the connection, at shutdown or after a refusal."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Let the connection wait for its first request."""
@@ -46,6 +54,8 @@ class AnsweringProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that is being answered, and forget those behind it."""
+        if self._linger is not None:
+            self._linger.cancel()
         self._waiting.end(self)
         self.pipeline.clear()
         if self._answering is not None and not self._answering.response_complete:
@@ -67,8 +77,22 @@ class AnsweringProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if following is None or self.transport.is_closing():
             self._waiting.begin(self)
+            if self._last_words is not None and not self.transport.is_closing():
+                self._end(self._last_words)
         else:
             self._answering = following
+
+    def _end_behind_answers(self, last_words: bytes) -> None:
+        """End the connection once all whole requests are answered; a part of one is forgotten."""
+        if self.cycle.more_body and self.pipeline:
+            self.pipeline.popleft()
+        self._last_words = last_words
+
+    def _end(self, last_words: bytes) -> None:
+        """End the connection; its client may still be sending, and must be able to read this."""
+        self.transport.write(last_words)
+        self.transport.write_eof()
+        self._linger = self.loop.call_later(LINGER_S, self.transport.abort)
 
     def pause_writing(self) -> None:
         """Wait for the client to take bytes."""

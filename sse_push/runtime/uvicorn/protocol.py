@@ -25,9 +25,6 @@ from sse_push.runtime.uvicorn.waiting import Waiting
 REFUSED_KEY = "sse_push.refused"
 """The mark of a refused request in its ASGI scope; the application gets ``http.disconnect``."""
 
-_LINGER_S = 1.0
-"""How long a refused connection is still read: if it closed at once, the answer might be lost."""
-
 _FIRST_REQUEST_S = 0.5
 """At shutdown, how long to wait for the first request of a connection just accepted."""
 
@@ -86,6 +83,7 @@ class BoundedProtocol(AnsweringProtocol):
     HEAD        the process stops, no request so far       LAST_HEAD
     HEAD        a head within the limit ends               BODY
     HEAD        a head over the limit ends                 TOO_LARGE
+    BODY        trailers go over the limit                 TOO_LARGE
     LAST_HEAD   as HEAD                                    as HEAD
     BODY        the request ends                           WHOLE
     WHOLE       more bytes arrive                          HEAD
@@ -98,7 +96,7 @@ class BoundedProtocol(AnsweringProtocol):
     https://www.rfc-editor.org/rfc/rfc9112#section-7.1.2
     """
 
-    __slots__ = ("_linger", "_requests", "_unused_bytes", "state", "tick")
+    __slots__ = ("_largest_bytes", "_requests", "_unused_bytes", "state", "tick")
 
     def __init__(
         self,
@@ -109,13 +107,14 @@ class BoundedProtocol(AnsweringProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._requests = cast("Requests", app_state["requests"])
-        self._linger: asyncio.TimerHandle | None = None
-        """Closes the connection, at shutdown or after a refusal."""
         self.state = HEAD
         self.tick = NOT_PLANNED
         """The place of the deadline on the wheel, while there is a deadline."""
         self._unused_bytes = 0
-        """Bytes received since the last whole head or piece of a body."""
+        """Bytes received since the last whole head or piece of a body, but for those that arrived
+        together with its end."""
+        self._largest_bytes = 0
+        """The size of the largest piece received."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's own
         """Start the deadline of the first request."""
@@ -125,8 +124,6 @@ class BoundedProtocol(AnsweringProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel what is planned for the connection."""
         self._requests.end_deadline(self)
-        if self._linger is not None:
-            self._linger.cancel()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -152,7 +149,9 @@ class BoundedProtocol(AnsweringProtocol):
             return
         if state is WHOLE:
             self.state = HEAD
-        self._unused_bytes += len(data)
+        size_bytes = len(data)
+        self._unused_bytes += size_bytes
+        self._largest_bytes = max(self._largest_bytes, size_bytes)
         self._unset_keepalive_if_required()
         try:
             feed(self, data)
@@ -175,10 +174,12 @@ class BoundedProtocol(AnsweringProtocol):
         self.scope["state"] = self.app_state
 
     def on_headers_complete(self) -> None:
-        """Refuse a head that is too large though it arrived in one piece; begin the body."""
-        # The piece may hold more than the head, which is measured only if the piece is too large.
+        """Refuse a head that is too large, in whatever pieces it arrived; begin the body."""
         limit_bytes = self._requests.header_limit_bytes
-        if self._unused_bytes > limit_bytes and self._head_bytes() > limit_bytes:
+        # The head may have begun in the piece that ended what was before it, so that its bytes are
+        # not all counted. It is measured where it could be too large, which is rare.
+        is_doubtful = self._unused_bytes + self._largest_bytes > limit_bytes
+        if is_doubtful and len(self.url) + sum(map(_field_bytes, self.headers)) > limit_bytes:
             self.state = TOO_LARGE
             raise _RefusedError
         if len(self.pipeline) >= _PIPELINE_LIMIT:
@@ -194,6 +195,11 @@ class BoundedProtocol(AnsweringProtocol):
         self.state = BODY
         self.headers = _NOWHERE  # for trailers; the scope keeps the list of the headers
 
+    def on_chunk_header(self) -> None:
+        """Expect trailers behind the chunks, the last of which may be this one."""
+        if self.headers is _NOWHERE:
+            self.headers = _Trailers(self._requests.header_limit_bytes)
+
     def on_body(self, body: bytes) -> None:
         """Add a piece of a body; the application limits its size."""
         self._unused_bytes = 0
@@ -208,17 +214,16 @@ class BoundedProtocol(AnsweringProtocol):
         if self.tick:
             self._requests.end_deadline(self)
         super().on_message_complete()
+        self.cycle.more_body = False  # also if it was answered before
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's name)
         """Refuse what the parser, or ``on_headers_complete``, does not accept."""
+        if isinstance(self.headers, _Trailers) and self.headers.left_bytes < 0:
+            self.state = TOO_LARGE
         if self.state is TOO_LARGE:
             self._refuse_head()
         else:
             self._refuse(Refusal.MALFORMED, "expected HTTP/1.1, got something else")
-
-    def _head_bytes(self) -> int:
-        fields = sum(len(name) + len(value) + len(": \r\n") for name, value in self.headers)
-        return len(self.url) + fields
 
     def on_deadline(self) -> None:
         """Refuse a request that has not arrived in time; called by ``Requests``."""
@@ -254,38 +259,59 @@ class BoundedProtocol(AnsweringProtocol):
         )
 
     def _refuse(self, refusal: Refusal, detail: str) -> None:
-        """Answer with an error and close; only close if another answer has begun or is due."""
+        """End the connection with an error, behind the answers to the requests before."""
         self._requests.errors[refusal] += 1
         self.state = REFUSED
         self._requests.end_deadline(self)
-        self._unset_keepalive_if_required()
         cycle = self._last_cycle
-        if cycle is not None and not cycle.response_complete:
-            if cycle.response_started or self._is_answering_a_whole_request():
-                # A refusal would be written into another answer, or before it.
-                self.transport.abort()
-                return
+        if cycle is None or cycle.response_complete:
+            is_answered = cycle is not None and cycle.more_body
+            self._end(b"" if is_answered else _answer(refusal, detail))
+        elif cycle.response_started:
+            self.transport.abort()  # a refusal would be written into another answer
+        elif self._is_answering_a_whole_request():
+            self._end_behind_answers(_answer(refusal, detail))
+        else:
             # The application waits for the rest of the body, and gets a disconnect instead.
             cast("dict[str, object]", cycle.scope)[REFUSED_KEY] = True
             cycle.disconnected = True
             cycle.message_event.set()
-        body = json.dumps(refusal.body(detail)).encode()
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
-        self.transport.write(STATUS_LINE[refusal.status] + head % len(body) + body)
-        # Only our side is closed: the client may still be sending, and must be able to read this.
-        self.transport.write_eof()
-        self._linger = self.loop.call_later(_LINGER_S, self.transport.abort)
+            self._end(_answer(refusal, detail))
+
+
+def _answer(refusal: Refusal, detail: str) -> bytes:
+    body = json.dumps(refusal.body(detail)).encode()
+    head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+    return STATUS_LINE[refusal.status] + head % len(body) + body
 
 
 class _RefusedError(Exception):
     """Makes the parser give up, with an error as for bytes that are not HTTP."""
 
 
+def _field_bytes(field: tuple[bytes, bytes]) -> int:
+    return len(field[0]) + len(field[1]) + len(": \r\n")
+
+
 class _Nowhere(list[tuple[bytes, bytes]]):
     """A list that stays empty."""
 
-    def append(self, _pair: tuple[bytes, bytes], /) -> None:
-        """Drop the pair."""
+    def append(self, _field: tuple[bytes, bytes], /) -> None:
+        """Drop the field."""
 
 
 _NOWHERE = _Nowhere()
+
+
+class _Trailers(list[tuple[bytes, bytes]]):
+    """A list that stays empty, of trailers whose size has a limit."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__()
+        self.left_bytes = limit_bytes
+
+    def append(self, field: tuple[bytes, bytes], /) -> None:
+        """Measure the field, and drop it."""
+        self.left_bytes -= _field_bytes(field)
+        if self.left_bytes < 0:
+            raise _RefusedError

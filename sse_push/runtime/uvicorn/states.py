@@ -20,7 +20,7 @@ class State(Enum):
     WHOLE = auto()
     """No request: the last byte received was the last of a request."""
     TOO_LARGE = auto()
-    """A head over the limit, until the parser has given up."""
+    """A head, or trailers, over the limit, until the parser has given up."""
     REFUSED = auto()
     """No request: all further bytes are dropped."""
 
@@ -31,7 +31,7 @@ HEAD, LAST_HEAD, BODY, WHOLE, TOO_LARGE, REFUSED = State
 TRANSITIONS: dict[State, set[State]] = {
     HEAD: {LAST_HEAD, BODY, TOO_LARGE, REFUSED},
     LAST_HEAD: {BODY, TOO_LARGE, REFUSED},
-    BODY: {WHOLE, REFUSED},
+    BODY: {WHOLE, TOO_LARGE, REFUSED},
     WHOLE: {HEAD},
     TOO_LARGE: {REFUSED},
     REFUSED: set(),

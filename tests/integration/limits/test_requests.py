@@ -77,6 +77,28 @@ async def test_a_client_whose_head_is_too_large_can_read_the_refusal(
     assert after[key] - before[key] == 1
 
 
+@pytest.mark.parametrize(
+    "too_large",
+    [
+        HEAD + b"X: x\r\n" * 10_000 + b"\r\n",
+        b"POST /healthz HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+        + b"X: x\r\n" * 10_000
+        + b"\r\n",
+    ],
+    ids=["head", "trailers"],
+)
+async def test_a_request_too_large_is_refused_behind_the_answer_to_another(
+    small: Service, too_large: bytes
+) -> None:
+    first = b"GET /healthz HTTP/1.1\r\nHost: test\r\n\r\n"
+    status, _, rest = await answer_to(small, first + too_large)
+    head, _, body = rest.removeprefix(b'{"alive":true}').partition(b"\r\n\r\n")
+
+    assert status == 200
+    assert head.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(body) == TOO_LARGE
+
+
 async def test_a_head_below_the_limit_is_served(empty: Service, merchant: str) -> None:
     reason = await refused(empty, merchant, X="x" * 8000, Y="y" * 8000)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import httptools
 import pytest
@@ -11,9 +12,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from sse_push.runtime.timer_wheel import NOT_PLANNED
+from sse_push.runtime.uvicorn.answering import LINGER_S
 from sse_push.runtime.uvicorn.protocol import (
     _FIRST_REQUEST_S,
-    _LINGER_S,
     _PIPELINE_LIMIT,
 )
 from tests.unit.runtime.uvicorn.connection import (
@@ -122,7 +123,16 @@ async def test_a_connection_has_no_attributes_beside_those_of_uvicorn(
     assert set(vars(connection.protocol)) - {"states"} == set(vars(plain))
 
 
+async def refuse(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """Answer without reading the body."""
+    headers = [(b"content-length", b"2")]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": b"no"})
+
+
 # -- the size of a head
+
+TOO_LONG = b"GET /" + b"x" * LIMIT_BYTES
 
 
 @pytest.mark.parametrize("piece_bytes", [1, 7, 500, 100_000])
@@ -217,14 +227,88 @@ async def test_trailers_are_dropped_so_that_no_trailer_passes_for_a_header(
     assert [scope["headers"] for scope in connection.scopes] == 2 * [
         [(b"host", b"test"), (b"transfer-encoding", b"chunked")]
     ]
-    assert connection.protocol.headers == []
 
 
-@pytest.mark.parametrize(
-    "trailer", [b"X: " + b"x" * LIMIT_BYTES, b"A: b\r\n" * LIMIT_BYTES], ids=["one", "many"]
-)
-async def test_trailers_that_do_not_end_are_refused(connection: Connection, trailer: bytes) -> None:
-    assert await connection.feed(CHUNKED, b"1\r\nx\r\n0\r\n", trailer) == R431
+LARGE_TRAILERS = {"one": b"X: " + b"x" * LIMIT_BYTES, "many": b"A: b\r\n" * LIMIT_BYTES}
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n\r\n"], ids=["endless", "whole"])
+@pytest.mark.parametrize("kind", LARGE_TRAILERS)
+async def test_trailers_that_are_too_large_are_refused_in_whatever_pieces(
+    kind: str, end: bytes
+) -> None:
+    body, trailers = b"1\r\nx\r\n0\r\n", LARGE_TRAILERS[kind] + end
+
+    assert await Connection().feed(CHUNKED, body, trailers) == R431
+    assert await Connection().feed(CHUNKED + body, trailers[:9], trailers[9:]) == R431
+    if end or kind == "many":
+        assert await Connection().feed(CHUNKED + body + trailers) == R431
+        assert await Connection().feed(GET + CHUNKED + body + trailers) == OK + R431
+
+
+async def test_a_request_that_was_answered_before_its_trailers_gets_no_second_answer() -> None:
+    connection = Connection(refuse)
+    answered = await connection.feed(CHUNKED)
+
+    assert await connection.feed(b"0\r\n" + LARGE_TRAILERS["many"]) == answered
+    assert connection.transport.ended_by == ["eof"]
+    assert await connection.wait(LINGER_S) == answered
+    assert connection.transport.ended_by == ["eof", "abort"]
+
+
+async def test_a_request_behind_one_that_was_answered_before_its_body_is_refused() -> None:
+    connection = Connection(refuse)
+    answered = await connection.feed(CHUNKED)
+
+    assert await connection.feed(b"0\r\n\r\n", b"nonsense") == answered + R400
+
+
+# -- any pieces
+
+PARTS = {
+    "small": (GET, OK),
+    "large": (get_of(LIMIT_BYTES - 50), OK),
+    "a body": (b"POST / HTTP/1.1\r\nContent-Length: 2000\r\n\r\n" + b"x" * 2000, OK),
+    "trailers": (CHUNKED + b"2\r\nab\r\n0\r\n" + b"A: b\r\n" * 150 + b"\r\n", OK),
+    "a large head, and trailers": (
+        get_of(LIMIT_BYTES - 80)[:-2] + CHUNKED[-30:] + b"0\r\n" + b"A: b\r\n" * 150 + b"\r\n",
+        OK,
+    ),
+    "too large": (get_of(60_000), R431),
+    "a URL too large": (TOO_LONG + b" HTTP/1.1\r\n\r\n", R431),
+    "trailers too large": (CHUNKED + b"0\r\n" + LARGE_TRAILERS["many"] + b"\r\n", R431),
+    "nonsense": (b"nonsense\r\n\r\n", R400),
+}
+
+
+FINE = [name for name, (_, answer) in PARTS.items() if answer is OK]
+
+
+def cut(data: bytes, chance: random.Random) -> list[bytes]:
+    """Return the data in pieces: one, a few at random, or many of one size."""
+    size = chance.choice([len(data), chance.randrange(1, len(data) + 1), 7, 1000, 16_384])
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_requests_in_any_pieces_are_answered_as_each_alone_up_to_a_refusal(seed: int) -> None:
+    chance = random.Random(seed)
+    names = chance.choices(FINE, k=chance.randrange(6)) + chance.choices(list(PARTS), k=2)
+    pieces = cut(b"".join(PARTS[name][0] for name in names), chance)
+    expected = b""
+    for name in names:
+        expected += PARTS[name][1]
+        if PARTS[name][1] is not OK:
+            break
+
+    connection = Connection()
+    for piece in pieces:
+        if chance.random() < 0.9:
+            connection.protocol.data_received(piece)
+        else:
+            await connection.feed(piece)
+
+    assert await connection.feed() == expected, names
 
 
 # -- after a refusal
@@ -237,7 +321,7 @@ async def test_bytes_that_follow_a_refusal_are_read_and_dropped_for_a_while(
 
     assert await connection.feed(*[b"x" * 100_000] * 10) == R400  # "xx" is no method
     assert connection.transport.ended_by == ["eof"]
-    assert await connection.wait(_LINGER_S) == R400
+    assert await connection.wait(LINGER_S) == R400
     assert connection.transport.ended_by == ["eof", "abort"]
     assert connection.loop.waiting == 0
     assert connection.counted() == {"malformed": 1}
@@ -391,11 +475,6 @@ async def test_an_event_stream_whose_request_does_not_end_is_aborted() -> None:
 
 
 async def test_a_body_that_goes_on_after_its_answer_gets_no_second_answer() -> None:
-    async def refuse(_scope: Scope, _receive: Receive, send: Send) -> None:
-        headers = [(b"content-length", b"2")]
-        await send({"type": "http.response.start", "status": 413, "headers": headers})
-        await send({"type": "http.response.body", "body": b"no"})
-
     connection = Connection(refuse)
     answered = await connection.feed(CHUNKED)
     await connection.wait(TIMEOUT_S + LATE_S)
@@ -426,12 +505,14 @@ async def test_a_request_behind_another_has_its_turn_however_long_that_takes() -
 async def test_only_a_few_requests_may_wait_behind_another() -> None:
     assert await Connection().feed(GET * (_PIPELINE_LIMIT + 1)) == (_PIPELINE_LIMIT + 1) * OK
     connection = Connection()
-    assert await connection.feed(GET * (_PIPELINE_LIMIT + 2)) == b""
-    assert connection.transport.ended_by == ["abort"]
+    assert await connection.feed(GET * (_PIPELINE_LIMIT + 9)) == (_PIPELINE_LIMIT + 1) * OK + R400
+    assert connection.transport.ended_by == ["eof"]
     assert connection.counted() == {"malformed": 1}
 
 
 # -- a process that stops
+
+LAST_OK = OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
 
 
 async def test_a_first_request_that_arrives_while_the_process_stops_is_answered(
@@ -442,8 +523,18 @@ async def test_a_first_request_that_arrives_while_the_process_stops_is_answered(
     answer = await connection.feed(GET)
 
     assert at_first == []
-    assert answer == OK.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")
+    assert answer == LAST_OK
     assert connection.transport.ended_by == ["close"]
+
+
+async def test_what_follows_the_last_request_of_a_connection_gets_no_answer(
+    connection: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection.protocol.shutdown()
+
+    assert await connection.feed(GET + b"nonsense") == LAST_OK
+    assert connection.transport.ended_by == ["close"]
+    assert caplog.records == []
 
 
 async def test_a_first_request_that_arrives_while_the_process_stops_may_take_long() -> None:

@@ -33,6 +33,7 @@ TOO_LONG = b"GET /" + b"x" * LIMIT_BYTES
         (False, [GET + GET], [HEAD, BODY, WHOLE, HEAD, BODY, WHOLE]),
         (False, [TOO_LONG], [HEAD, REFUSED]),
         (False, [LARGE], [HEAD, TOO_LARGE, REFUSED]),
+        (False, [CHUNKED + b"0\r\n" + LARGE[16:]], [HEAD, BODY, TOO_LARGE, REFUSED]),
         (False, [b"nonsense"], [HEAD, REFUSED]),
         (False, [CHUNKED, b"nonsense"], [HEAD, BODY, REFUSED]),
         (False, [GET + b"nonsense"], [HEAD, BODY, WHOLE, HEAD, REFUSED]),
