@@ -69,17 +69,19 @@ def _list_of(parse: Callable[[str], object], word: str | None = None) -> BeforeV
 def _origin(text: str) -> str:
     """Return an origin that is written as browsers write it, or ``*``.
 
+    The origin of an app, such as ``capacitor://localhost``, is compared as it is written.
+
     https://html.spec.whatwg.org/multipage/browsers.html#ascii-serialisation-of-an-origin
     """
-    if text == "*":
-        return text
     match = _ORIGIN.fullmatch(text)
-    if match is None or match["port"] == {"http": "80", "https": "443"}[match["scheme"]]:
-        raise ValueError(
-            "expected origins as browsers send them, in lower case, without a default port or a "
-            f"path, as in https://app.example; got {text!r}"
-        )
-    return text
+    is_of_web = match is not None and (match["scheme"], match["port"]) not in _DEFAULT_PORTS
+    if text == "*" or is_of_web or _APP_ORIGIN.fullmatch(text):
+        return text
+    raise ValueError(
+        "expected origins as browsers send them, in lower case, without a default port or a "
+        "path, as in https://app.example, https://*.shop.example or capacitor://localhost; "
+        f"got {text!r}"
+    )
 
 
 def _host(text: str) -> str:
@@ -92,11 +94,15 @@ def _host(text: str) -> str:
     )
 
 
-_ORIGIN = re.compile(
-    r"(?P<scheme>https?)://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>[1-9][0-9]{0,4}))?"
-)
 _WILDCARD = r"(?:\*\.(?=localhost(?![^:])|[^:]*\.[^:.]))?"
 """A first label ``*.``; behind it stands more than a top-level domain."""
+_ORIGIN = re.compile(
+    rf"(?P<scheme>https?)://(?:{_WILDCARD}[a-z0-9._-]+|\[[0-9a-f:.]+\])"
+    r"(?::(?P<port>[1-9][0-9]{0,4}))?"
+)
+_DEFAULT_PORTS = {("http", "80"), ("https", "443")}
+_APP_ORIGIN = re.compile(r"(?!(?:https?|wss?|ftp|file):)[a-z][a-z0-9+.-]*://[A-Za-z0-9._-]+")
+"""An app's own scheme, and its name there; of the others no page sends such an origin."""
 _HOST = re.compile(rf"{_WILDCARD}[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 _COOKIE_NAME = r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 """A token of RFC 9110: https://www.rfc-editor.org/rfc/rfc6265#section-4.1.1"""
@@ -228,8 +234,9 @@ class Settings(BaseSettings):
     )
     allowed_origins: OriginList = Field(
         (),
-        description="other origins whose pages may open an event stream, comma-separated, such as "
-        "`https://app.example`; `*`: any",
+        description="other origins whose pages may open an event stream, comma-separated, as "
+        "browsers send them: `https://app.example`, `https://*.shop.example` (one label), "
+        "`capacitor://localhost`; `*`: any",
     )
 
     max_connections: int = Field(

@@ -7,6 +7,7 @@ https://fetch.spec.whatwg.org/#http-cors-protocol
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from starlette.datastructures import Headers
@@ -15,6 +16,8 @@ from starlette.types import Message, Scope, Send
 from sse_push.errors import OriginNotAllowed
 
 ANY = "*"
+
+_FIRST_LABEL = re.compile(r"(https?://)[a-z0-9_-]+\.")
 
 _PREFLIGHT_AGE_S = 600
 PREFLIGHT_HEADERS = {
@@ -26,10 +29,14 @@ PREFLIGHT_HEADERS = {
 
 
 class Origins:
-    """The other origins whose pages may listen: exact ones, or any (``*``)."""
+    """The other origins whose pages may listen: exact ones, or any (``*``).
+
+    ``https://*.shop.example`` is any origin whose host has one label more.
+    """
 
     def __init__(self, allowed: Sequence[str]) -> None:
         self._allowed = frozenset(allowed)
+        self._has_wildcards = any("://*." in each for each in allowed)
 
     def check(self, headers: Headers) -> None:
         """Refuse a request by a page of another origin, unless that origin is allowed.
@@ -83,7 +90,10 @@ class Origins:
         ]
 
     def _allows(self, origin: str) -> bool:
-        return origin in self._allowed or ANY in self._allowed
+        if origin in self._allowed or ANY in self._allowed:
+            return True
+        match = _FIRST_LABEL.match(origin) if self._has_wildcards else None
+        return match is not None and f"{match[1]}*.{origin[match.end() :]}" in self._allowed
 
 
 def require_backend(headers: Headers) -> None:
@@ -97,5 +107,6 @@ def require_backend(headers: Headers) -> None:
 
 
 def _is_same(origin: str, host: str) -> bool:
-    """Compare host and port only: behind a proxy the scheme is unknown."""
-    return bool(host) and origin.partition("://")[2] == host.lower()
+    """Compare host and port only: behind a proxy nobody knows whether it is http or https."""
+    scheme, _, name = origin.partition("://")
+    return bool(host) and scheme in ("http", "https") and name == host.lower()

@@ -45,7 +45,7 @@ def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         token_issuer=ISSUER,
         token_cookie=COOKIE,
         token_expiring_s=1,
-        allowed_origins=f"{APP}, http://localhost:5173",
+        allowed_origins=f"{APP}, http://localhost:5173, https://*.shop.test, capacitor://localhost",
     ) as started:
         yield started
     assert not re.search(r"eyJ|secret", started.log)

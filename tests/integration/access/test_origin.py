@@ -14,7 +14,10 @@ from tests.harness.tokens import (
 )
 
 
-@pytest.mark.parametrize("origin", [APP, "http://localhost:5173"])
+@pytest.mark.parametrize(
+    "origin",
+    [APP, "http://localhost:5173", "https://a.shop.test", "capacitor://localhost"],
+)
 @pytest.mark.parametrize("site", [{}, {"Sec-Fetch-Site": "cross-site"}])
 async def test_a_page_of_an_allowed_origin_listens_and_may_read(
     guarded: Service, origin: str, site: dict[str, str]

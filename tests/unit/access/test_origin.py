@@ -54,6 +54,57 @@ def test_a_site_that_hides_its_origin_is_refused_even_if_any_is_allowed() -> Non
         Origins((ANY,)).check(headers_of(("Sec-Fetch-Site", "cross-site")))
 
 
+APPS = ("capacitor://localhost", "chrome-extension://abcdefghijklmnopabcdefghijklmnop")
+
+
+@pytest.mark.parametrize("origin", APPS)
+def test_the_origin_of_an_app_passes_exactly_as_it_is_written(origin: str) -> None:
+    Origins(APPS).check(headers_of(("Origin", origin), ("Sec-Fetch-Site", "cross-site")))
+    for other in (origin.upper(), f"{origin}/", f"{origin}:80", origin[:-1], "https://localhost"):
+        with pytest.raises(OriginNotAllowed):
+            Origins(APPS).check(headers_of(("Origin", other)))
+
+
+@pytest.mark.parametrize("host", ["localhost", "Localhost"])
+def test_an_app_is_of_no_origin_of_the_service(host: str) -> None:
+    with pytest.raises(OriginNotAllowed):
+        Origins(()).check(headers_of(("Origin", "capacitor://localhost"), ("Host", host)))
+
+
+SHOPS = Origins(("https://*.shop.test", "http://*.dev.test:8080"))
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://a.shop.test", "https://xn--mnchen-3ya.shop.test", "http://a-1.dev.test:8080"],
+)
+async def test_a_first_label_of_any_name_passes_and_is_answered_as_itself(origin: str) -> None:
+    SHOPS.check(headers_of(("Origin", origin), ("Sec-Fetch-Site", "cross-site")))
+
+    assert (await added_headers(SHOPS, ("Origin", origin)))[1:] == [
+        (b"access-control-allow-origin", origin.encode()),
+        (b"access-control-allow-credentials", b"true"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        *("https://shop.test", "https://a.b.shop.test", "http://a.shop.test", "https://.shop.test"),
+        *("https://a.shop.test:8443", "https://a.shop.test.evil.test", "https://ashop.test"),
+        *("https://a.shop.test/", "https://A.shop.test", "a.shop.test"),
+        *("https://x@a.shop.test", "https://evil.test/a.shop.test", "https://evil.test#.shop.test"),
+        *("http://a.dev.test", "https://a.dev.test:8080", "null", "", "xhttps://a.shop.test"),
+        *("https://\xe9.shop.test", "https://a\n.shop.test", "https://a.shop.test\n"),
+    ],
+)
+async def test_any_other_origin_than_one_label_more_is_refused(origin: str) -> None:
+    with pytest.raises(OriginNotAllowed):
+        SHOPS.check(headers_of(("Origin", origin)))
+
+    assert await added_headers(SHOPS, ("Origin", origin)) == [(b"vary", b"Origin")]
+
+
 @pytest.mark.parametrize("origin", ["https://other.test", "null", "", "\xe9", f"{APP}/"])
 def test_another_origin_is_refused_and_not_repeated(origin: str) -> None:
     for origins in (Origins(()), Origins((APP,))):

@@ -226,6 +226,11 @@ def test_any_name_is_allowed_elsewhere(flags: dict[str, str]) -> None:
         "http://localhost:5173,https://app.example:8443",
         "https://a-b.example,http://[::1]:8080",
         "http://10.0.0.1",
+        "https://*.shop.example,http://*.shop.example:8080,http://*.localhost:5173",
+        "capacitor://localhost,ionic://localhost,tauri://localhost",
+        "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+        "moz-extension://2c127fa4-62c7-7e4f-90e5-472b45eecfdc",
+        "safari-web-extension://2C127FA4-62C7-7E4F-90E5-472B45EECFDC",
         "*",
     ],
 )
@@ -240,6 +245,16 @@ def test_origins_are_as_browsers_send_them(origins: str) -> None:
         *("https://*.example", "https://app.example:443", "http://app.example:80"),
         *("ftp://app.example", "https://", "https://a@app.example", "https://app.example:0"),
         *("https://app.example:123456", "https://äpp.example", "https://app.ex\nample"),
+        *(
+            "https://*.com",
+            "https://*.com.",
+            "https://*",
+            "https://*.*.shop.example",
+            "*.a.example",
+        ),
+        *("https://a.*.example", "https://*shop.example", "capacitor://*.localhost", "file:///x"),
+        *("wss://app.example", "file://localhost", "capacitor://", "capacitor://localhost/"),
+        *("Capacitor://localhost", "app://a\nb", "javascript:alert(1)", "https://[*.::1]"),
     ],
 )
 def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
