@@ -46,6 +46,7 @@ class PortableStream(EventSourceResponse):
             ping=0,  # the hub offers its heartbeats like any other frame
             send_timeout=streams.send_timeout_s,
         )
+        del self.headers["connection"]  # the server decides, and HTTP/2 has no such header
         self._streams = streams
         self._grant = grant
         self._last_event_id = last_event_id

@@ -27,7 +27,8 @@ ARROWS: dict[str, set[str]] = {
     "runtime.uvicorn.upgrades": set(),
     "runtime.uvicorn.states": set(),
     "runtime.uvicorn.waiting": {"runtime.log_pace", "runtime.timer_wheel"},
-    "runtime.uvicorn.answering": {"runtime.uvicorn.waiting"},
+    "runtime.uvicorn.unchunked": set(),
+    "runtime.uvicorn.answering": {"runtime.uvicorn.unchunked", "runtime.uvicorn.waiting"},
     "runtime.uvicorn.protocol": {
         "errors",
         "runtime.timer_wheel",

@@ -13,6 +13,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from sse_push.runtime.uvicorn.unchunked import write_no_chunks
 from sse_push.runtime.uvicorn.waiting import Waiting
 
 LINGER_S = 1.0
@@ -66,6 +67,8 @@ class AnsweringProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Answer the request, at once or behind those before it."""
         super().on_headers_complete()
+        if self.scope["http_version"] != "1.1":
+            write_no_chunks(self.cycle)
         if not self.pipeline:
             self._answering = self.cycle
         if not self.flow.write_paused:

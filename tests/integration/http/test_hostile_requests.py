@@ -12,7 +12,7 @@ from tests.harness.processes import open_fds
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
 from tests.harness.waiting import SECOND, wait_for
-from tests.harness.wire import Wire
+from tests.harness.wire import Wire, well_formed
 from tests.integration.http.requests import (
     BODY,
     CHUNKED,
@@ -202,6 +202,22 @@ def test_bytes_behind_the_request_for_a_stream_change_nothing(
             quiet.refresh(merchant, told["id"])
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/nowhere", "/openapi.json"])
+def test_a_client_of_http_1_0_gets_any_other_answer_up_to_the_end_of_its_connection(
+    target: Service, path: str
+) -> None:
+    request = request_of(
+        f"GET {path} HTTP/1.0", "Connection: keep-alive", "Expect: 100-continue", "Upgrade: h2c"
+    )
+    with Wire(target.port, request + FURTHER["a request"]) as wire:
+        answer = wire.answer()
+        assert answer is not None
+        assert answer.status in {200, 404}
+        assert answer.headers["connection"] == "close"
+        assert "transfer-encoding" not in answer.headers
+        assert wire.is_closed(), "what followed is not looked at"
+
+
 def has_at_most(pid: int, files: int) -> bool:
     return open_fds(pid) <= files
 
@@ -209,15 +225,20 @@ def has_at_most(pid: int, files: int) -> bool:
 def test_a_client_of_http_1_0_that_sends_a_second_request_and_leaves_is_noticed(
     target: Service, publisher_of_target: httpx2.Client, merchant: str
 ) -> None:
-    """A client of HTTP/1.0 gets its event stream in the portable way, without chunks."""
+    """A client of HTTP/1.0 gets its event stream in the portable way."""
     publisher_of_target.post("/notify", json={"merchant_id": merchant})
     before = open_fds(target.process.pid)
     request = f"GET /events?merchant_id={merchant} HTTP/1.0\r\n\r\n".encode()
     with Wire(target.port, request + FURTHER["a request"]) as wire:
         got = b""
-        while b"event: refresh" not in got:
+        while b"event: refresh" not in got or not got.endswith(b"\n\n"):
             got += wire.socket.recv(1 << 16)
+    head, _, body = got.partition(b"\r\n\r\n")
 
+    assert head.count(b"connection:") == 1
+    assert b"\r\nconnection: close" in head
+    assert b"transfer-encoding" not in head
+    assert [event.type for event in well_formed(body, merchant)] == ["ready", "refresh"]
     gone = functools.partial(has_at_most, target.process.pid, before)
     wait_for(gone, "its end", 5 * SECOND)
 

@@ -49,7 +49,6 @@ async def test_a_portable_stream_begins_as_any_other(serve: Serve) -> None:
         "headers": [
             (b"cache-control", b"no-store, no-transform"),
             (b"x-accel-buffering", b"no"),
-            (b"connection", b"keep-alive"),
             (b"content-type", b"text/event-stream; charset=utf-8"),
         ],
     }

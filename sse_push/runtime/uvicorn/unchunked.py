@@ -1,0 +1,35 @@
+"""Answers to clients that know no chunks (HTTP/1.0): a body ends where its connection ends.
+
+Knows the inside of uvicorn's request cycle, which writes chunks to every client. Does not know what
+is answered.
+
+https://www.rfc-editor.org/rfc/rfc9112#section-6.3
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+
+def write_no_chunks(cycle: RequestResponseCycle) -> None:
+    """Let a cycle write bodies as they are, and close the connection behind its answer.
+
+    Called before the application sees the request. A ``Content-Length`` of the application is sent,
+    and not compared with the body.
+    """
+    cycle.chunked_encoding = False
+    cycle.expected_content_length = _Unknown()
+    cycle.keep_alive = False
+    cycle.waiting_for_100_continue = False  # such a client does not know that answer either
+
+
+class _Unknown(int):
+    """The length of a body before its end: no body is longer, and none is shorter."""
+
+    def __lt__(self, _size: int) -> bool:
+        return False
+
+    def __sub__(self, _size: int) -> Self:
+        return self
