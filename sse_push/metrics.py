@@ -4,8 +4,8 @@ The only module that imports prometheus-client. The parts of the service count, 
 (``hub.tally`` and so on). This module copies these once a second, so that counting a delivery costs
 no call of the library.
 
-With several workers each keeps its numbers in files of one folder (the library's multiprocess
-mode), and the worker that answers adds them up. A stuck worker could not report its own probe age
+Each worker keeps its numbers in files of one folder (the library's multiprocess mode), and the
+worker that answers adds them up. A stuck worker could not report its own probe age
 or memory: the worker that answers reads these from the board and from ``/proc``.
 
 https://prometheus.github.io/client_python/multiprocess/
@@ -24,20 +24,26 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    values,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-from prometheus_client.values import MutexValue, ValueClass
 
 from sse_push.errors import Refusal
 from sse_push.event_stream import EventStreams
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub
 from sse_push.notification import EntryId
-from sse_push.runtime.metrics_folder import SHARED
+from sse_push.runtime.metrics_folder import SHARED, is_shared
 from sse_push.runtime.readiness import WorkerBoard
 from sse_push.stream import Appender, Follower
 
@@ -136,7 +142,9 @@ class Metrics:
         self._errors = errors
         self._own = CollectorRegistry()
         self._answer = self._own
-        if ValueClass is not MutexValue:  # multiprocess mode: several workers
+        # prometheus-client decides as it is imported, which may be before there is a folder.
+        values.ValueClass = values.MultiProcessValue() if is_shared() else values.MutexValue
+        if is_shared():
             self._answer = CollectorRegistry()
             self._answer.register(_Files(board, folder / SHARED))
         self._answer.register(_Workers(board))

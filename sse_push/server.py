@@ -10,19 +10,19 @@ import functools
 import gc
 import logging
 import resource
-import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sse_push.errors import ConfigError
-from sse_push.runtime.logs import configure_logging
+from sse_push.runtime.link import Link
 from sse_push.runtime.metrics_folder import shared_by_workers
 from sse_push.runtime.process import broken
+from sse_push.runtime.supervision import Limits
+from sse_push.runtime.supervisor import supervise
 from sse_push.runtime.uvicorn import OTHER_CONNECTIONS, run_server
 from sse_push.settings import Settings
 
@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 
 _STOP_MARGIN_S = 10.0
 """How long responses may take beyond ``drain_s`` when the service stops."""
+
+_SILENCE_LIMIT_S = 5.0
+"""How long a worker that serves may say nothing, at least; its watchdog reports for up to 2 s."""
 
 _OWN_FILES = 64
 """Open files for Redis, for the metrics, and for Python itself."""
@@ -138,7 +141,7 @@ def serve(
     routes: Callable[[], Sequence[BaseRoute]] | None = None,
     on_bound: Callable[[str], None] | None = None,
 ) -> int:
-    """Serve until a signal; return the exit status: 0 after a clean end, 1 if a part has died.
+    """Serve until a signal; return the exit status: 0 after a wanted and clean end, otherwise 1.
 
     ``routes`` is called in each worker, for more routes on the same port. ``on_bound`` is called
     with the address once connections are queued there.
@@ -152,20 +155,18 @@ def serve(
         tempfile.TemporaryDirectory(prefix="sse_push-") as folder,
         shared_by_workers(Path(folder)),
         sock,
-        _clean_exit_after_signals(),
     ):
+        _import_application()
         logger.info("listening address=%s workers=%d", address, settings.workers)
-        has_started = run_server(
-            functools.partial(_create, settings, Path(folder), routes),
-            sock,
+        status = supervise(
+            functools.partial(_work, settings, Path(folder), sock, routes),
             workers=settings.workers,
-            backlog=settings.listen_backlog,
-            keep_alive_s=_KEEP_ALIVE_S,
-            stop_timeout_s=round(settings.drain_s + _STOP_MARGIN_S),
+            limits=_limits(settings),
+            on_stopping=sock.close,  # the workers' copies are the last ones then
         )
     if settings.uds is not None:
         Path(settings.uds).unlink(missing_ok=True)
-    return 0 if has_started and not broken.is_set() else 1
+    return status
 
 
 def _bound_address(settings: Settings, sock: socket.socket) -> str:
@@ -175,15 +176,47 @@ def _bound_address(settings: Settings, sock: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def _create(
-    settings: Settings, folder: Path, routes: Callable[[], Sequence[BaseRoute]] | None
-) -> object:
-    configure_logging(settings.log_level, settings.log_format)
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        start_s=settings.start_limit_s,
+        silence_s=max(_SILENCE_LIMIT_S, settings.loop_stall_limit_s),
+        stop_s=settings.drain_s + 2 * _STOP_MARGIN_S,
+    )
+
+
+def _import_application() -> None:
+    """Import what workers need once for all of them, before the first is forked."""
     gc.disable()  # what an import makes stays; to look for garbage takes an eighth of its time
-    from sse_push.http.app import create_app  # noqa: PLC0415 (a supervisor starts without it)
+    import sse_push.http.app  # noqa: F401, PLC0415 (a start that is refused does without it)
+
+    gc.enable()
+
+
+def _work(
+    settings: Settings,
+    folder: Path,
+    sock: socket.socket,
+    routes: Callable[[], Sequence[BaseRoute]] | None,
+    link: Link,
+) -> int:
+    """Serve as one worker; return its exit status."""
+    from sse_push.http.app import create_app  # noqa: PLC0415 (as above)
 
     _tune_process()
-    return create_app(settings, folder, () if routes is None else routes())
+    try:
+        more_routes = () if routes is None else routes()
+        has_started = run_server(
+            functools.partial(create_app, settings, folder, more_routes, link),
+            sock,
+            link,
+            backlog=settings.listen_backlog,
+            keep_alive_s=_KEEP_ALIVE_S,
+            stop_timeout_s=round(settings.drain_s + _STOP_MARGIN_S),
+        )
+    except ConfigError as exc:  # such as a file of keys that was taken away
+        logger.error("worker cannot start cause=%s", exc)  # noqa: TRY400 (the text says it all)
+        return 1
+    return 0 if has_started and not broken.is_set() else 1
 
 
 def _tune_process() -> None:
@@ -198,22 +231,3 @@ def _tune_process() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     gc.freeze()
     gc.set_threshold(5_000, 20, 100)
-    gc.enable()
-
-
-@contextmanager
-def _clean_exit_after_signals() -> Generator[None]:
-    """Keep the exit status 0 after a clean end by SIGTERM or SIGINT.
-
-    uvicorn raises the signal again once it has ended: by default it would kill the process, with
-    another status. A second SIGTERM may arrive after the end and before the process exits, so that
-    SIGTERM stays ignored.
-    """
-    original = signal.getsignal(signal.SIGINT)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, original)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)

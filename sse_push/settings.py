@@ -331,6 +331,12 @@ class Settings(BaseSettings):
     listen_backlog: int = Field(
         4096, ge=16, le=65_535, description="maximum number of connections that wait to be accepted"
     )
+    start_limit_s: float = Field(
+        60.0,
+        ge=1,
+        le=3600,
+        description="longest time until a new worker accepts connections; then it is killed",
+    )
     drain_s: float = Field(
         20.0,
         ge=0,
@@ -415,7 +421,8 @@ class Settings(BaseSettings):
         5.0,
         ge=0.5,
         le=300,
-        description="a worker ends itself if its event loop is blocked for this long",
+        description="a worker ends itself if its event loop is blocked for this long, and is "
+        "killed if its process stands still for as long, or for 5 s if that is longer",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe level that is logged"

@@ -6,8 +6,10 @@ Knows the hub, the archive, and what a client is owed. Does not know how bytes r
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
+import os
 import secrets
 
 from sse_push.access.grant import Grant
@@ -21,8 +23,13 @@ from sse_push.notification import EntryId, EventId
 
 logger = logging.getLogger(__name__)
 
-_PROCESS_ID = secrets.token_hex(4)
 _connection_numbers = itertools.count(1)
+
+
+@functools.cache
+def _process_name(_pid: int) -> str:
+    """Return what distinguishes a process from any other, now and later, on any machine."""
+    return secrets.token_hex(4)
 
 
 class Opening:
@@ -63,7 +70,7 @@ class Opening:
             subscription.merchant.id,
             retry_ms=streams.jittered_retry_ms(),
             heartbeat_s=streams.heartbeat_s,
-            connection_id=f"{_PROCESS_ID}-{next(_connection_numbers)}",
+            connection_id=f"{_process_name(os.getpid())}-{next(_connection_numbers)}",
             newest=self._newest,
         )
         return ready if frame is None else ready + frame.body

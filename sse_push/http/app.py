@@ -28,16 +28,16 @@ from sse_push.http import endpoints, paths
 from sse_push.http.answers import EXCEPTION_HANDLERS, refuse
 from sse_push.http.endpoints import PLACE_SCOPE_KEY
 from sse_push.http.openapi import describe
-from sse_push.http.service import State, build, report, room_of
+from sse_push.http.service import State, build, report, room_of, token_rules
 from sse_push.hub import Hub
+from sse_push.runtime.link import Link
 from sse_push.runtime.process import (
     exit_if_it_hangs,
     on_stop_signal,
     stop_if_a_callback_fails,
     stop_if_it_dies,
-    stop_with_parent,
 )
-from sse_push.runtime.uvicorn import SEND_SCOPE_KEY, force_exit
+from sse_push.runtime.uvicorn import SEND_SCOPE_KEY
 from sse_push.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -55,19 +55,27 @@ ROUTES = (
 
 
 def create_app(
-    settings: Settings, board_folder: Path, routes: Sequence[BaseRoute] = ()
+    settings: Settings,
+    board_folder: Path,
+    routes: Sequence[BaseRoute] = (),
+    link: Link | None = None,
 ) -> EventsMiddleware:
     """Return the service as one ASGI application; its lifespan connects to Redis.
 
     ``board_folder``: where the workers of this instance see each other. ``routes`` come after
-    the service's own, which is how the demo runs on the same port.
+    the service's own, which is how the demo runs on the same port. ``link``: the way to the
+    supervisor of this process, if it has one.
+
+    Raises:
+        ConfigError: the keys of tokens can't be used.
     """
+    rules = token_rules(settings)
     origins = Origins(settings.allowed_origins)
     description = describe(ROUTES, notify_max_items=settings.notify_max_items)
     openapi = json.dumps(description).encode()
 
     def lifespan(_app: Starlette) -> AbstractAsyncContextManager[State]:
-        return _lifespan(build(settings, origins, board_folder, openapi))
+        return _lifespan(build(settings, rules, origins, board_folder, openapi), link)
 
     app = Starlette(
         routes=[*ROUTES, *routes], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan
@@ -139,7 +147,7 @@ class _Drain:
 
 
 @asynccontextmanager
-async def _lifespan(state: State) -> AsyncGenerator[State]:
+async def _lifespan(state: State, link: Link | None) -> AsyncGenerator[State]:
     """Run the service until the server ends the lifespan.
 
     After a stop signal the process stops in this order:
@@ -154,14 +162,15 @@ async def _lifespan(state: State) -> AsyncGenerator[State]:
        board.
     """
     settings, drain = state["settings"], _Drain(state["hub"])
-    tasks = _start_tasks(state)
+    tasks = _start_tasks(state, link)
+    beat = None if link is None else link.beat
     loop = asyncio.get_running_loop()
     stop_if_a_callback_fails(loop)
     keep_streams_at_shutdown()
     try:
         with (
-            exit_if_it_hangs(loop, settings.loop_stall_limit_s),
-            on_stop_signal(drain.begin, force_exit, is_supervised=settings.workers > 1),
+            exit_if_it_hangs(loop, settings.loop_stall_limit_s, beat),
+            on_stop_signal(drain.begin, is_supervised=link is not None),
         ):
             yield state
     finally:
@@ -173,7 +182,7 @@ async def _lifespan(state: State) -> AsyncGenerator[State]:
         drain.log_end()
 
 
-def _start_tasks(state: State) -> list[asyncio.Task[None]]:
+def _start_tasks(state: State, link: Link | None) -> list[asyncio.Task[None]]:
     """Start what runs as long as the process; the end of any task stops the process."""
     works = {
         "appender": state["appender"].run(),
@@ -181,8 +190,8 @@ def _start_tasks(state: State) -> list[asyncio.Task[None]]:
         "watchdog of the tail": state["follower"].probe.give_up_if_deaf(),
         "board": report(state),
     }
-    if state["settings"].workers > 1:
-        works["parent"] = stop_with_parent()
+    if link is not None:
+        works["supervisor"] = link.follow()
     tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
     for task in tasks:
         stop_if_it_dies(task)

@@ -50,7 +50,9 @@ class State(TypedDict):
     openapi: bytes
 
 
-def build(settings: Settings, origins: Origins, board_folder: Path, openapi: bytes) -> State:
+def build(
+    settings: Settings, rules: TokenRules | None, origins: Origins, folder: Path, openapi: bytes
+) -> State:
     """Return the parts of a process, of which none runs yet; called in its event loop."""
     hub = _hub(settings)
     appender = _appender(settings)
@@ -58,11 +60,11 @@ def build(settings: Settings, origins: Origins, board_folder: Path, openapi: byt
     hub.source = follower
     event_streams = _event_streams(settings, hub, follower)
     errors = dict.fromkeys(Refusal, 0)
-    board = WorkerBoard(board_folder)
+    board = WorkerBoard(folder)
     board.write(follower.age_s)
     metrics = Metrics(
         board,
-        board_folder,
+        folder,
         hub=hub,
         follower=follower,
         appender=appender,
@@ -73,7 +75,7 @@ def build(settings: Settings, origins: Origins, board_folder: Path, openapi: byt
     hub.on_fan_out = metrics.observe_fan_out
     return State(
         settings=settings,
-        gate=_gate(settings),
+        gate=_gate(settings, rules),
         origins=origins,
         appender=appender,
         follower=follower,
@@ -201,12 +203,12 @@ def _redis_url(settings: Settings) -> str:
     return settings.redis_url.get_secret_value()
 
 
-def _gate(settings: Settings) -> Gate:
+def _gate(settings: Settings, rules: TokenRules | None) -> Gate:
     assert settings.subscribe_auth is not None, "refused at the start"
     return Gate(
         settings.subscribe_auth,
         proxies=Proxies(settings.trusted_proxies, is_unix_socket=settings.uds is not None),
-        token_rules=token_rules(settings),
+        token_rules=rules,
         token_cookie=settings.token_cookie,
     )
 

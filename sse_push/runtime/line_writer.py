@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import select
 import threading
+import weakref
 from collections import deque
+from collections.abc import Callable
 
 LIMIT_BYTES = 4 * 1024 * 1024
 """At most this much waits to be written: some seconds of a storm of errors."""
@@ -29,7 +31,29 @@ class LineWriter:
         """Of all lines that are not written in full."""
         self._changed = threading.Condition()
         self._dropped = 0
+        self._start()
+        _writers.add(self)
+
+    def _start(self) -> None:
         threading.Thread(target=self._run, name="log", daemon=True).start()
+
+    # A fork copies the lock, and not the thread: no thread may hold the lock then, and the copy
+    # starts a thread of its own, with none of the lines that this process writes.
+
+    def hold(self) -> None:
+        """Stand still, before a fork."""
+        self._changed.acquire()
+
+    def go_on(self) -> None:
+        """Go on after a fork, in the parent."""
+        self._changed.release()
+
+    def begin_anew(self) -> None:
+        """Begin empty, in the child of a fork."""
+        self._lines.clear()
+        self._waiting_bytes = self._dropped = 0
+        self._changed = threading.Condition()
+        self._start()
 
     def put(self, line: bytes) -> bool:
         """Have a line written; False if there is no room, and the line is dropped."""
@@ -75,3 +99,21 @@ class LineWriter:
                 select.select([], [self._fd], [])
             except OSError:  # the reader is gone, or the disk is full: there is nowhere to say so
                 return
+
+
+_writers: weakref.WeakSet[LineWriter] = weakref.WeakSet()
+
+
+def _each(act: Callable[[LineWriter], None]) -> Callable[[], None]:
+    def act_on_all() -> None:
+        for writer in list(_writers):
+            act(writer)
+
+    return act_on_all
+
+
+os.register_at_fork(
+    before=_each(LineWriter.hold),
+    after_in_parent=_each(LineWriter.go_on),
+    after_in_child=_each(LineWriter.begin_anew),
+)

@@ -1,4 +1,4 @@
-"""How a serving process ends: by a signal, with its parent, or because a part of it has died.
+"""How a serving process ends: by a signal, or because a part of it has died.
 
 Knows the operating system. Does not know what is served, nor by which server.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import signal
 import sys
@@ -46,15 +45,12 @@ def stop_broken() -> None:
 
 
 @contextmanager
-def on_stop_signal(
-    begin: Callable[[], None], force_exit: Callable[[object], None], *, is_supervised: bool
-) -> Generator[None]:
+def on_stop_signal(begin: Callable[[], None], *, is_supervised: bool) -> Generator[None]:
     """Call ``begin`` in the event loop at the first SIGTERM or SIGINT, before the server reacts.
 
     The server's own handler runs as well: it stops accepting connections, and then waits for the
     responses to end, which they do because ``begin`` ends the event streams. (uvicorn's lifespan
-    shutdown runs too late: after the responses have ended.) At a second signal of either kind
-    ``force_exit`` is called instead, in the event loop, with the server's handler.
+    shutdown runs too late: after the responses have ended.) A later signal is left to the server.
 
     A supervised process leaves SIGINT, and any second signal, to its supervisor: Ctrl-C, or a
     service manager, signals both, and then the supervisor sends SIGTERM as well.
@@ -68,12 +64,11 @@ def on_stop_signal(
     def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal is_stopping
         original = originals[signal.Signals(number)]
-        if is_stopping:
-            if not is_supervised:  # else the supervisor decides: a manager may signal all processes
-                loop.call_soon_threadsafe(force_exit, original)
+        if is_stopping and is_supervised:
             return
-        is_stopping = True
-        loop.call_soon_threadsafe(begin)
+        if not is_stopping:
+            is_stopping = True
+            loop.call_soon_threadsafe(begin)
         if callable(original):
             original(number, frame)
 
@@ -117,12 +112,14 @@ def stop_if_a_callback_fails(loop: asyncio.AbstractEventLoop) -> None:
 
 
 @contextmanager
-def exit_if_it_hangs(loop: asyncio.AbstractEventLoop, limit_s: float) -> Generator[None]:
+def exit_if_it_hangs(
+    loop: asyncio.AbstractEventLoop, limit_s: float, beat: Callable[[], object] | None = None
+) -> Generator[None]:
     """Exit with ``HANGING`` when the event loop has not run for ``limit_s``, or a tenth more.
 
-    The supervisor cannot see a hanging loop: a thread answers its health checks. The watchdog is a
-    thread as well, and counts its own steps instead of the time: while the whole process, or the
-    machine, is stopped, no step is counted. A loop that does not run cannot end in order.
+    The watchdog is a thread, and counts its own steps instead of the time: while the whole process,
+    or the machine, is stopped, no step is counted. Each step calls ``beat``, by which a supervisor
+    knows that the process is not stopped. A loop that does not run cannot end in order.
     """
     alive = threading.Event()
     ended = threading.Event()
@@ -130,6 +127,8 @@ def exit_if_it_hangs(loop: asyncio.AbstractEventLoop, limit_s: float) -> Generat
     def watch() -> None:
         missed = 0
         while not ended.wait(limit_s / _HANG_STEPS):
+            if beat is not None:
+                beat()
             if missed == 0 or alive.is_set():  # pragma: no branch (as below)
                 missed = 0
                 alive.clear()
@@ -158,21 +157,3 @@ def _report(main: int, limit_s: float) -> None:  # pragma: no cover (as above)
     logger.critical("the event loop hangs, exiting limit_s=%g at=%r", limit_s, where)
     for handler in logging.getLogger().handlers:
         handler.flush()
-
-
-async def stop_with_parent() -> None:
-    """Stop this process once its parent is gone: nothing supervises a worker without it.
-
-    The parent holds a pipe open from before this process was born. Its process ID would not do: a
-    process that asks for it after its parent has died gets that of another one.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a process that multiprocessing has started"
-    loop, is_gone = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(parent.sentinel, is_gone.set)
-    try:
-        await is_gone.wait()
-    finally:
-        loop.remove_reader(parent.sentinel)
-    logger.warning("the supervising process is gone, stopping parent=%d", parent.pid)
-    signal.raise_signal(signal.SIGTERM)

@@ -239,13 +239,18 @@ def ours(folder: Path, checkout: Path | None = None) -> Generator[Server]:
         nonlocal service
         stop()
         service = start(service.port)
-        return service.process.pid
+        return _serving(service)
 
     try:
-        yield Server(service.port, service.process.pid, redis, stop, restart)
+        yield Server(service.port, _serving(service), redis, stop, restart)
     finally:
         stop()
         redis.stop()
+
+
+def _serving(service: Service) -> int:
+    """Return the process that serves; versions before the supervisor had one process in all."""
+    return (service.workers or [service.process.pid])[0]
 
 
 @contextmanager

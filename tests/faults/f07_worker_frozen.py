@@ -11,6 +11,7 @@ FAULT = Fault(
     number="F-7",
     title="one of two workers frozen (SIGSTOP)",
     recovery_s=40,
+    log=("worker is silent, killing",),
     answer_slack_s=3,  # while one of two workers starts again
 )
 

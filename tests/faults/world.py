@@ -26,7 +26,7 @@ from tests.faults.browsers import Address, Browser, Record
 from tests.faults.second_judge import MERCHANTS, SecondJudge
 from tests.harness import plain_http
 from tests.harness.nginx import Nginx, replace
-from tests.harness.processes import open_fds, workers_of
+from tests.harness.processes import open_fds
 from tests.harness.redis import Redis
 from tests.harness.service import Service, alarms
 from tests.harness.waiting import SECOND, Deadline, is_late, stretched
@@ -196,9 +196,8 @@ class World:
 
     @property
     def workers(self) -> list[int]:
-        """The process IDs of the service's workers, oldest first; a single one has no children."""
-        pid = self.service.process.pid
-        return [pid] if self.fault.workers == 1 else sorted(workers_of(pid))
+        """The process IDs of the service's workers, oldest first."""
+        return self.service.workers
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part, open every browser, and take the measures of a world that is whole."""

@@ -14,12 +14,13 @@ from tests.harness.waiting import program
 
 
 def workers_of(pid: int) -> list[int]:
-    """Return the workers of a supervisor that run."""
+    """Return the workers of a supervisor that run: its forks, and not what it has executed."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except FileNotFoundError:
         return []
-    return [int(child) for child in children if "spawn_main" in command_of(int(child))]
+    command = command_of(pid)
+    return [int(child) for child in children if command_of(int(child)) == command]
 
 
 def command_of(pid: int) -> str:

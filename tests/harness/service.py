@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import httpx2
 
 from tests.harness import plain_http
+from tests.harness.processes import workers_of
 from tests.harness.programs import NOTHING, Running, spawn, variables
 from tests.harness.waiting import free_port, wait_for
 
@@ -70,6 +73,25 @@ class Service(Running):
         is_there = self.is_ready if uds is None else uds.exists
         wait_for(lambda: is_there() or self.process.poll() is not None, "the service")
         assert self.process.poll() is None, self.log
+
+    def kill(self) -> None:
+        """Leave no worker behind either."""
+        workers = self.workers
+        super().kill()
+        for pid in workers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    @property
+    def workers(self) -> list[int]:
+        """The process IDs of the workers, oldest first."""
+        return sorted(workers_of(self.process.pid))
+
+    @property
+    def worker(self) -> int:
+        """The process ID of the one worker."""
+        (pid,) = self.workers
+        return pid
 
     @property
     def url(self) -> str:

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sse_push.metrics import SERIES
 from tests.harness import plain_http
-from tests.harness.processes import frozen, workers_of
+from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher, Stream, open_stream
@@ -80,6 +80,7 @@ def own(redis: Redis, tmp_path: Path) -> Generator[Service]:
         probe_interval_s=SECOND,
         probe_deadline_s=2 * SECOND,
         drain_s=0.5 * SECOND,
+        loop_stall_limit_s=60,  # a test freezes a worker, which shall not be replaced
     ) as started:
         yield started
 
@@ -158,7 +159,7 @@ async def test_a_worker_that_is_killed_leaves_its_counts_and_no_gauge(
     own: Service, merchant: str
 ) -> None:
     publisher = Publisher(own.url)
-    victim, _ = workers_of(own.process.pid)
+    victim, _ = own.workers
     async with open_streams(own, merchant, 40) as streams:
         for _ in range(5):
             await publisher.notify(merchant)
@@ -207,7 +208,7 @@ async def test_a_worker_that_is_killed_leaves_its_counts_and_no_gauge(
 
 async def test_a_stuck_worker_is_in_the_scrape_of_another(own: Service) -> None:
     await scraped_when(own, lambda samples: samples["sse_push_probe_age_seconds"] < 1.5 * SECOND)
-    stuck, _ = workers_of(own.process.pid)
+    stuck, _ = own.workers
 
     with frozen(stuck):
         async with asyncio.timeout(10 * SECOND):
@@ -225,14 +226,14 @@ async def test_the_last_counts_of_a_worker_are_in_a_scrape_after_its_end(
     own: Service, merchant: str
 ) -> None:
     publisher = Publisher(own.url)
-    first = set(workers_of(own.process.pid))
+    first = set(own.workers)
     before = await scrape(own)
     for _ in range(4):
         await publisher.notify(merchant)  # a moment ago, and in no worker's file yet
 
     for worker in first:
         os.kill(worker, signal.SIGTERM)
-    wait_for(lambda: not first & set(workers_of(own.process.pid)), "other workers")
+    wait_for(lambda: not first & set(own.workers), "other workers")
     wait_for(own.is_ready, "both workers ready")
     await publisher.notify(merchant)
 

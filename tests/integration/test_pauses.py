@@ -34,11 +34,14 @@ async def test_a_process_that_stood_still_for_longer_than_any_limit_goes_on(
         stack.callback(service.kill)
         stream = await stack.enter_async_context(open_stream(service.url, merchant))
         publisher = await stack.enter_async_context(publishing(service.url))
+        supervisor, worker = service.process.pid, service.worker
         for count in range(2, 5):
-            os.kill(service.process.pid, signal.SIGSTOP)
+            for pid in (supervisor, worker):
+                os.kill(pid, signal.SIGSTOP)
             stopped_at = time.monotonic()
             await until(lambda: time.monotonic() > stopped_at + 3 * SECOND, "twice any limit")  # noqa: B023
-            os.kill(service.process.pid, signal.SIGCONT)
+            for pid in (worker, supervisor):
+                os.kill(pid, signal.SIGCONT)
             told = await publisher.notify(merchant)
             refresh = await stream.next("refresh", count)
             assert refresh.id == told
@@ -88,6 +91,6 @@ async def test_a_connection_that_is_lost_while_redis_is_far_is_made_anew(
 
 def of(redis: Redis, name: str, service: Service) -> list[str]:
     """Return the IDs of the connections of a name that a service has."""
-    wanted = f"name=sse_push-{name}-{service.process.pid}"
+    wanted = f"name=sse_push-{name}-{service.worker}"
     lines = Server(redis.url).cli("CLIENT", "LIST").splitlines()
     return [line.split()[0].removeprefix("id=") for line in lines if wanted in line.split()]

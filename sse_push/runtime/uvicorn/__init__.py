@@ -8,7 +8,7 @@ public interface; tests/unit/runtime/uvicorn fails if that has changed.
 """
 
 from sse_push.runtime.uvicorn.protocol import REFUSED_KEY, Requests
-from sse_push.runtime.uvicorn.serving import force_exit, run_server
+from sse_push.runtime.uvicorn.serving import run_server
 from sse_push.runtime.uvicorn.takeover import SEND_SCOPE_KEY, take_over
 from sse_push.runtime.uvicorn.waiting import OTHER_CONNECTIONS, Waiting
 
@@ -18,7 +18,6 @@ __all__ = [
     "SEND_SCOPE_KEY",
     "Requests",
     "Waiting",
-    "force_exit",
     "run_server",
     "take_over",
 ]

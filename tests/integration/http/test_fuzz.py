@@ -82,12 +82,10 @@ def target(own_redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Genera
     )
     for service in target:
         warm_up(service)
-    before = [
-        (open_fds(service.process.pid), resident_kib(service.process.pid)) for service in target
-    ]
+    before = [(open_fds(service.worker), resident_kib(service.worker)) for service in target]
     yield target
     for service, (files, kib) in zip(target, before, strict=True):
-        pid = service.process.pid
+        pid = service.worker
         wait_for(functools.partial(has_at_most, pid, files + 1), "all to be closed")
         grown_kib = resident_kib(pid) - kib
         assert service.stop() == 0, service.log

@@ -48,7 +48,7 @@ async def test_a_client_that_trickles_at_nginx_delays_nobody_and_reaches_no_serv
         commands(watched) as sent,
         contextlib.ExitStack() as stack,
     ):
-        before = open_fds(target.process.pid)
+        before = open_fds(target.worker)
         in_header = [stack.enter_context(Wire(nginx.internal_port)) for _ in range(50)]
         in_body = [stack.enter_context(Wire(nginx.internal_port, head)) for _ in range(50)]
         stopped = [stack.enter_context(Wire(nginx.internal_port, head)) for _ in range(50)]
@@ -64,7 +64,7 @@ async def test_a_client_that_trickles_at_nginx_delays_nobody_and_reaches_no_serv
             position += 1
             await until_next_byte()
             gone = sum(has_gone(wire) for wire in in_header)
-            assert open_fds(target.process.pid) <= before + 1, "nginx asks when it has all"
+            assert open_fds(target.worker) <= before + 1, "nginx asks when it has all"
         assert position < len(BODY) < len(head)
         assert all(not has_gone(wire) for wire in in_body)
         assert all(wire.answer() is None for wire in stopped)
@@ -101,7 +101,7 @@ async def test_half_open_connections_up_to_the_file_limit_harm_no_open_connectio
     redis: Redis, merchant: str, tmp_path: Path
 ) -> None:
     service = Service.start(tmp_path, redis.url, drain_s=SECOND, probe_interval_s=0.2)
-    pid = service.process.pid
+    pid = service.worker
     publisher = Publisher(service.url)
     half = [*listen(f"merchant_id={merchant}").split(b"\r\n\r\n"), b"GET", b"\x16\x03", b""]
     try:

@@ -173,7 +173,7 @@ def test_bytes_behind_the_request_for_a_stream_change_nothing(
 ) -> None:
     """The end of the connection once reached the next request only, and the worker died."""
     publisher_of_target.post("/notify", json={"merchant_id": merchant})
-    before = open_fds(target.process.pid)
+    before = open_fds(target.worker)
     request = listen(f"merchant_id={merchant}")
     with Wire(target.port, request) as quiet:
         assert quiet.answer() is not None
@@ -195,7 +195,7 @@ def test_bytes_behind_the_request_for_a_stream_change_nothing(
                 publisher_of_target.post("/notify", json={"merchant_id": merchant})
                 wire.events(merchant, count=2)
         # Sooner than by a heartbeat, the first thing that would be written to them.
-        gone = functools.partial(has_at_most, target.process.pid, before + 1)
+        gone = functools.partial(has_at_most, target.worker, before + 1)
         wait_for(gone, "the end of all but one", 5 * SECOND)
         for _ in range(3):
             told = publisher_of_target.post("/notify", json={"merchant_id": merchant}).json()
@@ -227,7 +227,7 @@ def test_a_client_of_http_1_0_that_sends_a_second_request_and_leaves_is_noticed(
 ) -> None:
     """A client of HTTP/1.0 gets its event stream in the portable way."""
     publisher_of_target.post("/notify", json={"merchant_id": merchant})
-    before = open_fds(target.process.pid)
+    before = open_fds(target.worker)
     request = f"GET /events?merchant_id={merchant} HTTP/1.0\r\n\r\n".encode()
     with Wire(target.port, request + FURTHER["a request"]) as wire:
         got = b""
@@ -239,7 +239,7 @@ def test_a_client_of_http_1_0_that_sends_a_second_request_and_leaves_is_noticed(
     assert b"\r\nconnection: close" in head
     assert b"transfer-encoding" not in head
     assert [event.type for event in well_formed(body, merchant)] == ["ready", "refresh"]
-    gone = functools.partial(has_at_most, target.process.pid, before)
+    gone = functools.partial(has_at_most, target.worker, before)
     wait_for(gone, "its end", 5 * SECOND)
 
 

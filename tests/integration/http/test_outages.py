@@ -192,7 +192,7 @@ async def test_callers_that_leave_leave_no_connection_behind(
     frail: Redis, hardened: Service, caller: Publisher, merchant: str
 ) -> None:
     def descriptors() -> int:
-        return len(list(Path(f"/proc/{hardened.process.pid}/fd").iterdir()))
+        return len(list(Path(f"/proc/{hardened.worker}/fd").iterdir()))
 
     body = json.dumps({"merchant_id": merchant})
     request = ["POST /notify HTTP/1.1", "Host: test", f"Authorization: Bearer {KEY}"]

@@ -199,14 +199,14 @@ async def test_other_clients_are_served_at_once_while_slow_clients_hang(
 ) -> None:
     timeout_s = 4 * SECOND
     service = Service.start(tmp_path, redis.url, request_timeout_s=timeout_s, drain_s=0.5)
-    before = open_fds(service.process.pid)
+    before = open_fds(service.worker)
     kinds = [SLOW_HEAD, SLOW_BODY, SLOW_CHUNKS, (b"", b"")]
     slow = [Slow(*kinds[number % 4], interval_s=timeout_s / 8) for number in range(200)]
     hanging = [asyncio.create_task(each.run(service.port)) for each in slow]
     waits = []
     try:
         # The last request to /readyz may still have been open when the files were counted before.
-        await until(lambda: open_fds(service.process.pid) >= before + 195, "the slow", timeout_s)
+        await until(lambda: open_fds(service.worker) >= before + 195, "the slow", timeout_s)
         async with AsyncExitStack() as stack:
             for number in range(100):
                 began_at = time.monotonic()
@@ -215,7 +215,7 @@ async def test_other_clients_are_served_at_once_while_slow_clients_hang(
                 waits.append(time.monotonic() - began_at)
             await asyncio.wait(hanging, timeout=10 * SECOND)
             assert all(task.done() for task in hanging)
-        await until(lambda: open_fds(service.process.pid) <= before + 5, "their files again")
+        await until(lambda: open_fds(service.worker) <= before + 5, "their files again")
     finally:
         for task in hanging:
             task.cancel()

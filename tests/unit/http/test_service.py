@@ -24,7 +24,8 @@ def settings_of(**settings: object) -> Settings:
 
 
 def state_of(folder: Path, **settings: object) -> State:
-    return build(settings_of(**settings), Origins(()), folder, b"{}")
+    made = settings_of(**settings)
+    return build(made, token_rules(made), Origins(()), folder, b"{}")
 
 
 async def test_every_refusal_is_counted_from_zero(tmp_path: Path) -> None:

@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Generator
 from types import FrameType
-from unittest.mock import Mock
 
 import pytest
 
@@ -19,7 +16,6 @@ from sse_push.runtime.process import (
     stop_broken,
     stop_if_a_callback_fails,
     stop_if_it_dies,
-    stop_with_parent,
 )
 from tests.harness.waiting import SECOND
 
@@ -31,8 +27,6 @@ class Server:
 
     def __init__(self) -> None:
         self.received: list[int] = []
-        self.forced: list[object] = []
-        """The handlers that ``force_exit`` was called with."""
 
     def handle_exit(self, number: int, _frame: FrameType | None) -> None:
         self.received.append(number)
@@ -63,34 +57,33 @@ async def test_the_first_signal_begins_the_end_in_the_loop_and_reaches_the_serve
 ) -> None:
     begun = asyncio.Event()
 
-    with on_stop_signal(begun.set, server.forced.append, is_supervised=False):
+    with on_stop_signal(begun.set, is_supervised=False):
         signal.raise_signal(number)
         is_begun_within_the_handler = begun.is_set()
         await when(begun)
 
     assert not is_begun_within_the_handler
     assert server.received == [number]
-    assert server.forced == []
 
 
 @pytest.mark.parametrize("first", SIGNALS)
 @pytest.mark.parametrize("second", SIGNALS)
-async def test_a_second_signal_forces_the_server_to_exit(
+async def test_a_second_signal_is_left_to_the_server(
     server: Server, first: signal.Signals, second: signal.Signals
 ) -> None:
     begun: list[str] = []
 
-    with on_stop_signal(lambda: begun.append("begun"), server.forced.append, is_supervised=False):
+    with on_stop_signal(lambda: begun.append("begun"), is_supervised=False):
         signal.raise_signal(first)
         signal.raise_signal(second)
         await asyncio.sleep(0)
 
     assert begun == ["begun"]
-    assert server.received == [first]
-    assert server.forced == [server.handle_exit]
+    assert server.received == [first, second]
 
 
-async def test_a_handler_of_no_server_is_called_as_well(server: Server) -> None:
+@pytest.mark.usefixtures("server")
+async def test_a_handler_of_no_server_is_called_as_well() -> None:
     received: list[int] = []
 
     def handler(number: int, _frame: FrameType | None) -> None:
@@ -98,23 +91,21 @@ async def test_a_handler_of_no_server_is_called_as_well(server: Server) -> None:
 
     signal.signal(signal.SIGTERM, handler)
 
-    with on_stop_signal(lambda: None, server.forced.append, is_supervised=False):
+    with on_stop_signal(lambda: None, is_supervised=False):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         await asyncio.sleep(0)
 
-    assert received == [signal.SIGTERM]
-    assert server.forced == [handler]
+    assert received == [signal.SIGTERM] * 2
 
 
+@pytest.mark.usefixtures("server")
 @pytest.mark.parametrize("original", [signal.SIG_DFL, signal.SIG_IGN])
-async def test_a_signal_without_a_handler_only_begins_the_end(
-    server: Server, original: signal.Handlers
-) -> None:
+async def test_a_signal_without_a_handler_only_begins_the_end(original: signal.Handlers) -> None:
     signal.signal(signal.SIGTERM, original)
     begun = asyncio.Event()
 
-    with on_stop_signal(begun.set, server.forced.append, is_supervised=False):
+    with on_stop_signal(begun.set, is_supervised=False):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         await when(begun)
@@ -123,7 +114,7 @@ async def test_a_signal_without_a_handler_only_begins_the_end(
 
 
 async def test_the_handlers_are_put_back(server: Server) -> None:
-    with on_stop_signal(lambda: None, server.forced.append, is_supervised=False):
+    with on_stop_signal(lambda: None, is_supervised=False):
         assert signal.getsignal(signal.SIGTERM) != server.handle_exit
         assert signal.getsignal(signal.SIGINT) != server.handle_exit
 
@@ -134,7 +125,7 @@ async def test_the_handlers_are_put_back(server: Server) -> None:
 async def test_the_handlers_are_put_back_after_an_error(server: Server) -> None:
     with (
         pytest.raises(OSError, match="no"),
-        on_stop_signal(lambda: None, server.forced.append, is_supervised=False),
+        on_stop_signal(lambda: None, is_supervised=False),
     ):
         raise OSError("no")
 
@@ -144,7 +135,7 @@ async def test_the_handlers_are_put_back_after_an_error(server: Server) -> None:
 async def test_a_supervised_process_leaves_ctrl_c_to_its_supervisor(server: Server) -> None:
     begun = asyncio.Event()
 
-    with on_stop_signal(begun.set, server.forced.append, is_supervised=True):
+    with on_stop_signal(begun.set, is_supervised=True):
         signal.raise_signal(signal.SIGINT)
         await asyncio.sleep(0)
         is_begun_by_ctrl_c = begun.is_set()
@@ -153,7 +144,6 @@ async def test_a_supervised_process_leaves_ctrl_c_to_its_supervisor(server: Serv
 
     assert not is_begun_by_ctrl_c
     assert server.received == [signal.SIGTERM]
-    assert server.forced == []
     assert signal.getsignal(signal.SIGINT) == server.handle_exit
 
 
@@ -162,14 +152,13 @@ async def test_a_supervised_process_leaves_a_second_signal_to_its_supervisor(
 ) -> None:
     begun: list[str] = []
 
-    with on_stop_signal(lambda: begun.append("begun"), server.forced.append, is_supervised=True):
+    with on_stop_signal(lambda: begun.append("begun"), is_supervised=True):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)
         await asyncio.sleep(0)
 
     assert begun == ["begun"]
     assert server.received == [signal.SIGTERM]
-    assert server.forced == []
 
 
 # -- a part that has died
@@ -343,42 +332,3 @@ def test_a_process_that_was_stopped_as_a_whole_goes_on() -> None:
     _, log = frozen.communicate("\n", timeout=20 * SECOND)
 
     assert (frozen.returncode, log) == (0, "")
-
-
-# -- a worker and its supervisor
-
-
-async def test_a_worker_stops_once_its_parent_is_gone(
-    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    ours, parents = os.pipe()
-    monkeypatch.setattr(multiprocessing, "parent_process", lambda: Mock(sentinel=ours, pid=10))
-
-    os.close(parents)  # before anybody asks
-    async with asyncio.timeout(5 * SECOND):
-        await stop_with_parent()
-    os.close(ours)
-
-    assert server.received == [signal.SIGTERM]
-    assert [record.getMessage() for record in caplog.records] == [
-        "the supervising process is gone, stopping parent=10"
-    ]
-
-
-async def test_a_worker_whose_parent_lives_goes_on(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours, parents = os.pipe()
-    monkeypatch.setattr(multiprocessing, "parent_process", lambda: Mock(sentinel=ours, pid=10))
-    task = asyncio.create_task(stop_with_parent())
-
-    for _ in range(20):
-        await asyncio.sleep(0)
-    is_running = not task.done()
-    task.cancel()
-    await asyncio.wait([task])
-    os.close(parents)
-    os.close(ours)
-
-    assert is_running
-    assert server.received == []
