@@ -172,8 +172,8 @@ class Settings(BaseSettings):
     notify_keys: NotifyKeys | None = Field(
         None,
         description="bearer keys for `POST /notify` and `/revoke`, comma-separated, each with the "
-        "merchants that it is limited to, if any: `KEY 42 shop-*`; `none`: no key is "
-        "needed. Required",
+        "merchants that it is limited to, if any: `KEY 42 shop-*`. A key is random, as `openssl "
+        "rand -hex 24` makes it, and has 32 characters or more. `none`: no key is needed. Required",
     )
     token_keys: TokenSecrets = Field(
         (),

@@ -19,10 +19,19 @@ Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
 """The algorithms that may sign a token. https://www.rfc-editor.org/rfc/rfc7518#section-3.1"""
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 
-KEY_CHARACTERS_MIN = 16
+KEY_CHARACTERS_MIN = 32
+"""As many as the hexadecimal digits of 128 random bits."""
+_KEY_CHARACTERS_DIFFERENT = 8
+"""Of 32 random hexadecimal digits, one time in 30 million fewer are different."""
 SECRET_BYTES_MIN = 32
 """The length of HS256's hash: https://www.rfc-editor.org/rfc/rfc7518#section-3.2"""
 
+_is_uuid = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE).fullmatch
+_WORD = r"(?:[a-z]+|[A-Z][a-z]+|[A-Z]+)"
+_PART = rf"[._:-]*(?:{_WORD}?[0-9]+|{_WORD})"
+_is_words = re.compile(rf"{_PART}(?:[._:-]{_PART})*[._:-]*").fullmatch
+"""Words and numbers, as in ``shop-berlin-0042``. A random text has letters after digits, and so has
+no such form: 32 hexadecimal digits have it one time in a million."""
 _MERCHANTS = re.compile(rf"{NAME_PATTERN}\*?")
 # The secret must not start with `=`: base64 padding would look like `kid=`.
 _WITH_KID = re.compile(rf"({NAME_PATTERN})=([^=].*)", re.DOTALL)
@@ -46,11 +55,7 @@ class NotifyKey:
             ValueError: the key is short or not printable ASCII, or a merchant is malformed.
         """
         key, *merchants = text.split(" ") if text else [""]
-        if len(key) < KEY_CHARACTERS_MIN or not key.isascii() or not key.isprintable():
-            raise ValueError(
-                f"expected keys of at least {KEY_CHARACTERS_MIN} printable ASCII characters, got "
-                f"one of {len(key)}; `openssl rand -hex 24` makes a good key"
-            )
+        _require_random(key)
         named = tuple(merchant for merchant in merchants if merchant)
         if not all(_MERCHANTS.fullmatch(merchant) for merchant in named):
             # The text is not shown: it may be another key whose comma was forgotten.
@@ -90,6 +95,32 @@ class TokenSecret:
         kid, secret = (match[1], match[2]) if match is not None else (None, text)
         require_strong(len(secret.encode("utf-8", "surrogateescape")))
         return cls(SecretStr(secret), kid)
+
+
+def _require_random(key: str) -> None:
+    """Refuse a key that may be guessed, or is none.
+
+    In ``KEY 42, 43`` the second merchant would be a key, and one for all merchants.
+
+    Raises:
+        ValueError: the key is short, or looks like the name of a merchant.
+    """
+    if _is_uuid(key) or _is_words(key):
+        raise ValueError(
+            "expected random keys, got one that looks like the name of a merchant, which stands "
+            "behind its key and without a comma, as in `KEY 42 shop-*`; "
+            "`openssl rand -hex 24` makes a good key"
+        )
+    if len(key) < KEY_CHARACTERS_MIN or not key.isascii() or not key.isprintable():
+        raise ValueError(
+            f"expected keys of at least {KEY_CHARACTERS_MIN} printable ASCII characters, got "
+            f"one of {len(key)}; `openssl rand -hex 24` makes a good key"
+        )
+    if len(set(key)) < _KEY_CHARACTERS_DIFFERENT:
+        raise ValueError(
+            f"expected keys of at least {_KEY_CHARACTERS_DIFFERENT} different characters, got one "
+            f"of {len(set(key))}; `openssl rand -hex 24` makes a good key"
+        )
 
 
 def require_strong(secret_bytes: int) -> None:

@@ -9,7 +9,7 @@ import httpx2
 
 from tests.harness.waiting import SECOND
 
-LIMITED_KEY = "a-key-for-some-0123456789"
+LIMITED_KEY = "a-key-for-some-0d4b7a92e6c1f8355b2e"
 COOKIE = "__Host-push"
 APP = "https://app.test"
 

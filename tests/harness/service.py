@@ -18,7 +18,7 @@ from tests.harness.processes import workers_of
 from tests.harness.programs import NOTHING, Running, spawn, variables
 from tests.harness.waiting import free_port, wait_for
 
-KEY = "a-key-of-the-tests-0123456789"
+KEY = "a-key-of-the-tests-3f9a1c7e5b2d8604"
 
 _ALARM = re.compile(
     r'\blevel=(error|critical)\b|"level": ?"(error|critical)"| (ERROR|CRITICAL) |Traceback'

@@ -56,7 +56,8 @@ def test_serve_does_not_start_without_a_redis() -> None:
         ({"SSE_PUSH_HEARBEAT_S": "3"}, "did you mean SSE_PUSH_HEARTBEAT_S?"),
         ({"SSE_PUSH_HEARTBEAT_S": "0"}, "SSE_PUSH_HEARTBEAT_S): input should be greater"),
         ({"SSE_PUSH_PORT": "http"}, "got 'http'"),
-        ({"SSE_PUSH_NOTIFY_KEYS": "secret"}, "at least 16"),
+        ({"SSE_PUSH_NOTIFY_KEYS": "secret!"}, "at least 32"),
+        ({"SSE_PUSH_NOTIFY_KEYS": f"{KEY} 42, merchant-1000000001"}, "name of a merchant"),
         ({"SSE_PUSH_MAX_CONNECTION_AGE_S": "20"}, "must be at least two heartbeats"),
         ({"SSE_PUSH_TOKEN_KEYS": "x" * 32}, "subscribe_auth (none) must be token"),
     ],
@@ -68,7 +69,7 @@ def test_a_wrong_setting_is_named_and_the_service_does_not_start(
 
     assert done.returncode == 2
     assert text in done.stderr
-    assert "secret" not in done.stderr
+    assert not re.search("secret|merchant-1000000001", done.stderr)
     assert "Traceback" not in done.stderr
 
 
@@ -85,6 +86,14 @@ def test_check_prints_the_settings_without_secrets_and_tests_the_announcement(
     assert re.search(r"^warning +appendonly is off", good.stdout, re.MULTILINE)
     assert KEY not in good.stdout
     assert "hidden" not in wrong.stdout + wrong.stderr
+
+
+def test_check_refuses_a_merchant_where_a_key_is_expected(redis: Redis) -> None:
+    keys = f"{KEY} 42, merchant-1000000001"
+    done = run("check", "--redis-url", redis.url, SSE_PUSH_NOTIFY_KEYS=keys)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "got one that looks like the name of a merchant" in done.stderr
 
 
 def test_check_fails_when_redis_does_not_answer() -> None:

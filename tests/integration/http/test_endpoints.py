@@ -15,7 +15,7 @@ from tests.harness.stream import Publisher
 from tests.harness.waiting import SECOND
 from tests.integration.http.stored import MERCHANT_ID, appends
 
-OTHER_KEY = "another-key-of-the-tests-9876543210"
+OTHER_KEY = "another-key-of-the-tests-9876fedc5432ba10"
 
 
 # -- keys

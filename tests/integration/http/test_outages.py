@@ -18,7 +18,7 @@ from tests.harness.stream import Publisher
 from tests.harness.waiting import SECOND, until, wait_for
 from tests.integration.http.stored import NAME, appends, entries, key_of
 
-OTHER_KEY = "another-key-of-the-tests-9876543210"
+OTHER_KEY = "another-key-of-the-tests-9876fedc5432ba10"
 
 
 # -- a Redis that goes away

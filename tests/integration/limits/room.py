@@ -15,7 +15,7 @@ from tests.integration.test_metrics import scrape
 MAX = 12
 MAX_PER_MERCHANT = 6
 MAX_PER_ADDRESS = 3
-KEYS = [f"key-{number}-of-the-tests-0123456789" for number in range(4)]
+KEYS = [f"key-{number}-of-the-tests-c40d9e72b1f6a385" for number in range(4)]
 PROXY = "127.0.0.7"
 
 REQUEST_TIMEOUT_S = SECOND

@@ -20,8 +20,8 @@ from tests.harness.tokens import SECRET, token_of
 BYTES = [chr(byte) for byte in range(256)]
 """Each byte of a header, as it is decoded."""
 
-KEY = "k1-0123456789abcdef"
-OTHER_KEY = "k2-0123456789abcdef"
+KEY = "k1-0123456789abcdef-0123456789abcdef"
+OTHER_KEY = "k2-0123456789abcdef-0123456789abcdef"
 RULES = TokenRules(
     keys=load_keys([TokenSecret.parse(SECRET)], None, ["HS256"]),
     audience=None,

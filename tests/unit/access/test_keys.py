@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import base64
+import secrets
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import pytest
 
 from sse_push.access.keys import SECRET_BYTES_MIN, NotifyKey, TokenSecret, require_strong
 from sse_push.errors import Forbidden
+from sse_push.notification import parse_merchant_id
 
-KEY = "k1-0123456789abcdef"
+KEY = "k1-0123456789abcdef-0123456789abcdef"
 SECRET = "0123456789abcdef" * 2
 BASE64 = "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LQ=="
 
@@ -39,13 +43,56 @@ def test_a_malformed_merchant_after_a_key_is_refused_and_not_shown(merchants: st
 
 
 @pytest.mark.parametrize(
-    "text", ["", "short", "x" * 15, "x" * 15 + " 42", "é" * 20, "x" * 20 + "\n"]
+    "text",
+    [
+        *("", "sh0rt", "0a1b2c3d" * 3 + "0a1b2c3", "0a1b2c3d" * 3 + "0a1b2c3 42"),
+        *("é" * 40, "0a1b2c3d" * 5 + "\n", "\t" + "0a1b2c3d" * 5, "*" * 10),
+    ],
 )
 def test_a_weak_key_is_refused_and_not_shown(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^expected keys of at least 16 printable") as caught:
+    with pytest.raises(ValueError, match=r"^expected keys of at least 32 printable") as caught:
         NotifyKey.parse(text)
 
     assert text == "" or text not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["0a" * 20, "0123abc" * 10, "=" * 40])
+def test_a_key_of_few_characters_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^expected keys of at least 8 different characters"):
+        NotifyKey.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("43", "-7", "a--b.", "shop", "Shop", "SHOP", "shop-1", "shop42", "merchant-1000000001"),
+        *("shop-berlin-alexanderplatz-000042", "Shop.Berlin:Nord_2024.Saal-7.Reihe-12", "1" * 40),
+        *("change-me-change-me-change-me-change-me", "x" * 64),
+        *("550e8400-e29b-41d4-a716-446655440000", "550E8400-E29B-41D4-A716-446655440000"),
+    ],
+)
+def test_a_key_that_looks_like_a_merchant_is_refused_and_not_shown(text: str) -> None:
+    parse_merchant_id(text)  # it may be one
+
+    with pytest.raises(ValueError, match=r"^expected random keys, got one that looks") as caught:
+        NotifyKey.parse(text)
+
+    assert "as in `KEY 42 shop-*`" in str(caught.value)
+    assert f" {text} " not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: secrets.token_hex(16),
+        lambda: secrets.token_hex(24),
+        lambda: secrets.token_urlsafe(24),
+        lambda: base64.b64encode(secrets.token_bytes(24)).decode(),
+    ],
+)
+def test_a_random_text_is_a_key(make: Callable[[], str]) -> None:
+    for _ in range(200):
+        NotifyKey.parse(f"{make()} 42")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,10 @@ from sse_push.access.keys import NotifyKey
 from sse_push.access.rate import Bucket, Rates
 from tests.harness.clock import ManualClock
 
-KEYS = (NotifyKey(SecretStr("k1-0123456789abcdef")), NotifyKey(SecretStr("k2-0123456789abcdef")))
+KEYS = (
+    NotifyKey(SecretStr("k1-0123456789abcdef-0123456789abcdef")),
+    NotifyKey(SecretStr("k2-0123456789abcdef-0123456789abcdef")),
+)
 
 
 def rates_of(clock: ManualClock, rate_per_s: float = 1, burst: int = 1, workers: int = 1) -> Rates:

@@ -8,8 +8,8 @@ from sse_push.access.keys import NotifyKey
 from sse_push.errors import ConfigError
 from sse_push.settings import Settings
 
-KEY = "k1-0123456789abcdef"
-OTHER_KEY = "k2-0123456789abcdef"
+KEY = "k1-0123456789abcdef-0123456789abcdef"
+OTHER_KEY = "k2-0123456789abcdef-0123456789abcdef"
 PASSWORD = "hunter2"
 SECRET = "a-secret-0123456789-0123456789-ab"
 

@@ -40,19 +40,18 @@ def test_keys_that_were_checked_are_accepted_again() -> None:
 
 
 def test_a_key_at_the_lower_limit_is_accepted() -> None:
-    assert KEY_CHARACTERS_MIN == 16
-    assert secrets_of(Settings.load(notify_keys="x" * KEY_CHARACTERS_MIN).notify_keys)
+    assert KEY_CHARACTERS_MIN == 32
+    assert secrets_of(Settings.load(notify_keys="0a1b2c3d" * 4).notify_keys)
 
 
 @pytest.mark.parametrize(
     ("keys", "characters"),
     [
         ("", 0),
-        (" none", 4),
-        ("x" * (KEY_CHARACTERS_MIN - 1), KEY_CHARACTERS_MIN - 1),
+        ("0a1b2c3d" * 3 + "0a1b2c3", KEY_CHARACTERS_MIN - 1),
         (f"{KEY},", 0),
-        (f"{KEY},{PASSWORD}", len(PASSWORD)),
-        ("é" * 20, 20),
+        (f"{KEY},{PASSWORD}!", len(PASSWORD) + 1),
+        ("é" * 40, 40),
         ("x" * 20 + "\n" + "x" * 20, 41),
     ],
 )
@@ -61,6 +60,19 @@ def test_a_weak_key_is_refused_and_not_shown(keys: str, characters: int) -> None
         f"notify_keys (SSE_PUSH_NOTIFY_KEYS): expected keys of at least {KEY_CHARACTERS_MIN} "
         f"printable ASCII characters, got one of {characters}; "
         "`openssl rand -hex 24` makes a good key"
+    )
+
+
+@pytest.mark.parametrize(
+    "merchant", ["43", "merchant-1000000001", "550e8400-e29b-41d4-a716-446655440000", "none"]
+)
+def test_a_merchant_behind_a_comma_is_refused_and_not_shown(merchant: str) -> None:
+    error = error_of(notify_keys=f"{KEY} 42, {merchant}")
+
+    assert error == (
+        "notify_keys (SSE_PUSH_NOTIFY_KEYS): expected random keys, got one that looks like the "
+        "name of a merchant, which stands behind its key and without a comma, as in "
+        "`KEY 42 shop-*`; `openssl rand -hex 24` makes a good key"
     )
 
 
