@@ -600,6 +600,12 @@ def mask_password(url: str) -> str:
     return urlunsplit(parts._replace(query="***" if parts.query else ""))
 
 
+def has_password(url: str) -> bool:
+    """Return whether a URL of Redis has a password, or that of a key for TLS."""
+    parts = urlsplit(url)
+    return bool(parts.password) or "ssl_password" in dict(parse_qsl(parts.query))
+
+
 def _refuse_unknown(environ: Mapping[str, str], known: frozenset[str]) -> None:
     names = {f"{PREFIX}{name.upper()}" for name in known} | {KEY_VARIABLE, TOKEN_VARIABLE}
     unknown = sorted(

@@ -7,7 +7,7 @@ import secrets
 
 import click
 
-from sse_push.cli.flags import HOST, PORT
+from sse_push.cli.flags import HOST, PORT, warn_of_secrets
 from sse_push.demo import run_demo
 from sse_push.runtime.embedded import embedded_server
 from sse_push.runtime.logs import configure_logging
@@ -45,4 +45,5 @@ def demo(*, host: str, port: int, crowd: int, redis_url: str | None, tokens: boo
             # Wherever the demo listens, the page of a stranger's site could sell seats.
             settings = settings.model_copy(update={"allowed_hosts": ()})
         configure_logging(settings.log_level, settings.log_format)
+        warn_of_secrets({"redis_url": redis_url})
         return run_demo(settings, token_key, crowd, click.echo)

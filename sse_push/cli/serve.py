@@ -6,7 +6,7 @@ import contextlib
 
 import click
 
-from sse_push.cli.flags import settings_options
+from sse_push.cli.flags import settings_options, warn_of_secrets
 from sse_push.errors import ConfigError
 from sse_push.runtime.embedded import embedded_server
 from sse_push.runtime.logs import configure_logging
@@ -28,14 +28,16 @@ def serve(*, embedded: bool, **flags: str | None) -> int:
     """Serve until SIGTERM or Ctrl-C. Then end every connection in order, and exit with 0.
 
     Does not start without --subscribe-auth (who may listen) and --notify-keys (who may notify).
+    Secrets are better in variables, since `ps` shows flags.
 
     \b
     Example:
-      sse-push serve --redis-url redis://127.0.0.1:6379/0 \\
-          --subscribe-auth none --notify-keys "$(openssl rand -hex 24)"
+      export SSE_PUSH_NOTIFY_KEYS="$(openssl rand -hex 24)"
+      sse-push serve --redis-url redis://127.0.0.1:6379/0 --subscribe-auth none
     """
     settings = Settings.load(**flags)
     configure_logging(settings.log_level, settings.log_format)
+    warn_of_secrets(flags)
     _require(settings, "subscribe_auth", "notify_keys", *([] if embedded else ["redis_url"]))
     if embedded and settings.redis_url is not None:
         raise ConfigError("expected either --embedded or redis_url, got both")

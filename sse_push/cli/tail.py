@@ -29,7 +29,11 @@ _CANCEL_S = 0.5
 @url_option
 @click.option("--last-event-id", default="", metavar="ID", help="resume after this event")
 @click.option("--heartbeats", is_flag=True, help="also print heartbeats")
-@click.option("--token", envvar=TOKEN_VARIABLE, help="token, as `sse-push token` prints")
+@click.option(
+    "--token",
+    envvar=TOKEN_VARIABLE,
+    help=f"token, as `sse-push token` prints; better in {TOKEN_VARIABLE}, since `ps` shows flags",
+)
 def tail(
     *, merchant_id: str, url: str, last_event_id: str, heartbeats: bool, token: str | None
 ) -> None:

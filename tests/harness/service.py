@@ -51,11 +51,11 @@ class Service(Running):
         A later argument wins over the defaults here. Without a Redis, the service embeds one.
         """
         port = port or free_port()
-        command = [*module[1:], "--subscribe-auth", "none", "--notify-keys", KEY, *arguments]
+        command = [*module[1:], "--subscribe-auth", "none", *arguments]
         command += ["--uds", str(uds)] if uds is not None else ["--port", str(port)]
         command += ["--redis-url", redis_url] if redis_url is not None else ["--embedded"]
         hosts = {"allowed_hosts": "*"} if cwd is None else {}  # another version may not know it
-        given = variables({**hosts, **settings, **more_settings})
+        given = variables({"notify_keys": KEY, **hosts, **settings, **more_settings})
         name, program = f"service-{port}", module[0]
         started = spawn(
             folder, name, command, module=program, through=through, environ=given, cwd=cwd

@@ -88,6 +88,23 @@ def test_check_prints_the_settings_without_secrets_and_tests_the_announcement(
     assert "hidden" not in wrong.stdout + wrong.stderr
 
 
+def test_a_secret_in_a_flag_is_warned_of_and_not_shown(redis: Redis) -> None:
+    url = redis.url.replace("redis://", "redis://:hidden@")
+    serve = ("serve", "--redis-url", url, "--notify-keys", KEY, "--embedded")
+    served = run(*serve, "--subscribe-auth", "none")
+    checked = run("check", "--redis-url", redis.url, "--notify-keys", KEY)
+    by_variables = run(
+        *("check", "--redis-url", redis.url, "--notify-keys", "none"),
+        SSE_PUSH_TOKEN_KEYS=SECRET,
+        SSE_PUSH_SUBSCRIBE_AUTH="token",
+    )
+
+    assert "flags=--notify-keys,--redis-url\n" in served.stderr
+    assert re.search("^warning +--notify-keys has a secret", checked.stdout, re.MULTILINE)
+    assert "has a secret" not in by_variables.stdout
+    assert not re.search(f"{KEY}|hidden", served.stderr + checked.stdout + checked.stderr)
+
+
 def test_check_refuses_a_merchant_where_a_key_is_expected(redis: Redis) -> None:
     keys = f"{KEY} 42, merchant-1000000001"
     done = run("check", "--redis-url", redis.url, SSE_PUSH_NOTIFY_KEYS=keys)

@@ -186,12 +186,13 @@ def test_the_example_for_serving_starts_a_service(
     environ = {**clean_environ(), "PATH": path, "SSE_PUSH_PORT": str(port)}
     log = tmp_path / "log"
     with log.open("wb") as out:
-        words = [program("bash"), "-euc", f"exec {script}"]
+        words = [program("bash"), "-euc", script.replace("sse-push serve", "exec sse-push serve")]
         process = subprocess.Popen(words, env=environ, stdout=out, stderr=out)
 
     with Service(process, log, log, port) as service:
         service.wait_ready()
 
+        assert "secrets in flags" not in service.log
         assert service.stop() == 0
 
 

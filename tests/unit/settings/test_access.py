@@ -6,7 +6,7 @@ import pytest
 
 from sse_push.access.keys import ALGORITHMS, KEY_CHARACTERS_MIN
 from sse_push.errors import ConfigError
-from sse_push.settings import Settings, mask_password
+from sse_push.settings import Settings, has_password, mask_password
 from tests.unit.settings.given import KEY, OTHER_KEY, PASSWORD, SECRET, error_of, secrets_of
 
 # -- who may do what
@@ -385,3 +385,19 @@ def test_the_absence_of_keys_is_shown() -> None:
 )
 def test_a_password_in_a_url_is_masked(url: str, masked: str) -> None:
     assert mask_password(url) == masked
+
+
+@pytest.mark.parametrize(
+    ("url", "has_one"),
+    [
+        ("redis://127.0.0.1:6379/0", False),
+        ("redis://user@redis.example", False),
+        ("redis://user:@redis.example", False),
+        ("rediss://redis.example?ssl_certfile=/etc/cert.pem", False),
+        (f"redis://:{PASSWORD}@redis.example", True),
+        (f"rediss://redis.example?db=1&ssl_password={PASSWORD}", True),
+        (f"unix://:{PASSWORD}@/run/redis.sock", True),
+    ],
+)
+def test_a_password_in_a_url_is_recognized(url: str, *, has_one: bool) -> None:
+    assert has_password(url) is has_one
