@@ -15,6 +15,7 @@ This is the map. The first line of each package and module says what its one que
 ``notification``  the values on the way: notification, entry, entry ID, change
 ``metrics``       the numbers for Prometheus
 ``server``        sockets, workers, and the order of start and stop; above it ``cli``, ``__main__``
+``asgi``          the service for an ASGI server of your own
 ``sse_client``    what a browser's EventSource does, for the command line and ``demo``, a cinema
 ================  ===============================================================================
 

@@ -61,6 +61,7 @@ class Refusal(enum.Enum):
     HOST_NOT_ALLOWED = "host_not_allowed", 421
     RATE_LIMITED = "rate_limited", 429
     HEADERS_TOO_LARGE = "headers_too_large", 431
+    INTERNAL = "internal", 500
     UNAVAILABLE = "unavailable", 503
 
     def body(self, detail: str, **more: object) -> dict[str, object]:

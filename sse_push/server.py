@@ -130,8 +130,8 @@ def within_file_limit(settings: Settings, file_limit: int) -> Settings:
     return settings.model_copy(update={"max_connections": places})
 
 
-def _file_limit() -> int:
-    """Return how many files a worker may open after ``_tune_process``."""
+def file_limit() -> int:
+    """Return how many files a worker may open after ``tune_process``."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if most == resource.RLIM_INFINITY else most
 
@@ -146,7 +146,7 @@ def serve(
     ``routes`` is called in each worker, for more routes on the same port. ``on_bound`` is called
     with the address once connections are queued there.
     """
-    settings = within_file_limit(settings, _file_limit())
+    settings = within_file_limit(settings, file_limit())
     sock = listening_socket(settings)
     address = _bound_address(settings, sock)
     if on_bound is not None:
@@ -202,7 +202,7 @@ def _work(
     """Serve as one worker; return its exit status."""
     from sse_push.http.app import create_app  # noqa: PLC0415 (as above)
 
-    _tune_process()
+    tune_process()
     try:
         more_routes = () if routes is None else routes()
         has_started = run_server(
@@ -219,7 +219,7 @@ def _work(
     return 0 if has_started and not broken.is_set() else 1
 
 
-def _tune_process() -> None:
+def tune_process() -> None:
     """Open as many files as the system allows, and collect garbage rarely.
 
     A connection leaves no reference cycles behind, so a full collection finds nothing. It takes

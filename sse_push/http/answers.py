@@ -120,6 +120,13 @@ async def _on_http_exception(request: Request[Any], exc: Exception) -> Response:
     return _answer(refusal, refusal.body(detail), headers)
 
 
+async def _on_error(request: Request[Any], _exc: Exception) -> Response:
+    """Answer in JSON what nobody has foreseen; the server logs it."""
+    request.state["errors"][Refusal.INTERNAL] += 1
+    body = Refusal.INTERNAL.body("expected an answer, got an error, which the log has")
+    return _answer(Refusal.INTERNAL, body)
+
+
 def _paths(request: Request[Any]) -> str:
     routes = (route.path for route in request.app.routes if isinstance(route, Route))
     *others, last = dict.fromkeys(routes)
@@ -137,5 +144,6 @@ EXCEPTION_HANDLERS: Mapping[type[Exception], ExceptionHandler] = {
     NotNow: _on_not_now,
     HTTPException: _on_http_exception,
     ClientDisconnect: _on_client_disconnect,
+    Exception: _on_error,
 }
 """The answer to each exception that an endpoint, or Starlette, raises."""

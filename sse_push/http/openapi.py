@@ -61,7 +61,8 @@ def describe(routes: Iterable[Route], *, notify_max_items: int) -> Node:
             "`not_found`, another method with 405 `method_not_allowed`, another host with 421 "
             "`host_not_allowed`. The connection is closed after a request that is not HTTP "
             "(400 `malformed`), whose headers are too large (431 `headers_too_large`), or that "
-            "comes too slowly (408 `request_timeout`).",
+            "comes too slowly (408 `request_timeout`). An error of the service itself is answered "
+            "with 500 `internal`.",
         },
         "paths": described,
         "components": {

@@ -340,6 +340,7 @@ ARROWS: dict[str, set[str]] = {
         "runtime.uvicorn",
         "settings",
     },
+    "asgi": {"errors", "http.app", "runtime.log_pace", "runtime.logs", "server", "settings"},
     "demo.cinema": set(),
     "demo.backend": {"demo.cinema", "errors", "http.bodies", "http.paths", "notification"},
     "demo.crowd": {"demo.cinema", "http.paths", "sse_client"},

@@ -62,7 +62,7 @@ class Service:
     async def get(
         self, path: str = "/fail", headers: Mapping[str, str] = NO_HEADERS
     ) -> httpx2.Response:
-        transport = httpx2.ASGITransport(self)
+        transport = httpx2.ASGITransport(self, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
             del client.headers["accept"]
             return await client.get(path, headers=headers)
@@ -220,3 +220,16 @@ def test_an_array_has_an_unknown_outcome_if_any_of_its_items_has(
         "outcome": outcome,
         "results": results,
     }
+
+
+async def test_an_error_that_nobody_has_foreseen_is_answered_in_json_and_counted() -> None:
+    service = Service(ZeroDivisionError("a secret"))
+
+    answer = await service.get()
+
+    assert answer.status_code == 500
+    assert answer.json() == {
+        "error": "internal",
+        "detail": "expected an answer, got an error, which the log has",
+    }
+    assert service.counted() == {"internal": 1}

@@ -20,6 +20,7 @@ EVERYWHERE = {
     Refusal.REQUEST_TIMEOUT,
     Refusal.HOST_NOT_ALLOWED,
     Refusal.HEADERS_TOO_LARGE,
+    Refusal.INTERNAL,
 }
 """Refusals that belong to no path."""
 
