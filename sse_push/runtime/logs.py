@@ -18,12 +18,14 @@ import math
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from logging.handlers import QueueHandler
 from typing import Any, Literal, cast
 
 from sse_push.runtime.line_writer import LineWriter
+from sse_push.runtime.log_pace import LogPace
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,47 @@ def configure_logging(level: str, form: Form = "logfmt") -> None:
     ours[0].setFormatter(LineFormatter(form))
     root.setLevel(level.upper())
     logging.getLogger("httpx2").setLevel("WARNING")
+    for name in _ERRORS_OF_REQUESTS:
+        logging.getLogger(name).addFilter(_paced)
+
+
+class Paced(logging.Filter):
+    """Lets errors of one kind through once a minute, so that no client can flood the log.
+
+    The kind is the place in the code where the error was raised. The first line of a kind has the
+    traceback, each later one says how many there were.
+    """
+
+    def __init__(self, pace: LogPace) -> None:
+        super().__init__()
+        self._pace = pace
+        self._seen: set[object] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is logged; shorten the record of a kind that was logged."""
+        if record.levelno < logging.ERROR:
+            return True
+        kind = (record.name, *_place(record))
+        count = self._pace.count(kind)
+        if count and kind in self._seen:
+            record.msg, record.args = f"{record.getMessage().strip()} count={count}", None
+            record.exc_info = None
+        self._seen.add(kind)
+        return count > 0
+
+
+def _place(record: logging.LogRecord) -> tuple[object, ...]:
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None or error.__traceback__ is None:
+        return record.pathname, record.lineno
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    return type(error), frame.f_code.co_filename, line
+
+
+_ERRORS_OF_REQUESTS = ("uvicorn.error", "asyncio")
+"""The loggers of what fails for one request, or one connection, in code that is not ours."""
+
+_paced = Paced(LogPace())
 
 
 class LineHandler(QueueHandler):

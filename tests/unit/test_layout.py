@@ -19,7 +19,7 @@ ARROWS: dict[str, set[str]] = {
     "runtime": set(),
     "runtime.line_writer": set(),
     "runtime.log_pace": set(),
-    "runtime.logs": {"runtime.line_writer"},
+    "runtime.logs": {"runtime.line_writer", "runtime.log_pace"},
     "runtime.metrics_folder": set(),
     "runtime.process": set(),
     "runtime.link": set(),

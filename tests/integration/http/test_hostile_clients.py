@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import re
 import resource
 import socket
+import struct
 import time
 from pathlib import Path
 from urllib.parse import quote_from_bytes
@@ -184,3 +186,47 @@ def test_no_input_writes_a_line_of_a_log(watched: Redis, target: Service, mercha
     assert lines.pop() == ""
     assert [line for line in lines if not LINE.fullmatch(line)] == []
     assert FORGED.decode()[-20:] not in target.log
+
+
+HEALTHZ = request_of("GET /healthz HTTP/1.1", "Host: test")
+HUGE = request_of("GET /openapi.json HTTP/1.1", "Host: test")
+WISH = request_of("GET /healthz HTTP/1.1", "Host: test", "Connection: upgrade", "Upgrade: h2c")
+FLOODS = [
+    HEALTHZ * 40,
+    HUGE * 40,
+    HEALTHZ * 3 + listen("merchant_id=42"),
+    listen("merchant_id=42") + HEALTHZ,
+    post(BODY) * 3 + HEALTHZ,
+    post(BODY)[:-5],
+    request_of("POST /notify HTTP/1.1", "Host: test", "Transfer-Encoding: chunked") + b"zz\r\n",
+    WISH * 3,
+    HEALTHZ + b"\x16\x03\x01\0\r\n\r\n",
+    HEALTHZ + b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * 9000 + b"\r\n",
+    request_of("GET /events?merchant_id=42 HTTP/1.0"),
+    request_of("GET /%ff HTTP/1.1", b"Host: \xff", b"Origin: \xff", b"Cookie: \xff=\xff"),
+]
+
+
+async def test_clients_that_ask_and_reset_cause_no_warning(target: Service) -> None:
+    """At random: cut short, in two pieces, unread, reset. Pipelining caused a traceback each."""
+    chance = random.Random(7)
+    before, logged = open_fds(target.process.pid), len(target.log)
+    for _ in range(300):
+        flood = chance.choice(FLOODS)
+        if chance.random() < 0.2:
+            flood = flood[: chance.randrange(len(flood))]
+        cut = chance.randrange(len(flood) + 1)
+        with Wire(target.port) as wire, contextlib.suppress(ConnectionError):
+            wire.send(flood[:cut])
+            if chance.random() < 0.5:
+                wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            wire.send(flood[cut:])
+            if chance.random() < 0.3:
+                has_gone(wire)
+    await until(lambda: open_fds(target.process.pid) <= before, "all files again")
+
+    assert re.findall(r".*\blevel=(?:warning|error|critical)\b.*", target.log[logged:]) == []
+
+
+RESET = struct.pack("ii", 1, 0)
+"""A close that resets: https://man7.org/linux/man-pages/man7/socket.7.html"""

@@ -3,15 +3,18 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import cast
 
 import pytest
 
 from sse_push.runtime.line_writer import LineWriter
-from sse_push.runtime.logs import Form, LineFormatter, LineHandler, configure_logging
+from sse_push.runtime.log_pace import INTERVAL_S, LogPace
+from sse_push.runtime.logs import Form, LineFormatter, LineHandler, Paced, configure_logging
+from tests.harness.clock import ManualClock
 from tests.harness.service import assert_no_errors
 
+PACED = ("uvicorn.error", "asyncio")
 FORMS: tuple[Form, ...] = ("logfmt", "json")
 
 HOSTILE = [
@@ -74,13 +77,14 @@ def fail(text: str) -> None:
 @pytest.fixture
 def bare_logging() -> Generator[None]:
     """Reset logging to its state in a new process."""
-    loggers = [logging.getLogger(), logging.getLogger("httpx2")]
+    loggers = [logging.getLogger(), logging.getLogger("httpx2"), *map(logging.getLogger, PACED)]
     handlers, levels = loggers[0].handlers[:], [logger.level for logger in loggers]
     loggers[0].handlers.clear()
     yield
     loggers[0].handlers[:] = handlers
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
+        logger.filters.clear()
 
 
 # -- the two forms
@@ -286,3 +290,68 @@ def test_an_error_in_a_log_is_seen_in_either_form(form: Form, level: int) -> Non
 def test_a_traceback_that_no_logger_wrote_is_seen_too() -> None:
     with pytest.raises(AssertionError):
         assert_no_errors("Traceback (most recent call last):\n")
+
+
+# -- errors that a client may cause again and again
+
+
+def failed(error: Exception | None, line: int = 1) -> logging.LogRecord:
+    """Return what uvicorn logs of an application that raises."""
+    template = "Exception in ASGI application\n"
+    made = record(template, name="uvicorn.error", lineno=line, levelno=logging.ERROR)
+    made.exc_info = None if error is None else (type(error), error, error.__traceback__)
+    return made
+
+
+def raised(by: Callable[[str], object] = fail) -> Exception:
+    with pytest.raises(ValueError, match="x") as found:
+        by("x")
+    return found.value
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def paced(clock: ManualClock) -> Paced:
+    return Paced(LogPace(clock.time))
+
+
+def test_an_error_of_one_place_has_a_traceback_once_and_then_a_count_each_minute(
+    clock: ManualClock, paced: Paced
+) -> None:
+    first = failed(raised())
+    is_logged = [paced.filter(first), *(paced.filter(failed(raised())) for _ in range(3))]
+    clock.advance(INTERVAL_S)
+    later = failed(raised())
+
+    assert is_logged == [True, False, False, False]
+    assert first.exc_info is not None
+    assert paced.filter(later)
+    assert later.exc_info is None
+    assert later.getMessage() == "Exception in ASGI application count=4"
+
+
+def test_an_error_of_another_place_is_another_kind(paced: Paced) -> None:
+    kinds = [raised(), raised(int), None]
+
+    assert [paced.filter(failed(kind)) for kind in kinds] == [True] * 3
+    assert paced.filter(failed(None, line=2))
+    assert [paced.filter(failed(kind)) for kind in kinds] == [False] * 3
+
+
+def test_what_is_no_error_is_always_logged(paced: Paced) -> None:
+    warning = record("Child process [7] died", name="uvicorn.error")
+
+    assert [paced.filter(warning) for _ in range(3)] == [True] * 3
+
+
+@pytest.mark.usefixtures("bare_logging")
+def test_the_errors_of_requests_are_paced_in_a_process() -> None:
+    configure_logging("info")
+    configure_logging("info")
+
+    for name in PACED:
+        assert [type(each) for each in logging.getLogger(name).filters] == [Paced]
