@@ -12,7 +12,6 @@ import logging
 import resource
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from sse_push.errors import ConfigError
 from sse_push.runtime.link import Link
 from sse_push.runtime.metrics_folder import shared_by_workers
 from sse_push.runtime.process import broken
+from sse_push.runtime.run_folder import run_folder
 from sse_push.runtime.supervision import Limits
 from sse_push.runtime.supervisor import supervise
 from sse_push.runtime.uvicorn import OTHER_CONNECTIONS, run_server
@@ -152,14 +152,14 @@ def serve(
     if on_bound is not None:
         on_bound(address)
     with (
-        tempfile.TemporaryDirectory(prefix="sse_push-") as folder,
-        shared_by_workers(Path(folder)),
+        run_folder("sse_push", settings.run_folder) as folder,
+        shared_by_workers(folder),
         sock,
     ):
         _import_application()
         logger.info("listening address=%s workers=%d", address, settings.workers)
         status = supervise(
-            functools.partial(_work, settings, Path(folder), sock, routes),
+            functools.partial(_work, settings, folder, sock, routes),
             workers=settings.workers,
             limits=_limits(settings),
             on_stopping=sock.close,  # the workers' copies are the last ones then

@@ -331,6 +331,11 @@ class Settings(BaseSettings):
     listen_backlog: int = Field(
         4096, ge=16, le=65_535, description="maximum number of connections that wait to be accepted"
     )
+    run_folder: Path | None = Field(
+        None,
+        description="folder below which the workers share their state while they run; unset: that "
+        "of the system for temporary files (`TMPDIR`)",
+    )
     start_limit_s: float = Field(
         60.0,
         ge=1,

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from starlette.routing import BaseRoute
 
 from sse_push.demo.backend import Backend
 from sse_push.demo.cinema import Cinema
 from sse_push.demo.crowd import run_crowd
+from sse_push.runtime.run_folder import run_folder
 from sse_push.server import serve
 from sse_push.settings import Settings
 
@@ -35,8 +34,8 @@ def run_demo(
             )
             crowd.start()
 
-    with tempfile.TemporaryDirectory(prefix="sse_push-demo-") as folder:
-        cinema = Cinema(Path(folder) / "cinema.sqlite3")
+    with run_folder("sse_push-demo") as folder:
+        cinema = Cinema(folder / "cinema.sqlite3")
 
         def routes() -> Sequence[BaseRoute]:
             return Backend(cinema, url, token_key).routes()

@@ -18,14 +18,13 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 
 from sse_push.errors import ConfigError
 from sse_push.runtime.process import stop_broken
+from sse_push.runtime.run_folder import run_folder
 
 _STOP_TIMEOUT_S = 5.0
 _CHECK_INTERVAL_S = 0.5
@@ -49,7 +48,7 @@ def embedded_server(stop_timeout_s: float = _STOP_TIMEOUT_S) -> Generator[str]:
     try:
         path = guardian.stdout.readline().strip().decode()
         if not path:
-            raise ConfigError("expected the embedded valkey-server to start; see its log above")
+            raise ConfigError("expected the embedded valkey-server to start; see the lines above")
         is_ending = threading.Event()
         threading.Thread(
             target=_stop_when_dead,
@@ -101,9 +100,9 @@ def _guard() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # only the end of the pipe ends the server
     # Short and private: a Unix socket's path has room for about 100 characters.
-    with tempfile.TemporaryDirectory(prefix="sse_push-") as folder:
-        path = Path(folder) / "valkey.sock"
-        server = ValkeyServer(port=0, unix_socket_path=path, data_dir=Path(folder), save="")
+    with run_folder("sse_push") as folder:
+        path = folder / "valkey.sock"
+        server = ValkeyServer(port=0, unix_socket_path=path, data_dir=folder, save="")
         server.start()
         try:
             sys.stdout.write(f"{path}\n")
@@ -116,4 +115,7 @@ def _guard() -> None:
 
 
 if __name__ == "__main__":
-    _guard()
+    try:
+        _guard()
+    except ConfigError as exc:
+        sys.exit(f"sse-push: {exc}")

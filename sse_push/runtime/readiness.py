@@ -7,11 +7,14 @@ old.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import struct
 import time
 from pathlib import Path
 from typing import NamedTuple, cast
+
+logger = logging.getLogger(__name__)
 
 _TIME = struct.Struct("=d")
 
@@ -42,14 +45,25 @@ class WorkerBoard:
         self._folder = folder
         self._own = folder / str(os.getpid())
         self._note: int | None = None
+        self._is_failing = False
 
     def write(self, age_s: float) -> None:
-        """Note the age of this process's last good probe; infinite if there was none."""
+        """Note the age of this process's last good probe; infinite if there was none.
+
+        Where no note can be written, this worker is missing on the board, and that is logged once.
+        """
         text = _TIME.pack(time.monotonic() - age_s)
-        if self._note is None or not self._own.exists():
-            self._create_note(text)
+        try:
+            if self._note is None or not self._own.exists():
+                self._create_note(text)
+            else:
+                os.pwrite(self._note, text, 0)
+        except OSError as exc:
+            if not self._is_failing:
+                logger.warning("state of this worker can't be shared cause=%s", exc)
+            self._is_failing = True
         else:
-            os.pwrite(self._note, text, 0)
+            self._is_failing = False
 
     def erase(self) -> None:
         """Remove this process's note."""
@@ -91,6 +105,7 @@ class WorkerBoard:
         if self._note is not None:
             os.close(self._note)
             self._note = None
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may have deleted it
         draft = self._own.with_suffix(".draft")
         self._note = os.open(draft, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
         fcntl.flock(self._note, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -168,16 +168,21 @@ class _Supervisor:
     # -- what happens
 
     def _listen(self) -> None:
-        for key, _ in self._selector.select(_STEP_S):
-            if key.data is None:
-                self._waker.recv(_READ_BYTES)
-            else:
-                self._hear(key.data)
+        self._read(_STEP_S)
+        if self._signals:
+            self._read(0)  # what workers have told before the signal
         while self._signals:
             self._handle(self._signals.popleft())
         self._reap()
         if broken.is_set():
             self._supervision.fail()
+
+    def _read(self, timeout_s: float) -> None:
+        for key, _ in self._selector.select(timeout_s):
+            if key.data is None:
+                self._waker.recv(_READ_BYTES)
+            else:
+                self._hear(key.data)
 
     def _hear(self, pid: int) -> None:
         channel = self._channels[pid]

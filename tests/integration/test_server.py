@@ -392,8 +392,9 @@ def test_workers_end_whose_supervisor_was_killed_while_they_started(
             os.kill(worker, signal.SIGKILL)
 
 
-def test_a_rolling_restart_keeps_the_port_open(redis: Redis, tmp_path: Path) -> None:
-    service = Service.start(tmp_path, redis.url, "--workers", "2", drain_s=0.5)
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_rolling_restart_keeps_the_port_open(redis: Redis, tmp_path: Path, count: int) -> None:
+    service = Service.start(tmp_path, redis.url, "--workers", str(count), drain_s=0.5)
     before = set(service.workers)
 
     service.process.send_signal(signal.SIGHUP)
@@ -402,7 +403,7 @@ def test_a_rolling_restart_keeps_the_port_open(redis: Redis, tmp_path: Path) -> 
     def is_replaced() -> bool:
         answers.append(plain_http.get(f"{service.url}/healthz").status_code)
         now = set(service.workers)
-        return len(now) == 2 and not now & before
+        return len(now) == count and not now & before
 
     try:
         wait_for(is_replaced, "new workers")

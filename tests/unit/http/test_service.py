@@ -42,6 +42,7 @@ async def test_the_delivery_age_is_observed_as_a_fan_out_begins(tmp_path: Path) 
     assert on_fan_out is not None
 
     on_fan_out(EntryId(1, 0))
+    state["metrics"].update()
 
     content, _ = state["metrics"].render("text/plain")
     assert b"sse_push_delivery_age_seconds_count 1.0\n" in content

@@ -4,6 +4,7 @@ import fcntl
 import math
 import os
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -223,3 +224,31 @@ def test_a_worker_erases_its_note_once(board: WorkerBoard, tmp_path: Path) -> No
     board.erase()
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_was_deleted_is_made_again(tmp_path: Path) -> None:
+    board = WorkerBoard(tmp_path / "run")
+    board.write(1)
+    shutil.rmtree(tmp_path / "run")
+    assert board.living() == {}
+
+    board.write(1)
+
+    assert board.read().workers == 1
+
+
+def test_a_place_that_takes_no_notes_is_logged_once_and_hurts_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "run").touch()
+    board = WorkerBoard(tmp_path / "run")
+
+    board.write(1)
+    board.write(1)
+    assert board.read().workers == 0
+    (tmp_path / "run").unlink()
+    board.write(1)
+
+    assert board.read().workers == 1
+    (message,) = caplog.messages
+    assert message.startswith("state of this worker can't be shared cause=")

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.parser import text_string_to_metric_families
 
-from sse_push import metrics
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason, Refusal
 from sse_push.event_stream import EventStreams, Gaps, wire
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub
-from sse_push.metrics import SERIES, Metrics, _Files
+from sse_push.metrics import SERIES, Metrics, metrics
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import WorkerBoard
 from sse_push.stream import Appender, Follower, Planting
@@ -250,6 +246,8 @@ async def test_the_delivery_age_is_by_the_clock_of_redis(worker: Worker) -> None
 
     for age_s in (0.3, 3, 300):
         worker.metrics.observe_fan_out(aged(worker, age_s))
+    worker.metrics.update()
+    worker.metrics.update()
 
     buckets = dict(cumulated(worker.scraped()))
     assert (min(buckets), sorted(buckets)[-2], max(buckets)) == (0.001, 60, math.inf)
@@ -259,6 +257,7 @@ async def test_the_delivery_age_is_by_the_clock_of_redis(worker: Worker) -> None
 
 async def test_an_entry_of_the_future_is_new(worker: Worker) -> None:
     worker.metrics.observe_fan_out(aged(worker, -500))
+    worker.metrics.update()
 
     samples = worker.scraped()
     assert samples["sse_push_delivery_age_seconds_sum"] == 0
@@ -303,126 +302,8 @@ async def test_a_system_without_proc_has_neither_memory_nor_files(
     assert not {"sse_push_resident_memory_bytes", "sse_push_open_fds"} & set(samples)
 
 
-def test_a_process_that_has_just_ended_has_neither_memory_nor_files(tmp_path: Path) -> None:
+def test_a_process_that_has_just_ended_has_neither_memory_nor_files() -> None:
     beyond_every_process_id = 2**22 + 1
 
     assert metrics._resident_bytes(beyond_every_process_id) == 0
     assert metrics._open_fds(beyond_every_process_id) == 0
-    assert metrics._size_of(tmp_path / "deleted") == 0
-
-
-# -- the files of several workers
-
-
-class Files:
-    """A folder with the files of workers; ``DEAD`` is the ID of a process that has ended."""
-
-    DEAD = (1, 2)
-
-    def __init__(self, folder: Path) -> None:
-        (folder / "metrics").mkdir()
-        self.folder = folder / "metrics"
-        self.board = WorkerBoard(folder)
-        self.board.write(0)
-        self.living = os.getpid()
-        self.collector = _Files(self.board, self.folder)
-
-    def write(self, kind: str, process_id: int, **values: float) -> None:
-        """Write a counter, a gauge or a bucket of a histogram."""
-        samples = MmapedDict(str(self.folder / f"{kind}_{process_id}.db"))
-        for name, value in values.items():
-            series, labels = name, []
-            if kind == "histogram":
-                series, _, bound = name.partition("_")
-                labels = [bound]
-            key = mmap_key(
-                series, f"{series}_bucket" if labels else name, ["le"][: len(labels)], labels, "-"
-            )
-            samples.write_value(key, value, 0.0)
-        samples.close()
-
-    def scraped(self) -> dict[str, float]:
-        return {
-            sample.name + "".join(f"{{{value}}}" for value in sample.labels.values()): sample.value
-            for family in self.collector.collect()
-            for sample in family.samples
-        }
-
-    @property
-    def names(self) -> set[str]:
-        return {path.name for path in self.folder.glob("*.db")}
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return Files(tmp_path)
-
-
-def test_the_counts_of_dead_workers_are_kept_in_one_file(files: Files) -> None:
-    first, second = files.DEAD
-    for process_id in (files.living, first, second):
-        files.write("counter", process_id, a=process_id, b=1)
-    files.write("counter", second, c=5)
-
-    for _ in range(2):
-        assert files.scraped() == {"a": files.living + first + second, "b": 3, "c": 5}
-        assert files.names == {f"counter_{files.living}.db", "counter_retired.db"}
-
-    files.write("counter", first, b=7)  # another one, of the same number, has died since
-
-    assert files.scraped() == {"a": files.living + first + second, "b": 10, "c": 5}
-    assert files.names == {f"counter_{files.living}.db", "counter_retired.db"}
-
-
-def test_the_buckets_of_dead_workers_are_added_up(files: Files) -> None:
-    for process_id in (files.living, *files.DEAD):
-        files.write("histogram", process_id, **{"h_1.0": 2, "h_+Inf": 1})
-
-    for _ in range(2):
-        assert files.scraped() == {"h_bucket{1.0}": 6, "h_bucket{+Inf}": 9, "h_count": 9}
-    assert files.names == {f"histogram_{files.living}.db", "histogram_retired.db"}
-
-
-def test_the_gauges_of_dead_workers_are_deleted(files: Files) -> None:
-    for process_id in (files.living, *files.DEAD):
-        files.write("gauge_livesum", process_id, streams=process_id)
-        files.write("gauge_livemax", process_id, lag=0 if process_id == files.living else 9)
-
-    assert files.scraped() == {"streams": files.living, "lag": 0}
-    assert files.names == {f"gauge_live{each}_{files.living}.db" for each in ("sum", "max")}
-
-
-@pytest.mark.parametrize("process_id", ["living", *Files.DEAD])
-def test_a_file_that_is_not_filled_yet_adds_nothing(files: Files, process_id: int | str) -> None:
-    files.write("counter", files.living, a=3)
-    number = files.living if process_id == "living" else process_id
-    (files.folder / f"histogram_{number}.db").touch()
-
-    assert files.scraped() == {"a": 3}
-
-
-def test_a_worker_that_is_stuck_with_the_lock_keeps_no_other_from_answering(
-    files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(metrics, "_LOCK_TRIES", 2)
-    files.write("counter", files.living, a=3)
-    files.write("counter", files.DEAD[0], a=4)
-
-    with (files.folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert files.scraped() == {"a": 7}
-        assert "counter_retired.db" not in files.names
-
-    assert files.scraped() == {"a": 7}
-    assert "counter_retired.db" in files.names
-
-
-def test_two_workers_that_answer_at_the_same_time_do_not_wait_for_each_other(files: Files) -> None:
-    files.write("counter", files.living, a=3)
-
-    with (files.folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        began_at = time.monotonic()
-        assert files.scraped() == {"a": 3}
-
-    assert time.monotonic() - began_at < SECOND
