@@ -101,8 +101,7 @@ async def test_a_browser_reconnects_by_itself_after_an_outage(
         await page.evaluate(OPEN_MANY, {"url": f"/events?merchant_id={merchant}", "count": 5})
         await page.wait_for_function("times('refresh') === 5")
 
-        service.process.kill()
-        service.process.wait()
+        service.kill()
         await page.wait_for_function("times('goodbye') === 5 && times('error') === 10")
         received = await page.evaluate("received")
         uds.unlink()

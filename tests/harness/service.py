@@ -75,12 +75,13 @@ class Service(Running):
         assert self.process.poll() is None, self.log
 
     def kill(self) -> None:
-        """Leave no worker behind either."""
-        workers = self.workers
-        super().kill()
-        for pid in workers:
+        """Leave no worker behind either: one that saw the supervisor end would say goodbye."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGSTOP)
+        for pid in self.workers:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        super().kill()
 
     @property
     def workers(self) -> list[int]:

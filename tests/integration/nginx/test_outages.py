@@ -122,9 +122,8 @@ async def test_a_killed_service_cuts_its_streams_and_the_next_one_takes_them_bac
         stream = await stack.enter_async_context(open_stream(nginx.url, merchant))
         await stream.next("refresh")
 
-        service.process.kill()
+        service.kill()
         await until(lambda: has_ended(stream), "the end of the response")
-        service.process.wait()
         async with nginx.client() as client:
             soft = await client.get(f"/events?merchant_id={merchant}")
         unknown = await backend.post(json={"merchant_id": merchant})
