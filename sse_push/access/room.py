@@ -13,10 +13,9 @@ from types import TracebackType
 from typing import Self
 
 from sse_push.errors import EndReason, NotNow
+from sse_push.runtime.log_pace import LogPace
 
 logger = logging.getLogger(__name__)
-
-_WARNING_INTERVAL_S = 60.0
 
 
 class Room:
@@ -37,11 +36,10 @@ class Room:
         self._limit = max_connections
         self._merchant_limit = max_connections_per_merchant
         self._address_limit = max_connections_per_address
-        self._clock = clock
         self._reserved = 0
         self._by_merchant: dict[str, int] = {}
         self._by_address: dict[str, int] = {}
-        self._warn_after: dict[EndReason, float] = {}
+        self._pace = LogPace(clock)
 
     def __len__(self) -> int:
         """Return the number of reserved places."""
@@ -78,11 +76,12 @@ class Room:
             _count_down(self._by_address, address)
 
     def _warn(self, reason: EndReason) -> None:
-        now = self._clock()
-        if now >= self._warn_after.get(reason, now):
-            self._warn_after[reason] = now + _WARNING_INTERVAL_S
+        if count := self._pace.count(reason):
             logger.warning(
-                "no room for a connection reason=%s connections=%d", reason.value, self._reserved
+                "no room for a connection reason=%s connections=%d count=%d",
+                reason.value,
+                self._reserved,
+                count,
             )
 
 

@@ -57,7 +57,7 @@ ARROWS: dict[str, set[str]] = {
     "access.proxies": set(),
     "access.hosts": {"errors"},
     "access.origin": {"errors"},
-    "access.room": {"errors"},
+    "access.room": {"errors", "runtime.log_pace"},
     "access.rate": {"access.keys"},
     "access.token_keys": {"access.keys", "errors"},
     "access.tokens": {"access.keys", "access.token_keys", "errors", "notification"},

@@ -1,10 +1,11 @@
 """uvicorn: the one package that imports uvicorn, and knows its inside.
 
-``serving`` runs uvicorn. ``protocol`` refuses requests that are too large or too slow, and
-``waiting`` cuts connections that are held for nothing; uvicorn does neither. ``takeover`` takes a
+``serving`` runs uvicorn. ``protocol`` refuses requests that are too large or too slow,
+``answering`` answers them in turn, ``waiting`` cuts connections that are held for nothing, and
+``unchunked`` answers clients of HTTP/1.0; uvicorn does none of these. ``takeover`` takes a
 connection over from uvicorn, so that an event stream is written faster than by ``send``. uvicorn is
-pinned below the next minor version, since ``protocol`` and ``takeover`` depend on more than its
-public interface; tests/unit/runtime/uvicorn fails if that has changed.
+pinned below the next minor version, since all of them depend on more than its public interface;
+tests/unit/runtime/uvicorn fails if that has changed.
 """
 
 from sse_push.runtime.uvicorn.protocol import REFUSED_KEY, Requests

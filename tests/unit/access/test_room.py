@@ -196,12 +196,12 @@ def test_each_limit_is_logged_at_most_once_a_minute(
             refusal(room.place(), "43", None)
         return [record.getMessage() for record in caplog.records]
 
-    lines = [
-        "no room for a connection reason=merchant_full connections=1",
-        "no room for a connection reason=full connections=1",
-    ]
-    assert logged() == lines
+    def lines(count: int) -> list[str]:
+        text = "no room for a connection reason={} connections=1 count={}"
+        return [text.format(reason, count) for reason in ("merchant_full", "full")]
+
+    assert logged() == lines(1)
     clock.advance(59)
     assert logged() == []
     clock.advance(1)
-    assert logged() == lines
+    assert logged() == lines(2)

@@ -43,13 +43,17 @@ async def connection() -> Connection:
 
 
 def test_uvicorn_has_the_attributes_that_are_used() -> None:
-    assert {"send_400_response", "_unset_keepalive_if_required"} <= set(vars(HttpToolsProtocol))
+    methods = {"send_400_response", "_unset_keepalive_if_required", "on_response_complete"}
+    assert methods <= set(vars(HttpToolsProtocol))
     used = {"cycle", "pipeline", "headers", "url", "transport", "loop", "parser"}
+    used |= {"connections", "flow", "scope"}
     made = HttpToolsProtocol.__init__.__code__.co_names + (
         HttpToolsProtocol.on_message_begin.__code__.co_names
     )
     assert used <= set(made)
     cycle = {"response_started", "response_complete", "more_body", "disconnected", "message_event"}
+    cycle |= {"chunked_encoding", "expected_content_length", "keep_alive"}
+    cycle |= {"waiting_for_100_continue"}
     assert cycle <= set(RequestResponseCycle.__init__.__code__.co_names)
 
 
