@@ -19,7 +19,7 @@ from sse_push.errors import ConfigError, Refusal
 from sse_push.http.app import create_app
 from sse_push.runtime.log_pace import LogPace
 from sse_push.runtime.logs import configure_logging
-from sse_push.server import file_limit, tune_process, within_file_limit
+from sse_push.server import file_limit, tune_process, warn_of_trust, within_file_limit
 from sse_push.settings import PREFIX, Settings
 
 logger = logging.getLogger(__name__)
@@ -55,6 +55,7 @@ class Application:
                 configure_logging(settings.log_level, settings.log_format)
                 tune_process()
                 settings = within_file_limit(settings, file_limit())
+                warn_of_trust(settings)
                 self._service = service = create_app(settings, Path(folder))
             except ConfigError as exc:
                 await receive()

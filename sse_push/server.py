@@ -21,6 +21,7 @@ from sse_push.runtime.link import Link
 from sse_push.runtime.metrics_folder import shared_by_workers
 from sse_push.runtime.process import broken
 from sse_push.runtime.run_folder import run_folder
+from sse_push.runtime.socket_file import is_open_to_all
 from sse_push.runtime.supervision import Limits
 from sse_push.runtime.supervisor import supervise
 from sse_push.runtime.uvicorn import OTHER_CONNECTIONS, run_server
@@ -85,15 +86,32 @@ def _tcp_socket(settings: Settings) -> socket.socket:
 
 def _unix_socket(settings: Settings) -> socket.socket:
     assert settings.uds is not None, "the caller has chosen a Unix socket"
-    path = Path(settings.uds)
+    path, mode = Path(settings.uds), int(settings.uds_mode, 8)
+    if is_open_to_all(path, mode):
+        _require_that_all_may_connect(settings)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     if path.is_socket() and _is_stale(path):
         path.unlink()
     sock.bind(str(path))
-    # nginx runs as another user; the permissions of the folder decide who reaches the socket.
-    path.chmod(0o666)
+    # nginx runs as another user; by default the permissions of the folder decide who may connect.
+    path.chmod(mode)
     sock.listen(settings.listen_backlog)
     return sock
+
+
+def _require_that_all_may_connect(settings: Settings) -> None:
+    """Refuse a socket for every user of the machine if its peers name merchants, else warn.
+
+    Raises:
+        ConfigError: any user could listen to any merchant.
+    """
+    if settings.subscribe_auth == "header":
+        raise ConfigError(
+            f"uds ({settings.uds}): expected a folder that only the proxy may enter, or a uds_mode "
+            "such as 0660, got a socket for every user of this machine, who could name any "
+            "merchant (subscribe_auth is header)"
+        )
+    logger.warning("every user of this machine may connect uds=%s", settings.uds)
 
 
 def _is_stale(path: Path) -> bool:
@@ -130,6 +148,12 @@ def within_file_limit(settings: Settings, file_limit: int) -> Settings:
     return settings.model_copy(update={"max_connections": places})
 
 
+def warn_of_trust(settings: Settings) -> None:
+    """Warn if so many addresses are trusted that limits per address are none."""
+    if settings.trusts_all_addresses:
+        logger.warning("any client may claim any address, trusted_proxies has nearly all")
+
+
 def file_limit() -> int:
     """Return how many files a worker may open after ``tune_process``."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -147,6 +171,7 @@ def serve(
     with the address once connections are queued there.
     """
     settings = within_file_limit(settings, file_limit())
+    warn_of_trust(settings)
     sock = listening_socket(settings)
     address = _bound_address(settings, sock)
     if on_bound is not None:

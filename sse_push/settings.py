@@ -33,6 +33,9 @@ KEY_VARIABLE = f"{PREFIX}NOTIFY_KEY"
 TOKEN_VARIABLE = f"{PREFIX}TOKEN"
 """Not a setting: the token that ``sse-push tail`` sends."""
 
+_NETWORK_BITS_MIN = 8
+"""The widest private networks are 10.0.0.0/8 and fd00::/8."""
+
 _TEXT = (".+", "a text")
 REDIS_OPTIONS = {
     "db": ("[0-9]{1,9}", "a number"),
@@ -157,6 +160,12 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free port")
     uds: str | None = Field(
         None, description="Unix socket to listen on, instead of `host` and `port`"
+    )
+    uds_mode: str = Field(
+        "0666",
+        pattern="^0?[67][0-7]{2}$",
+        description="mode of the file `uds`, in octal: who may connect, of those who may enter its "
+        "folder; `0660`, the socket's group only",
     )
     redis_url: SecretStr | None = Field(
         None,
@@ -489,18 +498,15 @@ class Settings(BaseSettings):
                 f"data_limit_bytes ({self.data_limit_bytes}) must not be above "
                 f"body_limit_bytes ({self.body_limit_bytes})",
             ),
-            (
-                self.uds is not None and {"host", "port"} & self.model_fields_set != set(),
-                "uds replaces host and port: set one or the other",
-            ),
-            *self._contradictions_of_access(),
+            *self._contradictions_of_tokens(),
+            *self._contradictions_of_reach(),
         ]
         for is_contradiction, text in contradictions:
             if is_contradiction:
                 raise ValueError(text)
         return self
 
-    def _contradictions_of_access(self) -> list[tuple[bool, str]]:
+    def _contradictions_of_tokens(self) -> list[tuple[bool, str]]:
         has_keys = bool(self.token_keys) or self.token_keys_file is not None
         return [
             (
@@ -518,10 +524,27 @@ class Settings(BaseSettings):
                 "token_keys need HS256, which is missing in token_algorithms "
                 f"({','.join(self.token_algorithms)})",
             ),
+        ]
+
+    def _contradictions_of_reach(self) -> list[tuple[bool, str]]:
+        return [
+            (
+                self.uds is not None and {"host", "port"} & self.model_fields_set != set(),
+                "uds replaces host and port: set one or the other",
+            ),
+            (
+                self.uds is None and "uds_mode" in self.model_fields_set,
+                "uds_mode needs uds: no other socket has a mode",
+            ),
             (
                 self.subscribe_auth == "header" and self.uds is None and not self.trusted_proxies,
                 "subscribe_auth (header) needs trusted_proxies or uds: otherwise any client could "
                 "set the header",
+            ),
+            (
+                self.subscribe_auth == "header" and self.trusts_all_addresses,
+                f"trusted_proxies ({_text(self.trusted_proxies)}) must name the proxies if "
+                "subscribe_auth is header: otherwise any client could set the header",
             ),
             (
                 "*" in (self.allowed_hosts or ()) and self.allowed_hosts != ("*",),
@@ -543,6 +566,11 @@ class Settings(BaseSettings):
     def has_tokens(self) -> bool:
         """Whether tokens decide who may listen."""
         return self.subscribe_auth == "token"
+
+    @property
+    def trusts_all_addresses(self) -> bool:
+        """Whether ``trusted_proxies`` has a network wider than any of one owner."""
+        return any(network.prefixlen < _NETWORK_BITS_MIN for network in self.trusted_proxies)
 
     @property
     def hosts(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import asyncio
 import click
 
 from sse_push.access.tokens import TokenRules
-from sse_push.cli.flags import secret_flags, settings_options
+from sse_push.cli.flags import settings_options, warnings_of
 from sse_push.errors import ConfigError
 from sse_push.http.service import token_rules
 from sse_push.settings import Settings
@@ -38,8 +38,8 @@ def check(**flags: str | None) -> int:
     click.echo()
     for finding in findings:
         click.echo(f"{finding.level:8} {finding.text}")
-    for flag in secret_flags(flags):
-        click.echo(f"{'warning':8} {flag} has a secret, which ps shows: set a variable instead")
+    for text in warnings_of(settings, flags):
+        click.echo(f"{'warning':8} {text}")
     return 1 if any(finding.level == "failure" for finding in findings) else 0
 
 

@@ -1,4 +1,4 @@
-"""The flags that several commands share.
+"""The flags that several commands share, and the warnings of what they give away.
 
 Knows the settings, and their defaults. Does not know what a command does.
 """
@@ -6,11 +6,13 @@ Knows the settings, and their defaults. Does not know what a command does.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
+from sse_push.runtime.socket_file import is_open_to_all
 from sse_push.settings import KEY_VARIABLE, Settings, has_password
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,19 @@ def secret_flags(flags: Mapping[str, object]) -> list[str]:
         "--redis-url": isinstance(url, str) and has_password(url),
     }
     return [flag for flag, is_secret in is_shown.items() if is_secret]
+
+
+def warnings_of(settings: Settings, flags: Mapping[str, object]) -> Iterator[str]:
+    """Yield what ``serve`` warns of, and some of which it refuses."""
+    for flag in secret_flags(flags):
+        yield f"{flag} has a secret, which ps shows: set a variable instead"
+    if settings.trusts_all_addresses:
+        yield "trusted_proxies has nearly all addresses: any client may claim any address"
+    if settings.uds is not None and is_open_to_all(Path(settings.uds), int(settings.uds_mode, 8)):
+        yield (
+            f"uds {settings.uds}: every user of this machine may connect, and claim any address "
+            "(with subscribe_auth=header any merchant: serve refuses to start)"
+        )
 
 
 def warn_of_secrets(flags: Mapping[str, object]) -> None:

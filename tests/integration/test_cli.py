@@ -94,14 +94,17 @@ def test_a_secret_in_a_flag_is_warned_of_and_not_shown(redis: Redis) -> None:
     served = run(*serve, "--subscribe-auth", "none")
     checked = run("check", "--redis-url", redis.url, "--notify-keys", KEY)
     by_variables = run(
-        *("check", "--redis-url", redis.url, "--notify-keys", "none"),
+        *("check", "--redis-url", redis.url, "--notify-keys", "none", "--uds", "/tmp/push.sock"),
         SSE_PUSH_TOKEN_KEYS=SECRET,
         SSE_PUSH_SUBSCRIBE_AUTH="token",
+        SSE_PUSH_TRUSTED_PROXIES="::/0",
     )
 
     assert "flags=--notify-keys,--redis-url\n" in served.stderr
     assert re.search("^warning +--notify-keys has a secret", checked.stdout, re.MULTILINE)
     assert "has a secret" not in by_variables.stdout
+    for text in ("uds /tmp/push.sock: every user of this", "trusted_proxies has nearly all"):
+        assert re.search(f"^warning +{text}", by_variables.stdout, re.MULTILINE)
     assert not re.search(f"{KEY}|hidden", served.stderr + checked.stdout + checked.stderr)
 
 

@@ -10,8 +10,10 @@ import random
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,8 +21,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from sse_push.errors import ConfigError
 from sse_push.notification import EventId
-from sse_push.server import listening_socket
+from sse_push.server import listening_socket, warn_of_trust
 from sse_push.settings import Settings
 from tests.harness import plain_http
 from tests.harness.processes import command_of, workers_of
@@ -95,6 +98,49 @@ async def test_every_browser_gets_the_newest_id_of_its_merchant_and_no_other_mer
     assert after["tail"] == before["tail"]
     assert after["append"] - before["append"] <= 2
     assert after["probe"] - before["probe"] <= 2
+
+
+@pytest.fixture
+def open_folder() -> Generator[Path]:
+    """A folder that everybody may enter: that of pytest is for one user."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.mark.parametrize(("given", "mode"), [({}, 0o666), ({"uds_mode": "0660"}, 0o660)])
+def test_a_unix_socket_has_the_mode_of_the_setting(
+    open_folder: Path, caplog: pytest.LogCaptureFixture, given: dict[str, str], mode: int
+) -> None:
+    path = open_folder / "push.sock"
+    with listening_socket(Settings.load(uds=str(path), **given)):
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+
+    is_for_all = mode == 0o666
+    assert ("every user of this machine may connect" in caplog.text) == is_for_all
+
+
+def test_a_unix_socket_for_all_is_refused_if_its_peers_name_merchants(open_folder: Path) -> None:
+    path = open_folder / "push.sock"
+    by_header = {"uds": str(path), "subscribe_auth": "header"}
+
+    with pytest.raises(ConfigError, match="expected a folder that only the proxy may enter"):
+        listening_socket(Settings.load(**by_header))
+    assert not path.exists()
+
+    listening_socket(Settings.load(**by_header, uds_mode="0660")).close()
+    path.unlink()
+    open_folder.chmod(0o700)
+    listening_socket(Settings.load(**by_header)).close()
+
+
+@pytest.mark.parametrize(("proxies", "count"), [("0.0.0.0/0", 1), ("10.0.0.0/8", 0), ("::/0", 1)])
+def test_a_network_of_all_addresses_is_warned_of(
+    caplog: pytest.LogCaptureFixture, proxies: str, count: int
+) -> None:
+    warn_of_trust(Settings.load(trusted_proxies=proxies))
+
+    assert caplog.text.count("any client may claim any address") == count
 
 
 def test_accepted_connections_inherit_the_options_of_the_listening_socket() -> None:

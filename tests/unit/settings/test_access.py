@@ -183,6 +183,25 @@ def test_a_proxy_that_is_not_a_network_is_refused(proxies: str) -> None:
     )
 
 
+@pytest.mark.parametrize("mode", ["0660", "600", "0777"])
+def test_a_mode_is_octal(mode: str) -> None:
+    assert Settings.load(uds="/run/push.sock", uds_mode=mode).uds_mode == mode
+
+
+@pytest.mark.parametrize("mode", ["", "0", "0066", "0400", "0668", "u=rw", "00660", "438", "01777"])
+def test_a_mode_that_is_none_or_keeps_out_its_owner_is_refused(mode: str) -> None:
+    assert error_of(uds="/run/push.sock", uds_mode=mode).startswith(
+        "uds_mode (SSE_PUSH_UDS_MODE): string should match pattern "
+    )
+
+
+@pytest.mark.parametrize("proxies", ["10.0.0.0/8,fd00::/8", "192.0.2.7"])
+def test_a_network_of_one_owner_may_be_trusted(proxies: str) -> None:
+    settings = Settings.load(subscribe_auth="header", trusted_proxies=proxies)
+
+    assert not settings.trusts_all_addresses
+
+
 @pytest.mark.parametrize(
     "hosts",
     ["push.example", "localhost,*.shop.example,a_b.example", "10.0.0.1,[::1]", "*.localhost", "*"],

@@ -96,6 +96,7 @@ BESIDE: dict[str, dict[str, float]] = {
         ("notify_burst", 1000),
         ("host", "127.0.0.1"),
         ("port", 8000),
+        ("uds_mode", "0666"),
         ("workers", 1),
         ("log_level", "info"),
         ("token_algorithms", ("HS256",)),
@@ -320,6 +321,18 @@ def test_every_mistake_has_its_line() -> None:
             {"subscribe_auth": "header"},
             "subscribe_auth (header) needs trusted_proxies or uds: otherwise any client could set "
             "the header",
+        ),
+        (
+            {"uds_mode": "0660"},
+            "uds_mode needs uds: no other socket has a mode",
+        ),
+        *(
+            (
+                {"subscribe_auth": "header", "trusted_proxies": f"127.0.0.1,{wide}"},
+                f"trusted_proxies (127.0.0.1/32,{wide}) must name the proxies if subscribe_auth is "
+                "header: otherwise any client could set the header",
+            )
+            for wide in ("0.0.0.0/0", "::/0", "128.0.0.0/1", "2000::/3")
         ),
         (
             {"allowed_hosts": "push.example,*"},
