@@ -150,7 +150,7 @@ class Passing(BaseRequestHandler):
             proxy.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
             return
         proxy.sendall(OPEN)
-        proxy.settimeout(0.5 * SECOND)
+        proxy.settimeout(0.2 * SECOND)
         with suppress(OSError):
             while self.server.flooded_bytes < FLOOD_BYTES:
                 self.server.flooded_bytes += proxy.send(EVENT)
@@ -268,7 +268,6 @@ async def test_an_event_passes_at_once_and_the_service_knows_who_listens(
             ids.append(await publisher.notify(merchant))
             await stream.next("refresh", number)
             took_s.append(time.monotonic() - began_at)
-        await stream.next("heartbeat")
 
     assert [event.id for event in stream.refreshes] == ids[1:]
     assert min(took_s) < HELD_S, took_s
@@ -282,8 +281,10 @@ async def test_an_event_passes_at_once_and_the_service_knows_who_listens(
     assert {"x-merchant-id", "forwarded"} & set(told) == set()
 
 
-async def test_the_end_of_a_client_reaches_the_service(proxy: Proxy, merchant: str) -> None:
-    """With the next heartbeat, if not before."""
+async def test_the_end_of_a_client_reaches_the_service(
+    proxy: Proxy, publisher: Publisher, merchant: str
+) -> None:
+    """With one of the next events, if not before."""
 
     def listens() -> bool:
         return any(f"={merchant} " in head for head in [*proxy.relay.open.values()])
@@ -292,7 +293,9 @@ async def test_the_end_of_a_client_reaches_the_service(proxy: Proxy, merchant: s
         await stream.next("ready")
         assert listens()
 
-    await until(lambda: not listens(), "the end of the connection to the service")
+    async with asyncio.timeout(5 * SECOND):
+        while listens():
+            await publisher.notify(merchant)
 
 
 async def test_a_browser_that_sleeps_is_not_read_ahead_of(proxy: Proxy) -> None:

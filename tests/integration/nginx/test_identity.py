@@ -352,15 +352,19 @@ async def test_a_backend_that_is_down_gives_a_soft_answer_and_no_token_in_a_log(
     assert nginx.error_log == ""
 
 
-async def test_the_backend_is_not_asked_about_a_connection_beyond_the_limit(
-    recorded: tuple[Recorder, str], tmp_path: Path
+@pytest.mark.parametrize(
+    ("smaller", "reason"),
+    [
+        ({"sse_push_address 200": "sse_push_address 1"}, b"too_many_connections"),
+        ({"rate=50r/s": "rate=1r/m", "burst=1000 nodelay": "nodelay"}, b"rate_limited"),
+    ],
+)
+async def test_the_backend_is_not_asked_about_a_connection_beyond_a_limit(
+    recorded: tuple[Recorder, str], tmp_path: Path, smaller: dict[str, str], reason: bytes
 ) -> None:
     recorder, upstream = recorded
     recorder.answer = OPEN
-    smaller = {
-        "worker_processes auto": "worker_processes 1",
-        "limit_conn sse_push_address 200": "limit_conn sse_push_address 1",
-    }
+    smaller = {**smaller, "worker_processes auto": "worker_processes 1"}
     async with recording() as (backend, address):
         backend.answer = yes("X-Merchant-Id: 42")
         with Nginx.start(
@@ -369,7 +373,7 @@ async def test_the_backend_is_not_asked_about_a_connection_beyond_the_limit(
             async with open_stream(nginx.url):
                 _, _, body = await ask(nginx.port, EVENTS % b"text/event-stream")
 
-    assert b"too_many_connections" in body
+    assert reason in body
     assert len(backend.requests) == 1
 
 
