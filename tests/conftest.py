@@ -49,7 +49,7 @@ def service(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         tmp_path_factory.mktemp("service"),
         redis.url,
         heartbeat_s=1,
-        probe_interval_s=0.2,
+        probe_interval_s=1,
         probe_deadline_s=2 * SECOND,
         drain_s=SECOND,
     ) as started:
@@ -64,7 +64,7 @@ def workers(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         redis.url,
         "--workers",
         "2",
-        probe_interval_s=0.2,
+        probe_interval_s=1,
         probe_deadline_s=2 * SECOND,
         drain_s=SECOND,
     ) as started:

@@ -9,7 +9,20 @@ from playwright.async_api import Browser, async_playwright
 
 from tests.harness.waiting import program
 
+_FEATURES = (
+    # Each window loads the pages of an address bar that nobody sees: half of what the tests cost.
+    *("AimEnabled", "WebUIOmniboxAimPopup", "WebUIOmniboxFullPopup", "WebUIOmniboxPopup"),
+    "SpareRendererForSitePerProcess",  # a process for a page that may be opened
+    # As playwright has it, whose flag this one replaces.
+    *("HttpsFirstBalancedModeAutoEnable", "HttpsUpgrades", "LensOverlay", "MediaRouter"),
+    *("AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "PaintHolding"),
+    *("NetworkTimeServiceQuerying", "OptimizationHints", "PreconnectToSearch"),
+    *("AvoidCorsURLLoaderRestartOnRedirect", "ThirdPartyStoragePartitioning"),
+)
+"""What Chromium does without."""
+
 _FLAGS = [
+    f"--disable-features={','.join(_FEATURES)}",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",

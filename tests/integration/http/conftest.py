@@ -31,7 +31,7 @@ def target(watched: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generato
         watched.url,
         log_level="debug",
         drain_s=SECOND,
-        probe_interval_s=0.2,
+        probe_interval_s=1,
         probe_deadline_s=2 * SECOND,
     ) as started:
         yield started
