@@ -52,8 +52,10 @@
  *
  * @param url The URL of the event stream; may be relative. A page that was rendered by a server can
  * put the last event ID that it was rendered with into the query, as `last_event_id`: the `id` of an
- * event, or of an answer to `/notify`, as it is. Later openings replace `last_event_id` by the last
- * one received, and leave the rest of the query as it is.
+ * event, or of an answer to `/notify`, as it is. If the URL has no `merchant_id`, the ID must name
+ * its merchant, as the IDs of events do then: put `42@` before that of an answer to `/notify`. Later
+ * openings replace `last_event_id` by the last one received, and leave the rest of the query as it
+ * is.
  * @param callback Fetches and shows the changed data. It may ignore its argument and fetch
  * everything.
  * @returns A function that undoes `onRefresh`. After it has been called, no call of `callback`

@@ -35,6 +35,7 @@ Does not know Redis, nor who may get an event stream.
 from sse_push.event_stream.gaps import Gaps
 from sse_push.event_stream.portable import keep_streams_at_shutdown
 from sse_push.event_stream.response import open_event_stream
+from sse_push.event_stream.resume import position_of
 from sse_push.event_stream.shared import HEADERS, EventStreams
 from sse_push.event_stream.wire import MEDIA_TYPE, Frame
 
@@ -46,4 +47,5 @@ __all__ = [
     "Gaps",
     "keep_streams_at_shutdown",
     "open_event_stream",
+    "position_of",
 ]

@@ -32,6 +32,22 @@ def _process_name(_pid: int) -> str:
     return secrets.token_hex(4)
 
 
+class _NamingSink:
+    """The way to a client whose IDs name their merchant."""
+
+    __slots__ = ("_merchant_id", "_sink")
+
+    def __init__(self, merchant_id: str, sink: Sink[Frame]) -> None:
+        self._merchant_id = merchant_id
+        self._sink = sink
+
+    def offer(self, frame: Frame) -> bool:
+        return self._sink.offer(frame.named(self._merchant_id))
+
+    def end(self, reason: EndReason) -> None:
+        self._sink.end(reason)
+
+
 class Opening:
     """A connection's place in the hub, and the first bytes of its event stream.
 
@@ -42,8 +58,18 @@ class Opening:
     """
 
     def __init__(
-        self, streams: EventStreams, grant: Grant, sink: Sink[Frame], last_event_id: str | None
+        self,
+        streams: EventStreams,
+        grant: Grant,
+        sink: Sink[Frame],
+        last_event_id: str | None,
+        *,
+        is_named: bool,
     ) -> None:
+        """Take the place; ``is_named``: the IDs that the client gets name their merchant."""
+        self._is_named = is_named
+        if is_named:
+            sink = _NamingSink(grant.merchant_id, sink)
         self.subscription = streams.hub.subscribe(grant, sink)
         self._streams = streams
         self._last_event_id = last_event_id
@@ -66,14 +92,18 @@ class Opening:
         if gap is not None or not is_armed:
             await self._wait(gap)
         frame = streams.hub.first_frame(subscription)
+        merchant_id = subscription.merchant.id
         ready = encode_ready(
-            subscription.merchant.id,
+            merchant_id,
             retry_ms=streams.jittered_retry_ms(),
             heartbeat_s=streams.heartbeat_s,
             connection_id=f"{_process_name(os.getpid())}-{next(_connection_numbers)}",
             newest=self._newest,
+            is_named=self._is_named,
         )
-        return ready if frame is None else ready + frame.body
+        if frame is None:
+            return ready
+        return ready + (frame.named(merchant_id) if self._is_named else frame).body
 
     async def close(self) -> None:
         """Give up the place, and stop waiting for Redis."""

@@ -38,7 +38,14 @@ class PortableStream(EventSourceResponse):
     hub.
     """
 
-    def __init__(self, streams: EventStreams, grant: Grant, last_event_id: str | None) -> None:
+    def __init__(
+        self,
+        streams: EventStreams,
+        grant: Grant,
+        last_event_id: str | None,
+        *,
+        is_named: bool = False,
+    ) -> None:
         super().__init__(
             self._events(),
             headers=HEADERS,
@@ -50,6 +57,7 @@ class PortableStream(EventSourceResponse):
         self._streams = streams
         self._grant = grant
         self._last_event_id = last_event_id
+        self._is_named = is_named
         self._opening: Opening | None = None
         self._cut: asyncio.Timeout | None = None
         self._end_reason: EndReason | None = None
@@ -61,7 +69,9 @@ class PortableStream(EventSourceResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client disconnects, or until ``end`` has completed the response."""
         # Opened here: the generator never starts if the client disconnects at once.
-        opening = self._opening = Opening(self._streams, self._grant, self, self._last_event_id)
+        opening = self._opening = Opening(
+            self._streams, self._grant, self, self._last_event_id, is_named=self._is_named
+        )
         expires_at = opening.subscription.expires_at
         self._cut = asyncio.timeout_at(None if expires_at == math.inf else expires_at)
         try:

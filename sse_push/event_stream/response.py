@@ -15,10 +15,18 @@ from sse_push.runtime.uvicorn import take_over
 
 
 def open_event_stream(
-    streams: EventStreams, scope: Scope, grant: Grant, last_event_id: str | None
+    streams: EventStreams,
+    scope: Scope,
+    grant: Grant,
+    last_event_id: str | None,
+    *,
+    is_named: bool = False,
 ) -> TransportStream | PortableStream:
-    """Return the response to this client, by the fastest way that its server allows."""
+    """Return the response to this client, by the fastest way that its server allows.
+
+    ``is_named``: the IDs of its events name their merchant.
+    """
     cycle = take_over(scope)
     if cycle is None:
-        return PortableStream(streams, grant, last_event_id)
-    return TransportStream(streams, grant, last_event_id, cycle)
+        return PortableStream(streams, grant, last_event_id, is_named=is_named)
+    return TransportStream(streams, grant, last_event_id, cycle, is_named=is_named)

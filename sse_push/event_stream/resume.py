@@ -27,6 +27,23 @@ class Archive(Protocol):
         """
 
 
+def position_of(
+    merchant_id: str, last_event_ids: Iterable[str | None], *, is_named: bool
+) -> str | None:
+    """Return the first of a client's last event IDs that is of this merchant, without its name.
+
+    ``is_named``: the IDs of this stream name their merchant, since the request did not. What an ID
+    without a name is compared with may be another merchant's stream then: a cookie names another
+    merchant by now than when the client got the ID. So it counts for no merchant, and neither does
+    an ID that names another one.
+    """
+    for text in last_event_ids:
+        name, at, event_id = (text or "").rpartition("@")
+        if event_id and (name == merchant_id if at else not is_named):
+            return event_id
+    return None
+
+
 def owed(
     last_event_id: str | None, newest: EventId | None, version: int
 ) -> tuple[Refresh, ...] | EntryId:

@@ -142,13 +142,20 @@ class TransportStream(Response):
     background = None
 
     def __init__(
-        self, streams: EventStreams, grant: Grant, last_event_id: str | None, cycle: Cycle
+        self,
+        streams: EventStreams,
+        grant: Grant,
+        last_event_id: str | None,
+        cycle: Cycle,
+        *,
+        is_named: bool = False,
     ) -> None:
         self.raw_headers = _RAW_HEADERS
         self.state = OPENING
         self._streams = streams
         self._grant = grant
         self._last_event_id = last_event_id
+        self._is_named = is_named
         self._cycle = cycle
         self._flow = cycle.flow
         self._write = cycle.transport.write
@@ -160,7 +167,9 @@ class TransportStream(Response):
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client disconnects, or until ``end`` has completed the response."""
-        opening = Opening(self._streams, self._grant, self, self._last_event_id)
+        opening = Opening(
+            self._streams, self._grant, self, self._last_event_id, is_named=self._is_named
+        )
         self._subscription = opening.subscription
         self._cut_at = opening.subscription.expires_at
         try:

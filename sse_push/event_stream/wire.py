@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from sse_push.hub import Refresh
 from sse_push.notification import EventId
@@ -17,19 +16,30 @@ from sse_push.notification import EventId
 MEDIA_TYPE = "text/event-stream"
 
 
-class Frame(NamedTuple):
-    """One or more events: their bytes, and the same bytes as one chunk of an HTTP/1.1 body.
+class Frame:
+    """One or more whole events: their bytes, and these as one chunk of an HTTP/1.1 body.
 
     https://www.rfc-editor.org/rfc/rfc9112#name-chunked-transfer-coding
     """
 
-    body: bytes
-    chunk: bytes
+    __slots__ = ("_named", "body", "chunk")
 
-    @classmethod
-    def of(cls, body: bytes) -> Frame:
-        """Frame the bytes of one or more whole events."""
-        return cls(body, b"%x\r\n%b\r\n" % (len(body), body))
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self.chunk = b"%x\r\n%b\r\n" % (len(body), body)
+        self._named: Frame | None = None
+
+    def named(self, merchant_id: str) -> Frame:
+        """Return the same events with IDs that name their merchant; made once, for all clients.
+
+        No line but that of an ID begins with ``id:``, whatever is in the data.
+        """
+        if b"id: " not in self.body:
+            return self
+        if self._named is None:
+            line = b"\nid: %b@" % merchant_id.encode()
+            self._named = Frame((b"\n" + self.body).replace(b"\nid: ", line)[1:])
+        return self._named
 
 
 def encode_refreshes(merchant_id: str, refreshes: Sequence[Refresh]) -> Frame:
@@ -38,7 +48,7 @@ def encode_refreshes(merchant_id: str, refreshes: Sequence[Refresh]) -> Frame:
     Each ``id`` comes with data: a block of an ID alone changes the last event ID in Chromium, but
     not in Firefox. Lines hold only our own JSON and typed IDs, so that no input can add a line.
     """
-    return Frame.of(b"".join(_encode_refresh(merchant_id, refresh) for refresh in refreshes))
+    return Frame(b"".join(_encode_refresh(merchant_id, refresh) for refresh in refreshes))
 
 
 def _encode_refresh(merchant_id: str, refresh: Refresh) -> bytes:
@@ -63,9 +73,11 @@ def encode_ready(
     heartbeat_s: float,
     connection_id: str,
     newest: EventId | None,
+    is_named: bool = False,
 ) -> bytes:
     """Encode the first event of a connection; ``newest`` only if the client is owed nothing."""
-    line = "" if newest is None else f"id: {newest}\n"
+    name = f"{merchant_id}@" if is_named else ""
+    line = "" if newest is None else f"id: {name}{newest}\n"
     # 15 and not 15.0: a whole number has no fraction.
     heartbeat = int(heartbeat_s) if heartbeat_s == int(heartbeat_s) else heartbeat_s
     data = _json(
@@ -81,12 +93,12 @@ def encode_goodbye(reason: str, retry_ms: int) -> bytes:
 
 def encode_expiring(expires_in_s: int) -> Frame:
     """Encode the event before a token expires; without ``id``, since no data has changed."""
-    return Frame.of(b'event: expiring\ndata: {"expires_in_s":%d}\n\n' % expires_in_s)
+    return Frame(b'event: expiring\ndata: {"expires_in_s":%d}\n\n' % expires_in_s)
 
 
 # A named event, since JavaScript never sees a comment; with data, since an event without data is
 # not dispatched; without ``id``, since no data has changed.
-HEARTBEAT = Frame.of(b"event: heartbeat\ndata: {}\n\n")
+HEARTBEAT = Frame(b"event: heartbeat\ndata: {}\n\n")
 
 
 def _json(value: object) -> str:

@@ -28,7 +28,7 @@ from sse_push.errors import (
     TooLarge,
     TooManyNotifications,
 )
-from sse_push.event_stream import HEADERS, open_event_stream, wire
+from sse_push.event_stream import HEADERS, open_event_stream, position_of, wire
 from sse_push.http.answers import body_of, not_all_stored
 from sse_push.http.bodies import FORM, JSON, parse_form, read_body, require_media_type
 from sse_push.http.service import State
@@ -50,19 +50,25 @@ async def events(request: Request[State]) -> Response:
     """GET /events?merchant_id=42[&last_event_id=…] -> 200 ``text/event-stream``."""
     state = request.state
     state["origins"].check(request.headers)
-    grant = state["gate"].authorize_subscribe(request, _parameter(request, "merchant_id"))
+    named_merchant = _parameter(request, "merchant_id")
+    grant = state["gate"].authorize_subscribe(request, named_merchant)
     # ``Hub.subscribe`` checks the grant again, in one step with adding the connection. The check is
     # also here because a HEAD request never reaches ``subscribe``, and because a revoked client
     # gets 401 rather than a soft answer.
     state["hub"].require_unrevoked(grant)
     # The header wins: it is newer than the page, which has the ID in its URL.
-    last_event_id = request.headers.get("last-event-id") or _parameter(request, "last_event_id")
+    given = request.headers.get("last-event-id"), _parameter(request, "last_event_id")
+    # Without a merchant in its URL, a request may be for another one than that of its ID.
+    is_named = named_merchant is None
+    last_event_id = position_of(grant.merchant_id, given, is_named=is_named)
     if request.method == "HEAD":
         return Response(headers=HEADERS, media_type=wire.MEDIA_TYPE)
     await _require_serving(state)
     place: Place = request.scope[PLACE_SCOPE_KEY]
     place.reserve(grant.merchant_id, _counted_address(request))
-    return open_event_stream(state["event_streams"], request.scope, grant, last_event_id)
+    return open_event_stream(
+        state["event_streams"], request.scope, grant, last_event_id, is_named=is_named
+    )
 
 
 async def preflight(request: Request[State]) -> Response:

@@ -188,7 +188,8 @@ _PARAMETERS = [
         "last_event_id",
         "The last event ID that the page was rendered with. Any other text counts as unknown, and "
         "so does an ID that was given before Redis was restarted or replaced: the client gets a "
-        "refresh.",
+        "refresh. Without merchant_id an ID names its merchant (42@1795454750480-0.9f86d081), and "
+        "counts for no other one.",
         example="1795454750480-0.9f86d081",
     ),
     _parameter("header", "Last-Event-ID", "Set by EventSource; wins over the query."),

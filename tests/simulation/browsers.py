@@ -101,19 +101,40 @@ class Accepted:
 class Page:
     """One browser window: the changes that it does not show yet, and its connection."""
 
-    def __init__(self, merchant_id: str, name: str) -> None:
-        self.merchant_id = merchant_id
+    def __init__(self, merchant_id: str, name: str, *, is_named: bool = False) -> None:
         self.name = name
+        self.is_named = is_named
+        """Its URL names no merchant, but its cookie does; so its IDs do."""
         self.last_event_id = ""
         self.opened_with = ""
         """The last event ID that the connection was opened with."""
         self.response: TransportStream | None = None
-        self.missing: list[Accepted] = [Accepted(-1, None, None)]  # rendered some time ago
+        self.missing_of: dict[str, list[Accepted]] = {}
+        self.become(merchant_id)
         self.cycle: ModelCycle | None = None
         self.task: asyncio.Task[None] | None = None
         self.parser = Parser()
         self.dechunker = Dechunker()
         self.highest: tuple[int, int] = (0, 0)
+
+    def become(self, merchant_id: str) -> None:
+        """Show another merchant, or this one at first: as it was rendered some time ago."""
+        self.merchant_id = merchant_id
+        self.missing_of.setdefault(merchant_id, [Accepted(-1, None, None)])
+
+    @property
+    def missing(self) -> list[Accepted]:
+        """What it does not show yet of its merchant."""
+        return self.missing_of[self.merchant_id]
+
+    @missing.setter
+    def missing(self, accepted: list[Accepted]) -> None:
+        self.missing_of[self.merchant_id] = accepted
+
+    def accepted(self, merchant_id: str, accepted: Accepted) -> None:
+        """Lack a notification, if the page was ever of its merchant."""
+        if accepted.by != self.name and merchant_id in self.missing_of:
+            self.missing_of[merchant_id].append(accepted)
 
     def receive(self, most: int) -> None:
         assert self.cycle is not None, "a page receives only while it is connected"
@@ -128,7 +149,9 @@ class Page:
         if refresh.get("reason") == "resync":
             self.highest = (0, 0)  # another history, or none
         elif has_id:
-            event_id = EventId.parse(event.id)
+            name, _, text = event.id.rpartition("@")
+            assert name == (self.merchant_id if self.is_named else ""), "IDs name the merchant"
+            event_id = EventId.parse(text)
             assert event_id.entry_id >= self.highest, "IDs rise on a connection, but for a resync"
             self.highest = event_id.entry_id
         if refresh.get("by") == self.name and "reason" not in refresh:

@@ -16,7 +16,7 @@ from typing import Any, cast
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason
-from sse_push.event_stream import EventStreams, Gaps, wire
+from sse_push.event_stream import EventStreams, Gaps, resume, wire
 from sse_push.event_stream.transport import TransportStream
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub, Subscription
@@ -30,6 +30,11 @@ from tests.simulation.model import NEVER, ModelFollower, ModelRedis, ModelStream
 
 CALM = dataclasses.replace(PACE, send_timeout_s=1000, max_connection_age_s=100_000, drain_s=1)
 """No connection ends by itself while a history runs."""
+
+
+def stream_of(subscription: Subscription[Frame]) -> TransportStream:
+    """Return the response, also of a page whose IDs are named on the way to it."""
+    return cast("TransportStream", getattr(subscription.sink, "_sink", subscription.sink))
 
 
 class Simulation:
@@ -81,7 +86,7 @@ class Simulation:
             [f"t{number}" for number in range(40)] if self.chance.random() < 0.1 else []
         )
         self.pages = [
-            Page(merchant_id, f"{merchant_id}-{number}")
+            Page(merchant_id, f"{merchant_id}-{number}", is_named=self.chance.random() < 0.3)
             for merchant_id in self.merchants
             for number in range(self.chance.choice([1, 1, 2, 3]))
         ]
@@ -105,20 +110,25 @@ class Simulation:
         for _ in range(self.chance.choice([1, 1, 1, 1, 1, 1, 2, 2, 3, 40])):
             self.notify_once(merchant_id)
 
-    def notify_once(self, merchant_id: str) -> None:
+    def notify_twins(self) -> None:
+        """Notify both merchants in one millisecond: their entries have the same ID."""
+        for merchant_id in self.merchants:
+            self.notify_once(merchant_id, is_twin=merchant_id != self.merchants[0])
+
+    def notify_once(self, merchant_id: str, *, is_twin: bool = False) -> None:
         self.serial += 1
         by = self.chance.choice([None, None, *(page.name for page in self.pages[:3])])
         accepted = Accepted(self.serial, self.chance.choice(self.topics), by)
         data = str(self.serial) if self.chance.random() < 0.7 else None
         notification = Notification(merchant_id, accepted.topic, data, by)
-        self.redis.tick()
+        if not is_twin:
+            self.redis.tick()
         if self.redis.xadd(notification, max_entries=self.max_entries) is not None:
             self.accepted(merchant_id, accepted)  # else refused
 
     def accepted(self, merchant_id: str, accepted: Accepted) -> None:
         for page in self.pages:
-            if page.merchant_id == merchant_id and page.name != accepted.by:
-                page.missing.append(accepted)
+            page.accepted(merchant_id, accepted)
 
     def use_again(self) -> None:
         """Delete a stream, and give its newest ID again, as within one millisecond."""
@@ -144,12 +154,16 @@ class Simulation:
         page.parser.reset()
         page.dechunker = Dechunker()
         page.highest = (0, 0)
-        page.opened_with = page.last_event_id
+        position = resume.position_of(
+            page.merchant_id, [page.last_event_id], is_named=page.is_named
+        )
+        page.opened_with = position or ""
         response = self.stream(
             self.event_streams,
             Grant(page.merchant_id),
-            page.last_event_id or None,
+            position,
             cast("Any", page.cycle),
+            is_named=page.is_named,
         )
         page.response = response
         call = response({}, cast("Any", page.cycle.receive), cast("Any", page.cycle.send))
@@ -158,7 +172,8 @@ class Simulation:
     def settle(self, subscription: Subscription[Frame]) -> EventId | None:
         """Compare a page's last event ID; and forgive what that ID can't show."""
         newest = self.hub_settle(subscription)
-        page = next(page for page in self.pages if page.response is subscription.sink)
+        response = stream_of(subscription)
+        page = next(page for page in self.pages if page.response is response)
         if known := page.opened_with:
             # A last event ID does not tell which of two entries it stands for.
             page.missing = [each for each in page.missing if each.used_again != known]
@@ -170,6 +185,20 @@ class Simulation:
         if page.cycle is not None and not page.cycle.disconnected:
             page.receive(self.chance.choice([0, 0, 10, 100, 200]))
             page.cycle.lose()
+
+    def switch(self) -> None:
+        """Change the cookie of a page: it comes back to another merchant, maybe the first one."""
+        page = self.chance.choice(self.pages)
+        if not page.is_named:
+            return
+        if self.chance.random() < 0.3:
+            self.notify_twins()
+            self.pump()
+            self.clock.advance(0.2)
+            self.deliver_all()
+        if page.cycle is not None:
+            page.cycle.lose()
+        page.become(self.chance.choice(self.merchants))
 
     def goodbye(self) -> None:
         subscriptions = [
@@ -320,6 +349,7 @@ class Simulation:
         ("notify", 9),
         ("open", 5),
         ("leave", 2),
+        ("switch", 2),
         ("goodbye", 0.5),
         ("deliver", 8),
         ("reconnect", 4),

@@ -21,7 +21,7 @@ from sse_push.event_stream import opening, resume, transport
 from sse_push.event_stream.opening import Opening
 from sse_push.event_stream.transport import DRAINING, FINISHING, OPEN, TransportStream
 from sse_push.event_stream.wire import Frame
-from sse_push.hub import Hub, Refresh, State, Subscription, fan_out
+from sse_push.hub import Hub, Refresh, State, Subscription, fan_out, frames
 from sse_push.hub import hub as register
 from sse_push.hub import state as hub_state
 from sse_push.hub.fan_out import FanOuts
@@ -37,7 +37,7 @@ from sse_push.stream.watch import Position, Watch
 from tests.simulation import model
 from tests.simulation.browsers import ModelCycle
 from tests.simulation.model import ARMED, REFUSED, TOO_LARGE, ModelFollower
-from tests.simulation.simulation import Simulation
+from tests.simulation.simulation import Simulation, stream_of
 from tests.simulation.transitions import Notebook, Transition, permit_all
 
 RUNS = int(os.environ.get("SSE_PUSH_TEST_RUNS", "10000"))
@@ -444,7 +444,7 @@ class EndsAfterItsLastChunk(Hub[Frame]):
     def end(self, subscription: Subscription[Frame], reason: EndReason) -> None:
         if subscription.state is not State.ENDED:
             subscription.sink.end(reason)
-            stream = cast("TransportStream", subscription.sink)
+            stream = stream_of(subscription)
             stream.state = OPEN  # and unsubscribes when its task ends
 
 
@@ -551,6 +551,15 @@ def takes_what_is_left_for_all(
     return telling([entry for entry in entries if start < entry.id <= end])
 
 
+def of_any_merchant(
+    _merchant_id: str,
+    last_event_ids: Sequence[str],
+    *,
+    is_named: bool,  # noqa: ARG001
+) -> str | None:
+    return last_event_ids[0].rpartition("@")[2] or None
+
+
 def always_one(_name: str, _other: str) -> bool:
     return True
 
@@ -570,6 +579,8 @@ _owed = resume.owed
         (Refresh, "merged_with", keeps_the_newest_data),
         (Refresh, "merged_with", keeps_the_newest_by),
         (fan_out, "in_order", in_any_order),
+        (frames, "in_order", in_any_order),
+        (resume, "position_of", of_any_merchant),
         (Opening, "_go_live", tells_the_id_before_the_refresh),
         (opening, "owed", gives_a_missing_stream_an_id),
         (model, "entries_between", takes_what_is_left_for_all),

@@ -150,6 +150,7 @@ ARROWS: dict[str, set[str]] = {
     "event_stream": {
         "event_stream.gaps",
         "event_stream.portable",
+        "event_stream.resume",
         "event_stream.response",
         "event_stream.shared",
         "event_stream.wire",

@@ -137,7 +137,7 @@ async def test_a_notification_arrives_at_a_client_with_a_token(
         event = await stream.next("refresh", 2)
     await publisher.close()
 
-    assert event.id == entry_id
+    assert event.id == f"{merchant}@{entry_id}"
 
 
 # -- refused tokens

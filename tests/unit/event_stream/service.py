@@ -176,10 +176,8 @@ class Cycle(ModelCycle):
 class RecordedStream(TransportStream):
     """Remembers its states."""
 
-    def __init__(
-        self, streams: EventStreams, grant: Grant, last_event_id: str | None, cycle: Cycle
-    ) -> None:
-        super().__init__(streams, grant, last_event_id, cycle)
+    def __init__(self, *args: Any, is_named: bool) -> None:
+        super().__init__(*args, is_named=is_named)
         self.states = [self.state]
 
     def _become(self, state: State) -> None:
@@ -196,6 +194,8 @@ class Browser:
         last_event_id: str | None = None,
         cycle: Cycle | None = None,
         expires_at: float | None = None,
+        *,
+        is_named: bool = False,
     ) -> None:
         self.cycle = cycle or Cycle(10**6)
         self.stream = RecordedStream(
@@ -203,6 +203,7 @@ class Browser:
             Grant("42", expires_at),
             last_event_id,
             self.cycle,
+            is_named=is_named,
         )
         call = self.stream({}, cast("Any", self.cycle.receive), cast("Any", self.cycle.send))
         self.task = service.begin(call)
@@ -233,6 +234,7 @@ class Server:
         *,
         method: str = "GET",
         expires_at: float | None = None,
+        is_named: bool = False,
     ) -> None:
         self.scope: Scope = {"type": "http", "method": method, "http_version": "1.1"}
         self.messages: list[Message] = []
@@ -240,7 +242,11 @@ class Server:
         self.takes.set()
         self.is_gone = asyncio.Event()
         self.stream = open_event_stream(
-            service.streams, self.scope, Grant("42", expires_at), last_event_id
+            service.streams,
+            self.scope,
+            Grant("42", expires_at),
+            last_event_id,
+            is_named=is_named,
         )
         self.task = service.begin(self.stream(self.scope, self.receive, self.send))
 

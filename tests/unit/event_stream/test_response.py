@@ -8,7 +8,7 @@ import pytest
 from starlette.types import Message
 
 from sse_push.access.grant import Grant
-from sse_push.errors import Unauthorized
+from sse_push.errors import EndReason, Unauthorized
 from sse_push.event_stream import open_event_stream
 from sse_push.event_stream.portable import PortableStream
 from sse_push.event_stream.transport import TransportStream
@@ -16,8 +16,10 @@ from sse_push.runtime.uvicorn import SEND_SCOPE_KEY
 from tests.harness.ids import at
 from tests.harness.waiting import LATE_S, SECOND, until
 from tests.unit.event_stream.service import (
+    MISSED_AT_7,
     READY,
     READY_AT_7,
+    REFRESH_8,
     Browser,
     Neighbor,
     Server,
@@ -149,3 +151,24 @@ async def test_a_client_that_is_revoked_while_redis_is_late_gets_only_a_goodbye(
     await until(lambda: client.received != READY, "the goodbye")
 
     assert client.received == READY + goodbye("revoked")
+
+
+async def test_a_client_whose_ids_are_named_gets_each_of_them_so_and_its_neighbors_do_not(
+    timely: Service, begin: Callable[..., Browser | Server]
+) -> None:
+    named = begin(timely, str(at(4)), is_named=True)
+    plain = begin(timely, str(at(4)))
+    await until(lambda: b"missed" in named.received and b"missed" in plain.received, "what is owed")
+
+    timely.change(8)
+    await until(lambda: b"seats" in named.received and b"seats" in plain.received, "a refresh")
+    current = begin(timely, str(at(8)), is_named=True)
+    await until(lambda: current.received != b"", "ready")
+    timely.end(EndReason.CONNECTION_AGE)
+    await until(lambda: named.is_complete, "the end")
+
+    assert named.received == (
+        READY + MISSED_AT_7.replace(b"id: ", b"id: 42@") + REFRESH_8.replace(b"id: ", b"id: 42@")
+    ) + goodbye("connection_age")
+    assert plain.received.replace(b"id: ", b"id: 42@") == named.received
+    assert b"\nid: 42@8-0.0a1b2c3d\nevent: ready\n" in current.received

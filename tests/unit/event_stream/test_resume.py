@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sse_push.event_stream.resume import missed, missed_topics, owed
+from sse_push.event_stream.resume import missed, missed_topics, owed, position_of
 from sse_push.hub import Reason, Refresh
 from sse_push.notification import EntryId, EventId
 from tests.harness.ids import HISTORY, OTHER_HISTORY, at
@@ -50,6 +50,49 @@ def test_a_client_is_owed_a_refresh_unless_it_has_the_newest_id(
     expected = () if reason is None else (Refresh(3, newest, reason=reason),)
 
     assert owed(last_event_id, newest, 3) == expected
+
+
+OWN, OTHER = f"42@7-0.{HISTORY}", f"43@7-0.{HISTORY}"
+PLAIN = f"7-0.{HISTORY}"
+
+
+@pytest.mark.parametrize(
+    ("header", "query", "of_named", "of_plain"),
+    [
+        (None, None, None, None),
+        ("", "", None, None),
+        (OWN, None, PLAIN, PLAIN),
+        (None, OWN, PLAIN, PLAIN),
+        (OTHER, None, None, None),
+        # What the header does not say, the query may.
+        (OTHER, OWN, PLAIN, PLAIN),
+        (OWN, "42@8-0", PLAIN, PLAIN),
+        (OTHER, "8-0", None, "8-0"),
+        ("8-0", OWN, PLAIN, "8-0"),
+        # Of a browser from before IDs had names, or that followed a URL with a merchant.
+        (PLAIN, None, None, PLAIN),
+        (None, PLAIN, None, PLAIN),
+        # malformed
+        ("nonsense", None, None, "nonsense"),
+        ("42@nonsense", None, "nonsense", "nonsense"),
+        ("42@", None, None, None),
+        ("@7-0", None, None, None),
+        ("42@42@7-0", None, None, None),
+        ("4@2@7-0", None, None, None),
+        ("42 @7-0", None, None, None),
+        ("\ud800@7-0", None, None, None),
+    ],
+)
+def test_a_position_counts_only_for_its_own_merchant(
+    header: str | None, query: str | None, of_named: str | None, of_plain: str | None
+) -> None:
+    assert position_of("42", (header, query), is_named=True) == of_named
+    assert position_of("42", (header, query), is_named=False) == of_plain
+
+
+@pytest.mark.parametrize("merchant_id", ["a:b", "a.b-1_", "7-0.0a1b2c3d", "m" * 64])
+def test_a_position_is_found_whatever_the_form_of_its_merchant(merchant_id: str) -> None:
+    assert position_of(merchant_id, (f"{merchant_id}@{PLAIN}",), is_named=True) == PLAIN
 
 
 @pytest.mark.parametrize("text", ["6-9", "0-1", "7-0"])

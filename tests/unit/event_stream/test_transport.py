@@ -91,9 +91,9 @@ async def test_a_frame_of_the_hub_is_a_chunk_like_those_of_uvicorn(service: Serv
     ready, rest = body.split(b"\r\n", 2)[1], body.split(b"\r\n", 2)[2]
     assert masked(ready) == READY
     assert rest == (
-        Frame.of(CONNECTED_AT_7).chunk
-        + Frame.of(REFRESH_8).chunk
-        + Frame.of(goodbye("connection_age")).chunk
+        Frame(CONNECTED_AT_7).chunk
+        + Frame(REFRESH_8).chunk
+        + Frame(goodbye("connection_age")).chunk
         + b"0\r\n\r\n"
     )
     assert transport.is_closed.is_set()
@@ -229,7 +229,7 @@ async def test_an_event_stream_ends_with_a_goodbye_and_its_last_chunk(service: S
     await turns()
 
     assert is_closed
-    assert bytes(browser.cycle.wire) == (Frame.of(goodbye("connection_age")).chunk + b"0\r\n\r\n")
+    assert bytes(browser.cycle.wire) == (Frame(goodbye("connection_age")).chunk + b"0\r\n\r\n")
     assert len(service.hub) == 0
     await browser.done()
 

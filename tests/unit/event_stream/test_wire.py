@@ -12,15 +12,15 @@ from sse_push.event_stream.wire import (
     encode_refreshes,
 )
 from sse_push.hub import Reason, Refresh
-from sse_push.notification import EventId
-from tests.harness.ids import at
+from sse_push.notification import EntryId, EventId
+from tests.harness.ids import HISTORY, at
 
 
 def test_a_frame_is_one_chunk_of_an_http_body() -> None:
-    assert Frame.of(b"event: x\ndata: \xe7\xba\xbf\n\n") == (
-        b"event: x\ndata: \xe7\xba\xbf\n\n",
-        b"14\r\nevent: x\ndata: \xe7\xba\xbf\n\n\r\n",
-    )
+    frame = Frame(b"event: x\ndata: \xe7\xba\xbf\n\n")
+
+    assert frame.body == b"event: x\ndata: \xe7\xba\xbf\n\n"
+    assert frame.chunk == b"14\r\nevent: x\ndata: \xe7\xba\xbf\n\n\r\n"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_refresh_has_a_reason_unless_it_is_ordinary(reason: Reason) -> None:
 def test_several_refreshes_are_one_frame() -> None:
     refreshes = [Refresh(1, at(1), "b"), Refresh(2, at(2), "a")]
 
-    assert encode_refreshes("42", refreshes) == Frame.of(
+    assert encode_refreshes("42", refreshes).body == (
         b'id: 1-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","topic":"b"}\n\n'
         b'id: 2-0.0a1b2c3d\nevent: refresh\ndata: {"merchant_id":"42","topic":"a"}\n\n'
     )
@@ -80,13 +80,20 @@ def test_several_refreshes_are_one_frame() -> None:
         ),
     ],
 )
-def test_ready_on_the_wire(heartbeat_s: float, newest: EventId | None, expected: bytes) -> None:
-    assert (
-        encode_ready(
-            "42", retry_ms=2000, heartbeat_s=heartbeat_s, connection_id="1f-1", newest=newest
-        )
-        == expected
+@pytest.mark.parametrize("is_named", [False, True])
+def test_ready_on_the_wire(
+    heartbeat_s: float, newest: EventId | None, expected: bytes, *, is_named: bool
+) -> None:
+    encoded = encode_ready(
+        "42",
+        retry_ms=2000,
+        heartbeat_s=heartbeat_s,
+        connection_id="1f-1",
+        newest=newest,
+        is_named=is_named,
     )
+
+    assert encoded == (expected.replace(b"id: 7", b"id: 42@7") if is_named else expected)
 
 
 def test_a_goodbye_on_the_wire() -> None:
@@ -96,7 +103,40 @@ def test_a_goodbye_on_the_wire() -> None:
 
 
 def test_a_heartbeat_on_the_wire() -> None:
-    assert HEARTBEAT == (
-        b"event: heartbeat\ndata: {}\n\n",
-        b"1b\r\nevent: heartbeat\ndata: {}\n\n\r\n",
+    assert HEARTBEAT.body == b"event: heartbeat\ndata: {}\n\n"
+    assert HEARTBEAT.chunk == b"1b\r\nevent: heartbeat\ndata: {}\n\n\r\n"
+
+
+def test_a_named_frame_has_ids_with_the_merchant_and_is_made_once() -> None:
+    """Nothing in the data is taken for an ID: no line of it can begin like one."""
+    refreshes = [
+        Refresh(1, at(1), "id", data='"\\nid: 7-0\\n"', by="id: 8-0"),
+        Refresh(2, None, "without"),
+        Refresh(3, at(3), reason="missed"),
+    ]
+    frame = encode_refreshes("a:b-1", refreshes)
+
+    named = frame.named("a:b-1")
+
+    assert named.body == (
+        b"id: a:b-1@1-0.0a1b2c3d\nevent: refresh\n"
+        b'data: {"merchant_id":"a:b-1","topic":"id","data":"\\nid: 7-0\\n","by":"id: 8-0"}\n\n'
+        b'event: refresh\ndata: {"merchant_id":"a:b-1","topic":"without"}\n\n'
+        b"id: a:b-1@3-0.0a1b2c3d\nevent: refresh\n"
+        b'data: {"merchant_id":"a:b-1","reason":"missed"}\n\n'
     )
+    assert named.chunk == Frame(named.body).chunk
+    assert frame.named("a:b-1") is named
+    assert b"@" not in frame.body
+
+
+def test_a_frame_without_an_id_is_the_same_for_all() -> None:
+    assert HEARTBEAT.named("42") is HEARTBEAT
+
+
+def test_a_named_id_is_as_long_as_its_parts_and_within_a_line_of_headers() -> None:
+    longest = EventId(EntryId(2**64 - 1, 2**64 - 1), HISTORY)
+
+    (line, *_) = encode_refreshes("m" * 64, [Refresh(1, longest)]).named("m" * 64).body.split(b"\n")
+
+    assert len(line.removeprefix(b"id: ")) == 64 + 1 + 41 + 1 + 8
