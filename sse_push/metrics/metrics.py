@@ -123,14 +123,15 @@ class Metrics:
         return encode(self._answer), media_type
 
     def _counts(self) -> Iterator[tuple[str, str, int]]:
-        hub, tail = self._hub.tally, self._follower.tally
+        hub, tail, appended = self._hub.tally, self._follower.tally, self._appender.tally
         yield "sse_push_connections_opened_total", "", hub.opened
         for end in hub.closed:
             yield "sse_push_connections_closed_total", end.value, hub.closed[end]
         for reason, count in self._event_streams.soft_answers.items():
             yield "sse_push_soft_answers_total", reason.value, count
-        for outcome, count in self._appender.tally.outcomes.items():
+        for outcome, count in appended.outcomes.items():
             yield "sse_push_notifications_total", outcome, count
+        yield from (("sse_push_stream_faults_total", *each) for each in appended.faults.items())
         for error, count in self._errors.items():
             yield "sse_push_errors_total", error.value, count
         yield "sse_push_refreshes_written_total", "", hub.written

@@ -26,6 +26,11 @@ SERIES: dict[str, Series] = {
     "sse_push_notifications_total": Series(
         "counter", "notifications, by their outcome in Redis", "outcome"
     ),
+    "sse_push_stream_faults_total": Series(
+        "counter",
+        "records refused because their merchant's key takes none until somebody repairs it",
+        "fault",
+    ),
     "sse_push_errors_total": Series(
         "counter", "error answers, and refused items of an array, by code", "error"
     ),

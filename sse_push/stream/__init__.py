@@ -1,13 +1,13 @@
 """The Redis streams: adding entries, and following which streams change.
 
-``append`` adds what backends send. ``follow`` reads what is new over one connection on which Redis
-announces changes (``pipeline``), and proves that it does (``probe``). ``tail`` and ``revocations``
-decide which reads come next, without any I/O; the theory of operation is in ``tail``. ``histories``
-names the history of a server, ``window`` bounds what is on the way at once, ``parser`` the size of
-a reply; what exceeds it, or may, is read by ``aside`` on a connection of its own, as ``standing``
-decides. ``leftovers`` names keys that Redis tracks for nobody. ``contract`` knows the keys,
-``connection`` the client library, ``replies`` whose error a reply is, ``examine`` a server's
-settings.
+``append`` adds what backends send; ``outcomes`` says what became of it. ``follow`` reads what is
+new over one connection on which Redis announces changes (``pipeline``), and proves that it does
+(``probe``). ``tail`` and ``revocations`` decide which reads come next, without any I/O; the theory
+of operation is in ``tail``. ``histories`` names the history of a server, ``window`` bounds what is
+on the way at once, ``parser`` the size of a reply; what exceeds it, or may, is read by ``aside`` on
+a connection of its own, as ``standing`` decides. ``leftovers`` names keys that Redis tracks for
+nobody. ``contract`` knows the keys, ``connection`` the client library, ``replies`` whose error a
+reply is, ``examine`` a server's settings.
 
 The only package, beside ``runtime.embedded``, that knows Redis. Does not know browsers, nor how
 they are served.
@@ -31,10 +31,11 @@ stays until the last token that it covers has expired.
 https://redis.io/docs/latest/develop/reference/client-side-caching/
 """
 
-from sse_push.stream.append import Appender, AppendTally
+from sse_push.stream.append import Appender
 from sse_push.stream.examine import Finding, examine
 from sse_push.stream.follow import Follower, FollowTally
 from sse_push.stream.listener import Listener
+from sse_push.stream.outcomes import AppendTally
 from sse_push.stream.planting import Planting, PlantTally
 from sse_push.stream.reads import reply_limit_bytes
 

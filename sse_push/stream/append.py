@@ -10,8 +10,7 @@ import contextlib
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, cast
+from typing import cast
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
@@ -30,11 +29,11 @@ from sse_push.stream.contract import (
     RevokeCommands,
     append_command,
     expire_command,
-    parse_entry_id,
     probe_commands,
 )
 from sse_push.stream.histories import history_of
 from sse_push.stream.lifetimes import Lifetimes
+from sse_push.stream.outcomes import AppendTally, Record, Waiting, fail, resolve
 from sse_push.stream.reads import ProbeEntry
 from sse_push.stream.replies import ErrorReply, Whose
 
@@ -43,31 +42,6 @@ _RECORDS_AT_ONCE = 512
 
 _RECORDS_WAITING = 20_000
 """At most this many records wait for Redis; more are refused at once."""
-
-Record = Notification | Revocation | ProbeEntry
-"""What a backend sends, or a probe, and a stream keeps as an entry."""
-
-
-@dataclass(slots=True)
-class AppendTally:
-    """How many notifications had which outcome, as it was answered; the numbers only rise."""
-
-    outcomes: dict[Literal["stored"] | Outcome, int] = field(
-        default_factory=lambda: {"stored": 0, "not_published": 0, "unknown": 0}
-    )
-
-    def add(self, results: Sequence[EventId | StreamUnavailable]) -> None:
-        """Count the results of one request."""
-        for result in results:
-            self.outcomes["stored" if isinstance(result, EventId) else result.outcome] += 1
-
-
-class _Waiting(NamedTuple):
-    """A record on its way into Redis."""
-
-    record: Record
-    event_id: asyncio.Future[EventId]
-    """Done once Redis has replied; canceled once the caller no longer waits."""
 
 
 class Appender:
@@ -100,7 +74,7 @@ class Appender:
         self._max_entries = stream_max_entries
         self._lifetimes = Lifetimes(stream_ttl_s)
         self._revoke_commands = RevokeCommands(revocation_lifetime_s)
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
         self._sent: frozenset[asyncio.Future[EventId]] = frozenset()
         self._arrived = asyncio.Event()
         self.tally = AppendTally()
@@ -152,7 +126,7 @@ class Appender:
             self._count(records, refused)
             return refused
         create_future = asyncio.get_running_loop().create_future
-        waiting = [_Waiting(record, create_future()) for record in records]
+        waiting = [Waiting(record, create_future()) for record in records]
         self._queue.extend(waiting)
         self._arrived.set()
         futures = [each.event_id for each in waiting]
@@ -183,15 +157,15 @@ class Appender:
         assert isinstance(exc, StreamUnavailable), "nothing else is ever set"
         return exc
 
-    def _next_batch(self) -> list[_Waiting]:
-        batch: list[_Waiting] = []
+    def _next_batch(self) -> list[Waiting]:
+        batch: list[Waiting] = []
         while self._queue and len(batch) < _RECORDS_AT_ONCE:
             waiting = self._queue.popleft()
             if not waiting.event_id.done():  # its caller still waits
                 batch.append(waiting)
         return batch
 
-    async def _commit(self, batch: list[_Waiting]) -> None:
+    async def _commit(self, batch: list[Waiting]) -> None:
         """Send a batch, and give each record its result.
 
         Up to the moment of sending, a failure means that nothing was published. From then on Redis
@@ -205,15 +179,15 @@ class Appender:
                 now_s = await self._ask_time(connection)
         except (RedisError, OSError) as exc:  # TimeoutError is an OSError
             await connection.disconnect(nowait=True)
-            _fail(batch, "expected a connection to Redis, got none", exc, "not_published")
+            fail(batch, "expected a connection to Redis, got none", exc, "not_published")
             return
         # A caller that gave up while we connected has the answer that its record is not published.
         while batch := [waiting for waiting in batch if not waiting.event_id.done()]:
             batch = await self._exchange(connection, batch, now_s)
 
     async def _exchange(
-        self, connection: AbstractConnection, batch: list[_Waiting], now_s: float
-    ) -> list[_Waiting]:
+        self, connection: AbstractConnection, batch: list[Waiting], now_s: float
+    ) -> list[Waiting]:
         """Send a batch in one pipeline, and give each record the result that Redis replies.
 
         Returns the records that Redis did not add, as their streams are gone: send those again.
@@ -222,23 +196,23 @@ class Appender:
         self._used.add(self.server_id)
         self._sent = frozenset(each.event_id for each in batch)
         is_wrong_server = False
-        gone: list[_Waiting] = []
+        gone: list[Waiting] = []
         try:
             async with asyncio.timeout(self._timeout_s):
                 await send_commands(connection, commands)
                 for recipient in recipients:
                     reply = await read_reply(connection)
                     is_wrong_server |= _is_wrong_server(reply)
-                    if reply is None and isinstance(recipient, _Waiting):
+                    if reply is None and isinstance(recipient, Waiting):
                         self._lifetimes.forget(recipient.record.merchant_id)
                         gone.append(recipient)
-                    elif isinstance(recipient, _Waiting):
-                        _resolve(recipient, reply, self._history)
+                    elif isinstance(recipient, Waiting):
+                        resolve(recipient, reply, self._history, self.tally)
                     elif reply == 1 and recipient is not None:
                         self._lifetimes.renewed(recipient)
         except (RedisError, OSError) as exc:
             await connection.disconnect(nowait=True)
-            _fail(batch, "expected an answer from Redis, got none", exc, "unknown")
+            fail(batch, "expected an answer from Redis, got none", exc, "unknown")
         self._used.add(self.server_id)  # again: it may have been taken since
         if is_wrong_server:
             # The address may lead to another server by now: the next batch finds out.
@@ -272,15 +246,15 @@ class Appender:
         return int(seconds) + int(microseconds) / 1_000_000
 
     def _commands(
-        self, batch: list[_Waiting], now_s: float
-    ) -> tuple[list[Command], list[_Waiting | str | None]]:
+        self, batch: list[Waiting], now_s: float
+    ) -> tuple[list[Command], list[Waiting | str | None]]:
         """Return the commands, and for each the recipient of its reply.
 
         The recipient of an XADD is its record; that of an EXPIRE is the merchant whose stream has a
         new lifetime, or None for any other stream, whose reply is not needed.
         """
         commands: list[Command] = []
-        recipients: list[_Waiting | str | None] = []
+        recipients: list[Waiting | str | None] = []
         # Only an entry with a lifetime may begin a stream, which else would stay for ever.
         expiring = self._lifetimes.due_among([each.record.merchant_id for each in batch])
         for waiting in batch:
@@ -307,21 +281,3 @@ class Appender:
 
 def _is_wrong_server(reply: object) -> bool:
     return isinstance(reply, ErrorReply) and reply.whose is Whose.WRONG_SERVER
-
-
-def _resolve(waiting: _Waiting, reply: object, history: str) -> None:
-    if waiting.event_id.done():
-        return
-    if isinstance(reply, bytes):
-        waiting.event_id.set_result(EventId(parse_entry_id(reply), history))
-    else:
-        # An error reply: not executed, whosever error it is.
-        _fail([waiting], f"Redis refused the entry: {reply}", None, "not_published")
-
-
-def _fail(batch: list[_Waiting], text: str, cause: Exception | None, outcome: Outcome) -> None:
-    for waiting in batch:
-        if not waiting.event_id.done():
-            error = StreamUnavailable(text, outcome)
-            error.__cause__ = cause
-            waiting.event_id.set_exception(error)

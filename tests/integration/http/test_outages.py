@@ -164,7 +164,7 @@ async def test_a_key_of_a_wrong_type_fails_its_own_merchant_only(
     refused = {
         "error": "unavailable",
         "detail": "Redis refused the entry: WRONGTYPE Operation against a key holding the wrong"
-        " kind of value",
+        f" kind of value; DEL {key_of(bad)} in Redis ends that",
         "outcome": "not_published",
     }
     assert (single.status_code, single.json()) == (503, refused)

@@ -13,8 +13,8 @@ from sse_push.access.revocation import Revocation
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EventId, Notification
 from sse_push.stream import Appender
-from sse_push.stream.append import _Waiting
 from sse_push.stream.contract import REVOCATIONS_KEY, stream_key
+from sse_push.stream.outcomes import Waiting
 from tests.harness.ids import in_redis
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
@@ -38,7 +38,7 @@ class CountingAppender(Appender):
         )
         self.batches: list[int] = []
 
-    async def _commit(self, batch: list[_Waiting]) -> None:
+    async def _commit(self, batch: list[Waiting]) -> None:
         self.batches.append(len(batch))
         await super()._commit(batch)
 
@@ -160,7 +160,41 @@ async def test_an_error_reply_fails_its_own_notification_only(
     assert isinstance(second, EventId)
     assert isinstance(refused, StreamUnavailable)
     assert refused.outcome == "not_published"
+    assert appender.tally.faults == {"exhausted": 0, "not_a_stream": 2}
     assert server.length(merchant) == 2
+
+
+GREATEST = f"{2**64 - 1}-{2**64 - 1}"
+
+
+async def test_a_stream_with_the_greatest_id_takes_nothing_until_what_the_error_says_is_done(
+    server: Server, merchant: str
+) -> None:
+    """Somebody has added it by hand; no ID is higher."""
+    key = stream_key(merchant)
+    server.cli("XADD", key, GREATEST, "at", "1")
+    async with appending(server.url) as appender:
+        with pytest.raises(StreamUnavailable, match="exhausted") as refused:
+            await appender.append(Notification(merchant))
+        assert str(refused.value).endswith(f"; DEL {key} in Redis ends that")
+
+        server.cli("DEL", key)
+        await appender.append(Notification(merchant))
+
+    assert refused.value.outcome == "not_published"
+    assert appender.tally.faults == {"exhausted": 1, "not_a_stream": 0}
+
+
+async def test_revocations_that_can_not_be_added_say_what_to_do(server: Server) -> None:
+    server.cli("DEL", REVOCATIONS_KEY)
+    server.cli("XADD", REVOCATIONS_KEY, GREATEST, "merchant_id", "43")
+    async with appending(server.url) as appender:
+        with pytest.raises(StreamUnavailable, match=f"exhausted.*; DEL {REVOCATIONS_KEY} in Redis"):
+            await appender.append(Revocation("44"))
+        server.cli("DEL", REVOCATIONS_KEY)
+        await appender.append(Revocation("44"))
+
+    assert appender.tally.faults == {"exhausted": 1, "not_a_stream": 0}
 
 
 async def test_a_revocation_goes_out_with_the_notifications_that_wait(

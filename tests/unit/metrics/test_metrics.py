@@ -187,6 +187,7 @@ async def test_a_count_is_copied_once_however_often_the_series_are_updated(
     worker.follower.tally.reconnects = 8
     worker.follower.tally.tail.resyncs["stream_gone"] = 9
     worker.appender.tally.outcomes["unknown"] = 10
+    worker.appender.tally.faults["exhausted"] = 14
     worker.follower.planting.tally.outcomes["planted"] = 13
     worker.event_streams.soft_answers[EndReason.SERVER_STOPPING] = 11
     worker.errors[Refusal.MALFORMED] = 12
@@ -208,6 +209,7 @@ async def test_a_count_is_copied_once_however_often_the_series_are_updated(
         "sse_push_resyncs_total{stream_gone}": 9,
         "sse_push_plants_total{planted}": 13,
         "sse_push_notifications_total{unknown}": 10,
+        "sse_push_stream_faults_total{exhausted}": 14,
         "sse_push_soft_answers_total{server_stopping}": 11,
         "sse_push_errors_total{malformed}": 12,
         "sse_push_event_loop_tasks": len(asyncio.all_tasks()),

@@ -1,0 +1,96 @@
+"""What became of a record: its result, by the reply of Redis, and how many had which.
+
+Knows which stream takes no entry until somebody repairs it, and how. Does not know connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from sse_push.access.revocation import Revocation
+from sse_push.errors import Outcome, StreamUnavailable
+from sse_push.notification import EventId, Notification
+from sse_push.stream.contract import REVOCATIONS_KEY, parse_entry_id, stream_key
+from sse_push.stream.reads import ProbeEntry
+from sse_push.stream.replies import ErrorReply, Whose
+
+Record = Notification | Revocation | ProbeEntry
+"""What a backend sends, or a probe, and a stream keeps as an entry."""
+
+Fault = Literal["exhausted", "not_a_stream"]
+"""Why a stream takes no entry, now and later: it has the greatest possible ID, which somebody gave
+by hand; its key holds something else."""
+
+_EXHAUSTED = "exhausted the last possible ID"
+"""What is in the text of Redis's error, which has no code of its own."""
+
+
+@dataclass(slots=True)
+class AppendTally:
+    """What became of notifications, and why streams took no record; the numbers only rise."""
+
+    outcomes: dict[Literal["stored"] | Outcome, int] = field(
+        default_factory=lambda: {"stored": 0, "not_published": 0, "unknown": 0}
+    )
+    """As it was answered."""
+    faults: dict[Fault, int] = field(default_factory=lambda: {"exhausted": 0, "not_a_stream": 0})
+
+    def add(self, results: Sequence[EventId | StreamUnavailable]) -> None:
+        """Count the results of one request."""
+        for result in results:
+            self.outcomes["stored" if isinstance(result, EventId) else result.outcome] += 1
+
+
+class Waiting(NamedTuple):
+    """A record on its way into Redis."""
+
+    record: Record
+    event_id: asyncio.Future[EventId]
+    """Done once Redis has replied; canceled once the caller no longer waits."""
+
+
+def resolve(waiting: Waiting, reply: object, history: str, tally: AppendTally) -> None:
+    """Give a record the result that Redis has replied."""
+    fault = _fault_of(reply)
+    if fault is not None:
+        tally.faults[fault] += 1
+    if waiting.event_id.done():
+        return
+    if isinstance(reply, bytes):
+        waiting.event_id.set_result(EventId(parse_entry_id(reply), history))
+    else:
+        # An error reply: not executed, whosever error it is.
+        text = f"Redis refused the entry: {reply}{_repair(waiting.record, fault)}"
+        fail([waiting], text, None, "not_published")
+
+
+def fail(batch: Iterable[Waiting], text: str, cause: Exception | None, outcome: Outcome) -> None:
+    """Give the records that have no result yet this failure."""
+    for waiting in batch:
+        if not waiting.event_id.done():
+            error = StreamUnavailable(text, outcome)
+            error.__cause__ = cause
+            waiting.event_id.set_exception(error)
+
+
+def _fault_of(reply: object) -> Fault | None:
+    if not isinstance(reply, ErrorReply):
+        return None
+    if reply.whose is Whose.STREAM:
+        return "not_a_stream"
+    return "exhausted" if _EXHAUSTED in str(reply) else None
+
+
+def _repair(record: Record, fault: Fault | None) -> str:
+    """Return what makes the stream take entries again."""
+    if fault is None:
+        return ""
+    if isinstance(record, Revocation):
+        return (
+            f"; DEL {REVOCATIONS_KEY} in Redis ends that; revoke again all that must stay revoked, "
+            "which a new worker would not know"
+        )
+    return f"; DEL {stream_key(record.merchant_id)} in Redis ends that"
