@@ -71,8 +71,9 @@ class Waiting:
         self.begin(connection)
 
     def begin(self, connection: Connection) -> None:
-        """Let a connection wait from now on; no effect on one that waits."""
+        """Let a connection wait, from now on or as before; maybe an answer was written to it."""
         self._order[connection] = None
+        self._unsent.pop(connection, None)
         if self._timer is None:
             self._timer = self._clock.call_later(self._send_timeout_s / _LOOKS, self._look)
 
@@ -92,8 +93,9 @@ class Waiting:
     def _look(self) -> None:
         """Cut the clients that take no bytes.
 
-        An answer that is added to what waits counts as taken bytes: a client that asks, and does
-        not read, is stopped by the flow control of its connection after some answers.
+        An answer that is added to what waits begins the time anew: else as many bytes as were taken
+        could be added meanwhile. A client that asks on, and does not read, is stopped by the flow
+        control of its connection after some answers.
         """
         now = self._clock.time()
         unsent = {}

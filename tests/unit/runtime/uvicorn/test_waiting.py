@@ -10,13 +10,15 @@ from typing import cast
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from sse_push.runtime.uvicorn import SEND_SCOPE_KEY, take_over
+from sse_push.runtime.uvicorn import SEND_SCOPE_KEY, Waiting, take_over
+from tests.harness.clock import ManualClock
 from tests.unit.runtime.uvicorn.connection import (
     GET,
     LATE_S,
     OK,
     SEND_TIMEOUT_S,
     Connection,
+    Transport,
     answer_ok,
 )
 
@@ -293,3 +295,53 @@ async def test_connections_at_random_make_room_in_the_order_of_their_rest(seed: 
 
     assert was_cut
     assert world.origin.loop.waiting == 0
+
+
+class Reader:
+    """A connection whose client takes bytes now and then, or never again."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.transport = Transport()
+        self.chance = chance
+        self.diligence = chance.choice([0, 0.02, 0.1, 0.5])
+        self.changed_at = 0.0
+
+    def move(self, waiting: Waiting, now: float) -> None:
+        """Take some bytes, or all; maybe another answer is written then."""
+        if self.chance.random() < self.diligence:
+            before = self.transport.unsent_bytes
+            self.transport.unsent_bytes = self.chance.choice([0, *range(100, before, 100)])
+            if self.chance.random() < 0.5:
+                self.transport.unsent_bytes += self.chance.choice([100, 300])
+                waiting.begin(self)
+            elif self.transport.unsent_bytes == before:
+                return
+            self.changed_at = now
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_clients_at_random_are_cut_in_time_if_they_take_no_bytes_and_only_then(seed: int) -> None:
+    chance, clock = random.Random(seed), ManualClock()
+    waiting = Waiting(limit=100, send_timeout_s=SEND_TIMEOUT_S, clock=clock)
+    readers = [Reader(chance) for _ in range(40)]
+    for reader in readers:
+        reader.transport.unsent_bytes = chance.choice([0, 500])
+        reader.changed_at = clock.now
+        waiting.begin(reader)
+    open_ones, cut = readers, 0
+    for _ in range(400):
+        clock.advance(LATE_S / 4)
+        for reader in open_ones:
+            idle_s = clock.now - reader.changed_at
+            is_late = reader.transport.unsent_bytes > 0 and idle_s > SEND_TIMEOUT_S + 2 * LATE_S
+            if reader.transport.ended_by:
+                waiting.end(reader)
+                assert reader.transport.unsent_bytes
+                assert idle_s >= SEND_TIMEOUT_S
+                cut += 1
+            assert not is_late or reader.transport.ended_by == CUT
+        open_ones = [reader for reader in open_ones if not reader.transport.ended_by]
+        for reader in open_ones:
+            reader.move(waiting, clock.now)
+
+    assert 5 < cut < 40
