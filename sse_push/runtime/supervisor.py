@@ -127,7 +127,7 @@ class _Supervisor:
             self._supervision.on_not_started(str(exc))
             return
         else:
-            if pid == 0:
+            if pid == 0:  # pragma: no cover (nothing traces a function that a fork is in)
                 ours.close()
                 self._become_worker(theirs)
         finally:

@@ -33,11 +33,11 @@ FOLDER = Path(__file__).parent
 
 
 def modules() -> list[str]:
-    """Return the names of all faults, in the order of the table: F, T, E, S."""
+    """Return the names of all faults, in the order of the table: F, T, E, S, P."""
     names = (each.name for each in pkgutil.iter_modules(faults.__path__))
     return sorted(
-        (name for name in names if re.match(r"[ftes][0-9]{2}", name)),
-        key=lambda name: ("ftes".index(name[0]), name),
+        (name for name in names if re.match(r"[ftesp][0-9]{2}", name)),
+        key=lambda name: ("ftesp".index(name[0]), name),
     )
 
 

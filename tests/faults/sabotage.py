@@ -1,7 +1,8 @@
 """The service, with routes by which a test breaks one of its workers from inside.
 
 ``python -m tests.faults.sabotage serve …`` is ``sse-push serve …`` with routes for what no signal
-can do: block the event loop, make the tail deaf, let it die.
+can do: block the event loop, make the tail deaf, let it die. The file ``start`` in its
+``run_folder`` hinders the start of each worker: it takes as long as the file says, or fails.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Never
 
 import httpx2
@@ -18,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from sse_push.errors import ConfigError
 from sse_push.runtime.logs import configure_logging
 from sse_push.server import serve
 from sse_push.settings import Settings
@@ -25,6 +28,9 @@ from sse_push.stream import follow
 from sse_push.stream.connection import Announcement, open_connection
 from sse_push.stream.contract import REVOCATIONS_KEY
 from tests.harness import plain_http
+
+START = "start"
+FAILS = "fails"
 
 
 async def block(request: Request) -> Response:
@@ -119,7 +125,22 @@ def main() -> int:
     names = [flag.removeprefix("--").replace("-", "_") for flag in flags[::2]]
     settings = Settings.load(**dict(zip(names, flags[1::2], strict=True)))
     configure_logging(settings.log_level, settings.log_format)
-    return serve(settings, routes)
+
+    def hindered() -> Sequence[BaseRoute]:
+        if settings.run_folder is not None:
+            hinder(settings.run_folder / START)
+        return routes()
+
+    return serve(settings, hindered)
+
+
+def hinder(path: Path) -> None:
+    """Let this start take some seconds, or fail, as a file says."""
+    if path.exists():
+        how = path.read_text()
+        if how == FAILS:
+            raise ConfigError("expected no sabotage, got some")
+        time.sleep(float(how))
 
 
 if __name__ == "__main__":

@@ -252,6 +252,11 @@ class World:
             Redis.start, redis.folder, *redis.arguments, port=redis.port, host=redis.host
         )
 
+    @property
+    def through(self) -> tuple[str, ...]:
+        """The program that starts the service, if there is one."""
+        return ()
+
     async def start_service(self) -> None:
         """Start the service, on the port that it had if it had one."""
         port = self.service.port if self._has_service else None
@@ -264,6 +269,7 @@ class World:
             str(self.fault.workers),
             module=self.fault.module,
             port=port,
+            through=self.through,
             settings=self.settings,
         )
 

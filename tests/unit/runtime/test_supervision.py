@@ -424,6 +424,8 @@ def test_a_worker_that_does_not_end_when_it_is_cut_is_killed() -> None:
     world.wait(STEP_S)
 
     assert world.took() == [Order(Act.KILL, 1)]
+    world.wait(STEP_S)
+    assert world.took() == [], "once"
 
 
 def test_a_worker_that_does_not_end_is_killed_and_the_status_tells(

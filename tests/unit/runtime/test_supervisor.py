@@ -212,6 +212,32 @@ async def serve(link):
     assert not any(map(is_running, workers))
 
 
+@pytest.mark.parametrize("act", ["pass", "link._channel.close()"])
+def test_a_worker_that_does_not_listen_is_killed_at_the_third_signal(
+    supervised: Start, act: str
+) -> None:
+    service = supervised(
+        f"""
+def work(link):
+    signal.signal(signal.SIGTERM, lambda *_: note("asked"))
+    asyncio.run(link.tell_serving())
+    {act}
+    note("serving")
+    time.sleep(600)
+""",
+        workers=1,
+    )
+    (worker,) = service.wait("serving", 1)
+
+    service.signal(signal.SIGTERM)
+    service.wait("asked", 1)
+    service.signal(signal.SIGTERM)
+    service.signal(signal.SIGINT)
+
+    assert service.end() == 0
+    assert not is_running(worker)
+
+
 def test_a_failing_start_ends_the_service_with_status_one(supervised: Start) -> None:
     service = supervised("def work(link):\n    raise RuntimeError('no keys')")
 
