@@ -121,3 +121,22 @@ async def test_an_entry_after_a_planted_one_is_published_with_its_fields(
     assert [(entry_id, each.topic) for entry_id, each in stripped(change.entries)] == [
         (added, "seats")
     ]
+
+
+async def test_a_flush_of_another_database_tells_nothing_to_those_who_have_an_entry(
+    server: Server, merchant: str
+) -> None:
+    """Redis announces it to all databases, as a change of every key."""
+    quiet, missing, busy = (f"{merchant}-{kind}" for kind in ("quiet", "missing", "busy"))
+    server.add(busy)
+    async with following(server.url, max_planted=1) as followed:
+        await followed.watch(quiet, busy)
+        await followed.watch(missing)  # without an entry: one merchant is planted at most
+
+        server.cli("-n", "1", "FLUSHDB")
+        await until(lambda: len(followed.changes) >= 1, "the resync of the one without an entry")
+        await followed.settle(server, busy)
+
+    # Nothing was armed for a moment, in which a notification may have come and been deleted.
+    assert followed.newest[quiet] is not None
+    assert followed.changes == [Change(missing, None, is_resync=True)]

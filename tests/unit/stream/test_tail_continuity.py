@@ -61,6 +61,26 @@ def test_an_announcement_of_all_keys_has_all_streams_read(followed: Followed) ->
     assert followed.reads() == [Read("42", at(7)), Read("43", at(8))]
 
 
+def test_an_announcement_of_all_keys_changes_nothing_where_the_entry_held_is_there(
+    followed: Followed,
+) -> None:
+    """Another database was flushed."""
+    followed.follow(7)
+    followed.tail.announced(None)
+    followed.answer(7)
+
+    assert followed.changes == []
+
+
+def test_a_missing_stream_resyncs_after_an_announcement_of_all_keys(followed: Followed) -> None:
+    """From the flush to the read nothing was armed: what came, and was deleted, was not told."""
+    followed.follow()
+    followed.tail.announced(None)
+    followed.answer()
+
+    assert followed.changes == [Change("42", None, is_resync=True)]
+
+
 def test_the_first_entries_of_a_stream_are_published_without_their_topics(
     followed: Followed,
 ) -> None:
