@@ -53,9 +53,10 @@ class Service(Running):
         port = port or free_port()
         command = [*module[1:], "--subscribe-auth", "none", *arguments]
         command += ["--uds", str(uds)] if uds is not None else ["--port", str(port)]
-        command += ["--redis-url", redis_url] if redis_url is not None else ["--embedded"]
+        command += ["--embedded"] if redis_url is None else []
+        redis = {} if redis_url is None else {"redis_url": redis_url}  # which may have a password
         hosts = {"allowed_hosts": "*"} if cwd is None else {}  # another version may not know it
-        given = variables({"notify_keys": KEY, **hosts, **settings, **more_settings})
+        given = variables({"notify_keys": KEY, **redis, **hosts, **settings, **more_settings})
         name, program = f"service-{port}", module[0]
         started = spawn(
             folder, name, command, module=program, through=through, environ=given, cwd=cwd
