@@ -150,7 +150,8 @@ def test_the_error_without_the_extra_names_what_to_install(tmp_path: Path) -> No
 def test_an_embedded_server_excludes_a_redis_url() -> None:
     done = run(
         *("serve", "--embedded", "--redis-url", "redis://127.0.0.1:1/0"),
-        *("--subscribe-auth", "none", "--notify-keys", KEY),
+        *("--subscribe-auth", "none"),
+        SSE_PUSH_NOTIFY_KEYS=KEY,
     )
 
     assert done.returncode == 2

@@ -34,7 +34,7 @@ def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
         folder,
         redis.url,
         *("--subscribe-auth", "token"),
-        *("--notify-keys", f"{KEY},{LIMITED_KEY} 42 shop-*"),
+        notify_keys=f"{KEY},{LIMITED_KEY} 42 shop-*",
         heartbeat_s=1,
         refresh_interval_ms=1,
         drain_s=1,
