@@ -8,7 +8,7 @@ This is the map. The first line of each package and module says what its one que
 ``event_stream``  the bytes of one connection: its beginning, what it has missed, its end
 ``stream``        Redis: adding entries, and following which merchants' streams change
 ``http``          the endpoints, their answers, and the parts of a process (``http.service``)
-``runtime``       the process, its event loop, its log, uvicorn, and the embedded Redis
+``runtime``       the supervisor and its workers, the log, uvicorn, and the embedded Redis
 ``settings``      every setting: name, unit, default, range; only this module reads the environment
 ``errors``        why a request is refused (``errors.Refusal``), why a connection ends
                   (``errors.EndReason``)

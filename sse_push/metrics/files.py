@@ -53,9 +53,9 @@ class OwnFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._number = 0
+        self._reserve()
         # The library decides as it is imported whether there are files: before there is a folder.
         values.ValueClass = values.MultiProcessValue(self._name)
-        self._reserve()
 
     def are_new(self) -> bool:
         """Return whether the files were gone, and others begin, in which every number is 0."""
@@ -86,11 +86,14 @@ class OwnFiles:
 
 
 def own_files(folder: Path | None) -> OwnFiles | None:
-    """Make the files of this process; without a folder, its numbers are kept in its memory."""
-    if folder is None:
-        values.ValueClass = values.MutexValue
-        return None
-    return OwnFiles(folder)
+    """Make the files of this process; without any, its numbers are kept in its memory."""
+    if folder is not None:
+        try:
+            return OwnFiles(folder)
+        except OSError as exc:  # a service without the sum of its metrics is better than none
+            logger.warning("metrics of this worker can't be shared cause=%s", exc)
+    values.ValueClass = values.MutexValue
+    return None
 
 
 class AllFiles(Collector):

@@ -1,8 +1,10 @@
 """The process that serves: how it starts, runs and ends.
 
-``uvicorn`` is the server, and the only package that knows uvicorn. ``process`` ends the process in
-order, whatever the reason. ``logs`` and ``readiness`` show the state of a worker. ``embedded`` runs
-a valkey-server for a first try. ``timer_wheel`` has many deadlines on one timer.
+``supervisor`` is the process above the workers; ``supervision`` decides which there are, and
+``link`` is a worker's way up. ``uvicorn`` is the server, and the only package that knows uvicorn.
+``process`` ends a worker in order, whatever the reason. ``run_folder`` is what workers share: the
+state of each (``readiness``) and its numbers (``metrics_folder``). ``logs`` shows what happens.
+``embedded`` runs a valkey-server for a first try. ``timer_wheel`` has many deadlines on one timer.
 
 Does not know what is served.
 """

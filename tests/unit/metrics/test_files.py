@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from sse_push.metrics import files as module
-from sse_push.metrics.files import AllFiles, OwnFiles
+from sse_push.metrics.files import AllFiles, OwnFiles, own_files
 from sse_push.runtime.readiness import WorkerBoard
 from tests.harness.waiting import SECOND
 
@@ -178,13 +179,16 @@ def test_a_place_that_takes_no_files_is_tried_again(tmp_path: Path) -> None:
     assert own.are_new()
 
 
-def test_a_disk_without_room_is_an_error_and_not_a_death(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_disk_without_room_is_told_and_the_numbers_stay_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", refuse)
 
-    with pytest.raises(OSError, match="No space left"):
-        OwnFiles(tmp_path)
+    assert own_files(tmp_path) is None
+    assert values.ValueClass is values.MutexValue
+    assert caplog.messages == [
+        "metrics of this worker can't be shared cause=[Errno 28] No space left on device"
+    ]
