@@ -201,7 +201,7 @@ async def test_an_outage_that_the_service_reports_is_answered_softly(
     assert told.status_code == 503
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 405, 406])
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 406, 421])
 async def test_a_final_refusal_of_the_service_passes_unchanged(
     plain: tuple[Recorder, Nginx], status: int
 ) -> None:
