@@ -19,8 +19,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # it. What is handled here is the default again in a child.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LONGEST = ("test_server", "test_cli", "test_pauses", "test_fuzz", "test_revoke")
-"""The files that take longest; only the end of the gate depends on it."""
+LONGEST = (
+    *("test_cli", "test_server", "test_pauses", "test_fuzz", "test_streams", "test_revoke"),
+    *("test_embedded", "test_acl", "test_metrics", "test_probe", "test_lifetimes", "test_requests"),
+)
+"""The files that take 25 s and more, the longest first; only the end of the gate depends on it."""
 
 _numbers = itertools.count(1)
 
@@ -32,7 +35,10 @@ def pytest_report_header() -> str:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files, so that the last ones are short, in whatever order else."""
-    items.sort(key=lambda item: (item.path.stem not in LONGEST, "unit" in item.path.parts))
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(
+        key=lambda item: ("unit" in item.path.parts, places.get(item.path.stem, len(places)))
+    )
 
 
 @pytest.fixture(scope="session")
