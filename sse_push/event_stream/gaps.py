@@ -16,11 +16,11 @@ from sse_push.hub import Pending, Refresh, in_order, merge_into
 from sse_push.notification import EntryId, EventId
 
 _KEPT_S = 30.0
-"""So long what a gap holds is kept: clients that lost their connections together, and got a soft
-answer, return within that time."""
+"""How long the refreshes of a gap are kept: clients that lost their connections together, and got a
+soft answer, return within that time."""
 
 _KEPT_REFRESHES = 4096
-"""At most so many refreshes are kept, each of which takes a KiB at most."""
+"""How many refreshes are kept. They have no data, so that each takes a KiB at most."""
 
 
 class Gap(NamedTuple):

@@ -15,11 +15,11 @@ from sse_push.hub.refresh import Pending, Refresh, in_order
 from sse_push.hub.state import FrameT
 
 _DATA_BYTES = 32_768
-"""So much data several refreshes may have in the frame of one connection. A client that does not
-read has its frame in memory, beside those of all others that do not read."""
+"""How much data several refreshes in the frame of one connection may have. A client that does not
+read keeps its frame in memory, as do all others that do not read."""
 
 _KEPT = 64
-"""Of at most so many merchants the last frame is kept, of some 50 KiB at most."""
+"""How many merchants' last frames are kept, of some 50 KiB at most."""
 
 
 class PendingFrames(Generic[FrameT]):

@@ -222,8 +222,8 @@ class _Supervisor:
 
 def _fork() -> int:
     with warnings.catch_warnings():
-        # Python warns of other threads. That of the log holds no lock now (``LineWriter``), that of
-        # the embedded server only waits.
+        # Python warns of other threads. The thread of the log holds no lock now (``LineWriter``);
+        # the thread that watches the embedded server only waits.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
 

@@ -29,7 +29,7 @@ from sse_push.stream.standing import Standings, StreamName
 from sse_push.stream.window import EXPECTED_BYTES
 
 _AT_ONCE = 64
-"""At most so many reads are on their way here."""
+"""At most this many reads are on their way here."""
 
 _REPLY_LIMIT_S = 10.0
 """How long a reply may take: a connection of which nothing more is heard is lost."""

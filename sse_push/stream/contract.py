@@ -36,7 +36,7 @@ _PROBE_SIGN = "~"
 the rights to merchants' streams, and with a character that no merchant's ID has."""
 
 _PROBE_ENTRIES = 4
-"""So many entries of its own a process keeps; a probe looks for the newest only."""
+"""How many entries of its own a process keeps; a probe looks for the newest only."""
 
 _PROBE_LIFETIME_S = 60
 """How long the stream of a process outlives the process."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections import OrderedDict
 
 LEFTOVERS = 10_000
-"""So many keys may be left over per process. Redis takes 130 bytes for each: 1.3 MB."""
+"""How many keys may be left over per process. Redis takes 130 bytes for each: 1.3 MB."""
 
 _WAITING = 10_000
-"""So many more are remembered while Redis is away; then the first ones stay in its memory."""
+"""How many more are remembered while Redis is away; then the first ones stay in its memory."""
 
 
 class Leftovers:

@@ -29,7 +29,7 @@ _CUTS = 2
 may be a coincidence."""
 
 _REMEMBERED = 20_000
-"""At most so many streams are remembered; then the one that was added first is forgotten."""
+"""At most this many streams are remembered; then the one that was added first is forgotten."""
 
 
 class Standing(Enum):

@@ -6,7 +6,7 @@ Knows how large replies have been. Does not know requests, replies or connection
 from __future__ import annotations
 
 EXPECTED_BYTES = 524_288
-"""So many bytes of replies may be expected at once. Redis keeps what we have not read, and ends the
+"""How many bytes of replies may be expected at once. Redis keeps what is not read yet, and ends the
 connection above ``client-output-buffer-limit``: with at least twice as much, it never does."""
 
 MOST = 4096

@@ -19,7 +19,7 @@ from tests.checker.response import Response
 TOPICS = ("seats", "prices", "bookings", None)
 
 _PATIENCE_S = 10.0
-"""So much later than promised an answer may come before it is given up."""
+"""How much later than promised an answer may come before it is given up."""
 
 
 class Backend:

@@ -15,7 +15,7 @@ from tests.checker.history import Answer, End, Outcome, Position, Visit, Witness
 from tests.checker.terms import Promise, Terms
 
 SAID_AT_MOST = 5
-"""So many breaches of one promise are said one by one."""
+"""How many breaches of one promise are said one by one."""
 
 
 @dataclass(slots=True)

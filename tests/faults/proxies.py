@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 Address = tuple[str, int]
 
 _PIECES_ON_THE_WAY = 1000
-"""At most so many pieces of one direction of a connection are on a long way."""
+"""At most this many pieces of one direction of a connection are on a long way."""
 
 
 class Proxy:

@@ -31,7 +31,7 @@ class Connection(Protocol):
 
 
 class _Unsent(NamedTuple):
-    """So many bytes have waited since then, and none was added."""
+    """How many bytes have waited since some time, to which none was added."""
 
     size_bytes: int
     since: float
