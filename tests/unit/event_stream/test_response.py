@@ -63,12 +63,18 @@ async def test_an_event_stream_under_an_unknown_server_is_written_the_portable_w
 async def test_a_client_gets_expiring_and_a_goodbye_before_its_token_expires(
     timely: Service, begin: Callable[..., Browser | Server]
 ) -> None:
-    expires_at = time.time() + 1
-    client = begin(timely, str(at(7)), expires_at=expires_at)
+    while True:
+        expires_at = time.time() + 1
+        client = begin(timely, str(at(7)), expires_at=expires_at)
+        worst_s = 0.0
+        while not client.is_complete and time.time() <= expires_at + LATE_S:
+            asked_at = time.monotonic()
+            await asyncio.sleep(0.01)
+            worst_s = max(worst_s, time.monotonic() - asked_at)
+        if worst_s < 0.1:  # a loop that stood still is late with the goodbye, which has 0.2 s
+            break
 
-    await until(lambda: client.is_complete, "the end")
-
-    assert time.time() <= expires_at + LATE_S
+    assert client.is_complete
     assert client.received == UNTIL_IT_EXPIRES
     timely.change(8)
     await client.done()
