@@ -34,7 +34,9 @@ async def inject(world: World) -> None:
     if ends["cut"] or ends["complete"] < count:
         world.wrong(f"expected {count} complete responses, got {dict(ends)}")
     peak = busiest_second(world.record.connects[count:])
-    if peak > count / 5:
+    # A browser may come twice: after its goodbye, and after the soft answer of nginx, which has its
+    # times scaled here, as the drain has not.
+    if peak > count / 3:
         world.wrong(f"{peak} of {count} browsers came back within one second")
     if len(world.record.retries_ms) < 10:
         world.wrong(f"expected reconnection times apart, got {sorted(world.record.retries_ms)}")
