@@ -17,6 +17,7 @@ import pytest
 
 from sse_push import __version__
 from sse_push.access.grant import hash_claim
+from sse_push.cli import COMMANDS
 from tests.harness.access import LIMITED_KEY
 from tests.harness.nginx import recording
 from tests.harness.programs import Running, run, run_all
@@ -25,6 +26,14 @@ from tests.harness.service import KEY, Service, serving
 from tests.harness.stream import open_stream
 from tests.harness.tokens import SECRET, jwk_set, public_jwk, token_of
 from tests.harness.waiting import START_S, STOP_S, until, wait_for
+
+
+def test_the_help_lists_every_command_in_the_order_of_a_first_day() -> None:
+    done = run("--help")
+
+    assert done.returncode == 0
+    listed = done.stdout.partition("Commands:")[2].splitlines()
+    assert [line.split()[0] for line in listed if re.match("  [a-z]", line)] == list(COMMANDS)
 
 
 def test_serve_does_not_start_without_its_required_settings() -> None:

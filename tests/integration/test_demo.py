@@ -216,9 +216,18 @@ async def test_a_sale_is_made_though_the_service_cannot_be_reached(
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     folder = tmp_path_factory.mktemp("guarded")
-    with Demo.start(folder, "--tokens", "--crowd", "3", heartbeat_s=1) as started:
+    named = {"heartbeat_s": 1, "allowed_hosts": "cinema.test"}
+    with Demo.start(folder, "--tokens", "--crowd", "3", **named) as started:
         yield started.url
     assert f"--token \"$(curl -s '{started.url}/token?merchant_id=roxy')\"" in started.out
+
+
+def test_a_demo_may_have_a_name(guarded: str) -> None:
+    answers = [
+        plain_http.get(guarded, headers={"Host": name}) for name in ("cinema.test", "evil.test")
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 421]
 
 
 async def test_the_cinema_issues_tokens_and_the_service_requires_them(guarded: str) -> None:

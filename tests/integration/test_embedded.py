@@ -190,3 +190,20 @@ def test_a_server_that_does_not_stop_is_killed(
 
     assert was_running
     assert not is_running(guardian)
+
+
+def test_a_file_system_that_takes_no_folder_is_one_sentence() -> None:
+    refuses = (
+        "import runpy, tempfile\n"
+        "def refuse(**_): raise FileNotFoundError(2, 'No usable temporary directory found')\n"
+        "tempfile.TemporaryDirectory = refuse\n"
+        "runpy.run_module('sse_push.runtime.embedded', run_name='__main__')\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", refuses], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("sse-push: expected to make a folder for temporary files, got")
+    assert len(done.stderr.splitlines()) == 1
