@@ -216,8 +216,8 @@ async def test_a_sale_is_made_though_the_service_cannot_be_reached(
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     folder = tmp_path_factory.mktemp("guarded")
-    named = {"heartbeat_s": 1, "allowed_hosts": "cinema.test"}
-    with Demo.start(folder, "--tokens", "--crowd", "3", **named) as started:
+    flags = ("--tokens", "--crowd", "3")
+    with Demo.start(folder, *flags, heartbeat_s=1, allowed_hosts="cinema.test") as started:
         yield started.url
     assert f"--token \"$(curl -s '{started.url}/token?merchant_id=roxy')\"" in started.out
 
