@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
-from pathlib import Path
+from contextlib import ExitStack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -19,6 +18,7 @@ from sse_push.errors import ConfigError, Refusal
 from sse_push.http.app import create_app
 from sse_push.runtime.log_pace import LogPace
 from sse_push.runtime.logs import configure_logging
+from sse_push.runtime.run_folder import run_folder
 from sse_push.server import file_limit, tune_process, warn_of_trust, within_file_limit
 from sse_push.settings import PREFIX, Settings
 
@@ -49,14 +49,15 @@ class Application:
             await send({"type": "websocket.close"})
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with tempfile.TemporaryDirectory(prefix="sse_push-") as folder:
+        with ExitStack() as stack:
             try:
                 settings = _settings()
+                folder = stack.enter_context(run_folder("sse_push", settings.run_folder))
                 configure_logging(settings.log_level, settings.log_format)
                 tune_process()
                 settings = within_file_limit(settings, file_limit())
                 warn_of_trust(settings)
-                self._service = service = create_app(settings, Path(folder))
+                self._service = service = create_app(settings, folder)
             except ConfigError as exc:
                 await receive()
                 await send({"type": "lifespan.startup.failed", "message": str(exc)})

@@ -62,6 +62,15 @@ async def test_a_websocket_without_a_lifespan_is_closed() -> None:
     ("given", "text"),
     [
         ({"redis_url": "http://redis"}, "redis_url (SSE_PUSH_REDIS_URL): expected redis://"),
+        (
+            {
+                "redis_url": "redis://127.0.0.1:1",
+                "subscribe_auth": "none",
+                "notify_keys": "none",
+                "run_folder": "/proc",
+            },
+            "expected to make a folder for temporary files below /proc",
+        ),
         ({"workers": 2}, "workers: expected 1, since each worker of your server is a service"),
     ],
 )
