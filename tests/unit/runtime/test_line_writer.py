@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import select
+import signal
+import threading
 import time
 from collections.abc import Generator
 
 import pytest
 
+from sse_push.runtime import supervisor
 from sse_push.runtime.line_writer import LineWriter
 from tests.harness.waiting import SECOND, wait_for
 
@@ -98,3 +101,28 @@ def test_lines_for_a_reader_that_is_gone_are_lost_and_nothing_else(pipe: tuple[i
     assert writer.put(LINE)
 
     wait_for(lambda: writer.flush(0), "the lines to be given up")
+
+
+def test_a_fork_finds_the_lock_free_while_another_thread_writes(pipe: tuple[int, int]) -> None:
+    writer = LineWriter(pipe[1], limit_bytes=len(LINE))
+    is_over = threading.Event()
+
+    def keep_writing() -> None:
+        while not is_over.is_set():
+            writer.put(LINE)
+
+    thread = threading.Thread(target=keep_writing)
+    thread.start()
+    statuses = set()
+    for _ in range(50):
+        pid = supervisor._fork()
+        if pid == 0:  # pragma: no cover (nothing traces a function that a fork is in)
+            signal.alarm(5)  # a lock that nobody can release would hold for ever
+            writer.put(b"")
+            os._exit(0)
+        statuses.add(os.waitpid(pid, 0)[1])
+    is_over.set()
+    thread.join()
+    os.close(pipe[0])
+
+    assert statuses == {0}
