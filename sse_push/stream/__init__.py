@@ -32,7 +32,7 @@ https://redis.io/docs/latest/develop/reference/client-side-caching/
 """
 
 from sse_push.stream.append import Appender
-from sse_push.stream.examine import Finding, examine
+from sse_push.stream.examine import examine
 from sse_push.stream.follow import Follower, FollowTally
 from sse_push.stream.listener import Listener
 from sse_push.stream.outcomes import AppendTally
@@ -42,7 +42,6 @@ from sse_push.stream.reads import reply_limit_bytes
 __all__ = [
     "AppendTally",
     "Appender",
-    "Finding",
     "FollowTally",
     "Follower",
     "Listener",

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Literal, NamedTuple, cast
+from typing import cast
 
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import AuthenticationError, RedisError
 
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EntryId
+from sse_push.runtime.finding import Finding
 from sse_push.stream.connection import (
     TRACKING,
     Announcement,
@@ -56,13 +57,6 @@ _FIELD_LIMIT_BYTES = 8_388_608
 """How large a field of an entry may be, so that Redis is soon done with its reply."""
 
 
-class Finding(NamedTuple):
-    """The result of one check; the text says what to do if the level is not ok."""
-
-    level: Literal["ok", "warning", "failure"]
-    text: str
-
-
 async def examine(url: str, *, timeout_s: float) -> list[Finding]:
     """Check a server's version, whether it delivers an entry, and what it may lose.
 
@@ -76,7 +70,7 @@ async def examine(url: str, *, timeout_s: float) -> list[Finding]:
             await adding.connect()
             (info,) = await _ask(adding, [("INFO",)])
             if isinstance(info, ErrorReply):
-                return [Finding("failure", f"expected an answer to INFO, got {info}")]
+                return [Finding("failure", "info", f"expected an answer to INFO, got {info}")]
             facts = _facts(cast("bytes", info))
             await tracked.connect()
             delivery = _kind(facts) or await _delivers(adding, tracked, timeout_s)
@@ -118,8 +112,10 @@ def _version(facts: dict[str, str]) -> Finding:
     oldest = _OLDEST[name]
     if found < oldest:
         expected = ".".join(map(str, oldest))
-        return Finding("failure", f"{name} {text} is too old: expected {expected} or newer")
-    return Finding("ok", f"{name} {text}")
+        return Finding(
+            "failure", "version", f"{name} {text} is too old: expected {expected} or newer"
+        )
+    return Finding("ok", "version", f"{name} {text}")
 
 
 def _kind(facts: dict[str, str]) -> Finding | None:
@@ -127,12 +123,14 @@ def _kind(facts: dict[str, str]) -> Finding | None:
     if facts.get("cluster_enabled") == "1":
         return Finding(
             "failure",
+            "cluster",
             "this is a node of a cluster, which has the streams of some merchants only: expected a "
             "single server",
         )
     if facts.get("role") == "slave":
         return Finding(
             "failure",
+            "replica",
             f"this is a replica of {facts.get('master_host')}, which takes no entries: expected "
             "the primary",
         )
@@ -150,13 +148,16 @@ async def _delivers(
     refused = [reply for reply in (*read, *written) if isinstance(reply, ErrorReply)]
     if refused:
         causes = "; ".join(dict.fromkeys(map(str, refused)))
-        return Finding("failure", f"expected that Redis does what the service asks, got: {causes}")
+        return Finding(
+            "failure", "delivery", f"expected that Redis does what the service asks, got: {causes}"
+        )
     try:
         async with asyncio.timeout(timeout_s):
             await _wait_for_announcement(tracked)
     except TimeoutError:
         return Finding(
             "failure",
+            "delivery",
             f"a change was not announced within {timeout_s:g} s: is this a proxy? CLIENT TRACKING "
             "must reach the server itself",
         )
@@ -165,11 +166,12 @@ async def _delivers(
     if parse_entry_id(entry_id) not in parse_ids(found):
         return Finding(
             "failure",
+            "delivery",
             "an entry that was added is not there for another connection: does the address lead "
             "to several servers?",
         )
     took_ms = (time.monotonic() - began_at) * 1000
-    return Finding("ok", f"a change is announced and read, {took_ms:.1f} ms")
+    return Finding("ok", "delivery", f"a change is announced and read, {took_ms:.1f} ms")
 
 
 async def _sizes(adding: AbstractConnection) -> Finding:
@@ -177,23 +179,27 @@ async def _sizes(adding: AbstractConnection) -> Finding:
     names = ("proto-max-bulk-len", "client-output-buffer-limit")
     field, output = await _ask(adding, [("CONFIG", "GET", name) for name in names])
     if isinstance(field, ErrorReply) or isinstance(output, ErrorReply):
-        return Finding("ok", f"{names[0]} can't be read by this user: expected 8mb or less")
+        return Finding(
+            "ok", "sizes", f"{names[0]} can't be read by this user: expected 8mb or less"
+        )
     field_bytes = int(cast("dict[bytes, bytes]", field)[names[0].encode()])
     of_classes = cast("dict[bytes, bytes]", output)[names[1].encode()].split()
     output_bytes = int(of_classes[of_classes.index(b"normal") + 1])
     if 0 < output_bytes < 2 * EXPECTED_BYTES:
         return Finding(
             "warning",
+            "sizes",
             f"{names[1]} normal is {output_bytes} bytes: Redis may end our connections; expected "
             "0 (none), or 1mb or more",
         )
     if field_bytes > _FIELD_LIMIT_BYTES:
         return Finding(
             "warning",
+            "sizes",
             f"{names[0]} is {field_bytes} bytes: a backend that adds to streams itself can add an "
             "entry that keeps Redis busy for seconds; expected 8mb or less",
         )
-    return Finding("ok", f"a field of an entry has {field_bytes} bytes at most")
+    return Finding("ok", "sizes", f"a field of an entry has {field_bytes} bytes at most")
 
 
 async def _wait_for_announcement(connection: AbstractConnection) -> None:
@@ -212,6 +218,7 @@ async def _plants(adding: AbstractConnection) -> list[Finding]:
     return [
         Finding(
             "warning",
+            "rights_for_planting",
             f"expected that Redis runs a script, and tells how long a stream lives, got: "
             f"{'; '.join(refused)}: a merchant without a stream may get two planted entries, and "
             "its browsers refetch when these expire",
@@ -224,17 +231,23 @@ def _eviction(facts: dict[str, str]) -> Finding:
     if policy != "noeviction" and int(facts.get("maxmemory", "0")) > 0:
         return Finding(
             "warning",
+            "eviction",
             f"maxmemory-policy is {policy}: whole streams may vanish, and their browsers refetch; "
             "expected noeviction",
         )
-    return Finding("ok", f"nothing is evicted (maxmemory-policy {policy})")
+    return Finding("ok", "eviction", f"nothing is evicted (maxmemory-policy {policy})")
 
 
 def _persistence(facts: dict[str, str]) -> Finding:
     if facts.get("aof_enabled") == "1":
-        return Finding("ok", "the append-only file is on: a crash of Redis loses no notification")
+        return Finding(
+            "ok",
+            "persistence",
+            "the append-only file is on: a crash of Redis loses no notification",
+        )
     return Finding(
         "warning",
+        "persistence",
         "appendonly is off: when Redis crashes, notifications since its last snapshot are lost, "
         "and every connected browser refetches",
     )

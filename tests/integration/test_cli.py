@@ -82,14 +82,20 @@ def test_a_wrong_setting_is_named_and_the_service_does_not_start(
     assert "Traceback" not in done.stderr
 
 
-def test_check_prints_the_settings_without_secrets_and_tests_the_announcement(
+def test_check_prints_a_verdict_first_and_last_and_the_settings_without_secrets_on_request(
     redis: Redis,
 ) -> None:
     url = redis.url.replace("redis://", "redis://:hidden@")
-    good = run("check", "--redis-url", redis.url, "--notify-keys", KEY)
-    wrong = run("check", "--redis-url", url, "--notify-keys", KEY)
+    auth = ("--subscribe-auth", "none", "--notify-keys", KEY)
+    plain = run("check", "--redis-url", redis.url, *auth)
+    good = run("check", "--redis-url", redis.url, *auth, "--settings")
+    wrong = run("check", "--redis-url", url, *auth, "--settings")
 
-    assert good.returncode == 0, good.stderr
+    first, *_, last = plain.stdout.splitlines()
+    assert first == last
+    assert first.startswith("OK: serve would start and deliver (")
+    assert "heartbeat_s" not in plain.stdout
+    assert (plain.returncode, good.returncode) == (0, 0), good.stderr
     assert re.search(r"^heartbeat_s +15\.0$", good.stdout, re.MULTILINE)
     assert re.search(r"^ok +a change is announced and read, [0-9.]+ ms$", good.stdout, re.MULTILINE)
     assert re.search(r"^warning +appendonly is off", good.stdout, re.MULTILINE)
@@ -129,9 +135,10 @@ def test_check_fails_when_redis_does_not_answer() -> None:
     done = run("check", "--redis-url", "redis://127.0.0.1:1/0")
     none = run("check")
 
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("sse-push: expected a Redis that answers, got: Error 111 connecting")
+    assert (done.returncode, done.stderr) == (1, "")
+    first, line, *_ = done.stdout.splitlines()
+    assert first.startswith("FAILED: serve would not start, or not deliver")
+    assert line.startswith("failure  expected a Redis that answers, got: Error 111 connecting")
     assert none.returncode == 2
     assert none.stderr == "sse-push: redis_url: expected the URL of the Redis to check, got none\n"
 
@@ -478,7 +485,8 @@ def test_check_counts_the_keys_of_tokens_and_shows_none(redis: Redis, tmp_path: 
         "SSE_PUSH_TOKEN_ALGORITHMS": "HS256,ES256,EdDSA",
         "SSE_PUSH_TRUSTED_PROXIES": "10.0.0.0/8",
     }
-    good = run("check", "--redis-url", redis.url, SSE_PUSH_TOKEN_KEYS_FILE=str(path), **environ)
+    check = ("check", "--redis-url", redis.url, "--settings")
+    good = run(*check, SSE_PUSH_TOKEN_KEYS_FILE=str(path), **environ)
     path.write_text("hunter2")
     broken = [
         run(*command, SSE_PUSH_TOKEN_KEYS_FILE=str(path), **environ)
@@ -494,7 +502,7 @@ def test_check_counts_the_keys_of_tokens_and_shows_none(redis: Redis, tmp_path: 
     assert ["token_keys_file", str(path)] in lines
     assert ["trusted_proxies", "10.0.0.0/8"] in lines
     for algorithm in ("HS256: 1, 1 with a kid", "ES256: 1, kid 2026", "EdDSA: 1"):
-        assert ["token", f"keys               {algorithm}"] in lines
+        assert ["token", f"keys                   {algorithm}"] in lines
     for done in broken:
         assert (done.returncode, done.stderr) == (
             2,

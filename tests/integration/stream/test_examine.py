@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sse_push.errors import StreamUnavailable
-from sse_push.stream import Finding, examine
+from sse_push.runtime.finding import Finding
+from sse_push.stream import examine
 from sse_push.stream.contract import REVOCATIONS_KEY
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
@@ -19,6 +20,7 @@ from tests.integration.stream.servers import Server, proxied, without_announceme
 
 APPENDONLY_OFF = Finding(
     "warning",
+    "persistence",
     "appendonly is off: when Redis crashes, notifications since its last snapshot are lost, "
     "and every connected browser refetches",
 )
@@ -31,10 +33,10 @@ async def test_a_server_is_examined_for_its_version_and_its_announcements(server
 
     found, announces, evicts, persists, _ = await examine(server.url, timeout_s=SECOND)
 
-    assert found == Finding("ok", f"{name} {version}")
+    assert found == Finding("ok", "version", f"{name} {version}")
     assert announces.level == "ok"
     assert announces.text.startswith("a change is announced and read, ")
-    assert evicts == Finding("ok", "nothing is evicted (maxmemory-policy noeviction)")
+    assert evicts == Finding("ok", "eviction", "nothing is evicted (maxmemory-policy noeviction)")
     assert persists == APPENDONLY_OFF
     assert server.clients("check") == []
 
@@ -48,11 +50,12 @@ async def test_eviction_causes_a_warning_and_persistence_none(mortal: Redis) -> 
     assert announces.level == "ok"
     assert evicts == Finding(
         "warning",
+        "eviction",
         "maxmemory-policy is allkeys-lru: whole streams may vanish, and their browsers refetch; "
         "expected noeviction",
     )
     assert persists == Finding(
-        "ok", "the append-only file is on: a crash of Redis loses no notification"
+        "ok", "persistence", "the append-only file is on: a crash of Redis loses no notification"
     )
 
 
@@ -61,7 +64,7 @@ async def test_a_policy_without_a_limit_evicts_nothing(mortal: Redis) -> None:
 
     _, _, evicts, *_ = await examine(mortal.url, timeout_s=SECOND)
 
-    assert evicts == Finding("ok", "nothing is evicted (maxmemory-policy allkeys-lru)")
+    assert evicts == Finding("ok", "eviction", "nothing is evicted (maxmemory-policy allkeys-lru)")
 
 
 async def test_a_server_without_announcements_fails_the_examination(own_redis: Server) -> None:
@@ -70,6 +73,7 @@ async def test_a_server_without_announcements_fails_the_examination(own_redis: S
 
     assert announces == Finding(
         "failure",
+        "delivery",
         f"a change was not announced within {0.2 * SECOND:g} s: is this a proxy? CLIENT TRACKING "
         "must reach the server itself",
     )
@@ -147,6 +151,7 @@ async def test_a_replica_is_named(mortal: Redis, own_redis: Server) -> None:
 
     assert delivers == Finding(
         "failure",
+        "replica",
         "this is a replica of 127.0.0.1, which takes no entries: expected the primary",
     )
 
@@ -239,7 +244,7 @@ async def test_a_user_without_the_right_to_the_configuration_is_told_what_is_exp
     *_, sizes = await examine(mortal.url, timeout_s=SECOND)
 
     assert sizes == Finding(
-        "ok", "proto-max-bulk-len can't be read by this user: expected 8mb or less"
+        "ok", "sizes", "proto-max-bulk-len can't be read by this user: expected 8mb or less"
     )
 
 
