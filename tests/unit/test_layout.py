@@ -48,6 +48,7 @@ ARROWS: dict[str, set[str]] = {
         "runtime.uvicorn.protocol",
         "runtime.uvicorn.serving",
         "runtime.uvicorn.takeover",
+        "runtime.uvicorn.unchunked",
         "runtime.uvicorn.waiting",
     },
     "runtime.embedded": {"errors", "runtime.process", "runtime.run_folder"},

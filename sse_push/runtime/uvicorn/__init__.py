@@ -11,12 +11,14 @@ tests/unit/runtime/uvicorn fails if that has changed.
 from sse_push.runtime.uvicorn.protocol import REFUSED_KEY, Requests
 from sse_push.runtime.uvicorn.serving import run_server
 from sse_push.runtime.uvicorn.takeover import SEND_SCOPE_KEY, take_over
+from sse_push.runtime.uvicorn.unchunked import UNCHUNKED_HEADER
 from sse_push.runtime.uvicorn.waiting import OTHER_CONNECTIONS, Waiting
 
 __all__ = [
     "OTHER_CONNECTIONS",
     "REFUSED_KEY",
     "SEND_SCOPE_KEY",
+    "UNCHUNKED_HEADER",
     "Requests",
     "Waiting",
     "run_server",

@@ -3,6 +3,9 @@
 Knows the inside of uvicorn's request cycle, which writes chunks to every client. Does not know what
 is answered.
 
+A header marks each such answer: a proxy that asks in this way answers its own clients in chunks,
+and nothing else would show it.
+
 https://www.rfc-editor.org/rfc/rfc9112#section-6.3
 """
 
@@ -12,6 +15,9 @@ from typing import Self
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+UNCHUNKED_HEADER = "X-Sse-Push-Unchunked"
+"""Marks an answer whose end can't be told from a cut, for ``sse-push doctor``."""
+
 
 def write_no_chunks(cycle: RequestResponseCycle) -> None:
     """Let a cycle write bodies as they are, and close the connection behind its answer.
@@ -19,10 +25,14 @@ def write_no_chunks(cycle: RequestResponseCycle) -> None:
     Called before the application sees the request. A ``Content-Length`` of the application is sent,
     and not compared with the body.
     """
+    cycle.default_headers = [*cycle.default_headers, _MARK]
     cycle.chunked_encoding = False
     cycle.expected_content_length = _Unknown()
     cycle.keep_alive = False
     cycle.waiting_for_100_continue = False  # such a client does not know that answer either
+
+
+_MARK = (UNCHUNKED_HEADER.lower().encode(), b"1")
 
 
 class _Unknown(int):

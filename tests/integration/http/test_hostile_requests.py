@@ -238,6 +238,7 @@ def test_a_client_of_http_1_0_that_sends_a_second_request_and_leaves_is_noticed(
     assert head.count(b"connection:") == 1
     assert b"\r\nconnection: close" in head
     assert b"transfer-encoding" not in head
+    assert b"\r\nx-sse-push-unchunked: 1" in head
     assert [event.type for event in well_formed(body, merchant)] == ["ready", "refresh"]
     gone = functools.partial(has_at_most, target.worker, before)
     wait_for(gone, "its end", 5 * SECOND)

@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 from tests.unit.runtime.uvicorn.connection import Connection, answer_ok
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
+MARKED = HEAD + b"x-sse-push-unchunked: 1\r\n"
 
 
 async def in_parts(_scope: Scope, _receive: Receive, send: Send) -> None:
@@ -24,7 +25,7 @@ async def test_a_body_of_unknown_length_ends_with_its_connection(version: bytes)
 
     written = await connection.feed(b"GET / HTTP/%b\r\n%b\r\n" % (version, kept))
 
-    assert written == HEAD + b"connection: close\r\n\r\none two"
+    assert written == MARKED + b"connection: close\r\n\r\none two"
     assert connection.transport.ended_by == ["close"]
 
 
@@ -39,13 +40,13 @@ async def test_a_client_of_http_1_1_gets_chunks() -> None:
 async def test_a_length_that_the_application_gives_is_sent() -> None:
     written = await Connection(answer_ok).feed(b"GET / HTTP/1.0\r\n\r\n")
 
-    assert written == HEAD + b"content-length: 2\r\nconnection: close\r\n\r\nok"
+    assert written == MARKED + b"content-length: 2\r\nconnection: close\r\n\r\nok"
 
 
 async def test_head_has_no_body() -> None:
     written = await Connection(in_parts).feed(b"HEAD / HTTP/1.0\r\n\r\n")
 
-    assert written == HEAD + b"connection: close\r\n\r\n"
+    assert written == MARKED + b"connection: close\r\n\r\n"
 
 
 async def test_a_client_that_does_not_know_100_continue_does_not_get_it() -> None:
