@@ -34,7 +34,7 @@ async def open_window(
         yield page
     finally:
         await context.close()
-    assert errors == []
+    assert errors == [], errors
 
 
 async def open_blank_page(page: Page, origin: str) -> None:

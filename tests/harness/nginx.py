@@ -53,6 +53,7 @@ class Nginx:
     port: int
     internal_port: int
     is_tls: bool
+    main_file: str
     process: subprocess.Popen[bytes]
     folder: Path
 
@@ -85,36 +86,38 @@ class Nginx:
         host: str = "127.0.0.1",
         *,
         tls: bool = False,
+        main_file: str | None = None,
         auth_backend: str | None = None,
     ) -> Nginx:
         """Serve ``upstream``, as nginx's ``server`` directive names it: host:port or unix:path.
 
         ``adapt`` may change the copied files before they are read. ``through`` is a program that
         starts another one, such as ``ip netns exec``, and ``host`` where nginx is then reached.
-        ``tls``: the other main file, with a certificate of ``make-certificate``. ``auth_backend``:
-        this address is asked who may listen.
+        ``tls``: with a certificate of ``make-certificate``, and another main file, unless it is
+        named. ``auth_backend``: this address is asked who may listen.
         """
         port, internal_port = port or free_port(), free_port()
         copy_shipped(folder)
         replace(folder, "127.0.0.1:8000", upstream)
-        # One of them is in the main file that is not used.
-        replace(folder, "listen 8080", f"listen {port}", times=2)
+        # Most of them are in the main files that are not used.
+        replace(folder, "listen 8080", f"listen {port}", times=4)
         replace(folder, "listen 8443", f"listen {port}", times=2)
         replace(folder, "127.0.0.1:8081", f"127.0.0.1:{internal_port}", times=2)
-        replace(folder, "server_name localhost", f"server_name {HOSTS} localhost", times=3)
+        replace(folder, "server_name localhost", f"server_name {HOSTS} localhost", times=4)
         if auth_backend is not None:
             replace(folder, "127.0.0.1:9000", auth_backend)
-            replace(folder, "snippets/events.conf", "snippets/events-auth-request.conf")
+            replace(folder, "snippets/events.conf", "snippets/events-auth-request.conf", times=2)
         adapt(folder)
         if tls:
             make_certificate(folder)
+        main_file = main_file or ("nginx-tls.conf" if tls else "nginx.conf")
         with (
             (folder / "access.log").open("ab") as access_log,
             (folder / "error.log").open("ab") as error_log,
         ):
-            command = [*through, *_command(folder, is_tls=tls), "-g", "daemon off;"]
+            command = [*through, *_command(folder, main_file), "-g", "daemon off;"]
             process = subprocess.Popen(command, stdout=access_log, stderr=error_log)
-        nginx = cls(port, internal_port, tls, process, folder)
+        nginx = cls(port, internal_port, tls, main_file, process, folder)
         try:
             wait_for(lambda: accepts((host, port)) or process.poll() is not None, "nginx")
             assert process.poll() is None, nginx.error_log
@@ -136,7 +139,7 @@ class Nginx:
 
     def reload(self) -> None:
         """Have nginx read its files again, as an operator does."""
-        command = [*_command(self.folder, is_tls=self.is_tls), "-s", "reload"]
+        command = [*_command(self.folder, self.main_file), "-s", "reload"]
         subprocess.run(command, check=True, capture_output=True)
 
     def stop(self) -> None:
@@ -237,8 +240,7 @@ def replace(folder: Path, old: str, new: str, times: int = 1) -> None:
         path.write_text(pattern.sub(lambda found: f"{found[1]}{new}", path.read_text()))
 
 
-def _command(folder: Path, *, is_tls: bool) -> list[str]:
-    main_file = "nginx-tls.conf" if is_tls else "nginx.conf"
+def _command(folder: Path, main_file: str) -> list[str]:
     return [program("nginx"), "-p", f"{folder}/", "-c", main_file]
 
 

@@ -201,7 +201,7 @@ def test_the_example_for_nginx_runs_nginx(tmp_path: Path, example: Example) -> N
     program("nginx")
     port = free_port()
     copy_shipped(tmp_path / "nginx")
-    replace(tmp_path / "nginx", "listen 8080", f"listen {port}", times=2)
+    replace(tmp_path / "nginx", "listen 8080", f"listen {port}", times=4)
     replace(tmp_path / "nginx", "127.0.0.1:8081", f"127.0.0.1:{free_port()}", times=2)
     commands = re.split(r" && |\n", re.sub(r" +#.*", "", example.code).strip())
     run_it = next(words for words in commands if "daemon off" in words)

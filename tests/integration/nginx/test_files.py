@@ -22,11 +22,13 @@ from tests.harness.waiting import program
 
 pytestmark = pytest.mark.nginx
 
+SOFT_ANSWERS = "snippets/soft-answers.conf"
+
 
 # -- the folder
 
 
-@pytest.mark.parametrize("main_file", ["nginx.conf", "nginx-tls.conf"])
+@pytest.mark.parametrize("main_file", ["nginx.conf", "nginx-tls.conf", "nginx-site.conf"])
 def test_the_folder_passes_as_it_stands(tmp_path: Path, main_file: str) -> None:
     """With TLS: once there is a certificate."""
     copy_shipped(tmp_path / "nginx")
@@ -81,6 +83,25 @@ def test_the_main_files_differ_in_their_public_server_only() -> None:
         "listen 8443 ssl http2 sndbuf=32k backlog=4096;",
         "include snippets/tls.conf;",
     ]
+
+
+def depth_of(line: str) -> int:
+    """Return how many blocks a line of a file opens, those that it closes subtracted."""
+    code = line.partition("#")[0].strip()
+    return code.endswith("{") - (code == "}")
+
+
+@pytest.mark.parametrize("name", ["events.conf", "events-auth-request.conf"])
+def test_what_a_site_includes_consists_of_locations_only(name: str) -> None:
+    """Else its headers, limits and errors would be those of the pages of the site, too."""
+    outside, depth = [], 0
+    for line in shipped(f"snippets/{name}").splitlines() + shipped(SOFT_ANSWERS).splitlines():
+        if depth == 0 and line and not line.startswith("#"):
+            outside.append(line)
+        depth += depth_of(line)
+
+    outside.remove(f"include {SOFT_ANSWERS};")
+    assert [line for line in outside if not line.startswith(("location ", "}"))] == []
 
 
 # -- the certificate
