@@ -14,7 +14,8 @@ PACKAGE = TESTS.parent / "sse_push"
 
 ARROWS: dict[str, set[str]] = {
     "__init__": set(),
-    "errors": set(),
+    "errors.refusals": set(),
+    "errors": {"errors.refusals"},
     "runtime": set(),
     "runtime.finding": set(),
     "runtime.line_writer": set(),
