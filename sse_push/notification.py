@@ -15,6 +15,7 @@ from sse_push.errors import (
     InvalidEntryId,
     InvalidMerchantId,
     InvalidNotification,
+    RefusalReason,
     RequestError,
     TooLarge,
 )
@@ -290,7 +291,10 @@ def _encode_data(data: object, data_limit_bytes: int) -> str | None:
     except RecursionError as exc:
         raise InvalidNotification("data: expected JSON, got one nested too deeply") from exc
     if size_bytes > data_limit_bytes:
-        raise TooLarge(f"data: expected at most {data_limit_bytes} bytes, got {size_bytes}")
+        raise TooLarge(
+            f"data: expected at most {data_limit_bytes} bytes, got {size_bytes}",
+            reason=RefusalReason.DATA_TOO_LARGE,
+        )
     return text
 
 

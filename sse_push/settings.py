@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
@@ -451,7 +452,8 @@ class Settings(BaseSettings):
         keys = value if isinstance(value, tuple) else ()
         if len({key.secret.get_secret_value() for key in keys}) != len(keys):
             raise ValueError("expected each key once, got one twice")
-        return value
+        placed = tuple(replace(key, place=place) for place, key in enumerate(keys, 1))
+        return placed or value
 
     @field_validator("redis_url")
     @classmethod

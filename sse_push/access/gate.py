@@ -19,6 +19,7 @@ from sse_push.access.tokens import TokenRules, Tokens
 from sse_push.errors import (
     AmbiguousCredentials,
     InvalidMerchantId,
+    RefusalReason,
     Unauthorized,
 )
 from sse_push.notification import parse_merchant_id
@@ -50,23 +51,29 @@ def authorize_notify(
     """
     if keys == "none":
         return None
-    presented = _bearer(authorization, "key").encode("utf-8", "surrogateescape")
+    presented = _bearer(authorization, "key", RefusalReason.KEY_MISSING).encode(
+        "utf-8", "surrogateescape"
+    )
     matching = [
         key
         for key in keys
         if hmac.compare_digest(presented, key.secret.get_secret_value().encode())
     ]
     if not matching:
-        raise Unauthorized("expected a key of notify_keys, got another one")
+        raise Unauthorized(
+            "expected a key of notify_keys, got another one", reason=RefusalReason.KEY_UNKNOWN
+        )
     return matching[0]
 
 
-def _bearer(authorization: Sequence[str], credential: str) -> str:
+def _bearer(authorization: Sequence[str], credential: str, missing: RefusalReason) -> str:
     if len(authorization) > 1:
         raise AmbiguousCredentials("expected the header Authorization once, got several")
     scheme, _, value = (authorization[0] if authorization else "").partition(" ")
     if scheme.lower() != _SCHEME or not value:
-        raise Unauthorized(f"expected the header Authorization: Bearer <{credential}>")
+        raise Unauthorized(
+            f"expected the header Authorization: Bearer <{credential}>", reason=missing
+        )
     return value.strip(OWS)
 
 
@@ -125,7 +132,7 @@ class Gate:
         tokens = []
         authorization = request.headers.getlist("authorization")
         if authorization:
-            tokens.append(_bearer(authorization, "token"))
+            tokens.append(_bearer(authorization, "token", RefusalReason.TOKEN_MISSING))
         if self._cookie is not None:
             tokens += _at_most_one(_cookies(request, self._cookie), "the token's cookie")
         tokens += _at_most_one(request.query_params.getlist("token"), "token in the query")
@@ -145,11 +152,17 @@ class Gate:
             Forbidden: the header does not name the merchant in the query.
         """
         if not self.proxies.trusts(request.scope.get("client")):
-            raise Unauthorized("expected a request by way of a trusted proxy, got a direct one")
+            raise Unauthorized(
+                "expected a request by way of a trusted proxy, got a direct one",
+                reason=RefusalReason.PROXY_NOT_TRUSTED,
+            )
         values = request.headers.getlist(MERCHANT_HEADER)
         header = _at_most_one(values, f"the header {MERCHANT_HEADER}")
         if not header:
-            raise Unauthorized(f"expected the proxy to set {MERCHANT_HEADER}, got none")
+            raise Unauthorized(
+                f"expected the proxy to set {MERCHANT_HEADER}, got none",
+                reason=RefusalReason.PROXY_NAMES_NOBODY,
+            )
         try:
             merchants = [parse_merchant_id(each.strip(OWS)) for each in header[0].split(",")]
         except InvalidMerchantId as exc:

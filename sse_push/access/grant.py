@@ -51,5 +51,7 @@ def choose_merchant(permitted: Sequence[str], merchant_id: str | None) -> str:
         return permitted[0]
     parsed = parse_merchant_id(merchant_id)
     if parsed not in permitted:
-        raise Forbidden(f"expected a merchant that you may listen to, got {parsed!r}")
+        raise Forbidden(
+            f"expected a merchant that you may listen to, got {parsed!r}", who=f"merchant {parsed}"
+        )
     return parsed

@@ -61,7 +61,8 @@ class Hosts:
         if not (_is_local(value) or self._allows(value)):
             shown = ascii(value.decode("latin-1"))[:_SHOWN_CHARACTERS]
             raise HostNotAllowed(
-                f"expected a host of allowed_hosts (SSE_PUSH_ALLOWED_HOSTS), got {shown}"
+                f"expected a host of allowed_hosts (SSE_PUSH_ALLOWED_HOSTS), got {shown}",
+                who=f"host {value.decode()}" if _is_name(value) else "a malformed host",
             )
         if len(self._passed) < _PASSED_MAX and len(value) < _PASSED_BYTES:
             self._passed.add(value)

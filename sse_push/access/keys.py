@@ -7,12 +7,12 @@ authorizes (``gate``, ``tokens``), nor where settings come from.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self, get_args
 
 from pydantic import SecretStr
 
-from sse_push.errors import Forbidden
+from sse_push.errors import Forbidden, RefusalReason
 from sse_push.notification import NAME_PATTERN
 
 Algorithm = Literal["HS256", "RS256", "ES256", "EdDSA"]
@@ -41,11 +41,13 @@ _WITH_KID = re.compile(rf"({NAME_PATTERN})=([^=].*)", re.DOTALL)
 class NotifyKey:
     """A bearer key, and the merchants that it may notify: IDs, or prefixes that end in ``*``.
 
-    A key without merchants may notify all of them.
+    A key without merchants may notify all of them. ``place`` is its place in ``notify_keys``, from
+    1, by which the log names it.
     """
 
     secret: SecretStr
     merchants: tuple[str, ...] = ()
+    place: int = field(default=1, compare=False)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -74,7 +76,16 @@ class NotifyKey:
             merchant_id.startswith(each[:-1]) if each.endswith("*") else merchant_id == each
             for each in self.merchants
         ):
-            raise Forbidden(f"expected a key that may notify {merchant_id!r}, got another one")
+            raise Forbidden(
+                f"expected a key that may notify {merchant_id!r}, got another one",
+                reason=RefusalReason.MERCHANT_NOT_OF_KEY,
+                who=f"{self.name}, merchant {merchant_id}",
+            )
+
+    @property
+    def name(self) -> str:
+        """What the log calls the key."""
+        return f"key {self.place}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from starlette.datastructures import Headers
 from starlette.types import Message, Scope, Send
 
-from sse_push.errors import OriginNotAllowed
+from sse_push.errors import OriginNotAllowed, RefusalReason
 
 ANY = "*"
 
 _FIRST_LABEL = re.compile(r"(https?://)[a-z0-9_-]+\.")
+
+_is_usual = re.compile(rb"null|[a-z][a-z0-9+.-]*://[A-Za-z0-9._:\[\]-]+").fullmatch
 
 _PREFLIGHT_AGE_S = 600
 PREFLIGHT_HEADERS = {
@@ -59,9 +61,13 @@ class Origins:
             return
         # https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header
         if site == b"cross-site":
-            raise OriginNotAllowed("expected a page of an allowed origin, got one of another site")
+            raise OriginNotAllowed(
+                "expected a page of an allowed origin, got one of another site", who=_named(origin)
+            )
         if origin is not None and not _is_same(origin.decode("latin-1"), headers.get("host", "")):
-            raise OriginNotAllowed("expected an origin of allowed_origins, got another one")
+            raise OriginNotAllowed(
+                "expected an origin of allowed_origins, got another one", who=_named(origin)
+            )
 
     def with_cors_headers(self, scope: Scope, send: Send) -> Send:
         """Return a ``send`` that adds the CORS headers to each answer, errors too."""
@@ -103,7 +109,18 @@ def require_backend(headers: Headers) -> None:
         OriginNotAllowed: the request has the header ``Origin``, which only browsers send.
     """
     if "origin" in headers:
-        raise OriginNotAllowed("expected a request of a backend, got one of a page, with Origin")
+        raise OriginNotAllowed(
+            "expected a request of a backend, got one of a page, with Origin",
+            reason=RefusalReason.PAGE_NOT_BACKEND,
+            who=_named(headers["origin"].encode("latin-1")),
+        )
+
+
+def _named(origin: bytes | None) -> str:
+    """Return what the log calls an origin: only one of the usual form as it is."""
+    if origin is None:
+        return "a site without Origin"
+    return f"origin {origin.decode()}" if _is_usual(origin) else "a malformed origin"
 
 
 def _is_same(origin: str, host: str) -> bool:

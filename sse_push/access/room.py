@@ -6,16 +6,10 @@ Knows counts, and the limit of each. Does not know what a connection is, how an 
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from sse_push.errors import EndReason, NotNow
-from sse_push.runtime.log_pace import LogPace
-
-logger = logging.getLogger(__name__)
 
 
 class Room:
@@ -31,7 +25,6 @@ class Room:
         max_connections: int,
         max_connections_per_merchant: int,
         max_connections_per_address: int,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._limit = max_connections
         self._merchant_limit = max_connections_per_merchant
@@ -39,7 +32,6 @@ class Room:
         self._reserved = 0
         self._by_merchant: dict[str, int] = {}
         self._by_address: dict[str, int] = {}
-        self._pace = LogPace(clock)
 
     def __len__(self) -> int:
         """Return the number of reserved places."""
@@ -52,8 +44,8 @@ class Room:
     def _reserve(self, merchant_id: str, address: str | None) -> None:
         reason = self._limit_reached(merchant_id, address)
         if reason is not None:
-            self._warn(reason)
-            raise NotNow(reason)
+            is_of_merchant = reason is EndReason.MERCHANT_FULL
+            raise NotNow(reason, f"merchant {merchant_id}" if is_of_merchant else None)
         self._reserved += 1
         if self._merchant_limit:
             self._by_merchant[merchant_id] = self._by_merchant.get(merchant_id, 0) + 1
@@ -74,15 +66,6 @@ class Room:
             _count_down(self._by_merchant, merchant_id)
         if self._address_limit and address is not None:
             _count_down(self._by_address, address)
-
-    def _warn(self, reason: EndReason) -> None:
-        if count := self._pace.count(reason):
-            logger.warning(
-                "no room for a connection reason=%s connections=%d count=%d",
-                reason.value,
-                self._reserved,
-                count,
-            )
 
 
 class Place:

@@ -19,7 +19,7 @@ from jwt.exceptions import InvalidJTIError, InvalidSubjectError
 
 from sse_push.access.keys import TokenSecret
 from sse_push.access.token_keys import TokenKey
-from sse_push.errors import InvalidMerchantId, Unauthorized
+from sse_push.errors import InvalidMerchantId, RefusalReason, Unauthorized
 from sse_push.notification import parse_merchant_id
 
 TOKEN_BYTES = 4096
@@ -29,12 +29,22 @@ _LATEST = 2**53
 """Larger numbers are not valid times: https://www.rfc-editor.org/rfc/rfc7493#section-2.2"""
 
 _UNKNOWN_KEY = "expected a token that is signed with a key of this service"
-_EXPECTED = (
-    (jwt.InvalidAudienceError, "expected a token for this service, got another aud"),
-    (jwt.InvalidIssuerError, "expected a token of this service's issuer, got another iss"),
-    (InvalidSubjectError, "expected the claim sub as text"),
-    (InvalidJTIError, "expected the claim jti as text"),
+_EXPECTED: Sequence[tuple[type[Exception], str, RefusalReason]] = (
+    (
+        jwt.InvalidAudienceError,
+        "expected a token for this service, got another aud",
+        RefusalReason.TOKEN_AUDIENCE,
+    ),
+    (
+        jwt.InvalidIssuerError,
+        "expected a token of this service's issuer, got another iss",
+        RefusalReason.TOKEN_ISSUER,
+    ),
+    (InvalidSubjectError, "expected the claim sub as text", RefusalReason.TOKEN_CLAIMS),
+    (InvalidJTIError, "expected the claim jti as text", RefusalReason.TOKEN_CLAIMS),
+    (Exception, _UNKNOWN_KEY, RefusalReason.TOKEN_UNVERIFIED),
 )
+_REASON_OF_CLAIM = {"aud": RefusalReason.TOKEN_AUDIENCE, "iss": RefusalReason.TOKEN_ISSUER}
 
 
 # -- checking
@@ -84,7 +94,8 @@ class Tokens:
         """
         if len(text) > TOKEN_BYTES:
             raise Unauthorized.invalid_token(
-                f"expected a token of at most {TOKEN_BYTES} bytes, got more"
+                f"expected a token of at most {TOKEN_BYTES} bytes, got more",
+                RefusalReason.TOKEN_MALFORMED,
             )
         claims = self._verified(text)
         issued_at, expires_at = self._times(claims)
@@ -101,7 +112,7 @@ class Tokens:
             header = jwt.get_unverified_header(text)
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as exc:
             raise Unauthorized.invalid_token(
-                "expected a token, as in RFC 7519, got another text"
+                "expected a token, as in RFC 7519, got another text", RefusalReason.TOKEN_MALFORMED
             ) from exc
         keys = [key for key in self._rules.keys if key.algorithm == header.get("alg")]
         named = [key for key in keys if key.kid is not None and key.kid == header.get("kid")]
@@ -110,7 +121,7 @@ class Tokens:
                 return self._decode(text, key)
             except jwt.InvalidSignatureError:
                 continue  # the token may be signed with the next key
-        raise Unauthorized.invalid_token(_UNKNOWN_KEY)
+        raise Unauthorized.invalid_token(_UNKNOWN_KEY, RefusalReason.TOKEN_UNVERIFIED)
 
     def _decode(self, text: str, key: TokenKey) -> dict[str, Any]:
         try:
@@ -126,10 +137,13 @@ class Tokens:
         except jwt.InvalidSignatureError:
             raise
         except jwt.MissingRequiredClaimError as exc:
-            raise Unauthorized.invalid_token(f"expected the claim {exc.claim}, got none") from exc
+            raise Unauthorized.invalid_token(
+                f"expected the claim {exc.claim}, got none",
+                _REASON_OF_CLAIM.get(exc.claim, RefusalReason.TOKEN_CLAIMS),
+            ) from exc
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as exc:
-            texts = (text for kind, text in _EXPECTED if isinstance(exc, kind))
-            raise Unauthorized.invalid_token(next(texts, _UNKNOWN_KEY)) from exc
+            whys = ((words, reason) for kind, words, reason in _EXPECTED if isinstance(exc, kind))
+            raise Unauthorized.invalid_token(*next(whys)) from exc
 
     def _times(self, claims: Mapping[str, object]) -> tuple[float | None, float]:
         """Return ``iat`` and ``exp``; the leeway is for ``iat`` and ``nbf``, and not for ``exp``.
@@ -141,21 +155,27 @@ class Tokens:
         expires_at, issued_at = _time_claim(claims, "exp"), _time_claim(claims, "iat")
         not_before = _time_claim(claims, "nbf")
         if expires_at is None:
-            raise Unauthorized.invalid_token("expected the claim exp, got none")
+            raise Unauthorized.invalid_token(
+                "expected the claim exp, got none", RefusalReason.TOKEN_CLAIMS
+            )
         rules = self._rules
         for name, since in (("nbf", not_before), ("iat", issued_at)):
             if since is not None and since > now + rules.leeway_s:
                 raise Unauthorized.invalid_token(
-                    f"expected a token that is valid already, got a later {name}"
+                    f"expected a token that is valid already, got a later {name}",
+                    RefusalReason.TOKEN_TOO_EARLY,
                 )
         if expires_at <= now:
-            raise Unauthorized.invalid_token("expected a token that has not expired")
+            raise Unauthorized.invalid_token(
+                "expected a token that has not expired", RefusalReason.TOKEN_EXPIRED
+            )
         is_too_long = expires_at - now > rules.max_lifetime_s + rules.leeway_s or (
             issued_at is not None and expires_at - issued_at > rules.max_lifetime_s
         )
         if is_too_long:
             raise Unauthorized.invalid_token(
-                f"expected a token that lives {rules.max_lifetime_s:g} s at most, got a longer one"
+                f"expected a token that lives {rules.max_lifetime_s:g} s at most, got a longer one",
+                RefusalReason.TOKEN_LIFETIME,
             )
         return issued_at, expires_at
 
@@ -167,7 +187,8 @@ def _time_claim(claims: Mapping[str, object], name: str) -> float | None:
     # The comparison is exact for an integer of any size, and false for NaN.
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LATEST:
         raise Unauthorized.invalid_token(
-            f"expected the claim {name} as a number of seconds since 1970"
+            f"expected the claim {name} as a number of seconds since 1970",
+            RefusalReason.TOKEN_CLAIMS,
         )
     return float(value)
 
@@ -178,11 +199,13 @@ def _merchants(value: object) -> tuple[str, ...]:
         merchants = tuple(dict.fromkeys(parse_merchant_id(each) for each in values))
     except InvalidMerchantId as exc:
         raise Unauthorized.invalid_token(
-            "expected the claim merchant_id: a merchant, or a list of them"
+            "expected the claim merchant_id: a merchant, or a list of them",
+            RefusalReason.TOKEN_CLAIMS,
         ) from exc
     if not merchants:
         raise Unauthorized.invalid_token(
-            "expected the claim merchant_id: a merchant, or a list of them"
+            "expected the claim merchant_id: a merchant, or a list of them",
+            RefusalReason.TOKEN_CLAIMS,
         )
     return merchants
 

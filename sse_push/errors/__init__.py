@@ -29,6 +29,7 @@ import enum
 from typing import ClassVar, Literal, Self
 
 from sse_push.errors.refusals import Refusal as Refusal
+from sse_push.errors.refusals import RefusalReason as RefusalReason
 
 Outcome = Literal["not_published", "unknown"]
 
@@ -113,45 +114,63 @@ class InvalidEntryId(PushError):
 class NotNow(PushError):
     """A client of ``GET /events`` can't be served now, and is asked to come back later."""
 
-    def __init__(self, reason: EndReason) -> None:
+    def __init__(self, reason: EndReason, who: str | None = None) -> None:
         super().__init__(reason.value)
         self.reason = reason
+        self.who = who
 
 
 class RequestError(PushError):
-    """A request, or an item of the array in its body, is refused."""
+    """A request, or an item of the array in its body, is refused.
 
-    refusal: ClassVar[Refusal]
+    ``who`` is for the log: the key, merchant, origin or host that the refusal is about, without a
+    secret; None: the client's address says most.
+    """
+
+    usual: ClassVar[RefusalReason]
+    """The reason of an error that is raised without one."""
+
+    def __init__(
+        self, text: str, *, reason: RefusalReason | None = None, who: str | None = None
+    ) -> None:
+        super().__init__(text)
+        self.reason = reason or self.usual
+        self.who = who
+
+    @property
+    def refusal(self) -> Refusal:
+        """The code and the status of the answer."""
+        return self.reason.refusal
 
 
 class AmbiguousCredentials(RequestError):
     """A request has several credentials, or one credential twice, where only one can count."""
 
-    refusal = Refusal.MALFORMED
+    usual = RefusalReason.SEVERAL_CREDENTIALS
 
 
 class InvalidMerchantId(RequestError):
     """A value is not of the form of a merchant's ID."""
 
-    refusal = Refusal.MALFORMED
+    usual = RefusalReason.MALFORMED_MERCHANT
 
 
 class InvalidNotification(RequestError):
     """The body of a request, or an item of its array, is not a notification."""
 
-    refusal = Refusal.MALFORMED
+    usual = RefusalReason.MALFORMED_BODY
 
 
 class InvalidQuery(RequestError):
     """The query of a request has a parameter several times."""
 
-    refusal = Refusal.MALFORMED
+    usual = RefusalReason.REPEATED_PARAMETER
 
 
 class InvalidRevocation(RequestError):
     """The body of a request, or an entry in Redis, is not a revocation."""
 
-    refusal = Refusal.MALFORMED
+    usual = RefusalReason.MALFORMED_BODY
 
 
 class Unauthorized(RequestError):
@@ -163,55 +182,62 @@ class Unauthorized(RequestError):
     https://www.rfc-editor.org/rfc/rfc6750#section-3
     """
 
-    refusal = Refusal.UNAUTHORIZED
+    usual = RefusalReason.TOKEN_MISSING
 
-    def __init__(self, text: str, challenge: str = "Bearer") -> None:
-        super().__init__(text)
+    def __init__(
+        self,
+        text: str,
+        challenge: str = "Bearer",
+        *,
+        reason: RefusalReason | None = None,
+        who: str | None = None,
+    ) -> None:
+        super().__init__(text, reason=reason, who=who)
         self.challenge = challenge
 
     @classmethod
-    def invalid_token(cls, text: str) -> Self:
+    def invalid_token(cls, text: str, reason: RefusalReason) -> Self:
         """Return the error of a token that is invalid, expired or revoked."""
-        return cls(text, 'Bearer error="invalid_token"')
+        return cls(text, 'Bearer error="invalid_token"', reason=reason)
 
 
 class Forbidden(RequestError):
     """The caller is known and not allowed; whether the merchant exists is not disclosed."""
 
-    refusal = Refusal.FORBIDDEN
+    usual = RefusalReason.MERCHANT_NOT_GRANTED
 
 
 class OriginNotAllowed(RequestError):
     """A page of another origin has sent the request, and could read the answer."""
 
-    refusal = Refusal.ORIGIN_NOT_ALLOWED
+    usual = RefusalReason.ORIGIN_NOT_ALLOWED
 
 
 class HostNotAllowed(RequestError):
     """A request asks for a host that is not one of the service: maybe a stranger's page sent it."""
 
-    refusal = Refusal.HOST_NOT_ALLOWED
+    usual = RefusalReason.HOST_NOT_ALLOWED
 
 
 class TooLarge(RequestError):
     """A body, a part of it or an array is over a limit of ``Settings``; the text has the limit."""
 
-    refusal = Refusal.TOO_LARGE
+    usual = RefusalReason.BODY_TOO_LARGE
 
 
 class UnsupportedMediaType(RequestError):
     """The body of a request is of a type that its path does not read."""
 
-    refusal = Refusal.UNSUPPORTED
+    usual = RefusalReason.UNSUPPORTED
 
 
 class TooManyNotifications(RequestError):
     """A key notifies more often than it may, until ``retry_after_s`` seconds have passed."""
 
-    refusal = Refusal.RATE_LIMITED
+    usual = RefusalReason.RATE_LIMITED
 
-    def __init__(self, text: str, retry_after_s: int = 1) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, retry_after_s: int = 1, *, who: str | None = None) -> None:
+        super().__init__(text, who=who)
         self.retry_after_s = retry_after_s
 
 
@@ -222,7 +248,7 @@ class StreamUnavailable(RequestError):
     ``"unknown"`` if it may have. The caller may try again in both cases: a refresh is idempotent.
     """
 
-    refusal = Refusal.UNAVAILABLE
+    usual = RefusalReason.NOT_STORED
 
     def __init__(self, text: str, outcome: Outcome = "not_published") -> None:
         super().__init__(text)

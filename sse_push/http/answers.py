@@ -1,10 +1,11 @@
 """How a refused request is answered, hard or soft: the status, the headers and the JSON.
 
-Knows HTTP and the list of refusals. Does not know why a request was refused.
+Knows HTTP, the list of refusals, and whom the log names. Does not know why a request was refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -17,24 +18,36 @@ from starlette.routing import Route
 from starlette.types import ExceptionHandler
 
 from sse_push.errors import (
+    EndReason,
+    InvalidMerchantId,
     NotNow,
     Refusal,
+    RefusalReason,
     RequestError,
     StreamUnavailable,
     TooManyNotifications,
     Unauthorized,
 )
 from sse_push.event_stream import wire
+from sse_push.http import paths
+from sse_push.notification import parse_merchant_id
 from sse_push.runtime.uvicorn import REFUSED_KEY
 
 logger = logging.getLogger(__name__)
 
+KEY_SCOPE_KEY = "sse_push.key"
+"""The name of the key of a backend's request, in its ASGI scope."""
+
 _RETRY_AFTER_S = 2
 _BY_STATUS = {
-    refusal.status: refusal
-    for refusal in (Refusal.MALFORMED, Refusal.NOT_FOUND, Refusal.METHOD_NOT_ALLOWED)
+    reason.refusal.status: reason
+    for reason in (
+        RefusalReason.MALFORMED_BODY,
+        RefusalReason.NOT_FOUND,
+        RefusalReason.METHOD_NOT_ALLOWED,
+    )
 }
-"""The refusals that are raised as Starlette's own exception."""
+"""The reasons that are raised as Starlette's own exception."""
 
 
 def body_of(error: RequestError) -> dict[str, object]:
@@ -45,8 +58,31 @@ def body_of(error: RequestError) -> dict[str, object]:
 
 def refuse(request: Request[Any], error: RequestError) -> Response:
     """Return the answer to a request that is refused before any route has it, and count it."""
-    request.state["errors"][error.refusal] += 1
+    count(request, error.reason, error.who)
     return _answer(error.refusal, body_of(error))
+
+
+def count(
+    request: Request[Any], reason: RefusalReason, who: str | None = None, *, is_soft: bool = False
+) -> None:
+    """Count a refusal, and log whom or what it is about: by default, the caller."""
+    path = request.scope["path"]
+    known = path if path in paths.ALL else "-"  # the log repeats nothing that a stranger wrote
+    request.state["refusals"].add(reason, known, who or _caller(request), is_soft=is_soft)
+
+
+def _caller(request: Request[Any]) -> str:
+    """Return the place of the caller's key, else the merchant that it names, else its address."""
+    key = request.scope.get(KEY_SCOPE_KEY)
+    if key is not None:
+        return str(key)
+    if request.scope["path"] == paths.EVENTS:
+        with contextlib.suppress(InvalidMerchantId):
+            return f"merchant {parse_merchant_id(request.query_params.get('merchant_id'))}"
+    forwarded_for = request.headers.getlist("x-forwarded-for")
+    proxies = request.state["gate"].proxies
+    address = proxies.client_address(request.scope.get("client"), forwarded_for)
+    return f"address {address or 'unknown'}"
 
 
 def not_all_stored(
@@ -56,7 +92,7 @@ def not_all_stored(
 
     The outcome of the array is unknown if that of any item is.
     """
-    refusal = StreamUnavailable.refusal
+    refusal = failures[0].refusal
     outcomes = {failure.outcome for failure in failures}
     body = refusal.body(
         f"{len(failures)} of {len(results)} not stored: {failures[0]}",
@@ -76,7 +112,7 @@ async def _on_request_error(request: Request[Any], exc: Exception) -> Response:
         headers["Retry-After"] = str(exc.retry_after_s)
     if isinstance(exc, Unauthorized):
         headers["WWW-Authenticate"] = exc.challenge
-    request.state["errors"][exc.refusal] += 1
+    count(request, exc.reason, exc.who)
     return _answer(exc.refusal, body_of(exc), headers)
 
 
@@ -90,10 +126,12 @@ async def _on_not_now(request: Request[Any], exc: Exception) -> Response:
     assert isinstance(exc, NotNow), "registered for it only"
     # nginx decides by the same rule about its own soft answer.
     accepts = (request.headers.get("accept") or "*/*").lower()
-    if wire.MEDIA_TYPE in accepts or "*/*" in accepts:
+    is_soft = wire.MEDIA_TYPE in accepts or "*/*" in accepts
+    if not (is_soft and exc.reason is EndReason.SERVER_STOPPING):  # which every deploy does
+        count(request, RefusalReason[exc.reason.name], exc.who, is_soft=is_soft)
+    if is_soft:
         answer: Response = request.state["event_streams"].soft_answer(exc.reason)
         return answer
-    request.state["errors"][Refusal.UNAVAILABLE] += 1
     body = Refusal.UNAVAILABLE.body(exc.reason.value)
     return _answer(Refusal.UNAVAILABLE, body, {"Retry-After": str(_RETRY_AFTER_S)})
 
@@ -101,7 +139,7 @@ async def _on_not_now(request: Request[Any], exc: Exception) -> Response:
 async def _on_client_disconnect(request: Request[Any], _exc: Exception) -> Response:
     """Answer a client that left before the end of its body; nobody reads the answer."""
     if REFUSED_KEY not in request.scope:  # otherwise the server has counted it
-        request.state["errors"][Refusal.MALFORMED] += 1
+        count(request, RefusalReason.BODY_CUT)
     body = Refusal.MALFORMED.body("expected the rest of the body, got its end")
     return _answer(Refusal.MALFORMED, body)
 
@@ -109,20 +147,21 @@ async def _on_client_disconnect(request: Request[Any], _exc: Exception) -> Respo
 async def _on_http_exception(request: Request[Any], exc: Exception) -> Response:
     """Answer in JSON what Starlette refuses: another path, another method."""
     assert isinstance(exc, HTTPException), "registered for it only"
-    refusal, detail, headers = _BY_STATUS[exc.status_code], exc.detail, dict(exc.headers or {})
+    reason, detail, headers = _BY_STATUS[exc.status_code], exc.detail, dict(exc.headers or {})
+    refusal = reason.refusal
     if detail == HTTPStatus.NOT_FOUND.phrase:  # not a text of the endpoint
         detail = f"expected {_paths(request)}, got another path"
     if refusal is Refusal.METHOD_NOT_ALLOWED:
         # Starlette joins a set, whose order differs from process to process.
         headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
         detail = f"expected {headers['Allow']}, got {request.method}"
-    request.state["errors"][refusal] += 1
+    count(request, reason)
     return _answer(refusal, refusal.body(detail), headers)
 
 
 async def _on_error(request: Request[Any], _exc: Exception) -> Response:
     """Answer in JSON what nobody has foreseen; the server logs it."""
-    request.state["errors"][Refusal.INTERNAL] += 1
+    count(request, RefusalReason.INTERNAL)
     body = Refusal.INTERNAL.body("expected an answer, got an error, which the log has")
     return _answer(Refusal.INTERNAL, body)
 

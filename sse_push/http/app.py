@@ -158,8 +158,8 @@ async def _lifespan(state: State, link: Link | None) -> AsyncGenerator[State]:
     2. The server closes its listening socket, and waits until every response is complete.
     3. The server ends the lifespan. Only now the follower stops: until its ``goodbye`` each
        connection gets every refresh.
-    4. The last counts are copied for the scrapes of other workers, and this worker leaves the
-       board.
+    4. The last counts are copied for the scrapes of other workers, and logged, and this worker
+       leaves the board.
     """
     settings, drain = state["settings"], _Drain(state["hub"])
     tasks = _start_tasks(state, link)
@@ -178,6 +178,7 @@ async def _lifespan(state: State, link: Link | None) -> AsyncGenerator[State]:
             task.cancel()
         await asyncio.wait(tasks)
         state["metrics"].update()
+        state["refusals"].log_rest()
         state["board"].erase()
         drain.log_end()
 

@@ -23,13 +23,14 @@ from sse_push.errors import (
     InvalidQuery,
     InvalidRevocation,
     NotNow,
+    RefusalReason,
     RequestError,
     StreamUnavailable,
     TooLarge,
     TooManyNotifications,
 )
 from sse_push.event_stream import HEADERS, open_event_stream, position_of, wire
-from sse_push.http.answers import body_of, not_all_stored
+from sse_push.http.answers import KEY_SCOPE_KEY, body_of, count, not_all_stored
 from sse_push.http.bodies import FORM, JSON, parse_form, read_body, require_media_type
 from sse_push.http.service import State
 from sse_push.notification import EventId, Notification, parse_json
@@ -128,28 +129,33 @@ async def notify(request: Request[State]) -> Response:
     value = parse_json(body) if is_json else parse_form(body)
     _require_rate(state, key, len(value) if isinstance(value, list) else 1)
     if isinstance(value, list):
-        return await _notify_all(state, value, key)
+        return await _notify_all(request, value, key)
     notification = _notification(value, key, settings.data_limit_bytes)
     event_id = await state["appender"].append(notification)
     return JSONResponse({"id": str(event_id)})
 
 
-async def _notify_all(state: State, values: list[object], key: NotifyKey | None) -> Response:
+async def _notify_all(
+    request: Request[State], values: list[object], key: NotifyKey | None
+) -> Response:
     """Answer 200 with a result per item, in order; 503 if Redis has not stored all valid ones."""
-    settings, errors = state["settings"], state["errors"]
+    state, settings = request.state, request.state["settings"]
     if len(values) > settings.notify_max_items:
-        raise TooLarge(f"expected at most {settings.notify_max_items} items, got {len(values)}")
+        raise TooLarge(
+            f"expected at most {settings.notify_max_items} items, got {len(values)}",
+            reason=RefusalReason.TOO_MANY_ITEMS,
+        )
     items = [_notification_or_error(each, key, settings.data_limit_bytes) for each in values]
     for item in items:
         if isinstance(item, RequestError):
-            errors[item.refusal] += 1
+            count(request, item.reason, item.who)
     valid = [item for item in items if isinstance(item, Notification)]
     appended = iter(await state["appender"].append_all(valid))
     outcomes = [next(appended) if isinstance(item, Notification) else item for item in items]
     results = [_result(outcome) for outcome in outcomes]
     failures = [outcome for outcome in outcomes if isinstance(outcome, StreamUnavailable)]
     if failures:
-        errors[StreamUnavailable.refusal] += 1
+        count(request, failures[0].reason)
         return not_all_stored(failures, results)
     return JSONResponse(results)
 
@@ -200,7 +206,10 @@ def _authorize_backend(request: Request[State]) -> NotifyKey | None:
     require_backend(request.headers)
     keys = request.state["settings"].notify_keys
     assert keys is not None, "refused at the start"
-    return authorize_notify(request.headers.getlist("authorization"), keys)
+    key = authorize_notify(request.headers.getlist("authorization"), keys)
+    if key is not None:
+        request.scope[KEY_SCOPE_KEY] = key.name
+    return key
 
 
 def _require_rate(state: State, key: NotifyKey | None, count: int) -> None:

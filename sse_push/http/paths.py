@@ -9,3 +9,5 @@ HEALTHZ = "/healthz"
 READYZ = "/readyz"
 METRICS = "/metrics"
 OPENAPI = "/openapi.json"
+
+ALL = frozenset({EVENTS, NOTIFY, REVOKE, HEALTHZ, READYZ, METRICS, OPENAPI})

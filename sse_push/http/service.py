@@ -19,11 +19,11 @@ from sse_push.access.revocation import Revocations
 from sse_push.access.room import Room
 from sse_push.access.token_keys import load_keys
 from sse_push.access.tokens import TokenRules
-from sse_push.errors import Refusal
 from sse_push.event_stream import EventStreams, Frame, Gaps, wire
 from sse_push.hub import Hub, Pace
 from sse_push.metrics import Metrics
 from sse_push.runtime.readiness import WorkerBoard
+from sse_push.runtime.refusals import Refusals
 from sse_push.runtime.uvicorn import OTHER_CONNECTIONS, Requests, Waiting
 from sse_push.settings import Settings
 from sse_push.stream import Appender, Follower, Planting, reply_limit_bytes
@@ -44,8 +44,7 @@ class State(TypedDict):
     board: WorkerBoard
     rates: Rates
     requests: Requests
-    errors: dict[Refusal, int]
-    """How often each refusal was the answer, or the result of an item of an array."""
+    refusals: Refusals
     metrics: Metrics
     openapi: bytes
 
@@ -59,7 +58,7 @@ def build(
     follower = _follower(settings, hub, appender)
     hub.source = follower
     event_streams = _event_streams(settings, hub, follower)
-    errors = dict.fromkeys(Refusal, 0)
+    refusals = Refusals()
     board = WorkerBoard(folder)
     board.write(follower.age_s)
     metrics = Metrics(
@@ -69,7 +68,7 @@ def build(
         follower=follower,
         appender=appender,
         event_streams=event_streams,
-        errors=errors,
+        refusals=refusals,
         connections_limit=settings.max_connections,
     )
     hub.on_fan_out = metrics.observe_fan_out
@@ -83,8 +82,8 @@ def build(
         event_streams=event_streams,
         board=board,
         rates=_rates(settings),
-        requests=_requests(settings, errors),
-        errors=errors,
+        requests=_requests(settings, refusals),
+        refusals=refusals,
         metrics=metrics,
         openapi=openapi,
     )
@@ -117,7 +116,7 @@ def room_of(settings: Settings) -> Room:
 
 
 async def report(state: State) -> None:
-    """Once a second, write this worker's state to the board and copy what was counted.
+    """Once a second, write this worker's state to the board, copy and log what was counted.
 
     A worker without the revocations of tokens is as old as when it last had them: it could let a
     revoked token in.
@@ -134,6 +133,7 @@ async def report(state: State) -> None:
         await asyncio.sleep(step_s)
         state["metrics"].observe_lag(max(0.0, time.monotonic() - due_at))
         state["metrics"].update()
+        state["refusals"].log_due()
 
 
 # -- each part
@@ -223,12 +223,12 @@ def _rates(settings: Settings) -> Rates:
     )
 
 
-def _requests(settings: Settings, errors: dict[Refusal, int]) -> Requests:
+def _requests(settings: Settings, refusals: Refusals) -> Requests:
     clock = asyncio.get_running_loop()
     return Requests(
         header_limit_bytes=settings.header_limit_bytes,
         timeout_s=settings.request_timeout_s,
-        errors=errors,
+        refusals=refusals,
         waiting=Waiting(
             limit=settings.max_connections + OTHER_CONNECTIONS,
             send_timeout_s=settings.send_timeout_s,

@@ -11,7 +11,7 @@ from typing import Generic
 
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocation, Revocations
-from sse_push.errors import EndReason, Unauthorized
+from sse_push.errors import EndReason, RefusalReason, Unauthorized
 from sse_push.hub.expiry import Expiries
 from sse_push.hub.state import BLOCKED, JOINING_BLOCKED, SLICE_S, FrameT, Subscription
 from sse_push.runtime.timer_wheel import Clock, Timer
@@ -85,7 +85,9 @@ class Grants(Generic[FrameT]):
             Unauthorized: the grant is revoked.
         """
         if grant.expires_at is not None and self._revocations.revokes(grant):
-            raise Unauthorized.invalid_token("expected a token that was not revoked")
+            raise Unauthorized.invalid_token(
+                "expected a token that was not revoked", RefusalReason.TOKEN_REVOKED
+            )
 
     def revoke(
         self,

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +28,6 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from sse_push.errors import Refusal
 from sse_push.event_stream import EventStreams
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub
@@ -37,6 +36,7 @@ from sse_push.metrics.series import SERIES
 from sse_push.notification import EntryId
 from sse_push.runtime.metrics_folder import SHARED, is_shared
 from sse_push.runtime.readiness import WorkerBoard
+from sse_push.runtime.refusals import Refusals
 from sse_push.stream import Appender, Follower
 
 _AGE_BUCKETS_S = (
@@ -62,7 +62,7 @@ class Metrics:
         follower: Follower,
         appender: Appender,
         event_streams: EventStreams,
-        errors: Mapping[Refusal, int],
+        refusals: Refusals,
         connections_limit: int,
     ) -> None:
         disable_created_metrics()
@@ -70,7 +70,7 @@ class Metrics:
         self._follower = follower
         self._appender = appender
         self._event_streams = event_streams
-        self._errors = errors
+        self._refusals = refusals
         self._own = CollectorRegistry()
         self._files = own_files(folder / SHARED if is_shared() else None)
         self._answer = self._own if self._files is None else CollectorRegistry()
@@ -132,8 +132,10 @@ class Metrics:
         for outcome, count in appended.outcomes.items():
             yield "sse_push_notifications_total", outcome, count
         yield from (("sse_push_stream_faults_total", *each) for each in appended.faults.items())
-        for error, count in self._errors.items():
-            yield "sse_push_errors_total", error.value, count
+        for code, count in self._refusals.codes.items():
+            yield "sse_push_errors_total", code.value, count
+        for why, count in self._refusals.reasons.items():
+            yield "sse_push_refusals_total", why.value, count
         yield "sse_push_refreshes_written_total", "", hub.written
         yield "sse_push_refreshes_merged_total", "", hub.merged
         yield "sse_push_refreshes_skipped_total", "", hub.skipped

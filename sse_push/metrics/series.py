@@ -34,6 +34,11 @@ SERIES: dict[str, Series] = {
     "sse_push_errors_total": Series(
         "counter", "error answers, and refused items of an array, by code", "error"
     ),
+    "sse_push_refusals_total": Series(
+        "counter",
+        "refused requests and items of an array, and clients asked to come back later, by reason",
+        "reason",
+    ),
     "sse_push_refreshes_written_total": Series("counter", "refreshes handed to connections"),
     "sse_push_refreshes_merged_total": Series(
         "counter", "refreshes merged into another refresh before they were written"

@@ -13,7 +13,7 @@ from sse_push import __version__, notification
 from sse_push.access import revocation
 from sse_push.cli import COMMANDS, main
 from sse_push.cli.flags import OPTIONS_OF_SERVE
-from sse_push.errors import EndReason, Occasion, Refusal
+from sse_push.errors import EndReason, Occasion, Refusal, RefusalReason
 from sse_push.http.app import ROUTES
 from sse_push.hub.refresh import Reason
 from sse_push.metrics import SERIES
@@ -92,6 +92,15 @@ def test_the_errors_table_is_the_refusals() -> None:
     ]
 
     assert named == [(refusal.status, refusal.value) for refusal in Refusal]
+
+
+def test_the_table_of_why_requests_are_refused_is_the_reasons_of_refusals() -> None:
+    table = rows(section(REFERENCE, "Why requests are refused"))[1:]
+
+    assert [row[:3] for row in table] == [
+        [f"`{each.value}`", f"`{each.refusal.value}`", f"`{each.setting}`" if each.setting else "–"]
+        for each in RefusalReason
+    ]
 
 
 def test_the_reasons_table_is_the_reasons() -> None:

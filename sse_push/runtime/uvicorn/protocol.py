@@ -15,7 +15,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from sse_push.errors import Refusal
+from sse_push.errors import RefusalReason
+from sse_push.runtime.refusals import Refusals
 from sse_push.runtime.timer_wheel import NOT_PLANNED, Clock, TimerWheel
 from sse_push.runtime.uvicorn.answering import AnsweringProtocol
 from sse_push.runtime.uvicorn.states import BODY, HEAD, LAST_HEAD, REFUSED, TOO_LARGE, WHOLE
@@ -36,20 +37,20 @@ _TICKS = 40
 
 
 class Requests:
-    """What all connections of a process share: limits, who waits, a count of refusals by error."""
+    """What all connections of a process share: limits, who waits, and what was refused."""
 
     def __init__(
         self,
         *,
         header_limit_bytes: int,
         timeout_s: float,
-        errors: dict[Refusal, int],
+        refusals: Refusals,
         waiting: Waiting,
         clock: Clock,
     ) -> None:
         self.header_limit_bytes = header_limit_bytes
         self.timeout_s = timeout_s
-        self.errors = errors
+        self.refusals = refusals
         self.waiting = waiting
         self._clock = clock
         # One timer for all requests: one timer each costs more than all else in this module.
@@ -223,7 +224,7 @@ class BoundedProtocol(AnsweringProtocol):
         if self.state is TOO_LARGE:
             self._refuse_head()
         else:
-            self._refuse(Refusal.MALFORMED, "expected HTTP/1.1, got something else")
+            self._refuse(RefusalReason.NOT_HTTP, "expected HTTP/1.1, got something else")
 
     def on_deadline(self) -> None:
         """Refuse a request that has not arrived in time; called by ``Requests``."""
@@ -235,13 +236,13 @@ class BoundedProtocol(AnsweringProtocol):
             cycle is not None and cycle.more_body and cycle.response_complete
         ):
             # No request needs an answer: a browser has connected ahead of a request, or the
-            # application has answered without reading the body to its end.
-            self._requests.errors[Refusal.REQUEST_TIMEOUT] += 1
+            # application has answered without reading the body to its end. Neither is worth a line.
+            self._requests.refusals.count(RefusalReason.REQUEST_TIMEOUT)
             self.transport.close()
         else:
             timeout_s = self._requests.timeout_s
             self._refuse(
-                Refusal.REQUEST_TIMEOUT,
+                RefusalReason.REQUEST_TIMEOUT,
                 f"expected the request within {timeout_s:g} s, got a part",
             )
 
@@ -254,32 +255,34 @@ class BoundedProtocol(AnsweringProtocol):
     def _refuse_head(self) -> None:
         limit_bytes = self._requests.header_limit_bytes
         self._refuse(
-            Refusal.HEADERS_TOO_LARGE,
+            RefusalReason.HEADERS_TOO_LARGE,
             f"request line and headers: expected at most {limit_bytes} bytes, got more",
         )
 
-    def _refuse(self, refusal: Refusal, detail: str) -> None:
+    def _refuse(self, reason: RefusalReason, detail: str) -> None:
         """End the connection with an error, behind the answers to the requests before."""
-        self._requests.errors[refusal] += 1
+        address = self.client[0] if self.client else "unknown"
+        self._requests.refusals.add(reason, "-", f"address {address}")
         self.state = REFUSED
         self._requests.end_deadline(self)
         cycle = self._last_cycle
         if cycle is None or cycle.response_complete:
             is_answered = cycle is not None and cycle.more_body
-            self._end(b"" if is_answered else _answer(refusal, detail))
+            self._end(b"" if is_answered else _answer(reason, detail))
         elif cycle.response_started:
             self.transport.abort()  # a refusal would be written into another answer
         elif self._is_answering_a_whole_request():
-            self._end_behind_answers(_answer(refusal, detail))
+            self._end_behind_answers(_answer(reason, detail))
         else:
             # The application waits for the rest of the body, and gets a disconnect instead.
             cast("dict[str, object]", cycle.scope)[REFUSED_KEY] = True
             cycle.disconnected = True
             cycle.message_event.set()
-            self._end(_answer(refusal, detail))
+            self._end(_answer(reason, detail))
 
 
-def _answer(refusal: Refusal, detail: str) -> bytes:
+def _answer(reason: RefusalReason, detail: str) -> bytes:
+    refusal = reason.refusal
     body = json.dumps(refusal.body(detail)).encode()
     head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
     return STATUS_LINE[refusal.status] + head % len(body) + body

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections import Counter
 from contextlib import ExitStack
@@ -10,20 +9,17 @@ import pytest
 
 from sse_push.access.room import Place, Room
 from sse_push.errors import EndReason, NotNow
-from tests.harness.clock import ManualClock
 
 
 def room_of(
     max_connections: int = 100,
     merchant: int = 0,
     address: int = 0,
-    clock: ManualClock | None = None,
 ) -> Room:
     return Room(
         max_connections=max_connections,
         max_connections_per_merchant=merchant,
         max_connections_per_address=address,
-        clock=(clock or ManualClock()).time,
     )
 
 
@@ -182,26 +178,14 @@ def test_a_room_at_random_keeps_its_limits_refuses_only_at_a_limit_and_empties(
     assert counts(room) == (0, {}, {})
 
 
-def test_each_limit_is_logged_at_most_once_a_minute(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    clock = ManualClock()
-    room = room_of(1, merchant=1, clock=clock)
+def test_a_refusal_names_the_merchant_whose_limit_is_reached_and_no_other() -> None:
+    room = room_of(1, merchant=1)
     room.place().reserve("42", None)
 
-    def logged() -> list[str]:
-        caplog.clear()
-        with caplog.at_level(logging.WARNING):
-            refusal(room.place(), "42", None)
-            refusal(room.place(), "43", None)
-        return [record.getMessage() for record in caplog.records]
+    named = []
+    for merchant_id in ("42", "43"):
+        with pytest.raises(NotNow) as caught:
+            room.place().reserve(merchant_id, None)
+        named.append((caught.value.reason, caught.value.who))
 
-    def lines(count: int) -> list[str]:
-        text = "no room for a connection reason={} connections=1 count={}"
-        return [text.format(reason, count) for reason in ("merchant_full", "full")]
-
-    assert logged() == lines(1)
-    clock.advance(59)
-    assert logged() == []
-    clock.advance(1)
-    assert logged() == lines(2)
+    assert named == [(EndReason.MERCHANT_FULL, "merchant 42"), (EndReason.FULL, None)]

@@ -7,16 +7,19 @@ import pytest
 from sse_push import errors
 from sse_push.errors import (
     EndReason,
+    Forbidden,
     NotNow,
     Occasion,
     Outcome,
     PushError,
     Refusal,
+    RefusalReason,
     RequestError,
     StreamUnavailable,
     TooManyNotifications,
     Unauthorized,
 )
+from sse_push.settings import Settings
 
 ERRORS = [
     value
@@ -49,12 +52,13 @@ def test_the_drawing_has_the_status_and_the_code_of_every_refusal() -> None:
     texts = {name: text for name, _, text in drawn()}
 
     assert {error.__name__: texts[error.__name__] for error in REFUSED} == {
-        error.__name__: f"{error.refusal.status} {error.refusal.value}" for error in REFUSED
+        error.__name__: f"{error.usual.refusal.status} {error.usual.refusal.value}"
+        for error in REFUSED
     }
     assert f"{Refusal.UNAVAILABLE.status} {Refusal.UNAVAILABLE.value}" in texts["NotNow"]
 
 
-@pytest.mark.parametrize("error", [each for each in ERRORS if each is not NotNow])
+@pytest.mark.parametrize("error", [each for each in ERRORS if each not in (NotNow, RequestError)])
 def test_an_error_has_the_text_that_it_was_given(error: type[Exception]) -> None:
     assert str(error("expected this, got that")) == "expected this, got that"
 
@@ -76,9 +80,36 @@ def test_a_refusal_has_the_status_of_an_error() -> None:
     assert all(400 <= refusal.status < 600 for refusal in Refusal)
 
 
+def test_a_refusal_has_a_reason_and_no_two_reasons_have_one_name() -> None:
+    assert {reason.refusal for reason in RefusalReason} == {*Refusal}
+    assert len({reason.value for reason in RefusalReason}) == len(RefusalReason)
+
+
+def test_the_setting_of_a_reason_is_a_setting() -> None:
+    named = {reason.setting for reason in RefusalReason} - {None}
+
+    assert named <= {*Settings.model_fields}
+
+
+def test_a_reason_to_put_a_client_off_has_the_name_of_the_end_reason() -> None:
+    reasons = EndReason.on(Occasion.SOFT_ANSWER)
+
+    assert [RefusalReason[each.name].value for each in reasons] == [each.value for each in reasons]
+
+
+def test_an_error_has_the_usual_reason_of_its_kind_or_another_one() -> None:
+    usual = Forbidden("expected a merchant")
+    other = Forbidden("expected a key", reason=RefusalReason.MERCHANT_NOT_OF_KEY, who="key 2")
+
+    assert (usual.reason, usual.who) == (RefusalReason.MERCHANT_NOT_GRANTED, None)
+    assert (other.reason, other.who) == (RefusalReason.MERCHANT_NOT_OF_KEY, "key 2")
+    assert usual.refusal is other.refusal is Refusal.FORBIDDEN
+
+
 def test_a_missing_credential_and_an_invalid_token_have_different_challenges() -> None:
     assert Unauthorized("expected a token").challenge == "Bearer"
-    assert Unauthorized.invalid_token("expired").challenge == 'Bearer error="invalid_token"'
+    expired = Unauthorized.invalid_token("expired", RefusalReason.TOKEN_EXPIRED)
+    assert expired.challenge == 'Bearer error="invalid_token"'
 
 
 def test_a_key_over_its_rate_has_a_time_to_wait() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,19 +14,23 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from sse_push.access.gate import Gate
+from sse_push.access.proxies import Proxies
 from sse_push.errors import (
     EndReason,
     Forbidden,
     InvalidMerchantId,
     NotNow,
     Outcome,
-    Refusal,
+    RefusalReason,
     RequestError,
     StreamUnavailable,
     TooManyNotifications,
     Unauthorized,
 )
-from sse_push.http.answers import EXCEPTION_HANDLERS, body_of, not_all_stored
+from sse_push.http import paths
+from sse_push.http.answers import EXCEPTION_HANDLERS, KEY_SCOPE_KEY, body_of, not_all_stored
+from sse_push.runtime.refusals import Refusals
 from sse_push.runtime.uvicorn import REFUSED_KEY
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -41,20 +46,33 @@ class SoftAnswers:
 class Service:
     """An application whose one endpoint raises, and its count of refusals."""
 
+    key: str | None = None
+
     def __init__(self, error: Exception, *, is_refused: bool = False) -> None:
-        self.errors = dict.fromkeys(Refusal, 0)
+        self.refusals = Refusals()
         self.is_refused = is_refused
 
         async def fail(_request: Request) -> Response:
             raise error
 
         self.app = Starlette(
-            routes=[Route("/fail", fail), Route("/other", fail, methods=["PUT", "POST"])],
+            routes=[
+                Route("/fail", fail),
+                Route("/other", fail, methods=["PUT", "POST"]),
+                Route(paths.EVENTS, fail),
+            ],
             exception_handlers=EXCEPTION_HANDLERS,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"] = {"errors": self.errors, "event_streams": SoftAnswers()}
+        proxies = Proxies([ipaddress.ip_network("127.0.0.1")], is_unix_socket=False)
+        scope["state"] = {
+            "refusals": self.refusals,
+            "event_streams": SoftAnswers(),
+            "gate": Gate("none", proxies=proxies),
+        }
+        if self.key is not None:
+            scope[KEY_SCOPE_KEY] = self.key
         if self.is_refused:
             scope[REFUSED_KEY] = True
         await self.app(scope, receive, send)
@@ -68,7 +86,7 @@ class Service:
             return await client.get(path, headers=headers)
 
     def counted(self) -> dict[str, int]:
-        return {refusal.value: count for refusal, count in self.errors.items() if count}
+        return {code.value: count for code, count in self.refusals.codes.items() if count}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +100,7 @@ class Service:
             ("www-authenticate", "Bearer"),
         ),
         (
-            Unauthorized.invalid_token("expected a"),
+            Unauthorized.invalid_token("expected a", RefusalReason.TOKEN_EXPIRED),
             401,
             {"error": "unauthorized"},
             ("www-authenticate", 'Bearer error="invalid_token"'),
@@ -139,6 +157,52 @@ async def test_a_client_without_event_streams_that_is_not_served_gets_503() -> N
     assert service.counted() == {"unavailable": 1}
 
 
+async def test_a_soft_answer_is_a_refusal_without_a_code_and_that_of_a_deploy_is_none() -> None:
+    full, stopping = Service(NotNow(EndReason.FULL)), Service(NotNow(EndReason.SERVER_STOPPING))
+
+    await full.get()
+    await stopping.get()
+
+    assert full.refusals.reasons[RefusalReason.FULL] == 1
+    assert not any(stopping.refusals.reasons.values())
+
+
+# -- whom or what the log names
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "error", "named"),
+    [
+        ("/events?merchant_id=42", {}, Forbidden("", who="merchant 7"), "/events merchant 7"),
+        ("/events?merchant_id=42", {}, Unauthorized(""), "/events merchant 42"),
+        ("/events?merchant_id=a/b", {}, Unauthorized(""), "/events address unknown"),
+        ("/fail", {"X-Forwarded-For": "2001:db8::5"}, Unauthorized(""), "- address 2001:db8::/64"),
+    ],
+)
+async def test_a_refusal_is_logged_with_whom_or_what_it_is_about(
+    path: str,
+    headers: Mapping[str, str],
+    error: Exception,
+    named: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await Service(error).get(path, headers)
+
+    path, _, who = named.partition(" ")
+    assert f" path={path} who={who} setting=" in caplog.text
+
+
+async def test_a_refusal_of_a_backend_names_the_place_of_its_key(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service = Service(InvalidMerchantId("expected a"))
+    service.key = "key 2"
+
+    await service.get()
+
+    assert " who=key 2 setting=- count=1" in caplog.text
+
+
 # -- what Starlette raises
 
 
@@ -150,7 +214,7 @@ async def test_another_path_is_answered_with_all_paths() -> None:
     assert answer.status_code == 404
     assert answer.json() == {
         "error": "not_found",
-        "detail": "expected /fail or /other, got another path",
+        "detail": "expected /fail, /other or /events, got another path",
     }
     assert service.counted() == {"not_found": 1}
 

@@ -9,9 +9,10 @@ from starlette.types import Message, Receive, Scope, Send
 from sse_push.access.hosts import Hosts
 from sse_push.access.origin import Origins
 from sse_push.access.room import Place, Room
-from sse_push.errors import NotNow, Refusal
+from sse_push.errors import NotNow, RefusalReason
 from sse_push.http.app import EventsMiddleware
 from sse_push.http.endpoints import PLACE_SCOPE_KEY
+from sse_push.runtime.refusals import Refusals
 from sse_push.runtime.uvicorn import SEND_SCOPE_KEY
 
 SCOPE = {"type": "http", "path": "/events", "headers": [(b"origin", b"https://app.test")]}
@@ -112,15 +113,15 @@ async def test_another_request_passes_through(scope: dict[str, object]) -> None:
 @pytest.mark.parametrize("kind", ["http", "lifespan"])
 async def test_a_request_for_another_host_reaches_no_route(path: str, kind: str) -> None:
     client = Client(Inner(), hosts=())
-    errors = {Refusal.HOST_NOT_ALLOWED: 0}
+    refusals = Refusals()
 
     await client.ask(
-        type=kind, path=path, headers=[(b"host", b"evil.test")], state={"errors": errors}
+        type=kind, path=path, headers=[(b"host", b"evil.test")], state={"refusals": refusals}
     )
 
     is_refused = kind == "http"
     assert client.messages[0]["status"] == (421 if is_refused else 200)
-    assert errors == {Refusal.HOST_NOT_ALLOWED: is_refused}
+    assert refusals.reasons[RefusalReason.HOST_NOT_ALLOWED] == is_refused
     assert client.places[0] == 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sse_push.access.origin import Origins
-from sse_push.errors import Refusal
+from sse_push.errors import Refusal, RefusalReason
 from sse_push.http.service import State, build, report, room_of, token_rules
 from sse_push.notification import EntryId
 from sse_push.settings import Settings
@@ -29,7 +29,10 @@ def state_of(folder: Path, **settings: object) -> State:
 
 
 async def test_every_refusal_is_counted_from_zero(tmp_path: Path) -> None:
-    assert state_of(tmp_path)["errors"] == dict.fromkeys(Refusal, 0)
+    refusals = state_of(tmp_path)["refusals"]
+
+    assert refusals.codes == dict.fromkeys(Refusal, 0)
+    assert refusals.reasons == dict.fromkeys(RefusalReason, 0)
 
 
 async def test_a_new_worker_is_on_the_board_and_has_seen_no_probe(tmp_path: Path) -> None:

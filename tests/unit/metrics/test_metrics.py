@@ -14,13 +14,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
-from sse_push.errors import EndReason, Refusal
+from sse_push.errors import EndReason, RefusalReason
 from sse_push.event_stream import EventStreams, Gaps, wire
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub
 from sse_push.metrics import SERIES, Metrics, metrics
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import WorkerBoard
+from sse_push.runtime.refusals import Refusals
 from sse_push.stream import Appender, Follower, Planting
 from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.waiting import SECOND
@@ -48,7 +49,7 @@ class Worker:
     appender: Appender
     event_streams: EventStreams
     board: WorkerBoard
-    errors: dict[Refusal, int]
+    refusals: Refusals
     metrics: Metrics
 
     def scraped(self, accept: str = PLAIN) -> dict[str, float]:
@@ -105,7 +106,7 @@ async def worker(tmp_path: Path) -> Worker:
         send_buffer_bytes=16_384,
     )
     board = WorkerBoard(tmp_path)
-    errors = dict.fromkeys(Refusal, 0)
+    refusals = Refusals()
     metrics_of_worker = Metrics(
         board,
         tmp_path,
@@ -113,10 +114,10 @@ async def worker(tmp_path: Path) -> Worker:
         follower=follower,
         appender=appender,
         event_streams=event_streams,
-        errors=errors,
+        refusals=refusals,
         connections_limit=15_000,
     )
-    return Worker(hub, follower, appender, event_streams, board, errors, metrics_of_worker)
+    return Worker(hub, follower, appender, event_streams, board, refusals, metrics_of_worker)
 
 
 def base_name(series: str) -> str:
@@ -190,7 +191,8 @@ async def test_a_count_is_copied_once_however_often_the_series_are_updated(
     worker.appender.tally.faults["exhausted"] = 14
     worker.follower.planting.tally.outcomes["planted"] = 13
     worker.event_streams.soft_answers[EndReason.SERVER_STOPPING] = 11
-    worker.errors[Refusal.MALFORMED] = 12
+    for _ in range(12):
+        worker.refusals.add(RefusalReason.NOT_HTTP, "-", "address 192.0.2.1")
 
     for _ in range(times):
         worker.metrics.update()
@@ -212,6 +214,7 @@ async def test_a_count_is_copied_once_however_often_the_series_are_updated(
         "sse_push_stream_faults_total{exhausted}": 14,
         "sse_push_soft_answers_total{server_stopping}": 11,
         "sse_push_errors_total{malformed}": 12,
+        "sse_push_refusals_total{not_http}": 12,
         "sse_push_event_loop_tasks": len(asyncio.all_tasks()),
     }
 

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from sse_push.errors import Refusal
+from sse_push.runtime.refusals import Refusals
 from sse_push.runtime.uvicorn.protocol import (
     _TICKS,
     BoundedProtocol,
@@ -145,11 +145,11 @@ class Connection:
 
         self.loop: Loop = Loop() if beside is None else beside.loop
         self.loop_ = cast("asyncio.AbstractEventLoop", self.loop)
-        self.errors = dict.fromkeys(Refusal, 0)
+        self.refusals = Refusals()
         requests = Requests(
             header_limit_bytes=LIMIT_BYTES,
             timeout_s=TIMEOUT_S,
-            errors=self.errors,
+            refusals=self.refusals,
             waiting=Waiting(limit=limit, send_timeout_s=SEND_TIMEOUT_S, clock=self.loop),
             clock=self.loop,
         )
@@ -177,7 +177,7 @@ class Connection:
         return await self.feed()
 
     def counted(self) -> dict[str, int]:
-        return {refusal.value: count for refusal, count in self.errors.items() if count}
+        return {refusal.value: count for refusal, count in self.refusals.codes.items() if count}
 
 
 def fields(size_bytes: int) -> bytes:
