@@ -146,16 +146,20 @@ export interface Options {
    * replaces a `token` that the URL already has.
    *
    * ```js
-   * onRefresh('/events?merchant_id=42', load, {
+   * const stop = onRefresh('/events?merchant_id=42', load, {
    *   token: async () => {
    *     const response = await fetch('/push-token', { method: 'POST' })
+   *     if (response.status === 401) leave() // logged out: no token will ever come
    *     if (!response.ok) throw new Error(`push token: ${response.status}`) // called again later
    *     return response.text()
    *   },
-   *   onState: state => {
-   *     if (state === 'refused') location.assign('/login')
-   *   },
+   *   onState: state => state === 'refused' && leave(),
    * })
+   *
+   * function leave() {
+   *   stop() // what `token` throws afterwards is dropped
+   *   location.assign('/login')
+   * }
    * ```
    *
    * `token` is called before each opening and must not return a token that it has stored. If it

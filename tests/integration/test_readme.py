@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -79,10 +80,10 @@ def command(example: Example, folder: Path) -> list[str]:
     return [program(runner), str(script)]
 
 
-def run(words: list[str], **environ: str) -> str:
-    """Run a program, with the ``sse-push`` of these tests, and return what it printed."""
+def attempt(words: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program, with the ``sse-push`` of these tests."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(
+    return subprocess.run(
         words,
         env={**clean_environ(), "PATH": path, **environ},
         capture_output=True,
@@ -90,6 +91,11 @@ def run(words: list[str], **environ: str) -> str:
         check=False,
         timeout=30 * SECOND,
     )
+
+
+def run(words: list[str], **environ: str) -> str:
+    """Run a program that succeeds, and return what it printed."""
+    done = attempt(words, **environ)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -108,17 +114,66 @@ async def test_the_example_for_a_backend_reaches_a_browser(
     async with open_stream(service.url, "42") as stream:
         await stream.next("refresh")
 
-        printed = run(command(example, tmp_path), SSE_PUSH=service.url, KEY=KEY)
+        printed = run(command(example, tmp_path), SSE_PUSH_URL=service.url, SSE_PUSH_NOTIFY_KEY=KEY)
         (entry_id,) = re.findall(r"[0-9]{13}-[0-9]+\.[0-9a-f]{8}", printed)
 
         await until(lambda: stream.refreshes[-1].id == entry_id, "a refresh with the ID printed")
+
+
+REFUSED = {
+    "a wrong key": ({"SSE_PUSH_NOTIFY_KEY": "k" * 32}, "401", "unauthorized"),
+    "another path": ({"SSE_PUSH_URL": "/elsewhere"}, "404", "not_found"),
+}
+
+
+@pytest.mark.parametrize("example", NOTIFY[1:])
+@pytest.mark.parametrize("what", REFUSED)
+def test_the_example_for_a_backend_shows_the_reason_of_the_service(
+    service: Service, tmp_path: Path, example: Example, what: str
+) -> None:
+    environ, status, code = REFUSED[what]
+    url = service.url + environ.get("SSE_PUSH_URL", "")
+
+    done = attempt(
+        command(example, tmp_path), **{"SSE_PUSH_NOTIFY_KEY": KEY, **environ, "SSE_PUSH_URL": url}
+    )
+
+    assert done.returncode != 0
+    assert status in done.stderr
+    assert f'{{"error":"{code}","detail":"' in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("example", [each for each in NOTIFY if each.language in ("python", "php")])
+async def test_the_example_for_a_backend_tries_again_where_that_can_help(
+    tmp_path: Path, example: Example
+) -> None:
+    """At first nothing answers but a connection that closes, then a limit, and then a 200."""
+    answers = [
+        b"",
+        b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 0\r\nContent-Length: 0\r\n\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n{"id":"7"}',
+    ]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        writer.write(answers.pop(0))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{port}"
+        words = command(example, tmp_path)
+        printed = await asyncio.to_thread(run, words, SSE_PUSH_URL=url, SSE_PUSH_NOTIFY_KEY=KEY)
+
+    assert printed == "7\n"
+    assert answers == []
 
 
 async def test_the_example_for_redis_reaches_a_browser(redis: Redis, service: Service) -> None:
     async with open_stream(service.url, "42") as stream:
         await stream.next("refresh")
 
-        entry_id, expires = shell(XADD.code, REDIS=redis.url).split()
+        entry_id, expires = shell(XADD.code, SSE_PUSH_REDIS_URL=redis.url).split()
 
         await until(
             lambda: stream.refreshes[-1].id.startswith(f"{entry_id}."), "a refresh with its ID"
@@ -152,7 +207,7 @@ async def test_the_tokens_of_the_examples_open_a_connection(
     redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from_command, secret = shell(f"{TOKENS.code}echo $SSE_PUSH_TOKEN_KEYS").split()
-    monkeypatch.setenv("TOKEN_KEY", secret)
+    monkeypatch.setenv("SSE_PUSH_TOKEN_KEYS", secret)
     example: dict[str, Any] = {}
     exec(SIGN.code, example)
 
@@ -168,7 +223,7 @@ async def test_the_example_for_revoking_ends_a_connection(redis: Redis, tmp_path
     with service_with_tokens(redis, tmp_path, SECRET) as service:
         async with open_stream(service.url, query=f"token={token}") as stream:
             await stream.next("ready")
-            shell(REVOKE.code, SSE_PUSH=service.url, KEY=KEY)
+            shell(REVOKE.code, SSE_PUSH_URL=service.url, SSE_PUSH_NOTIFY_KEY=KEY)
 
             assert json.loads((await stream.next("goodbye")).data) == {"reason": "revoked"}
 
@@ -232,7 +287,7 @@ globalThis.EventSource = class extends EventTarget {
   constructor(url) {
     super()
     console.log(JSON.stringify({ opened: url }))
-    this.read(new URL(url, process.env.SSE_PUSH))
+    this.read(new URL(url, process.env.SSE_PUSH_URL))
   }
   async read(url) {
     const answer = await realFetch(url, { headers: { Accept: 'text/event-stream' } })
@@ -250,16 +305,21 @@ globalThis.EventSource = class extends EventTarget {
 }
 globalThis.fetch = async (url, init) =>
   String(url).startsWith('/push-token')
-    ? new Response(process.env.TOKEN)
+    ? new Response(process.env.TOKEN, { status: process.env.TOKEN ? 200 : 401 })
     : Response.json({ asked: url, method: init?.method })
 globalThis.show = value => console.log(JSON.stringify({ shown: value }))
 globalThis.loadSeats = globalThis.load = () => show('loaded')
-globalThis.location = { href: 'http://page.test/', assign() {} }
+globalThis.location = {
+  href: 'http://page.test/',
+  assign: url => console.log(JSON.stringify({ went: url })),
+}
 """
 
 
-async def lines_of_page(example: Example, service: Service, folder: Path, **environ: str) -> str:
-    """Run a page's example in Node until it has shown something, and again after a notification."""
+def start_page(
+    example: Example, service: Service, folder: Path, **environ: str
+) -> subprocess.Popen[bytes]:
+    """Run a page's example in Node; ``page.log`` in the folder has what it prints."""
     code = "\n".join(re.findall(r"<script>(.*?)</script>", example.code, re.DOTALL)) or example.code
     if "import" not in code:
         code = f"import {{ onRefresh }} from 'sse-push-client'\n{code}"
@@ -267,11 +327,15 @@ async def lines_of_page(example: Example, service: Service, folder: Path, **envi
     code = re.sub(r"(import .* from) '.*?'", rf"\1 '{module}'", code)
     (folder / "browser.mjs").write_text(BROWSER)
     (folder / "page.mjs").write_text(code)
-    log = folder / "page.log"
     words = [program("node"), "--import", str(folder / "browser.mjs"), str(folder / "page.mjs")]
-    with log.open("w") as out:
-        environ = {**os.environ, "SSE_PUSH": service.url, **environ}
-        page = subprocess.Popen(words, env=environ, stdout=out, stderr=out)
+    with (folder / "page.log").open("w") as out:
+        environ = {**os.environ, "SSE_PUSH_URL": service.url, **environ}
+        return subprocess.Popen(words, env=environ, stdout=out, stderr=out)
+
+
+async def lines_of_page(example: Example, service: Service, folder: Path, **environ: str) -> str:
+    """Run a page's example until it has shown something, and again after a notification."""
+    page, log = start_page(example, service, folder, **environ), folder / "page.log"
     backend = Publisher(service.url)
     try:
         await until(lambda: log.read_text().count("shown") == 1, "a first load", START_S)
@@ -300,3 +364,16 @@ async def test_the_example_for_a_page_with_a_token_opens_with_the_token(
     printed = await lines_of_page(PAGE_WITH_TOKEN, service, tmp_path, TOKEN="a-token")
 
     assert "token=a-token" in printed.splitlines()[0]
+
+
+def test_the_example_for_a_page_with_a_token_undoes_everything_and_goes_to_the_login(
+    service: Service, tmp_path: Path
+) -> None:
+    """The backend gives no token. Node ends, as no timer, request or listener is left."""
+    page = start_page(PAGE_WITH_TOKEN, service, tmp_path, TOKEN="")
+
+    try:
+        assert page.wait(START_S) == 0
+    finally:
+        page.kill()
+    assert (tmp_path / "page.log").read_text() == '{"went":"/login"}\n'
