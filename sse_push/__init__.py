@@ -9,7 +9,7 @@ This is the map. The first line of each package and module says what its one que
 ``stream``        Redis: adding entries, and following which merchants' streams change
 ``http``          the endpoints, their answers, and the parts of a process (``http.service``)
 ``runtime``       the supervisor and its workers, the log, uvicorn, and the embedded Redis
-``settings``      every setting: name, unit, default, range; only this module reads the environment
+``settings``      every setting: name, unit, default, range; only this module reads them
 ``errors``        why a request is refused (``errors.Refusal``), why a connection ends
                   (``errors.EndReason``)
 ``notification``  the values on the way: notification, entry, entry ID, change

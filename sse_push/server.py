@@ -6,11 +6,13 @@ runs it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import logging
 import resource
 import socket
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +23,7 @@ from sse_push.runtime.link import Link
 from sse_push.runtime.metrics_folder import shared_by_workers
 from sse_push.runtime.process import broken
 from sse_push.runtime.run_folder import run_folder
+from sse_push.runtime.service_manager import Given, ServiceManager
 from sse_push.runtime.socket_file import is_open_to_all
 from sse_push.runtime.supervision import Limits
 from sse_push.runtime.supervisor import supervise
@@ -65,10 +68,69 @@ def listening_socket(settings: Settings) -> socket.socket:
         raise ConfigError(f"expected to listen on {_address(settings)}: {exc.strerror}") from exc
 
 
+def _adopted(given: Given, settings: Settings) -> socket.socket | None:
+    """Return the socket that a service manager has opened, like one of our own.
+
+    Raises:
+        ConfigError: the socket has another address than the settings, or does not listen.
+    """
+    sock = given.socket()
+    if sock is None:
+        return None
+    with contextlib.ExitStack() as undo:
+        undo.enter_context(sock)
+        _require_address(sock, settings)
+        if sock.family != socket.AF_UNIX:
+            _tune(sock, settings)
+        elif is_open_to_all(Path(sock.getsockname()), _mode_of(sock.getsockname())):
+            _require_that_all_may_connect(settings)
+        sock.listen(settings.listen_backlog)
+        undo.pop_all()
+    return sock
+
+
+def _require_address(sock: socket.socket, settings: Settings) -> None:
+    """Refuse a socket at another address than that of the settings.
+
+    Who is trusted depends on the address.
+
+    Raises:
+        ConfigError: the addresses differ.
+    """
+    if sock.family == socket.AF_UNIX:
+        found, is_right = sock.getsockname(), sock.getsockname() == settings.uds
+    else:
+        found, is_right = _url(sock), settings.uds is None and _is_at(sock, settings)
+    if not is_right:
+        raise ConfigError(
+            f"expected a socket of the service manager at {_address(settings)}, as the settings "
+            f"say (host and port, or uds), got one at {found}"
+        )
+
+
+def _mode_of(path: str) -> int:
+    return stat.S_IMODE(Path(path).stat().st_mode)
+
+
+def _is_at(sock: socket.socket, settings: Settings) -> bool:
+    try:
+        places = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+    except OSError:  # no address: the name is known to nobody
+        return False
+    return sock.getsockname()[:2] in [place[4][:2] for place in places]
+
+
 def _tcp_socket(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _tune(sock, settings)
+    sock.bind((settings.host, settings.port))
+    sock.listen(settings.listen_backlog)
+    return sock
+
+
+def _tune(sock: socket.socket, settings: Settings) -> None:
     # With the default size, tens of thousands of events would wait in the kernel for a client that
     # does not read, and no newer event could replace them there.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, settings.send_buffer_bytes)
@@ -79,9 +141,6 @@ def _tcp_socket(settings: Settings) -> socket.socket:
     ):
         if hasattr(socket, name):  # pragma: no branch (only Linux has both)
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    sock.bind((settings.host, settings.port))
-    sock.listen(settings.listen_backlog)
-    return sock
 
 
 def _unix_socket(settings: Settings) -> socket.socket:
@@ -164,15 +223,17 @@ def serve(
     settings: Settings,
     routes: Callable[[], Sequence[BaseRoute]] | None = None,
     on_bound: Callable[[str], None] | None = None,
+    given: Given | None = None,
 ) -> int:
     """Serve until a signal; return the exit status: 0 after a wanted and clean end, otherwise 1.
 
     ``routes`` is called in each worker, for more routes on the same port. ``on_bound`` is called
-    with the address once connections are queued there.
+    with the address once connections are queued there. ``given`` is what a service manager gives.
     """
+    given = given or Given()
     settings = within_file_limit(settings, file_limit())
     warn_of_trust(settings)
-    sock = listening_socket(settings)
+    sock = _adopted(given, settings) or listening_socket(settings)
     address = _bound_address(settings, sock)
     if on_bound is not None:
         on_bound(address)
@@ -187,9 +248,10 @@ def serve(
             functools.partial(_work, settings, folder, sock, routes),
             workers=settings.workers,
             limits=_limits(settings),
-            on_stopping=sock.close,  # the workers' copies are the last ones then
+            on_stopping=sock.close,  # the workers' copies are the last ones then, if it is ours
+            manager=ServiceManager(given),
         )
-    if settings.uds is not None:
+    if settings.uds is not None and not given.sockets:
         Path(settings.uds).unlink(missing_ok=True)
     return status
 
@@ -197,6 +259,10 @@ def serve(
 def _bound_address(settings: Settings, sock: socket.socket) -> str:
     if settings.uds is not None:
         return f"unix:{settings.uds}"
+    return _url(sock)
+
+
+def _url(sock: socket.socket) -> str:
     host, port = sock.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -206,6 +272,7 @@ def _limits(settings: Settings) -> Limits:
         start_s=settings.start_limit_s,
         silence_s=max(_SILENCE_LIMIT_S, settings.loop_stall_limit_s),
         stop_s=settings.drain_s + 2 * _STOP_MARGIN_S,
+        leave_s=settings.shutdown_delay_s,
     )
 
 

@@ -1,6 +1,6 @@
 """The settings of one process: names, units, defaults, ranges, and contradictions.
 
-Built once, by ``cli``, and passed in. No other module reads the environment.
+Built once, by ``cli``, and passed in. No other module reads a setting from the environment.
 """
 
 from __future__ import annotations
@@ -351,6 +351,13 @@ class Settings(BaseSettings):
         ge=1,
         le=3600,
         description="longest time until a new worker accepts connections; then it is killed",
+    )
+    shutdown_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="how long the service goes on serving after SIGTERM, while `/readyz` is 503, "
+        "until a load balancer sends nothing more; a second SIGTERM ends that",
     )
     drain_s: float = Field(
         20.0,

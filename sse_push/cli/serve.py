@@ -10,6 +10,7 @@ from sse_push.cli.flags import settings_options, warn_of_secrets
 from sse_push.errors import ConfigError
 from sse_push.runtime.embedded import embedded_server
 from sse_push.runtime.logs import configure_logging
+from sse_push.runtime.service_manager import Given
 from sse_push.server import serve as serve_until_signal
 from sse_push.settings import PREFIX, Settings
 
@@ -35,6 +36,7 @@ def serve(*, embedded: bool, **flags: str | None) -> int:
       export SSE_PUSH_NOTIFY_KEYS="$(openssl rand -hex 24)"
       sse-push serve --redis-url redis://127.0.0.1:6379/0 --subscribe-auth none
     """
+    given = Given.take()
     settings = Settings.load(**flags)
     configure_logging(settings.log_level, settings.log_format)
     warn_of_secrets(flags)
@@ -46,7 +48,8 @@ def serve(*, embedded: bool, **flags: str | None) -> int:
 
         token_rules(settings)  # a broken key file is reported here, once, and not by each worker
     with embedded_server() if embedded else contextlib.nullcontext() as url:
-        return serve_until_signal(settings if url is None else _with_redis(settings, url))
+        settings = settings if url is None else _with_redis(settings, url)
+        return serve_until_signal(settings, given=given)
 
 
 def _with_redis(settings: Settings, url: str) -> Settings:

@@ -150,7 +150,8 @@ class _Drain:
 async def _lifespan(state: State, link: Link | None) -> AsyncGenerator[State]:
     """Run the service until the server ends the lifespan.
 
-    After a stop signal the process stops in this order:
+    After a stop signal the process stops in this order; a supervisor sends it ``shutdown_delay_s``
+    after its own, and has had the workers say meanwhile that they are not ready.
 
     1. ``on_stop_signal`` begins the drain before the server reacts to the signal. Each connection
        ends with a ``goodbye``, spread over ``drain_s``; a new client of ``/events`` gets a soft
@@ -189,11 +190,16 @@ def _start_tasks(state: State, link: Link | None) -> list[asyncio.Task[None]]:
         "appender": state["appender"].run(),
         "tail": state["follower"].run(),
         "watchdog of the tail": state["follower"].probe.give_up_if_deaf(),
-        "board": report(state),
+        "board": report(state, _nothing if link is None else link.tell_well),
     }
     if link is not None:
+        link.on_leave = state["leaving"].set
         works["supervisor"] = link.follow()
     tasks = [asyncio.create_task(work, name=name) for name, work in works.items()]
     for task in tasks:
         stop_if_it_dies(task)
     return tasks
+
+
+def _nothing() -> None:
+    """Do nothing: this process has no supervisor."""

@@ -232,13 +232,19 @@ async def healthz(_request: Request[State]) -> Response:
 
 
 async def readyz(request: Request[State]) -> Response:
-    """GET /readyz -> 200 while every worker finds its probes in Redis; 503 otherwise."""
+    """GET /readyz -> 200 while every worker finds its probes in Redis; 503 otherwise.
+
+    503 as well once the service is to stop, also while it still serves (``shutdown_delay_s``).
+    """
     state = request.state
     expected, deadline_s = state["settings"].workers, state["settings"].probe_deadline_s
     found, is_draining = state["board"].read(), state["hub"].is_draining
-    is_ready = found.workers >= expected and found.worst_age_s <= deadline_s and not is_draining
+    is_leaving = state["leaving"].is_set()
+    has_all = found.workers >= expected and found.worst_age_s <= deadline_s
+    is_ready = has_all and not is_leaving and not is_draining
     body = {
         "ready": is_ready,
+        "leaving": is_leaving,
         "draining": is_draining,
         "workers": {"expected": expected, "alive": found.workers},
         "probe_age_s": None if found.worst_age_s == float("inf") else round(found.worst_age_s, 1),

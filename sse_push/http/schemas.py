@@ -79,9 +79,13 @@ ALIVE: Node = {"type": "object", "required": ["alive"], "properties": {"alive": 
 DOCUMENT: Node = {"type": "object", "required": ["openapi", "info", "paths"]}
 READINESS: Node = {
     "type": "object",
-    "required": ["ready", "draining", "workers", "probe_age_s"],
+    "required": ["ready", "leaving", "draining", "workers", "probe_age_s"],
     "properties": {
         "ready": {"type": "boolean"},
+        "leaving": {
+            "type": "boolean",
+            "description": "The service serves on for shutdown_delay_s, and then stops.",
+        },
         "draining": {"type": "boolean"},
         "workers": {
             "type": "object",

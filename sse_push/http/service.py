@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypedDict
 
@@ -45,6 +46,8 @@ class State(TypedDict):
     rates: Rates
     requests: Requests
     refusals: Refusals
+    leaving: asyncio.Event
+    """Set while the service goes on serving, though it is about to stop."""
     metrics: Metrics
     openapi: bytes
 
@@ -84,6 +87,7 @@ def build(
         rates=_rates(settings),
         requests=_requests(settings, refusals),
         refusals=refusals,
+        leaving=asyncio.Event(),
         metrics=metrics,
         openapi=openapi,
     )
@@ -115,8 +119,11 @@ def room_of(settings: Settings) -> Room:
     )
 
 
-async def report(state: State) -> None:
+async def report(state: State, tell_well: Callable[[], object]) -> None:
     """Once a second, write this worker's state to the board, copy and log what was counted.
+
+    ``tell_well`` is called each time, unless Redis takes entries that do not come back: while Redis
+    is away, a process that is started anew would do no better.
 
     A worker without the revocations of tokens is as old as when it last had them: it could let a
     revoked token in.
@@ -129,6 +136,8 @@ async def report(state: State) -> None:
             known_at = time.monotonic()
         unknown_s = time.monotonic() - known_at
         state["board"].write(max(follower.age_s, unknown_s))
+        if follower.probe.is_well:
+            tell_well()
         due_at = time.monotonic() + step_s
         await asyncio.sleep(step_s)
         state["metrics"].observe_lag(max(0.0, time.monotonic() - due_at))

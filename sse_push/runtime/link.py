@@ -1,8 +1,8 @@
 """A worker's end of the socket between it and its supervisor.
 
-Knows what the two say: the worker that it serves, and that it is alive; the supervisor that all
-connections are to be cut. The end of the socket is the end of the other process, however that
-ended. Does not know what is served.
+Knows what the two say: the worker that it serves, that it is alive, and that it is well; the
+supervisor that the service is about to stop, and that all connections are to be cut. The end of the
+socket is the end of the other process, however that ended. Does not know what is served.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 SERVING = b"s"
 BEAT = b"."
+WELL = b"w"
+LEAVE = b"l"
 CUT = b"c"
 
 _READ_BYTES = 64
@@ -22,12 +24,14 @@ _READ_BYTES = 64
 class Link:
     """One worker's way to its supervisor; no call of it waits.
 
-    ``on_cut`` is called in the event loop when connections are to be cut.
+    ``on_leave`` is called in the event loop when the service is about to stop, and ``on_cut`` when
+    connections are to be cut.
     """
 
     def __init__(self, channel: socket.socket) -> None:
         channel.settimeout(0)
         self._channel = channel
+        self.on_leave: Callable[[], object] = lambda: None
         self.on_cut: Callable[[], object] = lambda: None
 
     async def tell_serving(self) -> None:
@@ -37,6 +41,10 @@ class Link:
     def beat(self) -> None:
         """Tell that this process is alive; from any thread, without a lock."""
         self._send(BEAT)
+
+    def tell_well(self) -> None:
+        """Tell that entries of this worker are found in Redis, or that Redis is away."""
+        self._send(WELL)
 
     async def follow(self) -> None:
         """Obey the supervisor; return once it is gone.
@@ -48,6 +56,8 @@ class Link:
 
         def read() -> None:
             orders = self._receive()
+            if LEAVE in orders:
+                self.on_leave()
             if CUT in orders:
                 self.on_cut()
             if not orders:

@@ -8,42 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
+
+from sse_push.runtime.backoff import Backoff
+from sse_push.runtime.worker import Worker, WorkerState
 
 logger = logging.getLogger(__name__)
 
 STEADY_S = 10.0
 """A worker that dies within this time of its first answer counts as a start that failed."""
 
-BACKOFF_MIN_S, BACKOFF_MAX_S = 0.5, 15.0
-"""How long after a failed start the next one begins: the first time, and at most; it doubles."""
-
 CUT_LIMIT_S = 3.0
 """How long a worker may take to end after a second stop signal, when its connections are cut."""
-
-
-class WorkerState(Enum):
-    """The state of a worker, and which states may follow; a process may end in any of them."""
-
-    STARTING = "it has not answered yet"
-    SERVING = "it accepts connections"
-    STOPPING = "it was asked to end in order"
-    KILLED = "it was killed, and has not ended yet"
-
-    @property
-    def followers(self) -> frozenset[WorkerState]:
-        """The states that may follow."""
-        return _FOLLOWERS[self]
-
-
-_FOLLOWERS = {
-    WorkerState.STARTING: frozenset({WorkerState.SERVING, WorkerState.KILLED}),
-    WorkerState.SERVING: frozenset({WorkerState.STOPPING, WorkerState.KILLED}),
-    WorkerState.STOPPING: frozenset({WorkerState.KILLED}),
-    WorkerState.KILLED: frozenset(),
-}
 
 
 class Phase(Enum):
@@ -51,15 +28,23 @@ class Phase(Enum):
 
     STARTING = "no worker has answered yet: a start that fails ends the service"
     SERVING = "a start that fails is tried again"
+    LEAVING = (
+        "as SERVING, but workers say that they are not ready, and none is replaced by a restart"
+    )
     STOPPING = "every worker ends in order"
     CUTTING = "after a second signal: every worker ends at once"
     ENDED = "no worker is left"
+
+
+SERVES = (Phase.SERVING, Phase.LEAVING)
+"""Every worker is wanted, and one that is missing is started."""
 
 
 class Act(Enum):
     """What is done to a worker."""
 
     START = "start one"
+    LEAVE = "have it say that it is not ready"
     STOP = "have it end in order"
     CUT = "have it cut its connections"
     KILL = "kill it"
@@ -73,46 +58,13 @@ class Order(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """How long a worker may take, or be silent, until it is killed."""
+    """How long a worker may take, or be silent, until it is killed; how long a service leaves."""
 
     start_s: float
     silence_s: float
     stop_s: float
-
-
-@dataclass(slots=True)
-class Worker:
-    """A worker process, from its birth until its end was seen."""
-
-    pid: int
-    generation: int
-    failures_before: int
-    """How many starts had failed when this one began."""
-    state: WorkerState = WorkerState.STARTING
-    in_state_s: float = 0.0
-    silent_s: float = 0.0
-    served_s: float | None = None
-    """How long it has served, or None if it has not answered yet."""
-    is_asked: bool = False
-    """Whether it was asked to end, or its start was given up."""
-
-    def enter(self, state: WorkerState) -> None:
-        """Change the state."""
-        assert state in self.state.followers, f"{state} does not follow {self.state}"
-        self.state = state
-        self.in_state_s = self.silent_s = 0.0
-
-    def pass_time(self, elapsed_s: float) -> None:
-        """Grow older."""
-        self.in_state_s += elapsed_s
-        self.silent_s += elapsed_s
-        if self.state is WorkerState.SERVING:
-            self.served_s = self.in_state_s
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether the worker serves, or is about to."""
-        return self.state in (WorkerState.STARTING, WorkerState.SERVING)
+    leave_s: float = 0.0
+    """How long the service goes on serving after the first signal to stop."""
 
 
 class Supervision:
@@ -126,17 +78,13 @@ class Supervision:
     def __init__(self, number: int, limits: Limits) -> None:
         self.phase = Phase.STARTING
         self.workers: dict[int, Worker] = {}
-        self._number = number
-        self._limits = limits
+        self.number = number
+        self.limits = limits
         self._orders: list[Order] = []
         self._starts_ordered = 0
         self._generation = 0
-        self._failures = 0
-        """How many starts have failed, all in all."""
-        self._in_a_row = 0
-        """How many of them since a worker that began after them was steady."""
-        self._backoff_s = 0.0
-        self._cutting_s = 0.0
+        self._backoff = Backoff()
+        self._in_phase_s = 0.0
         self._is_broken = False
         self._decide()
 
@@ -144,6 +92,15 @@ class Supervision:
     def status(self) -> int:
         """The exit status of the service: 0 only if it was stopped, and every worker ended well."""
         return 1 if self._is_broken else 0
+
+    @property
+    def is_restarting(self) -> bool:
+        """Whether a worker is left that a restart replaces, or that ends because of one."""
+        return any(each.generation < self._generation for each in self.workers.values())
+
+    def workers_in(self, state: WorkerState) -> list[Worker]:
+        """Return the workers that are in this state."""
+        return [each for each in self.workers.values() if each.state is state]
 
     def orders(self) -> Iterator[Order]:
         """Yield what is to be done, each once."""
@@ -155,13 +112,13 @@ class Supervision:
     def on_started(self, pid: int) -> None:
         """Note the process that an order has started, before anything else."""
         self._starts_ordered -= 1
-        self.workers[pid] = Worker(pid, self._generation, self._failures)
+        self.workers[pid] = Worker(pid, self._generation, self._backoff.failures)
 
     def on_not_started(self, reason: str) -> None:
         """Note that the system refused an order to start a worker."""
         self._starts_ordered -= 1
         self._on_failed_start()
-        logger.error("worker could not be started cause=%r wait_s=%g", reason, self._backoff_s)
+        logger.error("worker could not be started cause=%r wait_s=%g", reason, self._backoff.wait_s)
         self._decide()
 
     def on_serving(self, pid: int) -> None:
@@ -172,12 +129,18 @@ class Supervision:
             worker.enter(WorkerState.SERVING)
             worker.served_s = 0.0
             if self.phase is Phase.STARTING:
-                self.phase = Phase.SERVING
+                self._enter(Phase.SERVING)
+            elif self.phase is Phase.LEAVING:
+                self._orders.append(Order(Act.LEAVE, pid))
             self._decide()
 
     def on_beat(self, pid: int) -> None:
         """Note that a worker is alive."""
         self.workers[pid].silent_s = 0.0
+
+    def on_well(self, pid: int) -> None:
+        """Note that a worker's probes get through, or that Redis is away, as the worker says."""
+        self.workers[pid].unwell_s = 0.0
 
     def on_ended(self, pid: int, status: int) -> None:
         """Note that a process has ended, with its exit status, or minus the number of a signal."""
@@ -193,22 +156,20 @@ class Supervision:
         """Note an end that nobody has asked for, and when another worker may start."""
         if worker.served_s is None or worker.served_s < STEADY_S:
             self._on_failed_start()
-        if self.phase is not Phase.SERVING:
+        if self.phase not in SERVES:
             return
-        fields = worker.pid, status, self._backoff_s
+        fields = worker.pid, status, self._backoff.wait_s
         if worker.served_s is None:  # what was wrong, it has logged itself
             logger.warning("worker did not start, trying again pid=%d status=%d wait_s=%g", *fields)
         else:
             logger.warning("worker died, starting another pid=%d status=%d wait_s=%g", *fields)
 
     def _on_failed_start(self) -> None:
-        self._failures += 1
-        self._in_a_row += 1
-        self._backoff_s = min(BACKOFF_MAX_S, BACKOFF_MIN_S * 2 ** (min(self._in_a_row, 20) - 1))
+        self._backoff.on_failure()
         if self.phase is Phase.STARTING:
             logger.critical("no worker has started, stopping")
             self.fail()
-        elif any(each.generation < self._generation for each in self.workers.values()):
+        elif self.is_restarting:
             logger.error("restart abandoned, as a new worker failed")
             for each in self.workers.values():
                 each.generation = self._generation
@@ -218,14 +179,16 @@ class Supervision:
     def restart(self) -> None:
         """Replace the workers in turn; each new one serves before an old one stops."""
         if self.phase is Phase.SERVING:
-            logger.info("restarting workers=%d", self._number)
+            logger.info("restarting workers=%d", self.number)
             self._generation += 1
             self._decide()
 
     def stop(self) -> None:
-        """End the service in order; a second call cuts connections, a third kills."""
-        if self.phase is Phase.STOPPING:
-            self.phase = Phase.CUTTING
+        """Leave if it is wished, then end in order, then cut connections, then kill: per call."""
+        if self.phase is Phase.SERVING and self.limits.leave_s:
+            self._begin_leaving()
+        elif self.phase is Phase.STOPPING:
+            self._enter(Phase.CUTTING)
             self._orders += [Order(Act.CUT, pid) for pid in self.workers]
         elif self.phase is Phase.CUTTING:
             self._kill_all()
@@ -235,11 +198,18 @@ class Supervision:
     def fail(self) -> None:
         """End the service in order, with status 1: a part has died that no worker replaces."""
         self._is_broken = True
-        if self.phase in (Phase.STARTING, Phase.SERVING):
+        if self.phase in (Phase.STARTING, *SERVES):
             self._begin_stop()
 
+    def _begin_leaving(self) -> None:
+        logger.info("leaving, workers serve on for_s=%g", self.limits.leave_s)
+        self._enter(Phase.LEAVING)
+        self._orders += [
+            Order(Act.LEAVE, each.pid) for each in self.workers_in(WorkerState.SERVING)
+        ]
+
     def _begin_stop(self) -> None:
-        self.phase = Phase.STOPPING
+        self._enter(Phase.STOPPING)
         self._orders = [order for order in self._orders if order.act is not Act.START]
         for worker in self.workers.values():
             self._stop(worker)
@@ -249,19 +219,20 @@ class Supervision:
 
     def pass_time(self, elapsed_s: float) -> None:
         """Let time pass, in which this process did not stand still itself."""
-        self._backoff_s = max(0.0, self._backoff_s - elapsed_s)
+        self._in_phase_s += elapsed_s
+        self._backoff.pass_time(elapsed_s)
         for worker in self.workers.values():
             worker.pass_time(elapsed_s)
             self._check(worker)
-        if self.phase is Phase.CUTTING:
-            self._cutting_s += elapsed_s
-            if self._cutting_s > CUT_LIMIT_S:
-                self._kill_all()
+        if self.phase is Phase.CUTTING and self._in_phase_s > CUT_LIMIT_S:
+            self._kill_all()
+        elif self.phase is Phase.LEAVING and self._in_phase_s >= self.limits.leave_s:
+            self._begin_stop()
         self._decide()
 
     def _check(self, worker: Worker) -> None:
         """Kill a worker that takes too long; forget past failures once one is steady."""
-        state, limits = worker.state, self._limits
+        state, limits = worker.state, self.limits
         if state is WorkerState.STARTING and worker.in_state_s > limits.start_s:
             logger.error("worker does not start, killing pid=%d", worker.pid)
             worker.is_asked = True
@@ -273,28 +244,32 @@ class Supervision:
         elif state is WorkerState.STOPPING and worker.in_state_s > limits.stop_s:
             logger.error("worker does not end, killing pid=%d", worker.pid)
             self._kill(worker)
-        elif (worker.served_s or 0.0) >= STEADY_S and worker.failures_before == self._failures:
-            self._in_a_row = 0
+        elif (worker.served_s or 0.0) >= STEADY_S:
+            self._backoff.on_steady(worker.failures_before)
 
     # -- decisions
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self._in_phase_s = 0.0
 
     def _decide(self) -> None:
         """Order what is missing; see the class."""
         if self.phase in (Phase.STOPPING, Phase.CUTTING):
             if not self.workers:
-                self.phase = Phase.ENDED
+                self._enter(Phase.ENDED)
         elif self.phase is not Phase.ENDED:
             wanted = [worker for worker in self.workers.values() if worker.is_wanted]
-            missing = self._number - len(wanted) - self._starts_ordered
+            missing = self.number - len(wanted) - self._starts_ordered
             if missing > 0:
                 self._start_missing(missing)
-            elif self._states() == {WorkerState.SERVING}:
+            elif self.phase is Phase.SERVING and self._states() == {WorkerState.SERVING}:
                 self._replace(wanted)
 
     def _start_missing(self, missing: int) -> None:
-        if not self._in_a_row:
+        if not self._backoff.in_a_row:
             self._start(missing)
-        elif self._backoff_s == 0.0 and WorkerState.STARTING not in self._states():
+        elif self._backoff.wait_s == 0.0 and WorkerState.STARTING not in self._states():
             self._start(1)  # after a failure one is tried, and not all of them at once
 
     def _states(self) -> set[WorkerState]:
@@ -303,7 +278,7 @@ class Supervision:
 
     def _replace(self, wanted: list[Worker]) -> None:
         oldest = min(wanted, key=lambda worker: worker.generation)
-        if len(wanted) > self._number:
+        if len(wanted) > self.number:
             self._stop(oldest)
         elif oldest.generation < self._generation:
             self._start(1)

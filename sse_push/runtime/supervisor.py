@@ -27,8 +27,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from sse_push.runtime.link import BEAT, CUT, SERVING, Link
+from sse_push.runtime.link import BEAT, CUT, LEAVE, SERVING, WELL, Link
 from sse_push.runtime.process import broken
+from sse_push.runtime.service_manager import Given, ServiceManager
+from sse_push.runtime.standing import is_well, state_of, text_of
 from sse_push.runtime.supervision import Act, Limits, Phase, Supervision
 
 logger = logging.getLogger(__name__)
@@ -46,16 +48,20 @@ def supervise(
     workers: int,
     limits: Limits,
     on_stopping: Callable[[], object],
+    manager: ServiceManager | None = None,
 ) -> int:
     """Run ``work`` in as many processes until a signal; return the exit status of the service.
 
     ``work`` gets its way to this process, and returns its own exit status. ``on_stopping`` is
     called in this process, maybe several times, once no worker is to be started any more.
+    ``manager`` is told what happens.
 
-    SIGTERM and SIGINT end the service; a second one cuts its connections, a third kills. SIGHUP
-    replaces the workers; it ends the service if it comes from a terminal that is gone.
+    SIGTERM and SIGINT end the service, which may leave for a while first; the next one cuts its
+    connections, and the next one kills. SIGHUP replaces the workers; it ends the service if it
+    comes from a terminal that is gone.
     """
-    return _Supervisor(work, Supervision(workers, limits), on_stopping).run()
+    supervision = Supervision(workers, limits)
+    return _Supervisor(work, supervision, on_stopping, manager or ServiceManager(Given())).run()
 
 
 class _Supervisor:
@@ -66,10 +72,12 @@ class _Supervisor:
         work: Callable[[Link], int],
         supervision: Supervision,
         on_stopping: Callable[[], object],
+        manager: ServiceManager,
     ) -> None:
         self._work = work
         self._supervision = supervision
         self._on_stopping = on_stopping
+        self._manager = manager
         self._channels: dict[int, socket.socket] = {}
         self._selector = selectors.DefaultSelector()
         self._signals: deque[int] = deque()
@@ -86,10 +94,16 @@ class _Supervisor:
                 self._obey()
                 if supervision.phase in (Phase.STOPPING, Phase.CUTTING):
                     self._on_stopping()
+                self._report()
                 self._listen()
                 checked_at = self._pass_time(checked_at)
         self._selector.close()
         return supervision.status
+
+    def _report(self) -> None:
+        self._manager.tell(state_of(self._supervision), text_of(self._supervision))
+        if is_well(self._supervision):
+            self._manager.feed(time.monotonic())
 
     def _pass_time(self, checked_at: float) -> float:
         now = time.monotonic()
@@ -112,7 +126,7 @@ class _Supervisor:
             elif pid in self._channels:
                 # Full, the worker stands still, and is killed in a moment.
                 with contextlib.suppress(BlockingIOError, ConnectionError):
-                    self._channels[pid].send(CUT)
+                    self._channels[pid].send(LEAVE if act is Act.LEAVE else CUT)
 
     def _start(self) -> None:
         # Blocked: a signal shall not find this process's handlers in the child.
@@ -194,6 +208,8 @@ class _Supervisor:
             self._supervision.on_serving(pid)
         if BEAT in words:
             self._supervision.on_beat(pid)
+        if WELL in words:
+            self._supervision.on_well(pid)
         if not words:
             self._close(pid)
 

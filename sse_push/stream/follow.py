@@ -193,6 +193,7 @@ class Follower:
                 cause = exc
             except (RedisError, OSError) as exc:  # TimeoutError is an OSError
                 cause = exc
+            self.probe.interrupted(cause)
             if self.probe.passed_at > connected_at:
                 failures = 0
             failures += 1

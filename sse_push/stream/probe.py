@@ -32,11 +32,18 @@ _FRESH_EVERY = 3
 _STEPS = 10
 """A deadline is that many waits, so that a wait in which the process was stopped is noticed."""
 
+_WELL_DEADLINES = 3
+"""For how many deadlines a probe, or an excuse, says that this process is well."""
+
 T = TypeVar("T")
 
 
 class ProbeLost(RedisError):
     """An entry of ours was not found in time: the tracked connection is deaf or half dead."""
+
+
+class Unannounced(ProbeLost):
+    """Redis has accepted an entry of ours, and did not announce it in time."""
 
 
 class ServersDiffer(RedisError):
@@ -96,6 +103,8 @@ class Probe:
         self.merchant_id, self.key = _new_stream()
         self.passed_at = -math.inf
         """When an entry of ours was last found, by the monotonic clock."""
+        self._excused_at = -math.inf
+        """When an entry was last not found for a reason that another process would meet as well."""
         self._count = 0
         self._announced = asyncio.Event()
         # Until Redis has given its time, ours is as good.
@@ -115,6 +124,20 @@ class Probe:
     def redis_time_s(self) -> float:
         """The time by the clock of Redis, in seconds since 1970, as in new entry IDs."""
         return time.monotonic() + self._redis_ahead_s
+
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing speaks for another process in place of this one.
+
+        An entry was found, or Redis is away, or it refuses: lately one of these was seen.
+        """
+        well_at = max(self.passed_at, self._excused_at)
+        return time.monotonic() - well_at < _WELL_DEADLINES * self.deadline_s
+
+    def interrupted(self, cause: Exception | None) -> None:
+        """Note that the tracked connection was lost, or was not made, and why."""
+        if not isinstance(cause, Unannounced):
+            self._excused_at = time.monotonic()
 
     def connected(self) -> None:
         """Begin another stream, on a new connection: an entry in the old one may be too large."""
@@ -153,9 +176,9 @@ class Probe:
             return False
         try:
             is_found = await self._in_time(
-                self._find(added.entry_id), "a write of ours was not announced"
+                self._find(added.entry_id), "a write of ours was not announced", Unannounced
             )
-        except ProbeLost:
+        except Unannounced:
             self._silent_s += self.deadline_s
             if self._silent_s >= self._deaf_limit_s:
                 self._is_deaf.set()
@@ -179,7 +202,9 @@ class Probe:
         await self._is_deaf.wait()
         raise Deaf(f"no write of ours was announced for {self._silent_s:.0f} s")
 
-    async def _in_time(self, work: Coroutine[None, None, T], failure: str) -> T:
+    async def _in_time(
+        self, work: Coroutine[None, None, T], failure: str, lost: type[ProbeLost] = ProbeLost
+    ) -> T:
         """Return what the work returns within the deadline, counting only while we run.
 
         Nor does the time count in which nothing but a part of a reply has arrived: what we wait for
@@ -199,7 +224,7 @@ class Probe:
                 is_arriving = self._partial_bytes() > had_bytes
                 steps_left = _STEPS if was_stopped else steps_left - (not is_arriving)
             if not task.done():
-                raise ProbeLost(f"{failure} within {self.deadline_s:g} s")
+                raise lost(f"{failure} within {self.deadline_s:g} s")
         finally:
             task.cancel()
             await asyncio.wait([task])
@@ -244,6 +269,7 @@ class Probe:
         if isinstance(reply, RedisConnectionError):
             raise reply
         if isinstance(reply, ErrorReply) and is_refusal(reply):
+            self._excused_at = time.monotonic()
             self._refusals.add(self.merchant_id, reply)
             return None
         self._refusals.discard(self.merchant_id)
@@ -251,6 +277,7 @@ class Probe:
 
     def _note_refusal(self, cause: Exception) -> None:
         self._silent_s = 0.0
+        self._excused_at = time.monotonic()
         if self._refused_at is None:
             self._refused_at = time.monotonic()
             logger.warning("redis takes no writes cause=%s", cause.__cause__ or cause)

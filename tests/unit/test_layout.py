@@ -27,8 +27,22 @@ ARROWS: dict[str, set[str]] = {
     "runtime.socket_file": set(),
     "runtime.process": set(),
     "runtime.link": set(),
-    "runtime.supervision": set(),
-    "runtime.supervisor": {"runtime.link", "runtime.process", "runtime.supervision"},
+    "runtime.worker": set(),
+    "runtime.backoff": set(),
+    "runtime.supervision": {"runtime.backoff", "runtime.worker"},
+    "runtime.service_manager": {"errors"},
+    "runtime.standing": {
+        "runtime.service_manager",
+        "runtime.supervision",
+        "runtime.worker",
+    },
+    "runtime.supervisor": {
+        "runtime.link",
+        "runtime.process",
+        "runtime.service_manager",
+        "runtime.standing",
+        "runtime.supervision",
+    },
     "runtime.readiness": set(),
     "runtime.timer_wheel": set(),
     "runtime.uvicorn.upgrades": set(),
@@ -365,6 +379,7 @@ ARROWS: dict[str, set[str]] = {
         "runtime.metrics_folder",
         "runtime.process",
         "runtime.run_folder",
+        "runtime.service_manager",
         "runtime.socket_file",
         "runtime.supervision",
         "runtime.supervisor",
@@ -400,6 +415,7 @@ ARROWS: dict[str, set[str]] = {
         "http.service",
         "runtime.embedded",
         "runtime.logs",
+        "runtime.service_manager",
         "server",
         "settings",
     },
@@ -552,8 +568,10 @@ def within(module: str) -> set[str]:
     return {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
 
 
-def test_only_the_settings_read_the_environment() -> None:
-    assert [module for module in SOURCES if reads_environment(SOURCES[module])] == ["settings"]
+def test_only_the_settings_and_what_a_service_manager_gives_are_read_from_the_environment() -> None:
+    readers = {module for module in SOURCES if reads_environment(SOURCES[module])}
+
+    assert readers == {"settings", "runtime.service_manager"}
 
 
 def test_only_the_folder_of_the_metrics_is_written_into_the_environment() -> None:

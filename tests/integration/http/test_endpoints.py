@@ -145,6 +145,7 @@ async def test_a_new_process_is_alive_and_ready(publisher: Publisher) -> None:
     age_s = ready.json().pop("probe_age_s")
     assert {**ready.json(), "probe_age_s": 0} == {
         "ready": True,
+        "leaving": False,
         "draining": False,
         "workers": {"expected": 1, "alive": 1},
         "probe_age_s": 0,

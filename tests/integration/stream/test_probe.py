@@ -71,6 +71,7 @@ async def test_a_process_without_announcements_gives_up_while_redis_takes_writes
         with pytest.raises(Deaf, match="no write of ours was announced for"):
             async with asyncio.timeout(10 * SECOND):
                 await followed.follower.probe.give_up_if_deaf()
+        assert not followed.follower.probe.is_well
 
 
 async def test_a_process_gives_up_after_as_many_whole_probes_as_make_up_the_limit(
@@ -122,7 +123,8 @@ async def test_a_connection_that_is_silent_is_given_up_and_made_anew(
         await until(lambda: followed.follower.probe.age_s < SECOND, "a probe to come back")
         before = server.clients("tail")
         with frozen(mortal.process.pid):
-            await until(lambda: followed.follower.probe.age_s > SECOND, "an old probe")
+            await until(lambda: followed.follower.probe.age_s > 2 * SECOND, "an old probe")
+            is_well = followed.follower.probe.is_well  # by three deadlines after the last one
         added = server.add(merchant)
         (change,) = await followed.next()
         await until(lambda: followed.follower.probe.age_s < 0.5 * SECOND, "a young probe")
@@ -132,6 +134,7 @@ async def test_a_connection_that_is_silent_is_given_up_and_made_anew(
     assert stripped(change.entries) == [(added, Notification(merchant))]
     assert len(before) == len(after) == 1
     assert before != after
+    assert is_well, "another process would do no better"
 
 
 async def test_a_redis_that_takes_no_writes_makes_the_probe_old_and_is_followed(

@@ -13,6 +13,7 @@ from sse_push.http.service import State, build, report, room_of, token_rules
 from sse_push.notification import EntryId
 from sse_push.settings import Settings
 from tests.harness.tokens import SECRET
+from tests.harness.waiting import until
 
 NOWHERE = "redis://127.0.0.1:1"
 TOKENS: dict[str, object] = {"subscribe_auth": "token", "token_keys": SECRET}
@@ -74,8 +75,25 @@ async def test_a_worker_that_may_let_a_revoked_token_in_is_never_young(
     state = state_of(tmp_path, **settings)
     state["follower"].probe.passed_at = time.monotonic()
 
-    reporting = asyncio.create_task(report(state))
+    reporting = asyncio.create_task(report(state, lambda: None))
     await asyncio.sleep(0)
     reporting.cancel()
 
     assert (state["board"].read().worst_age_s < 60) is is_known
+
+
+async def test_a_worker_tells_that_it_is_well_only_while_it_is(tmp_path: Path) -> None:
+    state = state_of(tmp_path, probe_interval_s=0.05)
+    told: list[float] = []
+
+    def tell() -> None:
+        told.append(time.monotonic())
+
+    reporting = asyncio.create_task(report(state, tell))
+    await asyncio.sleep(0)
+    before = len(told)
+    state["follower"].probe.interrupted(None)
+    await until(lambda: len(told) >= 2, "a worker that is well again")
+    reporting.cancel()
+
+    assert before == 0

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from sse_push.runtime.link import BEAT, CUT, SERVING, Link
+from sse_push.runtime.link import BEAT, CUT, LEAVE, SERVING, WELL, Link
 from tests.harness.waiting import SECOND, until
 
 
@@ -26,11 +26,12 @@ def ends() -> Generator[Ends]:
         yield Ends(Link(theirs), ours)
 
 
-async def test_a_worker_tells_that_it_serves_and_that_it_is_alive(ends: Ends) -> None:
+async def test_a_worker_tells_that_it_serves_is_alive_and_is_well(ends: Ends) -> None:
     await ends.link.tell_serving()
     ends.link.beat()
+    ends.link.tell_well()
 
-    assert ends.supervisor.recv(64) == SERVING + BEAT
+    assert ends.supervisor.recv(64) == SERVING + BEAT + WELL
 
 
 def test_a_supervisor_that_stands_still_makes_no_worker_wait(ends: Ends) -> None:
@@ -44,6 +45,19 @@ def test_a_supervisor_that_is_gone_is_no_error_of_a_beat(ends: Ends) -> None:
     ends.supervisor.close()
 
     ends.link.beat()
+
+
+async def test_a_worker_is_told_that_the_service_is_about_to_stop(ends: Ends) -> None:
+    is_leaving = asyncio.Event()
+    ends.link.on_leave = is_leaving.set
+    task = asyncio.create_task(ends.link.follow())
+
+    ends.supervisor.send(LEAVE)
+    await until(is_leaving.is_set, "the order")
+
+    assert not task.done()
+    task.cancel()
+    await asyncio.wait([task])
 
 
 async def test_an_order_to_cut_is_obeyed_in_the_loop(ends: Ends) -> None:

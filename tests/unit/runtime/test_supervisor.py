@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sse_push.runtime import supervisor
+from sse_push.runtime.service_manager import Given, ServiceManager
 from sse_push.runtime.supervision import Limits, Supervision
 from tests.harness.processes import is_running
 from tests.harness.waiting import SECOND, STOP_S, wait_for
@@ -24,6 +25,7 @@ PROGRAM = """
 import asyncio, os, signal, sys, threading, time
 from pathlib import Path
 from sse_push.runtime.process import stop_broken
+from sse_push.runtime.service_manager import Given, ServiceManager
 from sse_push.runtime.supervision import Limits
 from sse_push.runtime.supervisor import supervise
 from sse_push.runtime.logs import configure_logging
@@ -151,7 +153,8 @@ def test_a_terminal_that_is_gone_is_a_wish_to_stop(
     answers = [True, False, True, True]
     monkeypatch.setattr(supervisor, "_has_terminal", lambda: answers.pop(0))
     machine = Supervision(1, Limits(60, 5, 30))
-    boss = supervisor._Supervisor(lambda _: 0, machine, lambda: None)
+    manager = ServiceManager(Given())
+    boss = supervisor._Supervisor(lambda _: 0, machine, lambda: None, manager)
     wishes: list[str] = []
     monkeypatch.setattr(machine, "stop", lambda: wishes.append("stop"))
     monkeypatch.setattr(machine, "restart", lambda: wishes.append("restart"))

@@ -22,6 +22,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "send_buffer_bytes": (4096, 4_194_304),
     "tcp_user_timeout_ms": (1000, 600_000),
     "listen_backlog": (16, 65_535),
+    "shutdown_delay_s": (0, 600),
     "drain_s": (0, 3600),
     "start_limit_s": (1, 3600),
     "notify_timeout_s": (0.1, 60),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EntryId, EventId
-from sse_push.stream.probe import Deaf, Probe, ProbeLost, ServersDiffer
+from sse_push.stream.probe import Deaf, Probe, ProbeLost, ServersDiffer, Unannounced
 from sse_push.stream.replies import Refusals
 from tests.unit.stream.test_replies import reply
 
@@ -192,3 +194,53 @@ async def test_time_does_not_count_while_a_part_of_a_reply_arrives() -> None:
     assert await hand.probe.check(SERVER)
 
     assert hand.arriving_bytes == 0
+
+
+async def refused(hand: Hand) -> None:
+    hand.failures = [StreamUnavailable("full", outcome="not_published")]
+    assert not await hand.probe.check(SERVER)
+
+
+async def busy(hand: Hand) -> None:
+    hand.reads = [BUSY]
+    assert not await hand.probe.check(SERVER)
+
+
+async def cut(hand: Hand) -> None:
+    hand.probe.interrupted(RedisConnectionError("closed"))
+
+
+async def passed(hand: Hand) -> None:
+    assert await hand.probe.check(SERVER)
+
+
+@pytest.mark.parametrize("happens", [refused, busy, cut, passed])
+async def test_a_process_is_well_while_probes_pass_or_redis_is_to_blame(
+    happens: Callable[[Hand], Awaitable[None]],
+) -> None:
+    hand = Hand(NOTHING, OURS)
+    hand.probe.interrupted(Unannounced("ours"))
+    before = hand.probe.is_well
+
+    await happens(hand)
+
+    assert not before
+    assert hand.probe.is_well
+    hand.probe.deadline_s = 0
+    assert not hand.probe.is_well, "three deadlines later"
+
+
+async def test_an_entry_that_is_not_announced_is_told_apart_from_a_read_without_an_answer() -> None:
+    silent = Hand(NOTHING, deadline_s=0.01)
+    silent.is_announced = False
+    with pytest.raises(Unannounced):
+        await silent.probe.check(SERVER)
+
+    class Hanging(Hand):
+        async def ask(self, command: tuple[object, ...]) -> object:
+            del command
+            return await asyncio.Event().wait()
+
+    with pytest.raises(ProbeLost) as raised:
+        await Hanging(deadline_s=0.01).probe.check(SERVER)
+    assert not isinstance(raised.value, Unannounced)

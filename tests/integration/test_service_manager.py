@@ -1,0 +1,175 @@
+"""The service under a service manager: a socket that is given, and what the manager is told.
+
+systemd itself does not run here as the first process. Its own ``systemd-socket-activate`` starts
+the service, and a socket of the test receives what ``sd_notify`` would.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from sse_push import server
+from sse_push.errors import ConfigError
+from sse_push.runtime import service_manager
+from sse_push.runtime.service_manager import Given
+from sse_push.settings import Settings
+from tests.harness import plain_http
+from tests.harness.programs import clean_environ, variables
+from tests.harness.redis import Redis
+from tests.harness.service import KEY, Service
+from tests.harness.waiting import SECOND, program, wait_for
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Generator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(0)
+        yield sock
+
+
+class Told:
+    """What the manager has received, line by line."""
+
+    def __init__(self, manager: socket.socket) -> None:
+        self._manager = manager
+        self.lines: list[str] = []
+
+    def read(self) -> list[str]:
+        try:
+            while True:
+                self.lines += self._manager.recv(4096).decode().splitlines()
+        except BlockingIOError:
+            return self.lines
+
+    def wait(self, *lines: str) -> None:
+        """Wait until these were received since the last wait, the last of them last."""
+        wait_for(lambda: set(lines) <= set(self.read()), f"{lines}")
+        self.lines.clear()
+
+
+def test_a_service_tells_its_manager_of_its_life_and_accepts_on_a_socket_of_the_manager(
+    redis: Redis, tmp_path: Path, manager: socket.socket
+) -> None:
+    told, port = Told(manager), 0
+    given = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": str(round(3e6 * SECOND))}
+    settings = {"notify_keys": KEY, "redis_url": redis.url, "allowed_hosts": "*"}
+    settings |= {"shutdown_delay_s": "600", "probe_interval_s": "0.2"}
+    names = [*clean_environ(), *variables(settings), *given]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    through = [program("systemd-socket-activate"), "--listen", f"127.0.0.1:{port}"]
+    through += [each for name in names for each in ("--setenv", name)]
+
+    for name, text in given.items():
+        os.environ[name] = text
+    try:
+        service = Service.start(tmp_path, redis.url, through=through, port=port, settings=settings)
+    finally:
+        for name in given:
+            del os.environ[name]
+    try:
+        told.wait("STATUS=1 of 1 workers serve", "READY=1", "WATCHDOG=1")
+        inherited = plain_http.get(f"{service.url}/healthz").status_code
+
+        service.process.send_signal(signal.SIGHUP)
+        told.wait("STATUS=restarting, 1 of 1 workers serve", "RELOADING=1", "READY=1", "WATCHDOG=1")
+
+        service.process.send_signal(signal.SIGTERM)
+        told.wait("STATUS=leaving, 1 of 1 workers serve, none is ready", "STOPPING=1", "WATCHDOG=1")
+        wait_for(lambda: not service.is_ready(), "a service that says that it is not ready")
+        leaving = plain_http.get(f"{service.url}/readyz").json()
+        stored = plain_http.post(
+            f"{service.url}/notify",
+            json={"merchant_id": 42},
+            headers={"Authorization": f"Bearer {KEY}"},
+        )
+        status = service.stop()
+    finally:
+        service.kill()
+
+    assert inherited == 200
+    assert (leaving["ready"], leaving["leaving"], leaving["draining"]) == (False, True, False)
+    assert stored.status_code == 200
+    assert status == 0, service.log
+    assert "STATUS=stopping, 1 workers left" in told.read()
+    service.assert_no_errors()
+
+
+def given_to(monkeypatch: pytest.MonkeyPatch, listening: socket.socket) -> Given:
+    monkeypatch.setattr(service_manager, "_FIRST_SOCKET", os.dup(listening.fileno()))
+    return Given(sockets=1)
+
+
+def test_a_socket_that_is_given_gets_the_options_of_one_of_our_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        taken = server._adopted(given_to(monkeypatch, listening), Settings(port=port))
+
+        assert taken is not None
+        with taken:
+            assert taken.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * 16_384
+            assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+
+
+def test_a_unix_socket_that_is_given_is_accepted_from(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "push.sock")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        taken = server._adopted(given_to(monkeypatch, listening), Settings(uds=path))
+
+        assert taken is not None
+        taken.close()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"port": 1}, {"host": "127.0.0.2"}, {"host": "nobody.invalid"}, {"uds": "/run/push.sock"}],
+)
+def test_a_socket_at_another_address_than_that_of_the_settings_is_refused(
+    monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
+) -> None:
+    """Whom the service trusts depends on where it listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        own = {} if "uds" in settings else {"port": port}
+
+        with pytest.raises(ConfigError, match=f"got one at http://127.0.0.1:{port}"):
+            server._adopted(given_to(monkeypatch, listening), Settings.load(**{**own, **settings}))
+
+
+def test_a_unix_socket_does_not_stand_in_for_a_port(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "push.sock"))
+        listening.listen()
+
+        with pytest.raises(ConfigError, match=r"at 127.0.0.1:8000, as the settings .*push\.sock"):
+            server._adopted(given_to(monkeypatch, listening), Settings())
+
+
+def test_a_unix_socket_for_all_is_refused_if_its_peers_name_merchants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listening:
+        Path(folder).chmod(0o755)
+        listening.bind(f"{folder}/push.sock")
+        Path(f"{folder}/push.sock").chmod(0o666)
+        listening.listen()
+        settings = Settings.load(uds=f"{folder}/push.sock", subscribe_auth="header")
+
+        with pytest.raises(ConfigError, match="who could name any merchant"):
+            server._adopted(given_to(monkeypatch, listening), settings)
