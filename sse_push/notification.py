@@ -19,6 +19,7 @@ from sse_push.errors import (
     RequestError,
     TooLarge,
 )
+from sse_push.errors.words import show, suggest
 
 NAME_CHARACTERS = 64
 BY_CHARACTERS = 128
@@ -123,9 +124,8 @@ def parse_merchant_id(value: object) -> str:
         value = str(value)
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
-    raise InvalidMerchantId(
-        f"merchant_id: expected {_NAME_TEXT}, or an integer; got {_show(value)}"
-    )
+    got = "none" if value is None else show(value)
+    raise InvalidMerchantId(f"merchant_id: expected {_NAME_TEXT}, or an integer; got {got}")
 
 
 def read_object(
@@ -140,10 +140,14 @@ def read_object(
             or malformed, or a field is unknown.
     """
     if not isinstance(value, dict):
-        raise error(f"expected a JSON object with merchant_id, got {_show(value)}")
+        raise error(f"expected a JSON object with merchant_id, got {show(value)}")
     unknown = next((name for name in value if name not in fields), None)
     if unknown is not None:
-        raise error(f"expected only the fields {', '.join(fields)}, got {ascii(unknown)[:80]}")
+        raise error(
+            f"expected only the fields {', '.join(fields)}, got {ascii(unknown)[:80]}"
+            f"{suggest(unknown, fields)}",
+            reason=RefusalReason.UNKNOWN_FIELD,
+        )
     given = {name: each for name, each in value.items() if each is not None}
     if "merchant_id" not in given:
         raise error(f"merchant_id: expected {_NAME_TEXT}, or an integer; got none")
@@ -178,10 +182,10 @@ class Notification:
         merchant_id, given = read_object(value, FIELDS, InvalidNotification)
         topic, data, by = given.get("topic"), given.get("data"), given.get("by")
         if topic is not None and not (isinstance(topic, str) and _NAME.fullmatch(topic)):
-            raise InvalidNotification(f"topic: expected {_NAME_TEXT}, got {_show(topic)}")
+            raise InvalidNotification(f"topic: expected {_NAME_TEXT}, got {show(topic)}")
         if by is not None and not (isinstance(by, str) and _BY.fullmatch(by)):
             raise InvalidNotification(
-                f"by: expected 1 to {BY_CHARACTERS} printable characters, got {_show(by)}"
+                f"by: expected 1 to {BY_CHARACTERS} printable characters, got {show(by)}"
             )
         return cls(merchant_id, topic, _encode_data(data, data_limit_bytes), by)
 
@@ -312,12 +316,3 @@ def _text(raw: bytes | None) -> str | None:
         return None if raw is None else raw.decode("utf-8")
     except UnicodeDecodeError:
         return None
-
-
-def _show(value: object) -> str:
-    """Describe a value in the text of an error: its start and its type."""
-    if isinstance(value, (dict, list)):
-        return f"a JSON {'object' if isinstance(value, dict) else 'array'}"
-    if isinstance(value, int) and abs(value) >= _GREATEST:
-        return f"an integer of more than {NAME_CHARACTERS} digits"  # Python may refuse to show it
-    return f"{ascii(value)[:80]} ({type(value).__name__})"

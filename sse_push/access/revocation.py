@@ -16,6 +16,7 @@ from typing import Self
 
 from sse_push.access.grant import CLAIM_HASH_BYTES, ClaimHash, Grant, hash_claim
 from sse_push.errors import InvalidRevocation
+from sse_push.errors.words import show
 from sse_push.notification import read_object
 
 logger = logging.getLogger(__name__)
@@ -270,9 +271,7 @@ def _claim(value: Mapping[str, object], name: str) -> str | None:
             return text
     except UnicodeEncodeError as exc:
         raise InvalidRevocation(f"{name}: expected text, got half a surrogate pair") from exc
-    raise InvalidRevocation(
-        f"{name}: expected text of 1 to {CLAIM_BYTES} bytes, got {ascii(text)[:80]}"
-    )
+    raise InvalidRevocation(f"{name}: expected text of 1 to {CLAIM_BYTES} bytes, got {show(text)}")
 
 
 def _hash(text: str | None, name: str) -> ClaimHash | None:

@@ -67,6 +67,8 @@ class RefusalReason(enum.Enum):
     NOT_HTTP = "not_http", Refusal.MALFORMED
     BODY_CUT = "body_cut", Refusal.MALFORMED
     MALFORMED_BODY = "malformed_body", Refusal.MALFORMED
+    UNKNOWN_FIELD = "unknown_field", Refusal.MALFORMED
+    UNKNOWN_PARAMETER = "unknown_parameter", Refusal.MALFORMED
     MALFORMED_MERCHANT = "malformed_merchant", Refusal.MALFORMED
     REPEATED_PARAMETER = "repeated_parameter", Refusal.MALFORMED
     SEVERAL_CREDENTIALS = "several_credentials", Refusal.MALFORMED

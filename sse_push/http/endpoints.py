@@ -16,11 +16,11 @@ from starlette.responses import JSONResponse, Response
 from sse_push.access.gate import authorize_notify
 from sse_push.access.keys import NotifyKey
 from sse_push.access.origin import PREFLIGHT_HEADERS, require_backend
+from sse_push.access.revocation import FIELDS as FIELDS_OF_REVOCATION
 from sse_push.access.revocation import Revocation
 from sse_push.access.room import Place
 from sse_push.errors import (
     EndReason,
-    InvalidQuery,
     InvalidRevocation,
     NotNow,
     RefusalReason,
@@ -32,8 +32,17 @@ from sse_push.errors import (
 from sse_push.event_stream import HEADERS, open_event_stream, position_of, wire
 from sse_push.http.answers import KEY_SCOPE_KEY, body_of, count, not_all_stored
 from sse_push.http.bodies import FORM, JSON, parse_form, read_body, require_media_type
+from sse_push.http.parameters import (
+    LAST_EVENT_ID,
+    LAST_EVENT_ID_OF_POLYFILL,
+    MERCHANT,
+    OF_EVENTS,
+    parameter,
+    refuse_parameters,
+    refuse_slips,
+)
 from sse_push.http.service import State
-from sse_push.notification import EventId, Notification, parse_json
+from sse_push.notification import FIELDS, EventId, Notification, parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -51,14 +60,16 @@ async def events(request: Request[State]) -> Response:
     """GET /events?merchant_id=42[&last_event_id=…] -> 200 ``text/event-stream``."""
     state = request.state
     state["origins"].check(request.headers)
-    named_merchant = _parameter(request, "merchant_id")
+    refuse_slips(request, OF_EVENTS)
+    named_merchant = parameter(request, MERCHANT)
     grant = state["gate"].authorize_subscribe(request, named_merchant)
     # ``Hub.subscribe`` checks the grant again, in one step with adding the connection. The check is
     # also here because a HEAD request never reaches ``subscribe``, and because a revoked client
     # gets 401 rather than a soft answer.
     state["hub"].require_unrevoked(grant)
     # The header wins: it is newer than the page, which has the ID in its URL.
-    given = request.headers.get("last-event-id"), _parameter(request, "last_event_id")
+    names = (LAST_EVENT_ID_OF_POLYFILL, LAST_EVENT_ID)
+    given = request.headers.get("last-event-id"), *(parameter(request, name) for name in names)
     # Without a merchant in its URL, a request may be for another one than that of its ID.
     is_named = named_merchant is None
     last_event_id = position_of(grant.merchant_id, given, is_named=is_named)
@@ -101,13 +112,6 @@ async def _require_serving(state: State) -> None:
         raise NotNow(EndReason.NOT_READY)
 
 
-def _parameter(request: Request[State], name: str) -> str | None:
-    values = request.query_params.getlist(name)
-    if len(values) > 1:
-        raise InvalidQuery(f"{name}: expected once in the query, got {len(values)} times")
-    return values[0] if values else None
-
-
 def _counted_address(request: Request[State]) -> str | None:
     """Return the client's address, or None if connections per address have no limit."""
     state = request.state
@@ -124,6 +128,7 @@ async def notify(request: Request[State]) -> Response:
     """POST /notify with a notification, or an array of them -> 200 ``{"id": "<ms>-<seq>.<h>"}``."""
     state, settings = request.state, request.state["settings"]
     key = _authorize_backend(request)
+    refuse_parameters(request, FIELDS)
     body = await read_body(request, settings.body_limit_bytes)
     is_json = require_media_type(request, JSON, FORM) == JSON
     value = parse_json(body) if is_json else parse_form(body)
@@ -184,6 +189,7 @@ async def revoke(request: Request[State]) -> Response:
     """POST /revoke ``{"merchant_id", "jti"?, "sub"?}`` -> 200 ``{"id": "<ms>-<seq>"}``."""
     settings = request.state["settings"]
     key = _authorize_backend(request)
+    refuse_parameters(request, FIELDS_OF_REVOCATION)
     require_media_type(request, JSON)
     value = parse_json(await read_body(request, settings.body_limit_bytes))
     _require_rate(request.state, key, 1)

@@ -20,6 +20,7 @@ from sse_push.errors import Refusal
 from sse_push.event_stream.wire import MEDIA_TYPE
 from sse_push.http import paths
 from sse_push.http.bodies import FORM, JSON
+from sse_push.http.parameters import LAST_EVENT_ID, LAST_EVENT_ID_OF_POLYFILL, MERCHANT
 from sse_push.http.schemas import (
     ALIVE,
     DOCUMENT,
@@ -90,7 +91,9 @@ class _Refused(NamedTuple):
 _NOT_STORED = "Redis has not stored it within notify_timeout_s. Trying again is safe."
 _REFUSED = {
     "Malformed": _Refused(
-        "Not JSON, an unknown field, a value of a wrong form, a parameter or a credential twice.",
+        "Not JSON, an unknown field, a value of a wrong form, a parameter or a credential twice. "
+        "Where the body has the fields, any parameter; elsewhere one whose name is a slip for "
+        "a known one: others are ignored.",
         [Refusal.MALFORMED],
     ),
     "Unauthorized": _Refused(
@@ -178,19 +181,24 @@ _EVENT_STREAM = _answer(
 _PARAMETERS = [
     _parameter(
         "query",
-        "merchant_id",
+        MERCHANT,
         "The merchant whose changes are sent. Optional if a token, or a proxy, names just one.",
         schema=NAME,
         example="42",
     ),
     _parameter(
         "query",
-        "last_event_id",
+        LAST_EVENT_ID,
         "The last event ID that the page was rendered with. Any other text counts as unknown, and "
         "so does an ID that was given before Redis was restarted or replaced: the client gets a "
         "refresh. Without merchant_id an ID names its merchant (42@1795454750480-0.9f86d081), and "
         "counts for no other one.",
         example="1795454750480-0.9f86d081",
+    ),
+    _parameter(
+        "query",
+        LAST_EVENT_ID_OF_POLYFILL,
+        "The same, as event-source-polyfill adds it to the URL; wins over last_event_id.",
     ),
     _parameter("header", "Last-Event-ID", "Set by EventSource; wins over the query."),
     _parameter(

@@ -164,9 +164,13 @@ async def test_a_client_resumes_by_the_query_too_but_the_header_wins(
         await resumed.next("heartbeat")
     async with open_stream(service.url, query=query + seen, last_event_id=newest) as header:
         await header.next("heartbeat")
+    polyfill = f"{query}{seen}&lastEventId={newest}"  # its page had the other one in the URL
+    async with open_stream(service.url, query=polyfill) as of_polyfill:
+        await of_polyfill.next("heartbeat")
 
     assert resumed.refreshes == []
     assert header.refreshes == []
+    assert of_polyfill.refreshes == []
 
 
 async def test_a_client_without_an_id_gets_one_refresh(

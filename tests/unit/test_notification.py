@@ -203,18 +203,17 @@ def test_a_merchant_is_named_by_a_text_or_an_integer(value: object, expected: st
 @pytest.mark.parametrize(
     ("value", "got"),
     [
-        (True, "True (bool)"),
-        (False, "False (bool)"),
-        (42.0, "42.0 (float)"),
-        (float("inf"), "inf (float)"),
-        (None, "None (NoneType)"),
+        (True, "true (boolean)"),
+        (False, "false (boolean)"),
+        (42.0, "42.0 (number)"),
+        (float("inf"), "inf (number)"),
+        (None, "none"),
         (10**64, "an integer of more than 64 digits"),
-        (-(10**63), "'-1" + "0" * 63 + "' (str)"),
+        (-(10**63), "'-1" + "0" * 63 + "' (string)"),
         (["42"], "a JSON array"),
         ({"id": 42}, "a JSON object"),
-        (b"42", "b'42' (bytes)"),
-        *[(text, f"{text!a} (str)") for text in NOT_NAMES],
-        ("x" * 10**6, "'" + "x" * 79 + " (str)"),
+        *[(text, f"{text!a} (string)") for text in NOT_NAMES],
+        ("x" * 10**6, "'" + "x" * 79 + " (string)"),
     ],
 )
 def test_another_value_is_not_a_merchant_id(value: object, got: str) -> None:
@@ -260,10 +259,10 @@ def test_a_field_that_is_null_counts_as_absent() -> None:
     ("value", "got"),
     [
         ([], "a JSON array"),
-        (None, "None (NoneType)"),
-        ("42", "'42' (str)"),
-        (42, "42 (int)"),
-        ("\n" * 10**6, "'" + r"\n" * 39 + "\\ (str)"),
+        (None, "null"),
+        ("42", "'42' (string)"),
+        (42, "42 (number)"),
+        ("\n" * 10**6, "'" + r"\n" * 39 + "\\ (string)"),
     ],
 )
 def test_a_notification_is_an_object(value: object, got: str) -> None:
@@ -277,7 +276,8 @@ def test_a_notification_is_an_object(value: object, got: str) -> None:
     ("name", "got"),
     [
         ("message", "'message'"),
-        ("Merchant_id", "'Merchant_id'"),
+        ("merchantId", "'merchantId': did you mean merchant_id?"),
+        ("Topic", "'Topic': did you mean topic?"),
         ("", "''"),
         ("\ud800", r"'\ud800'"),
         ("x" * 10**6, "'" + "x" * 79 + ""),
@@ -318,7 +318,7 @@ def test_a_notification_for_an_invalid_merchant_is_refused() -> None:
     with pytest.raises(InvalidNotification) as caught:
         checked(merchant_id=4.2)
 
-    assert str(caught.value) == (f"merchant_id: expected {NAME}, or an integer; got 4.2 (float)")
+    assert str(caught.value) == (f"merchant_id: expected {NAME}, or an integer; got 4.2 (number)")
 
 
 @pytest.mark.parametrize("topic", [*NOT_NAMES, 7, True, [], {}, "x" * 10**6])

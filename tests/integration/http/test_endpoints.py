@@ -100,14 +100,14 @@ async def test_another_path_is_404_in_json(publisher: Publisher) -> None:
 @pytest.mark.parametrize(
     ("query", "detail"),
     [
-        ("", f"{MERCHANT_ID} None (NoneType)"),
-        ("merchant_id=", f"{MERCHANT_ID} '' (str)"),
-        ("merchantId=42", f"{MERCHANT_ID} None (NoneType)"),
-        ("merchant_id=42%0d%0aX-Header:%201", f"{MERCHANT_ID} '42\\r\\nX-Header: 1' (str)"),
-        ("merchant_id=42%00", f"{MERCHANT_ID} '42\\x00' (str)"),
-        ("merchant_id=..%2f42", f"{MERCHANT_ID} '../42' (str)"),
-        ("merchant_id=%ff", f"{MERCHANT_ID} '\\ufffd' (str)"),
-        ("merchant_id=" + "x" * 65, f"{MERCHANT_ID} '{'x' * 65}' (str)"),
+        ("", f"{MERCHANT_ID} none"),
+        ("merchant_id=", f"{MERCHANT_ID} '' (string)"),
+        ("merchantId=42", "expected merchant_id, got merchantId: did you mean merchant_id?"),
+        ("merchant_id=42%0d%0aX-Header:%201", f"{MERCHANT_ID} '42\\r\\nX-Header: 1' (string)"),
+        ("merchant_id=42%00", f"{MERCHANT_ID} '42\\x00' (string)"),
+        ("merchant_id=..%2f42", f"{MERCHANT_ID} '../42' (string)"),
+        ("merchant_id=%ff", f"{MERCHANT_ID} '\\ufffd' (string)"),
+        ("merchant_id=" + "x" * 65, f"{MERCHANT_ID} '{'x' * 65}' (string)"),
         (
             "merchant_id=42&merchant_id=43",
             "merchant_id: expected once in the query, got 2 times",
@@ -125,6 +125,23 @@ async def test_an_event_stream_without_a_valid_merchant_is_400(
 
     assert (answer.status_code, answer.json()) == (400, {"error": "malformed", "detail": detail})
     service.assert_no_errors()
+
+
+@pytest.mark.parametrize("path", ["/notify", "/revoke"])
+async def test_a_parameter_in_the_url_of_a_backend_is_400_and_stores_nothing(
+    publisher: Publisher, redis: Redis, merchant: str, path: str
+) -> None:
+    answer = await publisher.client.post(
+        f"{path}?merchantId={merchant}",
+        json={"merchant_id": merchant},
+        headers={"Authorization": f"Bearer {KEY}"},
+    )
+
+    assert (answer.status_code, answer.json()["detail"]) == (
+        400,
+        "expected all fields in the body, got 'merchantId' in the URL: did you mean merchant_id?",
+    )
+    assert redis.cli("EXISTS", f"sse_push:{{{merchant}}}") == "0"
 
 
 async def test_a_head_request_for_events_is_answered_at_once(publisher: Publisher) -> None:

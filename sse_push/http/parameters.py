@@ -1,0 +1,67 @@
+"""The parameters in the query of a request: which are known, and what becomes of others.
+
+Knows names. Does not know what the value of a parameter means.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+
+from sse_push.errors import InvalidQuery, RefusalReason
+from sse_push.errors.words import nearest, suggest
+
+MERCHANT = "merchant_id"
+LAST_EVENT_ID = "last_event_id"
+LAST_EVENT_ID_OF_POLYFILL = "lastEventId"
+"""The same, as ``event-source-polyfill`` adds it to the URL when it comes back: so it is newer."""
+
+OF_EVENTS = (MERCHANT, LAST_EVENT_ID_OF_POLYFILL, LAST_EVENT_ID, "token")
+"""Those of ``GET /events``; of two that are alike, an error suggests the last."""
+
+
+def parameter(request: Request[Any], name: str) -> str | None:
+    """Return the value of a parameter, or None.
+
+    Raises:
+        InvalidQuery: the parameter stands in the query several times.
+    """
+    values = request.query_params.getlist(name)
+    if len(values) > 1:
+        raise InvalidQuery(f"{name}: expected once in the query, got {len(values)} times")
+    return values[0] if values else None
+
+
+def refuse_slips(request: Request[Any], known: tuple[str, ...]) -> None:
+    """Refuse a parameter whose name is certainly a slip for a known one; ignore all others.
+
+    Others are for somebody else: a parameter against caches, or one of a proxy. A slip that is
+    ignored is worse than an error: without ``merchant_id``, a client listens to the one merchant of
+    its token, whichever that is.
+
+    Raises:
+        InvalidQuery: such a parameter is in the query.
+    """
+    for name in request.query_params:
+        if name not in known and (found := nearest(name, known)) is not None:
+            shown = ascii(name)[1:-1]
+            raise InvalidQuery(
+                f"expected {found}, got {shown}{suggest(name, known)}",
+                reason=RefusalReason.UNKNOWN_PARAMETER,
+                who=f"parameter {shown} for {found}",
+            )
+
+
+def refuse_parameters(request: Request[Any], fields: tuple[str, ...]) -> None:
+    """Refuse any parameter where all is in the body; ``fields`` are those of the body.
+
+    Raises:
+        InvalidQuery: the URL has a query with a parameter.
+    """
+    for name in request.query_params:
+        raise InvalidQuery(
+            f"expected all fields in the body, got {ascii(name)[:80]} in the URL"
+            f"{suggest(name, fields)}",
+            reason=RefusalReason.UNKNOWN_PARAMETER,
+        )
