@@ -16,6 +16,7 @@ This is the map. The first line of each package and module says what its one que
 ``metrics``       the numbers for Prometheus
 ``server``        sockets, workers, and the order of start and stop; above it ``cli``, ``__main__``
 ``asgi``          the service for an ASGI server of your own
+``doctor``        what is wrong on the way from a browser to a service, seen from outside
 ``sse_client``    what a browser's EventSource does, for the command line and ``demo``, a cinema
 ================  ===============================================================================
 

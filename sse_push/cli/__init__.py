@@ -1,6 +1,6 @@
 """The command line ``sse-push``: each command reads its flags, calls one part, and prints.
 
-- of an operator: ``serve``, ``demo``, ``check``, ``docs``
+- of an operator: ``serve``, ``demo``, ``check``, ``doctor``, ``docs``
 - requests to a service: ``notify``, ``revoke``, ``tail``, ``token``
 
 A command is a function in the module of its name. ``flags`` has the flags that commands share, and
@@ -18,7 +18,7 @@ from sse_push import __version__
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("serve", "demo", "check", "docs", "notify", "revoke", "tail", "token")
+COMMANDS = ("serve", "demo", "check", "doctor", "docs", "notify", "revoke", "tail", "token")
 
 
 class _Commands(click.Group):

@@ -15,7 +15,7 @@ import click
 from sse_push.runtime.finding import Finding, Level
 from sse_push.runtime.logs import printable
 
-_ORDER: tuple[Level, ...] = ("failure", "warning", "ok")
+_ORDER: tuple[Level, ...] = ("failure", "warning", "note", "ok")
 """What stops the service is read first."""
 
 

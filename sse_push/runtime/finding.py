@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-Level = Literal["ok", "warning", "failure"]
+Level = Literal["ok", "note", "warning", "failure"]
+"""``note``: neither good nor bad, such as something that could not be examined."""
 
 
 class Finding(NamedTuple):
