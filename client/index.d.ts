@@ -75,6 +75,12 @@ export function onRefresh(
 /** The reason for one call: one refresh, or several that were merged. */
 export interface Refresh {
   /**
+   * The newest event ID when the call starts, as it is; `undefined` before the first. The data that
+   * is fetched must be at least as new. IDs can only be compared for equality: after Redis has lost
+   * data, a newer ID may be the lesser one.
+   */
+  readonly id: string | undefined
+  /**
    * The parts of the data that have changed, each once; `undefined` if any part may have changed.
    *
    * ```js
@@ -190,6 +196,16 @@ export interface Options {
    * ```
    */
   waitCapMs?: number
+  /**
+   * The shortest time from the start of a call to the start of the next one, in milliseconds. The
+   * first refresh is called for at once, and those that arrive within this time become one call at
+   * its end. Default: 0.
+   *
+   * ```js
+   * onRefresh(url, load, { minIntervalMs: 2_000 }) // at most one call in 2 s
+   * ```
+   */
+  minIntervalMs?: number
   /**
    * Sends cookies to another origin as well. Default: false.
    *

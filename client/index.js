@@ -9,6 +9,7 @@
  */
 
 /** @import { EventSourceLike, Options, Refresh, State } from './index.js' */
+/** @typedef {Omit<Refresh, 'id'>} Arrival what one or more events have said */
 
 /** The longest pause between two events, until `ready` announces the service's own. */
 const HEARTBEAT_MS = 15_000
@@ -59,8 +60,8 @@ export function onRefresh(url, callback, options = {}) {
   let readyAt = 0
   let heartbeatMs = HEARTBEAT_MS
 
-  const calls = oneCallAtATime(callback, waitMs)
   const stream = oneSourceAtATime(String(url), options, handleEvent)
+  const calls = scheduleCalls(callback, stream.lastEventId, waitMs, options)
   const silence = watchSilence(() => {
     if (!stream.source()) report(new Error('token() has not settled'))
     openLater()
@@ -212,53 +213,84 @@ export function onRefresh(url, callback, options = {}) {
 }
 
 /**
- * Calls the page, one call at a time. Refreshes that arrive during a call become one more call.
+ * Calls the page, one call at a time. What has arrived and is not taken by a call is *owed*. The
+ * states:
+ *
+ *     from      to        when
+ *     idle      due       a refresh has arrived
+ *     due       calling   its time has come: the call takes all that is owed
+ *     calling   idle      the call has succeeded, and nothing has arrived meanwhile
+ *     calling   due       the call has succeeded, and the next one is owed
+ *     calling   retrying  the call has failed: what it had taken is owed again, as the older part
+ *     retrying  calling   its time has come, as from `due`
+ *     any       ended     the page has called the undo, or the service has refused the page
+ *
+ * The time is set when `due` or `retrying` begins, and what arrives later never moves it: a call
+ * that waited for silence would not be made while changes come fast.
  *
  * @param {(refresh: Refresh) => unknown} callback
+ * @param {() => string} position the newest event ID
  * @param {(failed: number) => number} waitMs before a failed call is repeated
+ * @param {Options} options
  */
-function oneCallAtATime(callback, waitMs) {
-  /** @type {Refresh | undefined} */
-  let pending
-  let isRunning = false
-  let isStopped = false
+function scheduleCalls(callback, position, waitMs, { minIntervalMs = 0 }) {
+  /** @type {'idle' | 'due' | 'calling' | 'retrying' | 'ended'} */
+  let state = 'idle'
+  /** @type {Arrival | undefined} */
+  let owed
+  let dueAt = 0 // by performance.now(), which nobody sets back
+  let failures = 0 // in a row
   let timer = 0
 
-  async function run() {
-    isRunning = true
-    let failed = 0
-    while (pending) {
-      const current = pending
-      pending = undefined
-      try {
-        await callback(current)
-        failed = 0
-      } catch (error) {
-        if (isStopped) return
-        report(error)
-        // The last event ID has moved past this refresh: the service does not send it again.
-        pending = merge(current, pending)
-        await new Promise(resolve => (timer = setTimeout(resolve, waitMs(failed++))))
-      }
-    }
-    isRunning = false
+  function startIfDue() {
+    if (state !== 'due' && state !== 'retrying') return
+    clearTimeout(timer)
+    const leftMs = dueAt - performance.now()
+    if (leftMs > 0) timer = setTimeout(startIfDue, leftMs)
+    else call()
   }
 
+  async function call() {
+    const taken = owed
+    owed = undefined
+    state = 'calling'
+    dueAt = performance.now() + minIntervalMs
+    try {
+      await callback({ .../** @type {Arrival} */ (taken), id: position() || undefined })
+      if (hasEnded()) return
+      failures = 0
+      state = owed ? 'due' : 'idle'
+      startIfDue()
+    } catch (error) {
+      if (hasEnded()) return
+      report(error)
+      // The last event ID has moved past this refresh: the service does not send it again.
+      owed = merge(taken, owed)
+      const retryMs = waitMs(failures++)
+      dueAt = Math.max(dueAt, performance.now() + retryMs)
+      state = 'retrying'
+      timer = setTimeout(startIfDue, retryMs) // a task at least: without any wait, a page freezes
+    }
+  }
+
+  const hasEnded = () => state === 'ended'
+
   return {
-    /** @param {Refresh} refresh */
-    add(refresh) {
-      pending = merge(pending, refresh)
-      if (!isRunning) run()
+    /** @param {Arrival} arrival */
+    add(arrival) {
+      owed = merge(owed, arrival)
+      if (state !== 'idle') return
+      state = 'due'
+      startIfDue()
     },
     stop() {
-      isStopped = true
+      state = 'ended'
       clearTimeout(timer)
-      pending = undefined
     },
   }
 }
 
-/** @param {Refresh} [a] @param {Refresh} [b] */
+/** @param {Arrival} [a] the older one @param {Arrival} [b] @returns {Arrival | undefined} */
 function merge(a, b) {
   if (!a || !b) return a ?? b
   return {
@@ -286,6 +318,7 @@ function oneSourceAtATime(address, options, handle) {
   return {
     source: () => source,
     url: () => url,
+    lastEventId: () => lastEventId,
     /** @param {string} token */
     open(token) {
       // A new EventSource has no last event ID and sends no headers of ours: its URL carries both.

@@ -32,6 +32,7 @@ describe('one call at a time', () => {
     callback.calls[0].resolve()
     await settle()
     assert.deepEqual(callback.refreshes()[1], {
+      id: undefined,
       topics: ['orders', 'films'],
       data: undefined,
       reason: undefined,
@@ -134,13 +135,18 @@ describe('a failed call', () => {
     const callback = handCallback()
     onRefresh(URL_42, callback)
     last().ready()
-    last().refresh({ topic: 'seats', data: 1, reason: 'missed' })
+    last().refresh({ topic: 'seats', data: 1, reason: 'missed' }, '5-0')
     callback.calls[0].reject(new Error('offline'))
     await clock.advance(499)
     assert.equal(callback.calls.length, 1)
 
     await clock.advance(1)
-    assert.deepEqual(callback.refreshes()[1], { topics: ['seats'], data: 1, reason: 'missed' })
+    assert.deepEqual(callback.refreshes()[1], {
+      id: '5-0',
+      topics: ['seats'],
+      data: 1,
+      reason: 'missed',
+    })
 
     callback.calls[1].resolve()
     await clock.advance(10_000)
@@ -174,6 +180,7 @@ describe('a failed call', () => {
 
     await clock.advance(1)
     assert.deepEqual(callback.refreshes()[1], {
+      id: undefined,
       topics: ['seats', 'orders', 'films'],
       data: undefined,
       reason: 'resync',

@@ -46,6 +46,9 @@ class Clock {
     this.#move(end)
   }
 
+  /** performance.now(), which stands still while the machine sleeps, as in most browsers. */
+  now = () => this.#elapsed
+
   /** Suspends the machine: the time of day goes on, timers do not. */
   sleep(ms) {
     this.wall += ms
@@ -233,37 +236,51 @@ export function visibility(state) {
 }
 
 export const listening = ['addEventListener', 'removeEventListener']
-const replaced = ['setTimeout', 'clearTimeout', 'EventSource', 'fetch', 'reportError', 'document']
+const replaced = [
+  'setTimeout',
+  'clearTimeout',
+  'performance',
+  'EventSource',
+  'fetch',
+  'reportError',
+  'document',
+]
+
+/** Puts new fakes in the place of the globals. */
+export function installFakes() {
+  clock = new Clock()
+  sources = []
+  heads = []
+  calls = []
+  reported = []
+  random = 0.5
+  page = new FakeTarget()
+  page.hidden = false
+  page.visibilityState = 'visible'
+  tab = new FakeTarget()
+  set('setTimeout', clock.setTimeout)
+  set('clearTimeout', clock.clearTimeout)
+  set('performance', clock)
+  set('EventSource', FakeEventSource)
+  set('fetch', fakeFetch)
+  set('reportError', error => reported.push(error))
+  set('document', page)
+  for (const name of listening) set(name, tab[name])
+  Date.now = () => clock.wall
+  Math.random = () => random
+}
 
 /** Gives each test of a file fakes of its own, and the real globals back at its end. */
 export function useFakes() {
   const real = {}
 
   beforeEach(() => {
-    clock = new Clock()
-    sources = []
-    heads = []
-    calls = []
-    reported = []
-    random = 0.5
-    page = new FakeTarget()
-    page.hidden = false
-    page.visibilityState = 'visible'
-    tab = new FakeTarget()
     for (const name of [...replaced, ...listening]) {
       real[name] = Object.getOwnPropertyDescriptor(globalThis, name)
     }
     real.now = Date.now
     real.random = Math.random
-    set('setTimeout', clock.setTimeout)
-    set('clearTimeout', clock.clearTimeout)
-    set('EventSource', FakeEventSource)
-    set('fetch', fakeFetch)
-    set('reportError', error => reported.push(error))
-    set('document', page)
-    for (const name of listening) set(name, tab[name])
-    Date.now = () => clock.wall
-    Math.random = () => random
+    installFakes()
   })
 
   afterEach(() => {

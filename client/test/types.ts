@@ -11,7 +11,8 @@ export function rightUse() {
   const stop: () => void = onRefresh('/events?merchant_id=42', () => {})
   stop()
   onRefresh(new URL('https://example.org/events'), async () => fetch('/seats'))
-  onRefresh('/events', ({ topics, data, reason }) => {
+  onRefresh('/events', ({ id, topics, data, reason }) => {
+    if (id !== undefined) console.log(id.length)
     if (!topics || topics.includes('seats')) console.log(data?.row, reason === 'resync')
   })
   onRefresh('/events', refresh => refresh satisfies Refresh, {})
@@ -20,6 +21,7 @@ export function rightUse() {
     onState: state => console.log(state satisfies State),
     waitBaseMs: 500,
     waitCapMs: 10_000,
+    minIntervalMs: 2_000,
     withCredentials: true,
     token: async () => (await fetch('/push-token')).text(),
     EventSource,
@@ -52,6 +54,8 @@ export function wrongUse() {
   onRefresh('/events', ({ topic }) => topic)
   // @ts-expect-error: topics are read-only
   onRefresh('/events', ({ topics }) => topics?.push('seats'))
+  // @ts-expect-error: no ID before the first event
+  onRefresh('/events', ({ id }) => id.length)
   // @ts-expect-error: not one of the reasons
   onRefresh('/events', ({ reason }) => reason === 'lost')
   // @ts-expect-error: no such state

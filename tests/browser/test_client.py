@@ -20,9 +20,12 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 LISTEN = """async ([url, options]) => {
     const { onRefresh } = await import('/client/index.js')
-    window.calls = []
-    window.states = []
-    window.stop = onRefresh(url, refresh => { calls.push(refresh) }, {
+    Object.assign(window, { calls: [], ids: [], states: [] })
+    const callback = ({ id, ...refresh }) => {
+        ids.push(id)
+        calls.push(refresh)
+    }
+    window.stop = onRefresh(url, callback, {
         ...options,
         onState: state => { states.push(state) },
     })
@@ -108,17 +111,22 @@ async def test_a_page_is_called_at_the_first_connection_and_at_each_change(
 ) -> None:
     async with listen(browser, running.url, merchant) as page:
         await page.calls(1)
-        await page.backend.notify(merchant, topic="seats", data={"seat": "C7", "text": "线"})
+        seats = await page.backend.notify(
+            merchant, topic="seats", data={"seat": "C7", "text": "线"}
+        )
         await page.calls(2)
-        await page.backend.notify(merchant)
+        newest = await page.backend.notify(merchant)
         calls = await page.calls(3)
         states = await page.states("open", 2)
+        ids = await page.page.evaluate("ids")
 
     assert calls == [
         call(reason="connected"),
         call(["seats"], {"seat": "C7", "text": "线"}),
         call(),
     ]
+    assert ids[0]
+    assert ids[1:] == [seats, newest]
     assert states == ["connecting", "open"]
 
 

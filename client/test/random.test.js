@@ -1,0 +1,111 @@
+/** Random histories of a page: the promise is kept, and each rule is needed for it. */
+
+import assert from 'node:assert/strict'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, describe, test } from 'node:test'
+import { onRefresh } from '../index.js'
+import { useFakes } from './fakes.js'
+import { play } from './world.js'
+
+useFakes()
+
+const SEEDS = 400
+const source = await readFile(new URL('../index.js', import.meta.url), 'utf8')
+const folder = await mkdtemp(join(tmpdir(), 'sse-push-client-'))
+let modules = 0
+after(() => rm(folder, { recursive: true }))
+
+/** The module with one of its rules taken out. */
+async function without(rule, replacement) {
+  assert.equal(source.split(rule).length, 2, `the module has this once: ${rule}`)
+  const path = join(folder, `${++modules}.mjs`)
+  await writeFile(
+    path,
+    source.replace(rule, () => replacement),
+  )
+  return (await import(path)).onRefresh
+}
+
+/** What the judge says of the first seed that it objects to. */
+async function objection(changed) {
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    try {
+      await play(changed, seed)
+    } catch (error) {
+      if (!(error instanceof assert.AssertionError)) throw error
+      return error.message
+    }
+  }
+}
+
+test(`a page is right in the end, in ${SEEDS} random histories`, async () => {
+  const all = { calls: 0, sources: 0 }
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    try {
+      const { calls, sources } = await play(onRefresh, seed)
+      all.calls += calls
+      all.sources += sources
+    } catch (error) {
+      error.message = `seed ${seed}: ${error.message}`
+      throw error
+    }
+  }
+  assert.ok(all.calls > 5 * SEEDS, `${all.calls} calls`)
+  assert.ok(all.sources > 2 * SEEDS, `${all.sources} EventSources`)
+})
+
+describe('a rule that is taken out is missed', () => {
+  for (const [name, rule, replacement, expected] of [
+    ['one call at a time', "if (state !== 'idle') return\n", '', /one call at a time/],
+    ['what arrives meanwhile is owed', "state = owed ? 'due' : 'idle'", "state = 'idle'", /late/],
+    [
+      'a failed call is owed again',
+      'owed = merge(taken, owed)',
+      'owed ??= taken',
+      /shows the rows/,
+    ],
+    ['a call takes all that is owed', 'owed = undefined\n', '', /a call has a reason/],
+    ['topics add up', '[...new Set([...a.topics, ...b.topics])]', 'b.topics', /shows the rows/],
+    [
+      'merged refreshes have no data',
+      'data: undefined,',
+      'data: b.data,',
+      /shows the rows|no data/,
+    ],
+    [
+      'what arrives later moves no call',
+      "if (state !== 'idle') return\n",
+      "if (state === 'due') dueAt = performance.now() + minIntervalMs\nif (state !== 'idle') return\n",
+      /late/,
+    ],
+    [
+      'calls keep their distance',
+      'dueAt = performance.now() + minIntervalMs',
+      'dueAt = 0',
+      /calls keep their distance/,
+    ],
+    [
+      'a failed call waits',
+      'const retryMs = waitMs(failures++)',
+      'const retryMs = 0',
+      /a failed call waits/,
+    ],
+    [
+      'a failed call keeps the distance as well',
+      'Math.max(dueAt, performance.now() + retryMs)',
+      'performance.now() + retryMs',
+      /calls keep their distance/,
+    ],
+    ['waits start over after a success', '      failures = 0\n      state =', 'state =', /late/],
+    ['the ID of a call is the newest', 'id: position()', 'id: taken.id', /the ID/],
+    ['a silent stream is replaced', 'else onSilence()', '', /shows the rows/],
+  ]) {
+    test(name, async () => {
+      const found = await objection(await without(rule, replacement))
+
+      assert.match(found ?? 'nothing', expected)
+    })
+  }
+})
