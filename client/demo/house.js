@@ -1,6 +1,4 @@
-// The seats of one cinema as this page knows them. Knows no element of the page and no request.
-
-import { pageName } from './page.js'
+// The seats of one cinema as one browser knows them. Knows no element of the page and no request.
 
 /**
  * @typedef {object} Seat
@@ -8,7 +6,7 @@ import { pageName } from './page.js'
  * @property {boolean} sold
  * @property {string} [by] the buyer
  * @property {number} [sold_at_ms] by the server's clock
- * @property {number} [changed] the tick at which the answer to a POST of this page changed the seat
+ * @property {number} [changed] the tick at which the answer to an own POST changed the seat
  *
  * @typedef {object} Answer to GET /seats
  * @property {string} merchant_id
@@ -20,13 +18,12 @@ import { pageName } from './page.js'
  *
  * @typedef {object} House
  * @property {string} id the merchant ID
- * @property {string} name
+ * @property {string} by the name under which this browser buys
  * @property {Map<string, Seat>} seats
  * @property {Set<string>} pending the seats whose purchase has no answer yet
  * @property {boolean} loaded
  * @property {number} applied the tick at which the request for the seats on screen started
  * @property {boolean} wasOpen whether the event stream has been open
- * @property {number} updatedAt the time of the last refresh, or of the last opening
  * @property {number} retry the timer before the seats are requested again
  * @property {() => void} stop ends the event stream
  */
@@ -36,17 +33,16 @@ let ticks = 0
 /** Orders the requests for the seats and the answers to POSTs, which may overtake each other. */
 export const tick = () => ++ticks
 
-/** @param {string} id @param {string} name @returns {House} */
-export function createHouse(id, name) {
+/** @param {string} id @param {string} by @returns {House} */
+export function createHouse(id, by) {
   return {
     id,
-    name,
+    by,
     seats: new Map(),
     pending: new Set(),
     loaded: false,
     applied: 0,
     wasOpen: false,
-    updatedAt: 0,
     retry: 0,
     stop() {},
   }
@@ -54,7 +50,7 @@ export function createHouse(id, name) {
 
 /**
  * Replaces the seats by those of an answer, except those that a POST has changed since its request.
- * Returns what the page does not know yet: sales to others, own sales whose answer was lost, and
+ * Returns what the browser does not know yet: sales to others, own sales whose answer was lost, and
  * the number of seats that are free again.
  *
  * @param {House} house
@@ -71,7 +67,7 @@ export function update(house, answer, began) {
       if (house.loaded && known?.sold && !seat.sold) news.freed++
       // The news of a pending seat are in the answer to its own POST.
       if (house.loaded && seat.sold && !known?.sold && !house.pending.has(seat.seat)) {
-        if (seat.by === pageName) news.own.push(seat)
+        if (seat.by === house.by) news.own.push(seat)
         else news.sales.push(seat)
       }
       return [seat.seat, seat]
@@ -81,23 +77,17 @@ export function update(house, answer, began) {
   return news
 }
 
-/** @param {House} house */
-export function clear(house) {
-  const changed = tick()
-  for (const seat of house.seats.keys()) house.seats.set(seat, { seat, sold: false, changed })
-}
-
 /** @param {House} house @param {string} name */
 export function seatState(house, name) {
   if (house.pending.has(name)) return 'pending'
   const seat = house.seats.get(name)
   if (!seat?.sold) return 'free'
-  return seat.by === pageName ? 'mine' : 'sold'
+  return seat.by === house.by ? 'mine' : 'sold'
 }
 
 /** @param {House} house */
 export function countSeats(house) {
   const sold = [...house.seats.values()].filter(seat => seat.sold)
-  const mine = sold.filter(seat => seat.by === pageName).length
+  const mine = sold.filter(seat => seat.by === house.by).length
   return { free: house.seats.size - sold.length, sold: sold.length - mine, mine }
 }

@@ -1,11 +1,16 @@
-// What all modules of the page share: its elements, and the name under which it buys seats.
-
-/**
- * The name of this page load, sent as `by` with each purchase. A name per browser would not do: a
- * duplicated tab would take the other tab's refreshes for its own.
- */
-export const pageName =
-  'tab-' + (crypto.randomUUID?.() ?? Math.random().toString(36).slice(2) + Date.now().toString(36))
+// What all modules of the page share: its elements, its clock, and how a time is written.
 
 /** @param {string} id */
 export const $ = id => /** @type {HTMLElement} */ (document.getElementById(id))
+
+/**
+ * A new random name. A name per browser would not do: a duplicated tab would take the other tab's
+ * refreshes for its own.
+ *
+ * @param {string} label
+ */
+export const newName = label =>
+  `${label}-${crypto.getRandomValues(new Uint32Array(1))[0].toString(36)}`
+
+/** @param {number} ms */
+export const inWords = ms => (ms < 10_000 ? `${ms} ms` : `${Math.round(ms / 1_000)} s`)

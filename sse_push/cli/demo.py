@@ -13,18 +13,32 @@ from sse_push.runtime.embedded import embedded_server
 from sse_push.runtime.logs import configure_logging
 from sse_push.settings import Settings
 
+_CROWD_MAX = 10_000
+"""At most this many buyers: one process simulates them all, with a socket each."""
+
+_TOKEN_EXPIRING_S = 15.0
+"""How long before its end a token is renewed: a visitor sees that three times in two minutes."""
+
 
 @click.command()
 @click.option("--host", default=HOST, show_default=True, help="address to listen on")
 @click.option("--port", default=PORT, show_default=True, help="port to listen on; 0: any free port")
-@click.option("--crowd", default=0, metavar="N", show_default=True, help="simulated buyers")
+@click.option(
+    "--crowd",
+    default=0,
+    type=click.IntRange(0, _CROWD_MAX),
+    metavar="N",
+    show_default=True,
+    help="simulated buyers",
+)
 @click.option("--redis-url", help="Redis to use, instead of a private valkey-server")
 @click.option("--tokens", is_flag=True, help="require tokens, which the cinema's backend issues")
 def demo(*, host: str, port: int, crowd: int, redis_url: str | None, tokens: bool) -> int:
     """Run a small cinema, to try the service out.
 
-    Open its page in two windows, and sell a seat in one. Everything is on one port, and anyone who
-    can reach the port may use it.
+    Its page has two browsers side by side. Sell a seat in one: between them you see the POST, the
+    refresh, and how long each took. Everything is on one port, and anyone who can reach the port
+    may use it.
 
     \b
     Example:
@@ -40,6 +54,7 @@ def demo(*, host: str, port: int, crowd: int, redis_url: str | None, tokens: boo
             token_keys=token_key,
             notify_keys="none",
             drain_s=5.0,
+            token_expiring_s=_TOKEN_EXPIRING_S,
         )
         if settings.allowed_hosts is None:
             # Wherever the demo listens, the page of a stranger's site could sell seats.

@@ -28,9 +28,12 @@ from sse_push.notification import parse_json
 
 logger = logging.getLogger(__name__)
 
-_TRIES = 3
+_WAITS_S = (0.0, 0.2, 0.4)
+"""How long to wait before each try to reach the service."""
+
 _BODY_LIMIT_BYTES = 4096
-_TOKEN_LIFETIME_S = 120
+_NAME_LENGTH = 64
+_TOKEN_LIFETIME_S = 60
 """Short, so that a visitor can watch the page renew its token."""
 
 
@@ -44,16 +47,27 @@ def client_folder() -> Path:
 class Backend:
     """The endpoints; those that wait for SQLite or the service run in threads."""
 
-    def __init__(self, cinema: Cinema, service_url: str, token_key: str | None) -> None:
+    def __init__(
+        self,
+        cinema: Cinema,
+        service: httpx2.Client,
+        token_key: str | None,
+        buyers: int = 0,
+        waits_s: Sequence[float] = _WAITS_S,
+    ) -> None:
         self._cinema = cinema
+        self._service = service
         self._token_key = token_key
-        self._service = httpx2.Client(base_url=service_url, timeout=5)
+        self._buyers = buyers
+        self._waits_s = waits_s
 
     def routes(self) -> Sequence[BaseRoute]:
         """Return the routes: the data, the browser module, and the page at ``/``."""
         files = client_folder()
         return [
+            Route("/about", self.about),
             Route("/token", self.token),
+            Route("/logout", self.logout, methods=["POST"]),
             Route("/seats", self.seats),
             Route("/seats/reset", self.reset, methods=["POST"]),
             Route("/seats/{seat}/sell", self.sell, methods=["POST"]),
@@ -61,22 +75,43 @@ class Backend:
             Mount("/", StaticFiles(directory=files / "demo", html=True)),
         ]
 
-    def token(self, request: Request) -> Response:
-        """GET /token?merchant_id=roxy -> a token that lets a page listen to this house.
+    def about(self, _request: Request) -> Response:
+        """GET /about -> what the page shows of this demo, and the time here, to compare clocks."""
+        return JSONResponse(
+            {
+                "tokens": self._token_key is not None,
+                "crowd": self._buyers,
+                "now_ms": _now_ms(),
+            },
+            headers={"Cache-Control": "no-store"},
+        )
 
-        204 if the service needs no tokens. A real backend checks its session here: may this user
-        see the data of this merchant?
+    def token(self, request: Request) -> Response:
+        """GET /token?merchant_id=roxy&session=s-1 -> a token that lets a page listen to this house.
+
+        204 if the service needs no tokens, 401 if the session has ended. A real backend finds the
+        session by a cookie, and checks: may this user see the data of this merchant?
         """
         if self._token_key is None:
             return Response(status_code=204)
+        merchant_id = _house(request.query_params.get("merchant_id"))
+        session = request.query_params.get("session", "")[:_NAME_LENGTH]
+        if self._cinema.has_ended(session):
+            return JSONResponse({"error": "logged_out", "detail": "the session has ended"}, 401)
         now = int(time.time())
         claims = {
-            "merchant_id": _house(request.query_params.get("merchant_id")),
+            "merchant_id": merchant_id,
+            "sub": session,
             "iat": now,
             "exp": now + _TOKEN_LIFETIME_S,
         }
         text = jwt.encode(claims, self._token_key, "HS256")
         return PlainTextResponse(text, headers={"Cache-Control": "no-store"})
+
+    async def logout(self, request: Request) -> Response:
+        """POST /logout ``{"merchant_id", "by"}`` -> the session ``by`` is ended, its stream too."""
+        merchant_id, session = await _buyer(request)
+        return await run_in_threadpool(self._logout, merchant_id, session)
 
     def seats(self, request: Request) -> Response:
         """GET /seats?merchant_id=roxy -> all seats of the house, sold and free."""
@@ -117,12 +152,12 @@ class Backend:
     def _sell(self, merchant_id: str, seat: str, by: str) -> Response:
         sale, is_new = self._cinema.sell(merchant_id, seat, by)
         if not is_new:
-            earlier_ms = round(time.time() * 1000) - sale.sold_at_ms
+            earlier_ms = _now_ms() - sale.sold_at_ms
             earlier = f"{earlier_ms} ms" if earlier_ms < 1000 else f"{earlier_ms / 1000:.0f} s"
             detail = f"seat {seat} was sold {earlier} earlier"
             return JSONResponse({"error": "sold", "detail": detail}, 409)
         # After the commit: a browser that fetches at once must find the sale.
-        data = {"seat": seat, "sold_at_ms": sale.sold_at_ms}
+        data = {"seat": seat, "sold_at_ms": sale.sold_at_ms, "posted_at_ms": _now_ms()}
         self._notify({"merchant_id": merchant_id, "topic": "seats", "data": data, "by": by})
         return JSONResponse(data)
 
@@ -131,16 +166,39 @@ class Backend:
         self._notify({"merchant_id": merchant_id, "topic": "seats", "by": by})
         return JSONResponse({})
 
+    def _logout(self, merchant_id: str, session: str) -> Response:
+        # First no new token, then none of the old: a page whose stream ends asks for a new one.
+        self._cinema.end_session(session)
+        self._post(paths.REVOKE, {"merchant_id": merchant_id, "sub": session})
+        return JSONResponse({})
+
     def _notify(self, notification: dict[str, object]) -> None:
-        # Safe to repeat: a refresh is idempotent.
-        for attempt in range(1, 1 + _TRIES):
-            try:
-                self._service.post(paths.NOTIFY, json=notification).raise_for_status()
-            except httpx2.HTTPError as exc:
-                logger.warning("not notified attempt=%d cause=%s", attempt, exc)
-                time.sleep(0.1 * 2**attempt)
-            else:
+        self._post(paths.NOTIFY, notification)
+
+    def _post(self, path: str, body: dict[str, object]) -> None:
+        for wait_s in self._waits_s:
+            time.sleep(wait_s)
+            if not self._must_repeat(path, body):
                 return
+
+    def _must_repeat(self, path: str, body: dict[str, object]) -> bool:
+        """Post to the service; return whether to send the same again, which is always safe.
+
+        Any other answer than 429 and 5xx names a mistake in the request, which stays one.
+        """
+        try:
+            answer = self._service.post(path, json=body)
+        except httpx2.TransportError as exc:
+            logger.warning("not posted path=%s cause=%s", path, exc)
+            return True
+        if answer.is_success:
+            return False
+        logger.warning("not posted path=%s status=%d", path, answer.status_code)
+        return answer.status_code == 429 or answer.status_code >= 500
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _house(merchant_id: object) -> str:
@@ -158,4 +216,4 @@ async def _buyer(request: Request) -> tuple[str, str]:
     body = parse_json(await read_body(request, _BODY_LIMIT_BYTES))
     if not isinstance(body, dict) or not isinstance(body.get("by"), str):
         raise HTTPException(400, "expected JSON with merchant_id and by")
-    return _house(body.get("merchant_id")), body["by"][:64]
+    return _house(body.get("merchant_id")), body["by"][:_NAME_LENGTH]

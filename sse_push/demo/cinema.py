@@ -1,4 +1,4 @@
-"""The cinema's data: which seats are sold, in SQLite.
+"""The cinema's data: which seats are sold, and which sessions have ended, in SQLite.
 
 Knows SQL. Does not know HTTP, nor that browsers are notified.
 """
@@ -22,6 +22,9 @@ SEATS = [
     f"{chr(ord('A') + row)}{place}" for row in range(ROWS) for place in range(1, 1 + SEATS_PER_ROW)
 ]
 
+_ENDED_SESSIONS_MAX = 1_000
+"""At most this many ended sessions are remembered, the newest ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sale:
@@ -43,6 +46,7 @@ class Cinema:
                 "CREATE TABLE IF NOT EXISTS sale (merchant_id TEXT, seat TEXT, by TEXT,"
                 " sold_at_ms INTEGER, PRIMARY KEY (merchant_id, seat))"
             )
+            database.execute("CREATE TABLE IF NOT EXISTS ended_session (name TEXT)")
 
     def sales(self, merchant_id: str) -> dict[str, Sale]:
         """Return the sales of a house by seat."""
@@ -67,6 +71,22 @@ class Cinema:
         """Undo all sales of a house."""
         with self._transaction() as database:
             database.execute("DELETE FROM sale WHERE merchant_id = ?", (merchant_id,))
+
+    def end_session(self, name: str, at_most: int = _ENDED_SESSIONS_MAX) -> None:
+        """Remember that this session has ended, and forget the oldest beyond ``at_most``."""
+        with self._transaction() as database:
+            database.execute("INSERT INTO ended_session VALUES (?)", (name,))
+            database.execute(
+                "DELETE FROM ended_session"
+                " WHERE rowid <= (SELECT max(rowid) FROM ended_session) - ?",
+                (at_most,),
+            )
+
+    def has_ended(self, name: str) -> bool:
+        """Return whether this session has ended."""
+        with self._transaction() as database:
+            found = database.execute("SELECT 1 FROM ended_session WHERE name = ?", (name,))
+            return found.fetchone() is not None
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:

@@ -1,7 +1,8 @@
 """Simulated buyers: each listens as a browser does, and buys a seat now and then.
 
-Knows the HTTP interface of the cinema and the path of event streams, as the page does. Runs in a
-process of its own, so that its CPU time and memory are not counted as the service's.
+Knows the HTTP interface of the cinema and two paths of the service. Tells the page how many buyers
+were refreshed, and how fast: by a notification of a topic of its own. Runs in a process of its own,
+so that its CPU time and memory are not counted as the service's.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ import contextlib
 import multiprocessing
 import random
 import signal
+import time
 from collections.abc import AsyncGenerator
 
 import httpx2
 
+from sse_push.demo.audience import SETTLED_MS, Audience
 from sse_push.demo.cinema import SHOWS
 from sse_push.http import paths
-from sse_push.sse_client import Event, GaveUp, follow
+from sse_push.sse_client import GaveUp, StateChange, follow
 
 _SALE_INTERVAL_S = 0.7
 """Mean time between two sales of the whole crowd: slow enough to watch."""
@@ -55,10 +58,12 @@ async def _crowd(url: str, buyers: int) -> None:
         httpx2.AsyncClient(base_url=url, limits=limits, timeout=10, auth=CinemaTokens()) as client,
         asyncio.TaskGroup() as group,
     ):
+        audiences = {merchant_id: Audience() for merchant_id in SHOWS}
         tasks = [
-            group.create_task(listen(client, url, random.choice(list(SHOWS))))  # noqa: S311
-            for _ in range(buyers)
+            group.create_task(listen(client, url, merchant_id, audiences[merchant_id]))
+            for merchant_id in random.choices(list(SHOWS), k=buyers)  # noqa: S311
         ]
+        tasks.append(group.create_task(report_counts(client, audiences)))
         while parent.is_alive():
             await asyncio.sleep(random.expovariate(1 / _SALE_INTERVAL_S))
             await buy(client, f"buyer-{random.randrange(buyers)}")  # noqa: S311
@@ -66,15 +71,32 @@ async def _crowd(url: str, buyers: int) -> None:
             task.cancel()
 
 
-async def listen(client: httpx2.AsyncClient, url: str, merchant_id: str) -> int:
-    """Listen until the service refuses; return how many events arrived."""
-    events = 0
+async def listen(
+    client: httpx2.AsyncClient, url: str, merchant_id: str, audience: Audience
+) -> None:
+    """Listen as one of this audience, until the service refuses."""
+    is_open = False
     with contextlib.suppress(GaveUp):
         async for got in follow(  # pragma: no branch (the loop ends by an exception only)
             client, f"{url}{paths.EVENTS}?merchant_id={merchant_id}"
         ):
-            events += isinstance(got, Event)
-    return events
+            if isinstance(got, StateChange):
+                audience.listening += (got.state == "OPEN") - is_open
+                is_open = got.state == "OPEN"
+            elif got.type == "refresh":
+                audience.refreshed(got.data, _now_ms())
+
+
+async def report_counts(client: httpx2.AsyncClient, audiences: dict[str, Audience]) -> None:
+    """Notify each house of its count after each sale; the page shows it without a fetch."""
+    while True:
+        await asyncio.sleep(SETTLED_MS / 1000)
+        for merchant_id, audience in audiences.items():
+            count = audience.take_count(_now_ms())
+            if count is not None:
+                body = {"merchant_id": merchant_id, "topic": "crowd", "data": count}
+                with contextlib.suppress(httpx2.TransportError):  # the next sale is counted again
+                    await client.post(paths.NOTIFY, json=body)
 
 
 async def buy(client: httpx2.AsyncClient, by: str, full_house_s: float = _FULL_HOUSE_S) -> None:
@@ -91,3 +113,7 @@ async def buy(client: httpx2.AsyncClient, by: str, full_house_s: float = _FULL_H
             await client.post("/seats/reset", json=body)
     except (httpx2.TransportError, ValueError):
         return  # the service is starting or stopping: the next sale tries again
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

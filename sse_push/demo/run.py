@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Sequence
 
+import httpx2
 from starlette.routing import BaseRoute
 
 from sse_push.demo.backend import Backend
@@ -13,6 +14,9 @@ from sse_push.demo.crowd import run_crowd
 from sse_push.runtime.run_folder import run_folder
 from sse_push.server import serve
 from sse_push.settings import Settings
+
+_TIMEOUT_S = 5.0
+"""How long the cinema's backend waits for an answer of the service."""
 
 
 def run_demo(
@@ -38,7 +42,8 @@ def run_demo(
         cinema = Cinema(folder / "cinema.sqlite3")
 
         def routes() -> Sequence[BaseRoute]:
-            return Backend(cinema, url, token_key).routes()
+            service = httpx2.Client(base_url=url, timeout=_TIMEOUT_S)
+            return Backend(cinema, service, token_key, buyers).routes()
 
         return serve(settings, routes, on_bound)
 
@@ -46,13 +51,25 @@ def run_demo(
 def _print_invitation(
     url: str, buyers: int, print_line: Callable[[str], object], *, has_tokens: bool
 ) -> None:
-    print_line("")
-    print_line(f"  The cinema is open:  {url}/")
-    print_line("  Open it in two windows side by side, and sell a seat in one.")
+    lines = [
+        "",
+        f"  sse-push demo:  {url}/",
+        "",
+        "  Open it: two browsers look at one cinema. Each seat that one of them sells is a",
+        "  POST /notify, then a refresh, then a fetch by the other, with the milliseconds.",
+    ]
     if buyers:
-        print_line(f"  {buyers} simulated buyers are on their way.")
-    print_line("")
+        lines.append(
+            f"  {buyers} simulated buyers are on their way; the page counts who is reached."
+        )
+    if has_tokens:
+        lines.append("  Each browser has a token: watch it expire and be renewed, or revoke it.")
     token = f""" --token "$(curl -s '{url}/token?merchant_id=roxy')\"""" if has_tokens else ""
-    print_line(f"  From a terminal:     sse-push tail roxy --url {url}{token}")
-    print_line("  Ctrl-C ends it.")
-    print_line("")
+    lines += [
+        "",
+        f"  From a terminal:  sse-push tail roxy --url {url}{token}",
+        "  Ctrl-C ends it.",
+        "",
+    ]
+    for line in lines:
+        print_line(line)

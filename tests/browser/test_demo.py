@@ -1,18 +1,21 @@
-"""The demo as a user sees it: two windows side by side, in a real browser."""
+"""The demo as a user sees it: two browsers side by side on one page, in a real browser."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import sys
 from collections.abc import Generator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, Request, Route, ViewportSize, expect
 
+from tests.harness import plain_http
 from tests.harness.browsers import open_window
 from tests.harness.demo import Demo
 from tests.harness.nginx import Nginx
@@ -22,8 +25,15 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 DESKTOP = ViewportSize(width=1440, height=900)
 PHONE = ViewportSize(width=390, height=844)
-APPEARED = """() => Promise.all(document.getAnimations()
-    .filter(animation => animation.animationName === 'rise').map(({ finished }) => finished))"""
+PANES = ("left", "right")
+STEPS = ("sold", "post", "refresh", "fetch", "drawn")
+APPEARED = """() => Promise.allSettled(document.getAnimations()
+    .filter(({ effect }) => effect.getComputedTiming().endTime < Infinity)
+    .map(({ finished }) => finished))"""
+HIDE = """([isHidden]) => {
+    Object.defineProperty(document, 'hidden', { value: isHidden, configurable: true })
+    document.dispatchEvent(new Event('visibilitychange'))
+}"""
 REFUSED = "ERR_CONNECTION_REFUSED"
 CONFLICT = "status of 409"
 
@@ -42,84 +52,190 @@ def demo(running: Demo) -> Demo:
     return running
 
 
-async def test_a_sale_in_one_window_appears_in_the_other(demo: Demo, browser: Browser) -> None:
-    async with (
-        open_window(browser, viewport=DESKTOP) as one,
-        open_window(browser, viewport=DESKTOP) as other,
-    ):
-        await asyncio.gather(enter(one, demo.url), enter(other, demo.url))
-
-        for count, name in enumerate(("C7", "C8", "D6", "E5", "H12"), 1):
-            await seat(one, name).click()
-            await expect_seat(other, name, "sold", seconds=1)
-            await expect(other.locator("#sold")).to_have_text(str(count))
-
-        await expect(one.locator("#mine")).to_have_text("5")
-        await expect(one.locator("#news li").first).to_have_text("You bought H12")
-        await expect(other.locator("#news li").first).to_contain_text("H12 sold in another window")
-        await expect(other.locator("#median")).to_contain_text("Median of the last 5")
-        latency = int(await other.locator("#latency").inner_text())
-        sys.stdout.write(
-            f"\nfrom the sale to the other screen: {latency} ms;"
-            f" {await other.locator('#median').inner_text()}\n"
-        )
-        assert latency < 1000 * SECOND
-        await screenshot(one, "desktop-the-window-that-sells")
-        await screenshot(other, "desktop-the-other-window")
-
-
-async def test_a_sale_in_one_window_appears_in_the_other_with_tokens(
-    tmp_path: Path, browser: Browser
-) -> None:
-    requested: list[str] = []
-    with Demo.start(tmp_path, "--tokens") as demo:
-        async with (
-            open_window(browser, viewport=DESKTOP) as one,
-            open_window(browser, viewport=DESKTOP) as other,
-        ):
-            other.on("request", lambda request: requested.append(request.url))
-            await asyncio.gather(enter(one, demo.url), enter(other, demo.url))
-
-            await seat(one, "C7").click()
-            await expect_seat(other, "C7", "sold", seconds=1)
-
-    (stream,) = [url for url in requested if "/events?" in url]
-    assert re.search(r"[?&]token=eyJ", stream)
-
-
-async def test_a_seat_that_two_windows_click_at_once_is_sold_to_one_of_them(
+async def test_a_sale_in_one_browser_passes_the_trace_and_appears_in_all_others(
     demo: Demo, browser: Browser
 ) -> None:
     async with (
-        open_window(browser, viewport=DESKTOP, tolerated=CONFLICT) as one,
-        open_window(browser, viewport=DESKTOP, tolerated=CONFLICT) as other,
+        open_quiet_window(browser, viewport=DESKTOP) as page,
+        open_quiet_window(browser, viewport=DESKTOP) as other,
     ):
-        await asyncio.gather(enter(one, demo.url), enter(other, demo.url))
+        await asyncio.gather(enter(page, demo.url), enter(other, demo.url))
+
+        for name in ("C7", "C8", "D6", "H12"):
+            await seat(page, "left", name).click()
+            await expect_seat(page, "right", name, "sold")
+            await expect(page.locator("#what")).to_have_text(f"{name} sold")
+            await expect(page.locator("#step-drawn")).to_have_class("done")
+        times = [await page.locator(f"#step-{step} .time").inner_text() for step in STEPS]
+
+        for pane in PANES:
+            await expect_seat(other, pane, "H12", "sold")
+        await expect(other.locator("#from")).to_have_text("Another browser")
+        await expect(page.locator("#left [data-part=mine]")).to_have_text("4")
+        await expect(page.locator("#left .news")).to_have_text("You bought H12")
+        await expect(page.locator("#right .news")).to_have_text("H12 was sold elsewhere")
+        await expect(page.locator("#from")).to_have_text("Browser 1")
+        await expect(page.locator("#step-fetch .to")).to_have_text("Browser 2")
+        await expect(page.locator("#median")).to_contain_text("median of 4")
+        body = json.loads(await page.locator("#body").inner_text())
+        latency = int(await page.locator("#latency").inner_text())
+        sys.stdout.write(f"\nthe steps of a sale: {', '.join(times)}\n")
+        await screenshot(page, "desktop")
+
+    measured = [int(re.sub(r"\D", "", text)) for text in times]
+    assert body.pop("by").startswith("left-")
+    assert body == {"merchant_id": "roxy", "topic": "seats", "data": {"seat": "H12"}}
+    assert measured == sorted(measured)
+    assert (measured[0], measured[-1]) == (0, latency)
+    assert latency < 1000 * SECOND
+
+
+async def test_the_page_sells_by_itself_until_somebody_does_something(
+    demo: Demo, browser: Browser
+) -> None:
+    async with open_window(browser, viewport=DESKTOP) as page:
+        await enter(page, demo.url)
+        button = page.get_by_role("button", name="Pause")
+
+        await expect(page.locator("#step-drawn")).to_have_class("done")
+        await expect(page.locator("#from")).to_have_text("Browser 1")
+        (first,) = demo.sold()
+        await expect_seat(page, "left", first, "mine")
+        await expect_seat(page, "right", first, "sold")
+        await expect(button).to_be_visible()
+        demo.sell("A1" if first != "A1" else "A2")
+        await expect(page.get_by_role("button", name="Play")).to_be_visible()
+
+        await page.get_by_role("button", name="Play").click()
+        await expect(button).to_be_visible()
+        await seat(page, "right", first).click(force=True)  # a sold one
+        await expect(page.get_by_role("button", name="Play")).to_be_visible()
+
+
+async def test_the_command_on_the_page_makes_both_browsers_fetch(
+    demo: Demo, browser: Browser
+) -> None:
+    requested: list[str] = []
+    async with open_quiet_window(browser, viewport=DESKTOP) as page:
+        page.on("request", lambda request: requested.append(request.url))
+        await enter(page, demo.url)
+        await page.get_by_role("link", name="Lumière").click()
+        await expect_state(page, "open")
+        await until(lambda: requested.count(f"{demo.url}/seats?merchant_id=lumiere") == 4, "loads")
+
+        process = await asyncio.create_subprocess_shell(
+            await page.locator("#curl").inner_text(),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        answer, _ = await process.communicate()
+
+        await expect(page.locator("#what")).to_have_text("A change")
+        await expect(page.locator("#event")).to_contain_text(json.loads(answer)["id"])
+        await expect(page.locator("#step-fetch")).to_have_class("done")
+        await until(lambda: requested.count(f"{demo.url}/seats?merchant_id=lumiere") == 6, "loads")
+
+
+async def test_a_crowd_is_counted_after_each_sale(tmp_path: Path, browser: Browser) -> None:
+    with Demo.start(tmp_path, "--crowd", "20") as demo:
+        async with open_quiet_window(browser, viewport=DESKTOP) as page:
+            await enter(page, demo.url)
+
+            await expect(page.locator("#reached")).to_contain_text(
+                re.compile(r"Median \d+ ms, the last after \d+ ms"), timeout=20_000 * SECOND
+            )
+            words = await page.locator("#crowd").inner_text()
+            dots = await page.locator("#dots .refreshed").count()
+
+            await expect(page.locator("#show")).to_be_hidden()
+            await screenshot(page, "crowd")
+
+    reached, listening = map(int, re.findall(r"(\d+) of (\d+) more browsers", words)[0])
+    assert 1 <= reached == dots <= listening <= 20
+    assert f"other {20 - listening} received nothing" in words
+
+
+async def test_a_token_is_renewed_and_revoked(tmp_path: Path, browser: Browser) -> None:
+    streams: list[str] = []
+    sessions: list[str] = []
+
+    def on_request(request: Request) -> None:
+        if "/events?" in request.url:
+            streams.append(request.url)
+        sessions.extend(re.findall(r"/token\?.*session=([^&]+)", request.url))
+
+    with Demo.start(tmp_path, "--tokens") as demo:
+        async with open_quiet_window(browser, viewport=DESKTOP, tolerated="status of 401") as page:
+            page.on("request", on_request)
+            await enter(page, demo.url)
+            right = page.locator("#right")
+            await expect(right.locator("[data-part=expires]")).to_have_text(
+                re.compile("expires in (1:00|0:5[0-9])")
+            )
+
+            await page.locator("#left").get_by_role("button", name="Renew").click()
+            await until(lambda: len(streams) == 3, "a stream with another token")
+            await expect_state(page, "open")
+            await right.get_by_role("button", name="Revoke").click()
+            await expect(right.locator(".login")).to_contain_text("Logged out.")
+            await expect(right.locator(".login")).to_contain_text(re.compile(r"\d+ ms after"))
+            await expect(right.locator("[data-part=expires]")).to_have_text("revoked")
+            await seat(page, "left", "C7").click()
+            await expect_seat(page, "left", "C7", "mine")
+            await screenshot(page, "logged-out")
+            assert await right.locator("[data-seat=C7]").get_attribute("data-state") == "free"
+
+            await right.get_by_role("button", name="Log in again").click()
+            await expect_seat(page, "right", "C7", "sold")
+            await expect_state(page, "open")
+            await expect(right.locator(".login")).to_be_hidden()
+
+            # A session may also end elsewhere: then the backend gives it no token.
+            for session in set(sessions):
+                body = {"merchant_id": "lumiere", "by": session}
+                plain_http.post(f"{demo.url}/logout", json=body).raise_for_status()
+            await page.get_by_role("link", name="Lumière").click()
+            await expect(right.locator(".login")).to_contain_text("no more tokens")
+            await expect_state(page, "closed")
+            await page.get_by_role("link", name="Roxy").click()
+            await expect_state(page, "closed")
+
+    assert len(streams) == 4
+    assert all(re.search(r"[?&]token=eyJ", url) for url in streams)
+
+
+async def test_a_seat_that_two_browsers_click_at_once_is_sold_to_one_of_them(
+    demo: Demo, browser: Browser
+) -> None:
+    async with open_quiet_window(browser, viewport=DESKTOP, tolerated=CONFLICT) as page:
+        await enter(page, demo.url)
         held: list[Route] = []
 
         async def hold(route: Route) -> None:
             held.append(route)
 
-        for page in (one, other):
-            await page.route("**/sell", hold)
+        await page.route("**/sell", hold)
 
         for name in ("A1", "D7", "H12"):
-            await asyncio.gather(seat(one, name).click(), seat(other, name).click())
+            for pane in PANES:
+                await seat(page, pane, name).click()
             await until(lambda: len(held) == 2, "both requests")
             await asyncio.gather(*(route.continue_() for route in held))
             held.clear()
 
-            for page in (one, other):
-                await expect(seat(page, name)).to_have_attribute(
+            for pane in PANES:
+                await expect(seat(page, pane, name)).to_have_attribute(
                     "data-state", re.compile("^(mine|sold)$")
                 )
-            states = [await seat(page, name).get_attribute("data-state") for page in (one, other)]
+            states = [await seat(page, pane, name).get_attribute("data-state") for pane in PANES]
             assert sorted(map(str, states)) == ["mine", "sold"]
-            loser = one if states[0] == "sold" else other
-            await expect(loser.locator("#news")).to_contain_text(f"Somebody was faster: {name}")
-            await screenshot(loser, f"desktop-too-late-for-{name}")
+            loser = page.locator("#left" if states[0] == "sold" else "#right")
+            await expect(loser.locator(".news")).to_contain_text(
+                f"Somebody was faster: seat {name}"
+            )
 
-        assert await taken(one) == await taken(other) == demo.sold() == {"A1", "D7", "H12"}
+        assert await taken(page, "left") == await taken(page, "right") == demo.sold()
+        assert demo.sold() == {"A1", "D7", "H12"}
 
 
 async def test_the_other_cinema_receives_nothing(demo: Demo, browser: Browser) -> None:
@@ -129,24 +245,43 @@ async def test_the_other_cinema_receives_nothing(demo: Demo, browser: Browser) -
         if "/seats?" in request.url:
             requested.append(request.url)
 
-    async with open_window(browser) as roxy, open_window(browser) as lumiere:
+    async with open_quiet_window(browser) as roxy, open_quiet_window(browser) as lumiere:
         lumiere.on("request", on_request)
         await asyncio.gather(enter(roxy, demo.url), enter(lumiere, f"{demo.url}/?cinema=lumiere"))
-        await until(lambda: len(requested) == 2, "the first load, and that of the first refresh")
+        await until(lambda: len(requested) == 4, "the first loads, and those of the first refresh")
 
         for name in ("B2", "B3", "B4"):
-            await seat(roxy, name).click()
-            await expect_seat(roxy, name, "mine")
+            await seat(roxy, "left", name).click()
+            await expect_seat(roxy, "right", name, "sold")
         demo.sell("F6", "lumiere")
-        await expect_seat(lumiere, "F6", "sold")
+        for pane in PANES:
+            await expect_seat(lumiere, pane, "F6", "sold")
 
-        await expect(lumiere.locator("#news li")).to_have_count(1)
-        await expect(lumiere.locator("#sold")).to_have_text("1")
-        await expect(roxy.locator("#sold")).to_have_text("0")
-        assert len(requested) == 3
+        await expect(lumiere.locator("#left [data-part=sold]")).to_have_text("1")
+        await expect(roxy.locator("#left [data-part=sold]")).to_have_text("0")
+        assert len(requested) == 6
 
 
-async def test_both_windows_reconnect_after_a_restart_and_show_all_sales(
+async def test_a_hidden_page_leaves_its_connections_to_other_tabs(
+    demo: Demo, browser: Browser
+) -> None:
+    async with open_quiet_window(browser) as page:
+        await enter(page, demo.url)
+        await seat(page, "left", "A1").click()
+        await expect_seat(page, "right", "A1", "sold")
+
+        await page.evaluate(HIDE, [True])
+        await expect_state(page, "closed")
+        demo.sell("B2")
+        await page.evaluate(HIDE, [False])
+
+        await expect_state(page, "open")
+        await expect_seat(page, "left", "A1", "mine")
+        for pane in PANES:
+            await expect_seat(page, pane, "B2", "sold")
+
+
+async def test_a_window_reconnects_after_a_restart_and_shows_all_sales(
     tmp_path: Path, browser: Browser
 ) -> None:
     async def refuse(route: Route) -> None:
@@ -154,32 +289,26 @@ async def test_both_windows_reconnect_after_a_restart_and_show_all_sales(
 
     demo = Demo.start(tmp_path, retry_ms=500)
     try:
-        async with (
-            open_window(browser, tolerated=REFUSED) as one,
-            open_window(browser, tolerated=REFUSED) as other,
-        ):
-            await asyncio.gather(enter(one, demo.url), enter(other, demo.url))
-            await seat(one, "A1").click()
-            await expect_seat(other, "A1", "sold")
+        async with open_quiet_window(browser, tolerated=REFUSED) as page:
+            await enter(page, demo.url)
+            await seat(page, "left", "A1").click()
+            await expect_seat(page, "right", "A1", "sold")
 
-            for page in (one, other):
-                await page.route("**/events?*", refuse)
+            await page.route("**/events?*", refuse)
             await asyncio.to_thread(demo.stop)
-            for page in (one, other):
-                await expect_state(page, "connecting")
+            await expect_state(page, "connecting")
             demo = await asyncio.to_thread(
                 lambda: Demo.start(tmp_path, port=demo.port, retry_ms=500)
             )
             demo.sell("B2")
-            for page in (one, other):
-                await page.unroute_all()
+            await page.unroute_all()
 
-            for page in (one, other):
-                await expect_state(page, "open")
-                await expect_seat(page, "B2", "sold")
-                assert await taken(page) == demo.sold() == {"B2"}
-            await seat(other, "C3").click()
-            await expect_seat(one, "C3", "sold", seconds=1)
+            await expect_state(page, "open")
+            for pane in PANES:
+                await expect_seat(page, pane, "B2", "sold")
+                assert await taken(page, pane) == demo.sold() == {"B2"}
+            await seat(page, "right", "C3").click()
+            await expect_seat(page, "left", "C3", "sold")
     finally:
         demo.stop()
 
@@ -202,23 +331,18 @@ async def test_the_page_works_through_nginx(
         Demo.start(tmp_path, *flags) as demo,
         Nginx.start(tmp_path / "nginx", f"127.0.0.1:{demo.port}", tls=tls) as nginx,
     ):
-        async with (
-            open_window(browser, ignore_https_errors=True) as one,
-            open_window(browser, ignore_https_errors=True) as other,
-        ):
-            other.on("request", lambda request: requested.append(request.url))
-            for page in (one, other):
-                await page.route(re.compile(f"^{nginx.url}/(?!events)"), application)
-            await asyncio.gather(enter(one, nginx.url), enter(other, nginx.url))
+        async with open_quiet_window(browser, ignore_https_errors=True) as page:
+            page.on("request", lambda request: requested.append(request.url))
+            await page.route(re.compile(f"^{nginx.url}/(?!events)"), application)
+            await enter(page, nginx.url)
 
-            await seat(one, "C7").click()
-            await expect_seat(other, "C7", "sold", seconds=1)
+            await seat(page, "left", "C7").click()
+            await expect_seat(page, "right", "C7", "sold")
             nginx.reload()
-            await seat(other, "C8").click()
-            await expect_seat(one, "C8", "sold", seconds=1)
+            await seat(page, "right", "C8").click()
+            await expect_seat(page, "left", "C8", "sold")
 
-            await expect_state(other, "open")
-            await screenshot(other, f"through-nginx-{'-'.join(('tls',) * tls + flags)}")
+            await expect_state(page, "open")
         await until(lambda: nginx.access_log.count('"/events"') == 2, "two streams in the log")
         log = nginx.access_log
 
@@ -227,61 +351,107 @@ async def test_the_page_works_through_nginx(
     assert "eyJ" not in log
 
 
-async def test_a_phone_shows_the_whole_house(demo: Demo, browser: Browser) -> None:
+async def test_a_phone_shows_the_same_story_in_one_column(demo: Demo, browser: Browser) -> None:
     options: dict[str, Any] = {
         "viewport": PHONE,
         "device_scale_factor": 2,
         "is_mobile": True,
         "has_touch": True,
     }
-    async with open_window(browser, **options) as phone, open_window(browser) as other:
-        await asyncio.gather(enter(phone, demo.url), enter(other, demo.url))
-        await seat(other, "D6").click()
-        await expect_seat(phone, "D6", "sold", seconds=1)
+    async with open_quiet_window(browser, **options) as phone:
+        await enter(phone, demo.url)
 
-        await seat(phone, "D7").tap()
-        await expect_seat(other, "D7", "sold", seconds=1)
-        await expect(phone.locator("#mine")).to_have_text("1")
+        await seat(phone, "left", "D7").tap()
+        await expect_seat(phone, "right", "D7", "sold")
+        await expect(phone.locator("#step-drawn")).to_have_class("done")
 
-        await expect(seat(phone, "A1")).to_be_in_viewport(ratio=1)
-        await expect(seat(phone, "H12")).to_be_in_viewport(ratio=1)
+        await expect(seat(phone, "left", "A1")).to_be_in_viewport(ratio=1)
+        await expect(seat(phone, "left", "H12")).to_be_in_viewport(ratio=1)
+        await expect(phone.locator("#latency")).to_be_in_viewport(ratio=1)
+        boxes = [await box(phone.locator(name)) for name in ("#left", "#trace", "#right")]
+        target = await box(seat(phone, "left", "A1"))
+        assert {left for left, *_ in boxes} == {boxes[0][0]}
+        assert [top for _, top, *_ in boxes] == sorted(top for _, top, *_ in boxes)
+        assert min(target[2:]) >= 24  # https://www.w3.org/TR/WCAG22/#target-size-minimum
         assert await phone.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
         await screenshot(phone, "phone")
         await screenshot(phone, "phone-whole-page", is_whole=True)
 
 
+@pytest.mark.parametrize("width", [320, 760, 1200])
+async def test_no_width_of_a_window_scrolls_sideways(
+    demo: Demo, browser: Browser, width: int
+) -> None:
+    async with open_quiet_window(browser, viewport={"width": width, "height": 900}) as page:
+        await enter(page, demo.url)
+
+        assert await page.evaluate("document.documentElement.scrollWidth") == width
+        for pane in PANES:
+            pane_left, _, pane_width, _ = await box(page.locator(f"#{pane}"))
+            seat_left, _, seat_width, _ = await box(seat(page, pane, "H12"))
+            assert seat_left + seat_width < pane_left + pane_width
+
+
+async def test_the_keys_move_between_seats_and_buy(demo: Demo, browser: Browser) -> None:
+    async with open_quiet_window(browser, viewport=DESKTOP) as page:
+        await enter(page, demo.url)
+
+        await seat(page, "left", "A1").focus()
+        for key in ("ArrowDown", "End", "ArrowLeft", "Enter"):
+            await page.keyboard.press(key)
+
+        await expect_seat(page, "right", "B11", "sold")
+        await expect(seat(page, "right", "B11")).to_have_accessible_name("Row B, seat 11, sold")
+        await expect(seat(page, "left", "B11")).to_be_focused()
+
+
 # -- tools
 
 
+def open_quiet_window(browser: Browser, **options: Any) -> AbstractAsyncContextManager[Page]:
+    """Open a window whose page sells nothing by itself, since its user wants no motion."""
+    return open_window(browser, reduced_motion="reduce", **options)
+
+
 async def enter(page: Page, url: str) -> None:
-    """Open the page, and wait until the state is open and the house is shown."""
+    """Open the page, and wait until both browsers are live and show the house."""
     await page.goto(url)
     await expect_state(page, "open")
-    await expect(page.locator("#map button")).to_have_count(96)
+    for pane in PANES:
+        await expect(page.locator(f"#{pane} .map button")).to_have_count(96)
 
 
-async def expect_state(page: Page, state: str) -> None:
-    await expect(page.locator("#state")).to_have_attribute(
-        "data-state", state, timeout=10_000 * SECOND
+async def expect_state(page: Page, state: str, *panes: str) -> None:
+    for pane in panes or PANES:
+        await expect(page.locator(f"#{pane} .pill")).to_have_attribute(
+            "data-state", state, timeout=10_000 * SECOND
+        )
+
+
+def seat(page: Page, pane: str, name: str) -> Locator:
+    return page.locator(f"#{pane} [data-seat={name}]")
+
+
+async def expect_seat(page: Page, pane: str, name: str, state: str) -> None:
+    await expect(seat(page, pane, name)).to_have_attribute(
+        "data-state", state, timeout=5000 * SECOND
     )
 
 
-def seat(page: Page, name: str) -> Locator:
-    return page.locator(f"[data-seat={name}]")
-
-
-async def expect_seat(page: Page, name: str, state: str, seconds: float = 5) -> None:
-    await expect(seat(page, name)).to_have_attribute(
-        "data-state", state, timeout=seconds * 1000 * SECOND
-    )
-
-
-async def taken(page: Page) -> set[str]:
-    """Return the seats that are not free in this window."""
+async def taken(page: Page, pane: str) -> set[str]:
+    """Return the seats that are not free in this browser."""
     names: list[str] = await page.eval_on_selector_all(
-        "#map button:not([data-state=free])", "seats => seats.map(seat => seat.dataset.seat)"
+        f"#{pane} .map button:not([data-state=free])",
+        "seats => seats.map(seat => seat.dataset.seat)",
     )
     return set(names)
+
+
+async def box(locator: Locator) -> tuple[float, float, float, float]:
+    """Return left, top, width and height."""
+    found = await locator.bounding_box()
+    assert found is not None
+    return found["x"], found["y"], found["width"], found["height"]
 
 
 async def screenshot(page: Page, name: str, *, is_whole: bool = False) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import time
 from collections.abc import Generator
 from pathlib import Path
+from urllib.parse import urljoin
 
 import httpx2
 import pytest
 from starlette.applications import Starlette
 
-from sse_push.demo.backend import Backend
+from sse_push.demo.backend import Backend, client_folder
 from sse_push.demo.cinema import Cinema
 from sse_push.demo.crowd import CinemaTokens
 from tests.harness import plain_http
@@ -19,7 +22,7 @@ from tests.harness.demo import Demo
 from tests.harness.processes import descendants, is_running
 from tests.harness.programs import Running
 from tests.harness.stream import open_stream
-from tests.harness.waiting import START_S, STOP_S, free_port, until, wait_for
+from tests.harness.waiting import SECOND, START_S, STOP_S, free_port, until, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +48,21 @@ def sold(url: str, cinema: str = "roxy") -> dict[str, str]:
     return {seat["seat"]: seat["by"] for seat in house["seats"] if seat["sold"]}
 
 
-@pytest.mark.parametrize("path", ["/", "/demo.css", "/demo.js", "/client/index.js"])
-def test_the_page_and_the_module_are_there(demo: str, path: str) -> None:
-    assert plain_http.get(f"{demo}{path}").status_code == 200
+def test_the_page_and_all_that_it_loads_are_there(demo: str) -> None:
+    page = plain_http.get(f"{demo}/").text
+    loaded = set(re.findall(r'(?:href|src)="([^"?:]+)"', page))
+    scripts = {path.name for path in (client_folder() / "demo").glob("*.js")}
+
+    assert loaded == {"/client/index.js", "demo.css", *scripts}
+    for url in loaded:
+        assert plain_http.get(urljoin(f"{demo}/", url)).status_code == 200, url
+
+
+def test_the_page_is_told_what_to_show(demo: str) -> None:
+    about = plain_http.get(f"{demo}/about").json()
+
+    assert abs(about.pop("now_ms") / 1000 - time.time()) < SECOND
+    assert about == {"tokens": False, "crowd": 0}
 
 
 def test_a_page_of_a_strangers_name_that_leads_here_is_refused(demo: str) -> None:
@@ -178,6 +193,7 @@ async def test_a_crowd_buys_and_leaves_with_the_demo(
     assert "valkey-server" in others.values()
     await until(lambda: not any(map(is_running, others)), "the end of all", STOP_S)
     assert "5 simulated buyers" in running.out
+    assert f"{url}/" in running.out
     assert "Traceback" not in running.log
 
 
@@ -193,21 +209,40 @@ def test_a_crowd_ends_with_a_demo_that_is_killed(
     wait_for(lambda: not any(map(is_running, others)), "the end of all", STOP_S)
 
 
-async def test_a_sale_is_made_though_the_service_cannot_be_reached(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("status", "tries"), [(None, 3), (503, 3), (429, 3), (403, 1), (200, 1)])
+async def test_a_sale_is_made_and_its_notification_repeated_while_that_may_help(
+    tmp_path: Path, status: int | None, tries: int
 ) -> None:
-    cinema = Cinema(tmp_path / "cinema.sqlite3")
-    backend = Starlette(routes=Backend(cinema, "http://127.0.0.1:1", None).routes())
-    async with plain_http.AsyncClient(
-        transport=httpx2.ASGITransport(backend), base_url="http://cinema.test"
-    ) as client:
-        body = {"merchant_id": "roxy", "by": "tab"}
-        answer = await client.post("/seats/A1/sell", json=body)
+    posted: list[bytes] = []
 
-    assert answer.status_code == 200
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        posted.append(request.content)
+        if status is None:
+            raise httpx2.ConnectError("refused")
+        return httpx2.Response(status)
+
+    cinema = Cinema(tmp_path / "cinema.sqlite3")
+    service = httpx2.Client(base_url="http://push.test", transport=httpx2.MockTransport(answer))
+    backend = Backend(cinema, service, None, waits_s=(0, 0, 0))
+    async with plain_http.AsyncClient(
+        transport=httpx2.ASGITransport(Starlette(routes=backend.routes())),
+        base_url="http://cinema.test",
+    ) as client:
+        answered = await client.post("/seats/A1/sell", json={"merchant_id": "roxy", "by": "tab"})
+
+    assert answered.status_code == 200
     assert cinema.sales("roxy").keys() == {"A1"}
-    attempts = [record for record in caplog.records if "not notified" in record.getMessage()]
-    assert len(attempts) == 3
+    assert len(posted) == tries
+    assert len(set(posted)) == 1
+
+
+def test_only_the_newest_ended_sessions_are_remembered(tmp_path: Path) -> None:
+    cinema = Cinema(tmp_path / "cinema.sqlite3")
+
+    for number in range(3):
+        cinema.end_session(f"s-{number}", at_most=2)
+
+    assert [cinema.has_ended(f"s-{number}") for number in range(4)] == [False, True, True, False]
 
 
 # -- with tokens
@@ -245,6 +280,36 @@ async def test_the_cinema_issues_tokens_and_the_service_requires_them(guarded: s
     assert token.headers["cache-control"] == "no-store"
     assert stranger.status_code == 404
     assert (without.status_code, other.status_code) == (401, 403)
+
+
+async def test_the_page_is_told_of_tokens_and_a_crowd(guarded: str) -> None:
+    about = plain_http.get(f"{guarded}/about").json()
+
+    assert (about["tokens"], about["crowd"]) == (True, 3)
+
+
+async def test_a_session_that_logs_out_loses_its_stream_and_gets_no_token(guarded: str) -> None:
+    def token(session: str) -> httpx2.Response:
+        return plain_http.get(
+            f"{guarded}/token", params={"merchant_id": "roxy", "session": session}
+        )
+
+    leaving, staying = token("s-1").text, token("s-2").text
+    async with (
+        open_stream(guarded, query=f"merchant_id=roxy&token={leaving}") as one,
+        open_stream(guarded, query=f"merchant_id=roxy&token={staying}") as other,
+    ):
+        await one.next("ready")
+        await other.next("ready")
+        body = {"merchant_id": "roxy", "by": "s-1"}
+        answer = await asyncio.to_thread(plain_http.post, f"{guarded}/logout", json=body)
+        goodbye = await one.next("goodbye")
+        await asyncio.to_thread(sell, guarded, "A2")
+        await other.next("refresh", 2)
+
+    assert answer.status_code == 200
+    assert json.loads(goodbye.data) == {"reason": "revoked"}
+    assert (token("s-1").status_code, token("s-2").status_code) == (401, 200)
 
 
 async def test_the_crowd_listens_with_tokens(guarded: str) -> None:

@@ -401,7 +401,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "demo.cinema": set(),
     "demo.backend": {"demo.cinema", "errors", "http.bodies", "http.paths", "notification"},
-    "demo.crowd": {"demo.cinema", "http.paths", "sse_client"},
+    "demo.audience": set(),
+    "demo.crowd": {"demo.audience", "demo.cinema", "http.paths", "sse_client"},
     "demo.run": {
         "demo.backend",
         "demo.cinema",

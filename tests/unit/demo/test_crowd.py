@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import json
 
 import httpx2
 import pytest
 
+from sse_push.demo.audience import Audience
 from sse_push.demo.cinema import SHOWS
-from sse_push.demo.crowd import buy, listen
+from sse_push.demo.crowd import buy, listen, report_counts
+from tests.harness.waiting import SECOND
 
 URL = "http://cinema.test"
 
@@ -68,14 +71,49 @@ async def test_a_cinema_that_does_not_answer_is_no_error(
 
 
 async def test_a_buyer_listens_until_the_service_refuses() -> None:
+    sale = b'event: refresh\ndata: {"data": {"seat": "A1", "sold_at_ms": 1}}\n\n'
     answers = [
-        stream_of(b"retry: 0\ndata: 1\n\ndata: 2\n\n"),
-        stream_of(b"data: 3\n\n"),
+        stream_of(b"retry: 0\nevent: heartbeat\ndata: {}\n\n" + sale),
+        stream_of(sale),
         httpx2.Response(401),
     ]
-    transport = httpx2.MockTransport(lambda _request: answers.pop(0))
-    async with httpx2.AsyncClient(transport=transport) as client:
-        events = await listen(client, URL, "roxy")
+    counted: list[int] = []
+    audience = Audience()
 
-    assert events == 3
+    def respond(_request: httpx2.Request) -> httpx2.Response:
+        counted.append(audience.listening)
+        return answers.pop(0)
+
+    async with httpx2.AsyncClient(transport=httpx2.MockTransport(respond)) as client:
+        await listen(client, URL, "roxy", audience)
+
     assert answers == []
+    assert counted == [0, 0, 0]
+    assert audience.listening == 0
+    assert len(audience.delays_ms) == 2
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_a_house_is_notified_of_its_count_though_the_service_is_away(is_away: bool) -> None:  # noqa: FBT001
+    bodies: list[dict[str, object]] = []
+    audience = Audience(listening=2, seat="A1", sold_at_ms=1, delays_ms=[4, 6])
+
+    def respond(request: httpx2.Request) -> httpx2.Response:
+        bodies.append(json.loads(request.content))
+        reported.set()
+        if is_away:
+            raise httpx2.ConnectError("refused")
+        return httpx2.Response(200)
+
+    reported = asyncio.Event()
+    async with httpx2.AsyncClient(base_url=URL, transport=httpx2.MockTransport(respond)) as client:
+        task = asyncio.create_task(report_counts(client, {"lumiere": Audience(), "roxy": audience}))
+        await asyncio.wait_for(reported.wait(), 5 * SECOND)
+        await asyncio.wait({task}, timeout=0)
+        is_running = not task.done()
+        task.cancel()
+
+    (body,) = bodies
+    count = {"seat": "A1", "refreshed": 2, "listening": 2, "median_ms": 5, "last_ms": 6}
+    assert is_running
+    assert body == {"merchant_id": "roxy", "topic": "crowd", "data": count}
