@@ -19,8 +19,9 @@ from sse_push.http.app import create_app
 from sse_push.runtime.log_pace import LogPace
 from sse_push.runtime.logs import configure_logging
 from sse_push.runtime.run_folder import run_folder
+from sse_push.runtime.variables import PREFIX
 from sse_push.server import file_limit, tune_process, warn_of_trust, within_file_limit
-from sse_push.settings import PREFIX, Settings
+from sse_push.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,9 @@ class Application:
                 tune_process()
                 settings = within_file_limit(settings, file_limit())
                 warn_of_trust(settings)
+                if settings.is_open and not settings.is_open_to_network:
+                    # Where the server listens is not known here.
+                    logger.warning("anyone who reaches this address may listen and notify")
                 self._service = service = create_app(settings, folder)
             except ConfigError as exc:
                 await receive()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sse_push.errors import ConfigError
+from sse_push.runtime.address import cannot_listen, is_stale
 from sse_push.runtime.link import Link
 from sse_push.runtime.metrics_folder import shared_by_workers
 from sse_push.runtime.process import broken
@@ -64,8 +65,8 @@ def listening_socket(settings: Settings) -> socket.socket:
         if settings.uds is not None:
             return _unix_socket(settings)
         return _tcp_socket(settings)
-    except OSError as exc:
-        raise ConfigError(f"expected to listen on {_address(settings)}: {exc.strerror}") from exc
+    except (OSError, UnicodeError) as exc:
+        raise cannot_listen(settings.host, settings.port, settings.uds, exc) from exc
 
 
 def _adopted(given: Given, settings: Settings) -> socket.socket | None:
@@ -102,9 +103,10 @@ def _require_address(sock: socket.socket, settings: Settings) -> None:
     else:
         found, is_right = _url(sock), settings.uds is None and _is_at(sock, settings)
     if not is_right:
+        where = settings.uds or f"{settings.host}:{settings.port}"
         raise ConfigError(
-            f"expected a socket of the service manager at {_address(settings)}, as the settings "
-            f"say (host and port, or uds), got one at {found}"
+            f"expected a socket of the service manager at {where}, as the settings say (host and "
+            f"port, or uds), got one at {found}"
         )
 
 
@@ -149,7 +151,7 @@ def _unix_socket(settings: Settings) -> socket.socket:
     if is_open_to_all(path, mode):
         _require_that_all_may_connect(settings)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    if path.is_socket() and _is_stale(path):
+    if path.is_socket() and is_stale(path):
         path.unlink()
     sock.bind(str(path))
     # nginx runs as another user; by default the permissions of the folder decide who may connect.
@@ -173,18 +175,9 @@ def _require_that_all_may_connect(settings: Settings) -> None:
     logger.warning("every user of this machine may connect uds=%s", settings.uds)
 
 
-def _is_stale(path: Path) -> bool:
-    """Return whether no process listens on a Unix socket any more."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
-        try:
-            trial.connect(str(path))
-        except OSError:
-            return True
-    return False
-
-
-def _address(settings: Settings) -> str:
-    return settings.uds or f"{settings.host}:{settings.port}"
+def files_needed(settings: Settings) -> int:
+    """Return how many files a worker opens that has ``max_connections``."""
+    return settings.max_connections + _FILES_BESIDE_CONNECTIONS
 
 
 def within_file_limit(settings: Settings, file_limit: int) -> Settings:
@@ -201,16 +194,20 @@ def within_file_limit(settings: Settings, file_limit: int) -> Settings:
         " max_connections=%d serving=%d needed=%d allowed=%d",
         settings.max_connections,
         places,
-        settings.max_connections + _FILES_BESIDE_CONNECTIONS,
+        files_needed(settings),
         file_limit,
     )
     return settings.model_copy(update={"max_connections": places})
 
 
 def warn_of_trust(settings: Settings) -> None:
-    """Warn if so many addresses are trusted that limits per address are none."""
+    """Warn if limits per address are none, or if the network reaches what needs no key."""
     if settings.trusts_all_addresses:
         logger.warning("any client may claim any address, trusted_proxies has nearly all")
+    if settings.is_open_to_network:
+        logger.warning(
+            "anyone who reaches this address may listen and notify host=%s", settings.host
+        )
 
 
 def file_limit() -> int:

@@ -9,7 +9,7 @@ import difflib
 import ipaddress
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -23,16 +23,22 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, SettingsConfigDict
+from pydantic_settings.sources import PydanticBaseSettingsSource
 
 from sse_push.access.keys import ALGORITHMS, Algorithm, NotifyKey, TokenSecret
 from sse_push.errors import ConfigError
-
-PREFIX = "SSE_PUSH_"
-KEY_VARIABLE = f"{PREFIX}NOTIFY_KEY"
-"""Not a setting: the key that ``sse-push notify`` and ``revoke`` send."""
-TOKEN_VARIABLE = f"{PREFIX}TOKEN"
-"""Not a setting: the token that ``sse-push tail`` sends."""
+from sse_push.runtime.env_file import EnvFile
+from sse_push.runtime.secret_files import read_secrets
+from sse_push.runtime.variables import (
+    FILES_OF_SECRETS,
+    HOST,
+    OF_CLIENTS,
+    PORT,
+    PREFIX,
+    SECRETS_DIR,
+    of_kubernetes,
+)
 
 _NETWORK_BITS_MIN = 8
 """The widest private networks are 10.0.0.0/8 and fd00::/8."""
@@ -54,9 +60,6 @@ REDISS_OPTIONS = {
 }
 """What may stand in the query of ``redis_url``, and its form. Any other option would change how
 replies are read, or when a connection is made anew, which the service decides."""
-
-_SECRET_SETTINGS = ("notify_keys", "token_keys", "redis_url")
-"""Settings whose values appear in no error and no output."""
 
 
 def _list_of(parse: Callable[[str], object], word: str | None = None) -> BeforeValidator:
@@ -146,7 +149,7 @@ def _require_options(url: SplitResult) -> None:
 
 
 class Settings(BaseSettings):
-    """Settings from ``SSE_PUSH_*`` and flags; an unknown name is an error.
+    """Settings from ``SSE_PUSH_*``, files and flags; an unknown name is an error.
 
     Durations are seconds (``_s``) or milliseconds (``_ms``), sizes bytes (``_bytes``).
     """
@@ -155,10 +158,8 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
-    host: str = Field(
-        "127.0.0.1", description="address to listen on; nginx is meant to stand in front"
-    )
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free port")
+    host: str = Field(HOST, description="address to listen on; nginx is meant to stand in front")
+    port: int = Field(PORT, ge=0, le=65535, description="port to listen on; 0: any free port")
     uds: str | None = Field(
         None, description="Unix socket to listen on, instead of `host` and `port`"
     )
@@ -582,6 +583,16 @@ class Settings(BaseSettings):
         return any(network.prefixlen < _NETWORK_BITS_MIN for network in self.trusted_proxies)
 
     @property
+    def is_open(self) -> bool:
+        """Whether anyone may listen to any merchant, and notify."""
+        return self.subscribe_auth == "none" and self.notify_keys == "none"
+
+    @property
+    def is_open_to_network(self) -> bool:
+        """Whether anyone may do so from another machine."""
+        return self.is_open and self.uds is None and not _is_loopback(self.host)
+
+    @property
     def hosts(self) -> tuple[str, ...]:
         """The names that may stand in Host, beside addresses and ``localhost``; ``*``: any.
 
@@ -604,15 +615,39 @@ class Settings(BaseSettings):
         return self.token_max_lifetime_s + 2 * self.token_leeway_s
 
     @classmethod
-    def load(cls, **flags: object) -> Self:
-        """Build the settings from the environment and from flags; a flag wins, None is unset.
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment without what Kubernetes has put there."""
+        del env_settings, dotenv_settings, file_secret_settings
+        given = _settings_in(_ours(os.environ), cls.model_fields)
+        return init_settings, InitSettingsSource(settings_cls, dict(given))
+
+    @classmethod
+    def load(cls, env_file: EnvFile | None = None, /, **flags: object) -> Self:
+        """Build the settings; a flag wins over the environment, and that over the file.
+
+        A flag that is None is unset.
 
         Raises:
             ConfigError: the text has a line per mistake: the setting, what was expected, and what
                 was given.
         """
-        _refuse_unknown(os.environ, frozenset(cls.model_fields))
-        given = {name: value for name, value in flags.items() if value is not None}
+        environ = _ours(os.environ)
+        _refuse_unknown(environ, cls.model_fields)
+        if env_file is not None:
+            _refuse_unknown(env_file.texts, cls.model_fields, env_file)
+            environ = {**_ours(env_file.texts), **environ}
+        given: dict[str, object] = {
+            **_settings_in(environ, cls.model_fields),
+            **read_secrets(environ),
+            **{name: value for name, value in flags.items() if value is not None},
+        }
         try:
             return cls(**given)  # type: ignore[arg-type]  # the model checks the types
         except ValidationError as exc:
@@ -648,15 +683,33 @@ def has_password(url: str) -> bool:
     return bool(parts.password) or "ssl_password" in dict(parse_qsl(parts.query))
 
 
-def _refuse_unknown(environ: Mapping[str, str], known: frozenset[str]) -> None:
-    names = {f"{PREFIX}{name.upper()}" for name in known} | {KEY_VARIABLE, TOKEN_VARIABLE}
-    unknown = sorted(
-        name for name in environ if name.upper().startswith(PREFIX) and name.upper() not in names
-    )
+def _ours(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of ``sse-push`` in upper case, without those of Kubernetes."""
+    variables = {name.upper(): text for name, text in environ.items()}
+    foreign = of_kubernetes(variables)
+    return {
+        name: text
+        for name, text in variables.items()
+        if name.startswith(PREFIX) and name not in foreign
+    }
+
+
+def _settings_in(variables: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    found = {name: variables.get(f"{PREFIX}{name.upper()}") for name in names}
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def _refuse_unknown(
+    variables: Mapping[str, str], settings: Iterable[str], file: EnvFile | None = None
+) -> None:
+    names = {f"{PREFIX}{name.upper()}" for name in settings}
+    known = {*names, *OF_CLIENTS, *FILES_OF_SECRETS.values(), SECRETS_DIR}
+    unknown = sorted(variables.keys() - known)
     if unknown:
-        close = difflib.get_close_matches(unknown[0].upper(), names, n=1)
+        close = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"{unknown[0]}: there is no such setting{hint}")
+        where = "" if file is None else f"{file.path}, line {file.lines[unknown[0]]}: "
+        raise ConfigError(f"{where}{unknown[0]}: there is no such setting{hint}")
 
 
 def _describe(exc: ValidationError) -> list[str]:
@@ -664,7 +717,7 @@ def _describe(exc: ValidationError) -> list[str]:
     for error in exc.errors():
         name = str(error["loc"][0]) if error["loc"] else ""
         text = error["msg"].removeprefix("Value error, ")
-        is_shown = name not in (*_SECRET_SETTINGS, "")
+        is_shown = name not in (*FILES_OF_SECRETS, "")
         got = f", got {error['input']!r}" if is_shown else ""
         variable = f"{name} ({PREFIX}{name.upper()}): " if name else ""
         line = f"{variable}{text[:1].lower()}{text[1:]}{got}"

@@ -1,28 +1,35 @@
 """The command line ``sse-push``: each command reads its flags, calls one part, and prints.
 
-- of an operator: ``serve``, ``demo``, ``check``, ``doctor``, ``docs``
+- of an operator: ``keys``, ``serve``, ``demo``, ``check``, ``doctor``, ``docs``
 - requests to a service: ``notify``, ``revoke``, ``tail``, ``token``
 
-A command is a function in the module of its name. ``flags`` has the flags that commands share, and
-``post`` the request of ``notify`` and ``revoke``. Errors pass through as exceptions; ``__main__``
-turns them into one line and an exit status.
+A command is a function in the module of its name. ``flags`` has the flags that commands share,
+``post`` the request of ``notify`` and ``revoke``, ``listen`` what ``tail`` does, and ``verdict``
+the form of what ``check`` finds. Errors pass through as exceptions; ``__main__`` turns them into
+one line and an exit status.
+
+A command imports what it needs when it runs: the help and the completion of a shell import its
+module as well, at each press of TAB.
 """
 
 from __future__ import annotations
 
+import ast
 from importlib import import_module
+from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from sse_push import __version__
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("serve", "demo", "check", "doctor", "docs", "notify", "revoke", "tail", "token")
+COMMANDS = ("keys", "serve", "demo", "check", "doctor", "docs", "notify", "revoke", "tail", "token")
 
 
 class _Commands(click.Group):
-    """The commands; each is imported when it is asked for, since some take a third of a second."""
+    """The commands; each is imported when it is asked for, and only its help is read before."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names in the order of the help."""
@@ -37,6 +44,34 @@ class _Commands(click.Group):
         command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command), "the function has the name of its module"
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of the help."""
+        del ctx
+        width = formatter.width - 6 - max(map(len, COMMANDS))
+        rows = [(name, _without_code(name).get_short_help_str(width)) for name in COMMANDS]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands, and the flags, that begin with what is typed."""
+        found = [
+            CompletionItem(name, help=_without_code(name).get_short_help_str())
+            for name in COMMANDS
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
+
+
+def _without_code(name: str) -> click.Command:
+    """Return a command with no more than its help, from the source of its module."""
+    source = Path(__file__).with_name(f"{name}.py").read_text("utf-8")
+    (function,) = (
+        node
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef) and node.name == name
+    )
+    return click.Command(name, help=ast.get_docstring(function))
 
 
 @click.group(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 
 import click
 
-from sse_push.cli.flags import HOST, PORT, warn_of_secrets
-from sse_push.demo import run_demo
-from sse_push.runtime.embedded import embedded_server
-from sse_push.runtime.logs import configure_logging
-from sse_push.settings import Settings
+from sse_push.cli.flags import warn_of_secrets
+from sse_push.runtime.variables import HOST, PORT
 
 _CROWD_MAX = 10_000
 """At most this many buyers: one process simulates them all, with a socket each."""
@@ -44,7 +40,14 @@ def demo(*, host: str, port: int, crowd: int, redis_url: str | None, tokens: boo
     Example:
       sse-push demo --crowd 200
     """
-    token_key = secrets.token_hex(32) if tokens else None
+    from secrets import token_hex
+
+    from sse_push.demo import run_demo
+    from sse_push.runtime.embedded import embedded_server
+    from sse_push.runtime.logs import configure_logging
+    from sse_push.settings import Settings
+
+    token_key = token_hex(32) if tokens else None
     with contextlib.nullcontext(redis_url) if redis_url else embedded_server() as url:
         settings = Settings.load(
             host=host,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
+from typing import TYPE_CHECKING
 
 import click
 
-from sse_push.cli.flags import key_option
-from sse_push.cli.verdict import Verdict, conclude
-from sse_push.doctor import Address, Examination, Target
-from sse_push.settings import TOKEN_VARIABLE
+from sse_push.cli.flags import client_env_file_option, json_option, key_option, token_option
+
+if TYPE_CHECKING:
+    from sse_push.doctor import Target
 
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]+")
 _COOKIE = re.compile(r"[^\s=;,]+=[\x21-\x7e]*")
@@ -19,15 +19,12 @@ _COOKIE = re.compile(r"[^\s=;,]+=[\x21-\x7e]*")
 @click.command()
 @click.argument("url", metavar="URL")
 @click.option("--merchant-id", metavar="ID", help="merchant to listen to  [default: the token's]")
-@click.option(
-    "--token",
-    envvar=TOKEN_VARIABLE,
-    help=f"token of a page; better in {TOKEN_VARIABLE}, since `ps` shows flags",
-)
+@token_option
 @click.option("--cookie", "cookies", multiple=True, metavar="NAME=VALUE", help="cookie of a page")
 @click.option("--origin", help="origin of the pages, if it is another one: https://app.example")
 @click.option("--notify-url", metavar="URL", help="URL for backends; with it, events are timed")
 @key_option
+@client_env_file_option
 @click.option("--ca-file", metavar="FILE", help="certificates to believe, in PEM")
 @click.option(
     "--timeout",
@@ -45,7 +42,7 @@ _COOKIE = re.compile(r"[^\s=;,]+=[\x21-\x7e]*")
     help="listen for so long  [default: two heartbeats]",
 )
 @click.option("--quick", is_flag=True, help="do not listen for heartbeats")
-@click.option("--json", "as_json", is_flag=True, help="print one JSON object, for a script")
+@json_option
 def doctor(
     *,
     url: str,
@@ -66,6 +63,8 @@ def doctor(
     Example:
       sse-push doctor https://push.example --merchant-id 42
     """
+    from sse_push.doctor import Address, Target
+
     for name in ("token", "origin", "key"):
         _require(name, str(options[name] or "x"), _HEADER_TEXT, "printable ASCII")
     for cookie in cookies:
@@ -77,6 +76,15 @@ def doctor(
         wait_s=0.0 if quick else wait_s,
         **options,
     )
+    return _examine(target, as_json=as_json)
+
+
+def _examine(target: Target, *, as_json: bool) -> int:
+    import asyncio
+
+    from sse_push.cli.verdict import Verdict, conclude
+    from sse_push.doctor import Examination
+
     examination = Examination(target, lambda text: click.echo(f"{text} …", err=True))
     results = asyncio.run(examination.run())
     faults = dict.fromkeys(each.fault.value for each in results if each.fault is not None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import click
 
-from sse_push.cli.flags import key_option, url_option
-from sse_push.cli.post import post
+from sse_push.cli.flags import service_options
 from sse_push.http import paths
 
 
@@ -16,20 +16,20 @@ from sse_push.http import paths
 @click.option("--topic", help="part of the merchant's data that has changed")
 @click.option("--data", metavar="JSON", help="details of the change, as JSON")
 @click.option("--by", help="tab or user that made the change")
-@url_option
-@key_option
-def notify(*, data: str | None, url: str, key: str | None, **fields: str | None) -> int:
+@service_options
+def notify(*, data: str | None, as_json: bool, url: str, key: str | None, **fields: Any) -> int:
     """Tell every browser of MERCHANT to refresh. Print the ID of the notification.
 
     \b
     Example:
       sse-push notify 42 --topic seats --data '{"seat": "C7"}'
     """
-    body: dict[str, object] = {**fields}
+    from sse_push.cli.post import post
+
     if data is not None:
         try:
-            body["data"] = json.loads(data)
+            fields["data"] = json.loads(data)
         except ValueError as exc:
             raise click.BadParameter(f"expected JSON, got {data!r}", param_hint="--data") from exc
-    click.echo(post(url, paths.NOTIFY, body, key))
+    click.echo(post(url, paths.NOTIFY, fields, key, as_json=as_json))
     return 0

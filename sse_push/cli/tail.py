@@ -1,27 +1,20 @@
-"""``sse-push tail``: listen as a browser does, and print."""
+"""``sse-push tail``: the flags of listening as a browser does; ``listen`` does it."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import signal
-import time
-from collections.abc import Coroutine
-from datetime import UTC, datetime
+from pathlib import Path
 
 import click
-import httpx2
 
-from sse_push.cli.flags import url_option
+from sse_push.cli.flags import (
+    client_env_file_option,
+    secret_of,
+    token_file_option,
+    token_option,
+    url_option,
+)
 from sse_push.errors import InvalidEntryId
-from sse_push.http import paths
-from sse_push.notification import EventId
-from sse_push.runtime.logs import printable
-from sse_push.settings import TOKEN_VARIABLE
-from sse_push.sse_client import Event, StateChange, follow
-
-_CANCEL_S = 0.5
-"""How often ``tail`` repeats the cancellation of its client."""
+from sse_push.runtime.variables import TOKEN_VARIABLE
 
 
 @click.command()
@@ -29,13 +22,17 @@ _CANCEL_S = 0.5
 @url_option
 @click.option("--last-event-id", default="", metavar="ID", help="resume after this event")
 @click.option("--heartbeats", is_flag=True, help="also print heartbeats")
-@click.option(
-    "--token",
-    envvar=TOKEN_VARIABLE,
-    help=f"token, as `sse-push token` prints; better in {TOKEN_VARIABLE}, since `ps` shows flags",
-)
+@token_option
+@token_file_option
+@client_env_file_option
 def tail(
-    *, merchant_id: str, url: str, last_event_id: str, heartbeats: bool, token: str | None
+    *,
+    merchant_id: str,
+    url: str,
+    last_event_id: str,
+    heartbeats: bool,
+    token: str | None,
+    token_file: Path | None,
 ) -> None:
     """Listen as a browser does, and print events, until Ctrl-C.
 
@@ -45,44 +42,23 @@ def tail(
     Example:
       sse-push tail 42
     """
-    events_url = httpx2.URL(f"{url.rstrip('/')}{paths.EVENTS}", params={"merchant_id": merchant_id})
-    listening = _listen(str(events_url), last_event_id, token, heartbeats=heartbeats)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_until_sigint(listening))
+    from sse_push.cli.listen import listen
+
+    if last_event_id:
+        _require_event_id(last_event_id)
+    secret = secret_of(TOKEN_VARIABLE, token, token_file)
+    listen(url, merchant_id, last_event_id, secret, heartbeats=heartbeats)
 
 
-async def _until_sigint(work: Coroutine[None, None, None]) -> None:
-    """Run until SIGINT, then cancel until the work ends: a library may swallow a cancellation."""
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
-    working = asyncio.create_task(work)
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    if working.done():
-        working.result()
-    while not working.done():
-        working.cancel()
-        await asyncio.wait([working], timeout=_CANCEL_S)
+def _require_event_id(text: str) -> None:
+    """Refuse what is no ID of an event: the service would take it for an unknown one."""
+    from sse_push.notification import EventId
 
-
-async def _listen(url: str, last_event_id: str, token: str | None, *, heartbeats: bool) -> None:
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    async with httpx2.AsyncClient(headers=headers) as client:
-        async for got in follow(client, url, last_event_id):
-            if isinstance(got, StateChange):
-                _print_line(f"{got.state}{f' {got.why}' if got.why else ''}")
-            elif got.type != "heartbeat" or heartbeats:
-                _print_line(f"{got.type:9} {_age(got):>9} {got.id or '-':22} {got.data}")
-
-
-def _age(event: Event) -> str:
     try:
-        age_ms = time.time() * 1000 - EventId.parse(event.id).entry_id.ms
-    except InvalidEntryId:
-        return "-"
-    return f"{age_ms:.0f} ms" if event.type == "refresh" else "-"
-
-
-def _print_line(text: str) -> None:
-    click.echo(f"{datetime.now(UTC).astimezone():%H:%M:%S.%f}"[:-3] + f" {printable(text)}")
+        EventId.parse(text.rpartition("@")[2])
+    except InvalidEntryId as exc:
+        raise click.BadParameter(
+            f"expected the ID of an event, <ms>-<seq>.<history>, as this command prints it, "
+            f"got {text!r}",
+            param_hint="--last-event-id",
+        ) from exc

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sse_push.access.tokens import sign
+from sse_push.cli.flags import env_file_option, json_option, warn_of_file
 from sse_push.errors import ConfigError
-from sse_push.notification import parse_merchant_id
-from sse_push.settings import Settings
+
+if TYPE_CHECKING:
+    from sse_push.runtime.env_file import EnvFile
+    from sse_push.settings import Settings
 
 
 @click.command()
@@ -17,7 +22,9 @@ from sse_push.settings import Settings
 @click.option("--expires-in", default="15m", show_default=True, help="as in 90s, 15m or 1h")
 @click.option("--sub", help="subject, such as a user: its tokens can be revoked together")
 @click.option("--jti", help="ID of the token  [default: random]")
-def token(*, merchants: tuple[str, ...], expires_in: str, sub: str | None, jti: str | None) -> int:
+@env_file_option
+@json_option
+def token(*, env_file: EnvFile | None, as_json: bool, **claims: Any) -> int:
     """Print a token for MERCHANT, to try the service out.
 
     The token lets a client listen to MERCHANT. It is signed with HS256 and the first of
@@ -26,9 +33,23 @@ def token(*, merchants: tuple[str, ...], expires_in: str, sub: str | None, jti: 
 
     \b
     Example:
-      SSE_PUSH_TOKEN_KEYS=$SECRET sse-push token 42 --expires-in 15m
+      sse-push token 42 --expires-in 15m --env-file .env
     """
-    settings = Settings.load()
+    from sse_push.settings import Settings
+
+    warn_of_file(env_file)
+    text, lifetime_s = _signed(Settings.load(env_file), **claims)
+    click.echo(json.dumps({"token": text, "expires_in_s": lifetime_s}) if as_json else text)
+    return 0
+
+
+def _signed(
+    settings: Settings, merchants: Sequence[str], expires_in: str, sub: str | None, jti: str | None
+) -> tuple[str, int]:
+    """Return a token that this service accepts, and its lifetime in seconds."""
+    from sse_push.access.tokens import sign
+    from sse_push.notification import parse_merchant_id
+
     if not settings.token_keys:
         raise ConfigError(
             "token_keys (SSE_PUSH_TOKEN_KEYS): expected an HMAC secret to sign with, got none"
@@ -49,8 +70,7 @@ def token(*, merchants: tuple[str, ...], expires_in: str, sub: str | None, jti: 
         audience=settings.token_audience,
         issuer=settings.token_issuer,
     )
-    click.echo(text)
-    return 0
+    return text, lifetime_s
 
 
 def _parse_duration(text: str) -> int:

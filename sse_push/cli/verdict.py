@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import click
@@ -19,6 +20,9 @@ _ORDER: tuple[Level, ...] = ("failure", "warning", "note", "ok")
 """What stops the service is read first."""
 
 
+NO_SETTINGS: Mapping[str, str] = MappingProxyType({})
+
+
 class Verdict(NamedTuple):
     """What a command says in its first line and its last: if all is well, and if not."""
 
@@ -26,12 +30,21 @@ class Verdict(NamedTuple):
     bad: str
 
 
-def conclude(verdict: Verdict, findings: Sequence[Finding], *, as_json: bool = False) -> int:
-    """Print the verdict, the findings and the verdict again; return 0, or 1 after a failure."""
+def conclude(
+    verdict: Verdict,
+    findings: Sequence[Finding],
+    settings: Mapping[str, str] = NO_SETTINGS,
+    *,
+    as_json: bool = False,
+) -> int:
+    """Print the verdict, the findings and the verdict again; return 0, or 1 after a failure.
+
+    Between the findings and the last line stand the settings that were asked for.
+    """
     counts = Counter(finding.level for finding in findings)
     text = verdict.bad if counts["failure"] else verdict.good
     if as_json:
-        click.echo(_as_json(text, findings, counts))
+        click.echo(_as_json(text, findings, settings))
         return 1 if counts["failure"] else 0
     summary = f"{'FAILED' if counts['failure'] else 'OK'}: {text}{_numbers(counts)}"
     click.echo(summary)
@@ -39,6 +52,8 @@ def conclude(verdict: Verdict, findings: Sequence[Finding], *, as_json: bool = F
         for finding in findings:
             if finding.level == level:
                 click.echo(f"{level:8} {printable(finding.text)}")
+    for name, value in settings.items():
+        click.echo(f"{'setting':8} {name:28} {printable(value)}")
     click.echo(summary)
     return 1 if counts["failure"] else 0
 
@@ -52,14 +67,13 @@ def _numbers(counts: Counter[Level]) -> str:
     return f" ({', '.join(named)})" if named else ""
 
 
-def _as_json(text: str, findings: Sequence[Finding], counts: Counter[Level]) -> str:
-    return json.dumps(
-        {
-            "ok": not counts["failure"],
-            "verdict": text,
-            "failures": counts["failure"],
-            "warnings": counts["warning"],
-            "findings": [finding._asdict() for finding in findings],
-        },
-        indent=2,
-    )
+def _as_json(text: str, findings: Sequence[Finding], settings: Mapping[str, str]) -> str:
+    levels = [finding.level for finding in findings]
+    answer: dict[str, object] = {
+        "ok": "failure" not in levels,
+        "verdict": text,
+        "failures": levels.count("failure"),
+        "warnings": levels.count("warning"),
+        "findings": [finding._asdict() for finding in findings],
+    }
+    return json.dumps({**answer, "settings": settings} if settings else answer, indent=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import socket
@@ -96,7 +97,7 @@ def test_check_prints_a_verdict_first_and_last_and_the_settings_without_secrets_
     assert first.startswith("OK: serve would start and deliver (")
     assert "heartbeat_s" not in plain.stdout
     assert (plain.returncode, good.returncode) == (0, 0), good.stderr
-    assert re.search(r"^heartbeat_s +15\.0$", good.stdout, re.MULTILINE)
+    assert re.search(r"^setting +heartbeat_s +15\.0$", good.stdout, re.MULTILINE)
     assert re.search(r"^ok +a change is announced and read, [0-9.]+ ms$", good.stdout, re.MULTILINE)
     assert re.search(r"^warning +appendonly is off", good.stdout, re.MULTILINE)
     assert KEY not in good.stdout
@@ -123,24 +124,27 @@ def test_a_secret_in_a_flag_is_warned_of_and_not_shown(redis: Redis) -> None:
     assert not re.search(f"{KEY}|hidden", served.stderr + checked.stdout + checked.stderr)
 
 
-def test_check_refuses_a_merchant_where_a_key_is_expected(redis: Redis) -> None:
+def test_check_names_each_cause_in_the_settings_and_examines_redis_beside(redis: Redis) -> None:
     keys = f"{KEY} 42, merchant-1000000001"
-    done = run("check", "--redis-url", redis.url, SSE_PUSH_NOTIFY_KEYS=keys)
+    wrong = run("check", "--redis-url", redis.url, SSE_PUSH_NOTIFY_KEYS=keys)
+    missing = run("check", "--redis-url", redis.url)
+    unreachable = run("check", "--redis-url", "redis://127.0.0.1:1/0", "--json")
+    none = run("check", "--notify-keys", "none", "--subscribe-auth", "none", "--host", "::")
 
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "got one that looks like the name of a merchant" in done.stderr
-
-
-def test_check_fails_when_redis_does_not_answer() -> None:
-    done = run("check", "--redis-url", "redis://127.0.0.1:1/0")
-    none = run("check")
-
-    assert (done.returncode, done.stderr) == (1, "")
-    first, line, *_ = done.stdout.splitlines()
-    assert first.startswith("FAILED: serve would not start, or not deliver")
-    assert line.startswith("failure  expected a Redis that answers, got: Error 111 connecting")
-    assert none.returncode == 2
-    assert none.stderr == "sse-push: redis_url: expected the URL of the Redis to check, got none\n"
+    assert [done.returncode for done in (wrong, missing, unreachable, none)] == [1, 1, 1, 1]
+    assert [done.stderr for done in (wrong, missing, unreachable, none)] == [""] * 4
+    assert re.search(
+        "^failure  notify_keys .* looks like the name of a merchant", wrong.stdout, re.MULTILINE
+    )
+    assert "merchant-1000000001" not in wrong.stdout
+    for cause in ("failure  subscribe_auth ", "failure  notify_keys ", "ok       a change is ann"):
+        assert f"\n{cause}" in missing.stdout
+    causes = {each["name"]: each for each in json.loads(unreachable.stdout)["findings"]}
+    assert causes["unavailable"]["text"].startswith("expected a Redis that answers, got: Error 111")
+    assert re.search("^failure  redis_url .*: missing; ", none.stdout, re.MULTILINE)
+    assert re.search(
+        r"^failure  host \(::\) is not this machine alone, so anyone", none.stdout, re.MULTILINE
+    )
 
 
 async def test_notify_prints_the_id_of_the_event_that_arrives(
@@ -300,21 +304,6 @@ def test_the_command_prints_the_version_of_the_package() -> None:
     assert run("--version").stdout == f"sse-push, version {__version__}\n"
 
 
-@pytest.mark.parametrize(
-    ("module", "known"),
-    [("sse_push.__main__", set()), ("sse_push.cli.serve", {"pydantic", "uvicorn"})],
-)
-def test_a_command_line_and_a_supervisor_start_without_the_libraries_of_a_worker(
-    module: str, known: set[str]
-) -> None:
-    libraries = {"httpx2", "jwt", "prometheus_client", "pydantic", "redis", "starlette.routing"}
-    program = f"import sys, {module}; print(*{libraries | known} & sys.modules.keys())"
-
-    printed = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=True)
-
-    assert set(printed.stdout.decode().split()) == known
-
-
 def test_an_unknown_command_is_a_usage_error() -> None:
     began = time.monotonic()
     done = run("sevre")
@@ -328,8 +317,8 @@ def test_demo_on_a_port_in_use_prints_one_line(service: Service) -> None:
     done = run("demo", "--port", str(service.port))
 
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == (
-        f"sse-push: expected to listen on 127.0.0.1:{service.port}: Address already in use"
+    assert done.stderr.splitlines()[-1].startswith(
+        f"sse-push: expected to listen on 127.0.0.1:{service.port}: Address already in use; `ss "
     )
     wait_for(service.is_ready, "the service, untouched")
 
@@ -484,29 +473,29 @@ def test_check_counts_the_keys_of_tokens_and_shows_none(redis: Redis, tmp_path: 
         "SSE_PUSH_TOKEN_KEYS": f"old={SECRET}",
         "SSE_PUSH_TOKEN_ALGORITHMS": "HS256,ES256,EdDSA",
         "SSE_PUSH_TRUSTED_PROXIES": "10.0.0.0/8",
+        "SSE_PUSH_NOTIFY_KEYS": "none",
     }
     check = ("check", "--redis-url", redis.url, "--settings")
     good = run(*check, SSE_PUSH_TOKEN_KEYS_FILE=str(path), **environ)
     path.write_text("hunter2")
     broken = [
         run(*command, SSE_PUSH_TOKEN_KEYS_FILE=str(path), **environ)
-        for command in (
-            ("check", "--redis-url", redis.url),
-            ("serve", "--redis-url", redis.url, "--notify-keys", "none"),
-        )
+        for command in (check, ("serve", "--redis-url", redis.url))
     ]
 
     assert good.returncode == 0, good.stderr
-    lines = [line.split(None, 1) for line in good.stdout.splitlines() if line]
-    assert ["token_keys", "1 key(s), not shown"] in lines
-    assert ["token_keys_file", str(path)] in lines
-    assert ["trusted_proxies", "10.0.0.0/8"] in lines
-    for algorithm in ("HS256: 1, 1 with a kid", "ES256: 1, kid 2026", "EdDSA: 1"):
-        assert ["token", f"keys                   {algorithm}"] in lines
-    for done in broken:
-        assert (done.returncode, done.stderr) == (
-            2,
-            f"sse-push: token_keys_file {path}: expected a JWK Set (JSON) or public keys (PEM), "
-            "got neither\n",
-        )
+    for setting in (
+        ["token_keys", "1 key(s), not shown"],
+        ["token_keys_file", str(path)],
+        ["trusted_proxies", "10.0.0.0/8"],
+        ["keys of HS256", "1, 1 with a kid"],
+        ["keys of ES256", "1, kid 2026"],
+        ["keys of EdDSA", "1"],
+    ):
+        assert ["setting", *setting] in [re.split("  +", line) for line in good.stdout.splitlines()]
+    text = f"token_keys_file {path}: expected a JWK Set (JSON) or public keys (PEM), got neither"
+    checked, served = broken
+    assert checked.returncode == 1
+    assert f"\nfailure  {text}\n" in checked.stdout
+    assert (served.returncode, served.stderr) == (2, f"sse-push: {text}\n")
     assert not any(SECRET in done.stdout + done.stderr for done in (good, *broken))

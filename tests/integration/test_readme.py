@@ -58,6 +58,7 @@ RUN = {
 NOT_RUN = {
     Example("README.md", "sh", 0): "installs the package; its parts are in test_package, test_demo",
     Example("README.md", "sh", 1): "the gate, which runs this test",
+    Example("sse_push/docs/reference.md", "sh", 0): "completion, in test_completion",
     Example("tests/README.md", "sh", 0): "the gate, which runs this test",
     Example("tests/README.md", "sh", 1): "parts of the gate",
 }
@@ -242,7 +243,7 @@ def test_the_example_for_serving_starts_a_service(
     log = tmp_path / "log"
     with log.open("wb") as out:
         words = [program("bash"), "-euc", script.replace("sse-push serve", "exec sse-push serve")]
-        process = subprocess.Popen(words, env=environ, stdout=out, stderr=out)
+        process = subprocess.Popen(words, cwd=tmp_path, env=environ, stdout=out, stderr=out)
 
     with Service(process, log, log, port) as service:
         service.wait_ready()

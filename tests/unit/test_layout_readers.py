@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.test_layout import arrows, libraries, reads_environment
+from tests.unit.test_layout import arrows
+from tests.unit.test_layout_places import libraries, reads_environment
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_an_unknown_variable_like_no_setting_is_an_error_without_a_suggestion(
 ) -> None:
     monkeypatch.setenv("Sse_Push_QQQQQQQQQQQQQQQQQQQQQQ", PASSWORD)
 
-    assert error_of() == "Sse_Push_QQQQQQQQQQQQQQQQQQQQQQ: there is no such setting"
+    assert error_of() == "SSE_PUSH_QQQQQQQQQQQQQQQQQQQQQQ: there is no such setting"
 
 
 def test_the_variables_of_the_command_line_are_neither_settings_nor_mistakes(
