@@ -174,10 +174,10 @@ def _split(template: str, arguments: tuple[object, ...]) -> tuple[str, dict[str,
             return f"{match['key'] or ''}%"
         argument = rest.pop(0)
         if match["key"] is None:
-            return f"%{match['flags']}{kind}" % argument
+            return f"%{match['flags']}{kind}" % (argument,)  # which may be a tuple
         if kind == "r" and isinstance(argument, str):
             kind = "s"  # logfmt and JSON quote the text themselves
-        text = f"%{match['flags']}{kind}" % argument
+        text = f"%{match['flags']}{kind}" % (argument,)
         pairs[match["key"][1:-1]] = _number(text) if kind in "dfg" else text
         return ""
 

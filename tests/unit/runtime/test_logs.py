@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from sse_push.notification import EntryId
 from sse_push.runtime.line_writer import LineWriter
 from sse_push.runtime.log_pace import INTERVAL_S, LogPace
 from sse_push.runtime.logs import Form, LineFormatter, LineHandler, Paced, configure_logging
@@ -177,6 +178,15 @@ def test_a_pair_cannot_replace_a_field_of_every_line(form: Form) -> None:
 
     assert (found["level"], found["message"]) == ("warning", "lost")
     assert (found["level_"], found["message_"]) == ("error", "forged")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_argument_that_is_a_tuple_is_one_argument(form: Form) -> None:
+    made = record("revoked %s id=%s", EntryId(1, 2), EntryId(3, 4))
+
+    found = parsed(form, formatted(form, made))
+
+    assert (found["message"], found["id"]) == ("revoked 1-2", "3-4")
 
 
 def test_percent_signs_and_mappings_are_formatted_as_usual() -> None:
