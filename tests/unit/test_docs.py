@@ -25,7 +25,18 @@ from sse_push.stream.watch import ResyncReason
 from tests.bench.__main__ import CASES
 from tests.faults.__main__ import choose
 from tests.faults.processes import load
-from tests.harness.documents import NAMES, ROOT, Example, anchors, links, prose, rows, section, text
+from tests.harness.documents import (
+    NAMES,
+    ROOT,
+    Example,
+    anchors,
+    examples,
+    links,
+    prose,
+    rows,
+    section,
+    text,
+)
 from tests.harness.wire import well_formed
 
 REFERENCE = "sse_push/docs/reference.md"
@@ -358,3 +369,22 @@ def test_every_command_helps_with_an_example(name: str) -> None:
 
     assert command.help is not None
     assert f"sse-push {name}" in command.help.partition("Example:")[2]
+
+
+def test_the_page_of_the_start_has_40_lines_as_it_says() -> None:
+    assert Example("sse_push/docs/start.md", "html").code.count("\n") == 40
+    assert "a page of 40 lines" in text("sse_push/docs/start.md")
+
+
+def test_the_code_of_the_chinese_page_is_that_of_the_other_documents() -> None:
+    """Those are run by tests."""
+    chinese = "sse_push/docs/zh.md"
+    languages = ("sh", "python", "php", "js", "html", "text", "nginx", "")
+    codes = {True: set[str](), False: set[str]()}
+    for example in examples(*languages):
+        codes[example.document == chinese].add(example.code)
+
+    assert codes[True]
+    assert codes[True] <= codes[False]
+    fences = text(chinese).count("\n```")
+    assert fences == 2 * len([each for each in examples(*languages) if each.document == chinese])
