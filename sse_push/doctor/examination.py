@@ -184,13 +184,11 @@ class Examination:
         merchant_id = str(reading.ready_of(stream.answer).get("merchant_id", MERCHANT))
         delays_s: list[float | None] = []
         answer = Answer()
-        for _ in range(NOTIFICATIONS):
+        while len(delays_s) < NOTIFICATIONS and None not in delays_s:
             answer = await self._post(merchant_id)
             if answer.status != 200:
                 return answer, delays_s
             delays_s.append(await self._arrival(stream, answer))
-            if delays_s[-1] is None:
-                break
         await self._post_large(merchant_id)
         return answer, delays_s
 

@@ -125,6 +125,9 @@ def _judge_silent(tried: str, plain: Answer | None, head: Answer, limit_s: float
 
 
 def _judge_first_event(tried: str, answer: Answer, limit_s: float) -> Result:
+    if not answer.events and answer.has_ended:
+        got = f"{answer.trouble or 'its end'} before the first event"
+        return Result("stream", tried, got, Fault.NO_ANSWER)
     if not answer.events:
         got = f"headers after {answer.head_s:.1f} s, and no event within {limit_s:g} s"
         return Result("first byte", tried, got, Fault.BUFFERING)

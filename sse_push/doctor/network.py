@@ -43,23 +43,26 @@ class Network:
 
 async def reach(target: Target) -> Network:
     """Resolve the name, connect, and agree on TLS and on a version of HTTP, as browsers do."""
-    address = target.address
-    addresses: tuple[str, ...] = ()
+    found: list[str] = []
     try:
-        async with asyncio.timeout(target.timeout_s):
-            found = await asyncio.get_running_loop().getaddrinfo(
-                address.host, address.port, type=socket.SOCK_STREAM
-            )
-            addresses = tuple(dict.fromkeys(str(each[4][0]) for each in found))
-            began_at = time.monotonic()
-            trust = target.trust("h2", "http/1.1") if address.is_tls else None
-            return await _connect(address, trust, addresses, began_at)
+        return await asyncio.wait_for(_look(target, found), target.timeout_s)
     except ssl.SSLCertVerificationError as exc:
-        return Network(addresses=addresses, certificate_trouble=exc.verify_message)
+        return Network(addresses=tuple(found), certificate_trouble=exc.verify_message)
     except TimeoutError:
-        return Network(f"no answer within {target.timeout_s:g} s", addresses)
+        return Network(f"no answer within {target.timeout_s:g} s", tuple(found))
     except (OSError, ValueError) as exc:  # ValueError: a name that can't be one
-        return Network(str(exc) or type(exc).__name__, addresses)
+        return Network(str(exc) or type(exc).__name__, tuple(found))
+
+
+async def _look(target: Target, found: list[str]) -> Network:
+    """Resolve the name into ``found``, and connect."""
+    address = target.address
+    trust = target.trust("h2", "http/1.1") if address.is_tls else None
+    resolved = await asyncio.get_running_loop().getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM
+    )
+    found += dict.fromkeys(str(each[4][0]) for each in resolved)
+    return await _connect(address, trust, tuple(found), time.monotonic())
 
 
 async def _connect(

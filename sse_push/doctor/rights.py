@@ -17,7 +17,7 @@ from sse_push.errors import Refusal
 HELD_S = 0.15
 """How late the quickest of several events may be; HAProxy holds each for 0.2 s."""
 
-_NOTHING_SHOWN = ("expected a token: ", "expected a session")
+NOTHING_SHOWN = ("expected a token: ", "expected a session")
 """How the service, and nginx for a backend, begin their 401 to a request without credentials."""
 
 
@@ -57,7 +57,7 @@ def judge_cookie(bare: Answer, answer: Answer) -> Result:
         return Result("cookie", tried, "200: it reaches the service")
     detail = str(object_of(answer.body).get("detail", ""))
     is_seen = answer.status in (400, 401, 403) and detail.startswith("expected")
-    is_seen = is_seen and not detail.startswith(_NOTHING_SHOWN)
+    is_seen = is_seen and not detail.startswith(NOTHING_SHOWN)
     return Result("cookie", tried, str(answer), Fault.REFUSED if is_seen else Fault.COOKIE)
 
 

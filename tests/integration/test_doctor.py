@@ -20,6 +20,7 @@ from tests.harness.service import KEY, Service, serving
 from tests.harness.stream import open_stream
 from tests.harness.tokens import SECRET, token_of
 from tests.harness.waiting import SECOND, free_port
+from tests.integration.test_doctor_hostile import answering
 
 COOKIE = "push"
 ORIGIN = "https://app.test"
@@ -179,6 +180,7 @@ def proxies(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
             token_cookie=COOKIE,
             allowed_origins=ORIGIN,
             heartbeat_s=HEARTBEAT_S,
+            body_limit_bytes=131_072,
             drain_s=SECOND,
         ) as service,
         Nginx.start(folder / "nginx", f"127.0.0.1:{service.port}", adapt) as nginx,
@@ -224,3 +226,81 @@ def test_doctor_names_the_fault_of_a_proxy_and_no_other(
     results = examined[name]
 
     assert faults(results) == BROKEN[name].faults, [each.finding.text for each in results]
+
+
+async def test_credentials_are_not_shown_to_a_server_whose_certificate_is_not_believed(
+    proxies: Proxies,
+) -> None:
+    before = len(proxies.nginx.access_log)
+
+    results = await examine(proxies.target("as shipped, TLS", ca_file=None))
+
+    assert faults(results) == {"certificate"}
+    assert len(proxies.nginx.access_log) == before
+
+
+async def test_a_service_that_lets_anyone_listen_is_examined_without_credentials(
+    service: Service,
+) -> None:
+    results = await examine(Target.of(service.url, wait_s=0.0))
+
+    assert faults(results) == set()
+    assert [each.check for each in results if each.is_note] == [
+        "tls",
+        "closed",
+        "access",
+        "delivery",
+    ]
+
+
+@pytest.mark.parametrize("cookies", [(), ("a=b",)])
+async def test_a_service_without_a_proxy_takes_the_largest_body(
+    service: Service, cookies: tuple[str, ...]
+) -> None:
+    address = Address.parse(service.url)
+    target = Target.of(
+        service.url,
+        merchant_id="42",
+        cookies=cookies,
+        notify_address=address,
+        key=KEY,
+        timeout_s=5.0 * SECOND,
+        wait_s=0.1,
+    )
+
+    results = await examine(target)
+
+    assert faults(results) == set()
+    (body,) = [each for each in results if each.check == "body"]
+    assert (body.got, "1048576" in body.tried) == ("200", True)
+
+
+@pytest.mark.parametrize(("key", "name"), [(None, "unauthorized"), ("another-key", "unauthorized")])
+async def test_a_key_that_is_unknown_is_a_fault(
+    service: Service, key: str | None, name: str
+) -> None:
+    address = Address.parse(service.url)
+
+    results = await examine(Target.of(service.url, notify_address=address, key=key, wait_s=0.0))
+
+    assert faults(results) == {"notify"}
+    (delivery,) = [each for each in results if each.check == "delivery"]
+    assert name in delivery.got
+
+
+async def test_a_notification_to_another_service_is_lost(service: Service) -> None:
+    body = b'{"id":"9999999999999-0.0123abcd"}'
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body)
+    async with answering(head + body) as port:
+        address = Address.parse(f"http://127.0.0.1:{port}")
+        results = await examine(
+            Target.of(
+                service.url,
+                merchant_id="lost",
+                notify_address=address,
+                timeout_s=0.5 * SECOND,
+                wait_s=0.0,
+            )
+        )
+
+    assert faults(results) == {"lost"}
