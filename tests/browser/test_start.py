@@ -6,6 +6,7 @@ test's own, and a browser that nginx answers comes back sooner.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -35,7 +36,7 @@ HTML, PYTHON, PHP, SHELL = (
 )
 NAMES = ("public/index.html", "public/login.html", "app.py", "app.php")
 FILES = dict(zip(NAMES, HTML + PYTHON + PHP, strict=True))
-FOLDER, SERVE, SERVE_PYTHON, SERVE_PHP, NGINX, TLS = SHELL
+FOLDER, SERVE, SERVE_PYTHON, SERVE_PHP, NGINX, DOCTOR, TLS = SHELL
 
 
 class Shop:
@@ -67,17 +68,18 @@ class Shop:
         """Give nginx the ports of the test, and short waits after its soft answers."""
         for path in (self.folder / "shop/nginx").rglob("*.conf"):
             text = path.read_text().replace("listen 8443", "listen 8080")
-            text = re.sub(r"\b(8000|9000|8080|8081)\b", lambda found: self._port(found[1]), text)
+            text = re.sub(r"\b(8000|9000|8080|8081)\b", lambda found: self.port(found[1]), text)
             path.write_text(
                 re.sub(r"^( *(?:7\.7%|\*) +)\d+;", r"\g<1>300;", text, flags=re.MULTILINE)
             )
 
-    def _port(self, shipped: str) -> str:
+    def port(self, shipped: str) -> str:
+        """Return the port that stands for one of the start page."""
         return str(self.ports[int(shipped)])
 
     @property
     def environ(self) -> dict[str, str]:
-        service = {"SSE_PUSH_PORT": self._port("8000"), "SSE_PUSH_RETRY_MS": "100"}
+        service = {"SSE_PUSH_PORT": self.port("8000"), "SSE_PUSH_RETRY_MS": "100"}
         url = {"SSE_PUSH_URL": f"http://127.0.0.1:{self.ports[8000]}"}
         return {**clean_environ(), **service, **url, "PATH": f"{os.environ['PATH']}:/usr/sbin"}
 
@@ -152,6 +154,8 @@ async def test_the_start_page_is_current_in_each_tab_until_its_session_ends(
             await tab.click("#sell")
             await shows(page, 2)
 
+            if shop.url.startswith("http:"):  # as the command stands there
+                await asyncio.to_thread(shop.run, DOCTOR.replace("8080", shop.port("8080")))
             await tab.click("text=Log out")
             await page.wait_for_url("**/login.html")
             await until(lambda: shop.connections() == 0, "no tab to listen")
