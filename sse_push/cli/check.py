@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sse_push.cli.flags import env_file_option, json_option, settings_options
-from sse_push.errors import ConfigError, StreamUnavailable
+from sse_push.errors import ConfigError
 from sse_push.runtime.finding import Finding
 
 if TYPE_CHECKING:
@@ -58,10 +58,7 @@ def _examine(
     findings = list(examine_settings(settings, flags, file))
     if settings.redis_url is not None:
         url = settings.redis_url.get_secret_value()
-        try:
-            findings += asyncio.run(examine(url, timeout_s=settings.notify_timeout_s))
-        except StreamUnavailable as exc:
-            findings.append(Finding("failure", "unavailable", str(exc)))
+        findings += asyncio.run(examine(url, timeout_s=settings.notify_timeout_s))
     return findings
 
 

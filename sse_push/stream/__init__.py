@@ -7,7 +7,7 @@ of operation is in ``tail``. ``histories`` names the history of a server, ``wind
 on the way at once, ``parser`` the size of a reply; what exceeds it, or may, is read by ``aside`` on
 a connection of its own, as ``standing`` decides. ``leftovers`` names keys that Redis tracks for
 nobody. ``contract`` knows the keys, ``connection`` the client library, ``replies`` whose error a
-reply is, ``examine`` a server's settings.
+reply is, ``examine`` a server's settings, ``obstacles`` why it does not do what it is asked.
 
 The only package, beside ``runtime.embedded``, that knows Redis. Does not know browsers, nor how
 they are served.

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 from redis._parsers.hiredis import _AsyncHiredisParser
 from redis.asyncio import ConnectionPool
@@ -53,8 +53,10 @@ class Announcement(NamedTuple):
     keys: list[bytes] | None
 
 
-def connection_pool(url: str, *, reply_limit_bytes: int = REPLY_LIMIT_BYTES) -> ConnectionPool:
-    """Return a pool of RESP3 connections that never repeat anything by themselves.
+def connection_pool(
+    url: str, *, reply_limit_bytes: int = REPLY_LIMIT_BYTES, protocol: Literal[2, 3] = 3
+) -> ConnectionPool:
+    """Return a pool of connections (RESP3) that never repeat anything by themselves.
 
     A reply above the limit is not read to its end: ``parser.ReplyTooLarge``.
 
@@ -66,7 +68,7 @@ def connection_pool(url: str, *, reply_limit_bytes: int = REPLY_LIMIT_BYTES) -> 
     return ConnectionPool.from_url(
         url,
         parser_class=partial(BoundedParser, limit_bytes=reply_limit_bytes),
-        protocol=3,
+        protocol=protocol,
         retry=Retry(NoBackoff(), 0),
         socket_timeout=None,
         socket_connect_timeout=CONNECT_LIMIT_S,

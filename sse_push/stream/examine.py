@@ -6,13 +6,13 @@ Knows which setting of a server breaks which promise. Does not know the running 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import cast
 
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import RedisError
 
-from sse_push.errors import StreamUnavailable
 from sse_push.notification import EntryId
 from sse_push.runtime.finding import Finding
 from sse_push.stream.connection import (
@@ -36,12 +36,15 @@ from sse_push.stream.contract import (
     read_revocations_command,
     stream_key,
 )
+from sse_push.stream.obstacles import of_connection, of_replies
 from sse_push.stream.reads import ProbeEntry, Read, ReadFrom
 from sse_push.stream.replies import ErrorReply
 from sse_push.stream.window import EXPECTED_BYTES
 
 _MERCHANT = probe_merchant("check")
 """Always the same, so that checks without the right to EXPIRE leave one small stream at most."""
+
+_INFO: Command = ("INFO",)
 
 _READS: list[Command] = [
     read_revocations_command(ReadFrom(None)),
@@ -58,41 +61,71 @@ _FIELD_LIMIT_BYTES = 8_388_608
 
 
 async def examine(url: str, *, timeout_s: float) -> list[Finding]:
-    """Check a server's version, whether it delivers an entry, and what it may lose.
-
-    Raises:
-        StreamUnavailable: the server does not answer, or does not let us in.
-    """
+    """Check a server's version, whether it delivers an entry, and what it may lose."""
     pool = connection_pool(url)
     adding, tracked = pool.make_connection(), pool.make_connection()
     try:
         async with asyncio.timeout(3 * timeout_s):
             await adding.connect()
-            (info,) = await _ask(adding, [("INFO",)])
-            if isinstance(info, ErrorReply):
-                return [Finding("failure", "info", f"expected an answer to INFO, got {info}")]
-            facts = _facts(cast("bytes", info))
             await tracked.connect()
-            delivery = _kind(facts) or await _delivers(adding, tracked, timeout_s)
-            plants = await _plants(adding) if delivery.level == "ok" else []
-            sizes = await _sizes(adding)
-            return [
-                _version(facts),
-                delivery,
-                *plants,
-                _eviction(facts),
-                _persistence(facts),
-                sizes,
-            ]
-    except AuthenticationError as exc:
-        raise StreamUnavailable(f"expected a password that Redis accepts, got: {exc}") from exc
+            return await _examine(url, adding, tracked, timeout_s)
     except (RedisError, OSError, TimeoutError) as exc:
-        raise StreamUnavailable(
-            f"expected a Redis that answers, got: {str(exc) or repr(exc)}"
-        ) from exc
+        if _lacks_hello(exc):
+            return [await _without_hello(url, exc, timeout_s)]
+        return [of_connection(url, exc)]
     finally:
         await adding.disconnect(nowait=True)
         await tracked.disconnect(nowait=True)
+
+
+async def _examine(
+    url: str, adding: AbstractConnection, tracked: AbstractConnection, timeout_s: float
+) -> list[Finding]:
+    (info,) = await _ask(adding, [_INFO])
+    facts = {} if isinstance(info, ErrorReply) else _facts(cast("bytes", info))
+    refused = list(of_replies(url, [(_INFO, info)]))
+    kind = _kind(facts)
+    delivery = [kind] if kind else await _delivers(url, adding, tracked, timeout_s)
+    delivers = all(finding.level == "ok" for finding in delivery)
+    return [
+        *([_version(facts)] if facts else []),
+        *refused,
+        *delivery,
+        *(await _plants(adding) if delivers else []),
+        *([_eviction(facts), _persistence(facts)] if facts else []),
+        await _sizes(adding),
+    ]
+
+
+def _lacks_hello(exc: BaseException) -> bool:
+    """Return whether a server does not know how to begin RESP3."""
+    return re.search("unknown command .?HELLO|NOPROTO|unsupported protocol", str(exc)) is not None
+
+
+async def _without_hello(url: str, exc: BaseException, timeout_s: float) -> Finding:
+    """Ask a server without RESP3 for its version, in the words of older ones."""
+    connection = connection_pool(url, protocol=2).make_connection()
+    try:
+        async with asyncio.timeout(timeout_s):
+            await connection.connect()
+            (info,) = await _ask(connection, [_INFO])
+    except (RedisError, OSError, TimeoutError) as another:
+        return of_connection(url, another)
+    finally:
+        await connection.disconnect(nowait=True)
+    if isinstance(info, ErrorReply) and str(info).startswith("NOAUTH"):
+        return of_connection(url, RedisError(str(info)))
+    version = None if isinstance(info, ErrorReply) else _version(_facts(cast("bytes", info)))
+    if version is not None and version.level == "failure":
+        return version
+    name = "this server" if version is None else version.text
+    return Finding(
+        "failure",
+        "hello",
+        f"{name} does not know HELLO 3 (RESP3), with which the service begins: expected Redis 6.2, "
+        "Valkey 7.2 or newer, without rename-command for HELLO in redis.conf, and no proxy; "
+        f"got: {exc}",
+    )
 
 
 async def _ask(connection: AbstractConnection, commands: list[Command]) -> list[object]:
@@ -107,7 +140,7 @@ def _facts(info: bytes) -> dict[str, str]:
 
 def _version(facts: dict[str, str]) -> Finding:
     name = "valkey" if facts.get("server_name") == "valkey" else "redis"
-    text = facts.get("valkey_version") or facts["redis_version"]
+    text = facts.get("valkey_version") or facts.get("redis_version", "0")
     found = tuple(int(part) for part in text.split(".")[:2])
     oldest = _OLDEST[name]
     if found < oldest:
@@ -138,19 +171,29 @@ def _kind(facts: dict[str, str]) -> Finding | None:
 
 
 async def _delivers(
-    adding: AbstractConnection, tracked: AbstractConnection, timeout_s: float
-) -> Finding:
+    url: str, adding: AbstractConnection, tracked: AbstractConnection, timeout_s: float
+) -> list[Finding]:
     """Add an entry as a notification is added, and read it as the tail does."""
     track(tracked)
     began_at = time.monotonic()
-    read = await _ask(tracked, [("CLIENT", "SETNAME", "sse_push-check"), TRACKING, *_READS])
-    written = await _ask(adding, [("TIME",), *probe_commands(ProbeEntry(_MERCHANT))])
-    refused = [reply for reply in (*read, *written) if isinstance(reply, ErrorReply)]
-    if refused:
-        causes = "; ".join(dict.fromkeys(map(str, refused)))
-        return Finding(
-            "failure", "delivery", f"expected that Redis does what the service asks, got: {causes}"
-        )
+    reads = [("CLIENT", "SETNAME", "sse_push-check"), TRACKING, *_READS]
+    writes = [("TIME",), *probe_commands(ProbeEntry(_MERCHANT))]
+    read = await _ask(tracked, reads)
+    written = await _ask(adding, writes)
+    refused = list(of_replies(url, zip([*reads, *writes], [*read, *written], strict=True)))
+    if any(finding.level == "failure" for finding in refused):
+        return refused
+    delivery = await _arrives(tracked, cast("bytes", written[1]), timeout_s)
+    if delivery is None:
+        took_ms = (time.monotonic() - began_at) * 1000
+        delivery = Finding("ok", "delivery", f"a change is announced and read, {took_ms:.1f} ms")
+    return [delivery, *refused]
+
+
+async def _arrives(
+    tracked: AbstractConnection, entry_id: bytes, timeout_s: float
+) -> Finding | None:
+    """Return why an entry that was added is not announced or not there; None if all is well."""
     try:
         async with asyncio.timeout(timeout_s):
             await _wait_for_announcement(tracked)
@@ -161,7 +204,6 @@ async def _delivers(
             f"a change was not announced within {timeout_s:g} s: is this a proxy? CLIENT TRACKING "
             "must reach the server itself",
         )
-    entry_id = cast("bytes", written[1])
     (found,) = await _ask(tracked, [read_command(Read(_MERCHANT, parse_entry_id(entry_id)))])
     if parse_entry_id(entry_id) not in parse_ids(found):
         return Finding(
@@ -170,8 +212,7 @@ async def _delivers(
             "an entry that was added is not there for another connection: does the address lead "
             "to several servers?",
         )
-    took_ms = (time.monotonic() - began_at) * 1000
-    return Finding("ok", "delivery", f"a change is announced and read, {took_ms:.1f} ms")
+    return None
 
 
 async def _sizes(adding: AbstractConnection) -> Finding:

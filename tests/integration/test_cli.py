@@ -140,7 +140,7 @@ def test_check_names_each_cause_in_the_settings_and_examines_redis_beside(redis:
     for cause in ("failure  subscribe_auth ", "failure  notify_keys ", "ok       a change is ann"):
         assert f"\n{cause}" in missing.stdout
     causes = {each["name"]: each for each in json.loads(unreachable.stdout)["findings"]}
-    assert causes["unavailable"]["text"].startswith("expected a Redis that answers, got: Error 111")
+    assert causes["refused"]["text"].startswith("127.0.0.1:1: nothing listens there: is Redis")
     assert re.search("^failure  redis_url .*: missing; ", none.stdout, re.MULTILINE)
     assert re.search(
         r"^failure  host \(::\) is not this machine alone, so anyone", none.stdout, re.MULTILINE

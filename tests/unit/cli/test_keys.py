@@ -21,10 +21,7 @@ def printed(*flags: str) -> str:
     return result.stdout
 
 
-def test_the_keys_are_settings_that_serve_accepts_and_new_each_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("SSE_PUSH_NOTIFY_KEY", raising=False)
+def test_the_keys_are_settings_that_serve_accepts_and_new_each_time(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text(printed())
     file = read_env_file(path)
