@@ -1,6 +1,6 @@
 """The command line ``sse-push``: each command reads its flags, calls one part, and prints.
 
-- of an operator: ``keys``, ``serve``, ``demo``, ``check``, ``doctor``, ``docs``
+- of an operator: ``keys``, ``serve``, ``demo``, ``check``, ``doctor``, ``init``, ``docs``
 - requests to a service: ``notify``, ``revoke``, ``tail``, ``token``
 
 A command is a function in the module of its name. ``flags`` has the flags that commands share,
@@ -25,7 +25,10 @@ from sse_push import __version__
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS = ("keys", "serve", "demo", "check", "doctor", "docs", "notify", "revoke", "tail", "token")
+COMMANDS = (
+    *("keys", "serve", "demo", "check", "doctor", "init", "docs"),
+    *("notify", "revoke", "tail", "token"),
+)
 
 
 class _Commands(click.Group):

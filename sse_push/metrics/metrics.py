@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import platform
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from sse_push import __version__
 from sse_push.event_stream import EventStreams
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub
@@ -162,8 +164,7 @@ class Metrics:
 
     def _counter(self, name: str) -> Counter:
         series = SERIES[name]
-        labels = () if series.label is None else (series.label,)
-        return Counter(name, series.meaning, labels, registry=self._own)
+        return Counter(name, series.meaning, series.labels, registry=self._own)
 
     def _histogram(self, name: str) -> Histogram:
         meaning = SERIES[name].meaning
@@ -182,11 +183,19 @@ class _Workers(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the sums, or the worst value, over the living workers."""
         living = self._board.living()
+        yield _build_info()
         yield _family("sse_push_workers_alive", len(living))
         yield _family("sse_push_probe_age_seconds", max(living.values(), default=float("inf")))
         if _PROC.joinpath("self", "statm").exists():
             yield _family("sse_push_resident_memory_bytes", sum(map(_resident_bytes, living)))
             yield _family("sse_push_open_fds", sum(map(_open_fds, living)))
+
+
+def _build_info() -> GaugeMetricFamily:
+    series = SERIES["sse_push_build_info"]
+    family = GaugeMetricFamily("sse_push_build_info", series.meaning, labels=series.labels)
+    family.add_metric((__version__, platform.python_version()), 1)
+    return family
 
 
 def _family(name: str, value: float) -> GaugeMetricFamily:

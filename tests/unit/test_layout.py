@@ -300,6 +300,7 @@ ARROWS: dict[str, set[str]] = {
     "metrics.series": set(),
     "metrics.files": {"runtime.readiness"},
     "metrics.metrics": {
+        "__init__",
         "event_stream",
         "event_stream.wire",
         "hub",
@@ -515,6 +516,7 @@ ARROWS: dict[str, set[str]] = {
     "cli.doctor": {"cli.flags", "cli.verdict", "doctor"},
     "cli.keys": {"cli.flags", "runtime.variables"},
     "cli.docs": set(),
+    "cli.init": {"errors"},
     "cli.post": {"errors", "runtime.logs", "runtime.variables"},
     "cli.notify": {"cli.flags", "cli.post", "http.paths"},
     "cli.revoke": {"cli.flags", "cli.post", "http.paths"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from sse_push import __version__
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason, RefusalReason
@@ -145,7 +147,13 @@ async def test_every_label_is_in_the_first_scrape_with_zero(worker: Worker) -> N
             named = {key: value for key, value in samples.items() if key.partition("{")[0] == name}
             assert named, name
             assert set(named.values()) == {0}
-            assert all(("{" in key) == (series.label is not None) for key in named)
+            assert all(key.count("{") == len(series.labels) for key in named)
+
+
+async def test_a_scrape_tells_which_version_runs_on_which_python(worker: Worker) -> None:
+    python = platform.python_version()
+
+    assert worker.scraped()[f"sse_push_build_info{{{python}}}{{{__version__}}}"] == 1
 
 
 async def test_a_server_that_prefers_open_metrics_gets_it(worker: Worker) -> None:
@@ -199,6 +207,8 @@ async def test_a_count_is_copied_once_however_often_the_series_are_updated(
 
     samples = worker.scraped()
     assert {key: value for key, value in samples.items() if value and "age" not in key} == {
+        key: 1 for key in samples if key.startswith("sse_push_build_info")
+    } | {
         "sse_push_connections_open": 2,
         "sse_push_connections_limit": 15_000,
         "sse_push_merchants_live": 2,
