@@ -95,7 +95,11 @@ $('right').addEventListener('click', () => show.stop())
 $('reset').addEventListener('click', () => void reset(cinemaOf(location), 'the page'))
 
 drawBars()
-$('show').hidden = about.crowd > 0 // the crowd sells
+if (about.crowd > 0) {
+  $('show').hidden = true // the crowd sells
+  // A screen reader would read nothing else any more.
+  for (const news of document.querySelectorAll('.news')) news.setAttribute('aria-live', 'off')
+}
 enter()
 const isStill = matchMedia('(prefers-reduced-motion: reduce)').matches
 if (about.crowd === 0 && !isStill) show.start()

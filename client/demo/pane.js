@@ -92,7 +92,10 @@ export function createPane(root, { label, hasTokens, onTrip, onCount }) {
     house.stop = onRefresh(
       `/events?merchant_id=${encodeURIComponent(house.id)}`,
       async ({ topics, data, reason }) => {
-        if (topics && !topics.includes('seats')) return onCount(data)
+        if (topics && !topics.includes('seats')) {
+          if (data) onCount(data) // of several merged counts there is none: the next one tells
+          return
+        }
         const latest = trip
         // If the request fails, so does this callback, and onRefresh repeats the call.
         tellOfSales(await load(house))

@@ -66,7 +66,9 @@ function showTime(step, at, start) {
 
 function showMeasures() {
   const [newest] = measures.slice(-1)
-  const middle = [...measures].sort((a, b) => a - b)[measures.length >> 1]
+  const sorted = [...measures].sort((a, b) => a - b)
+  const half = sorted.length / 2
+  const middle = Math.round((sorted[Math.floor(half - 0.5)] + sorted[Math.floor(half)]) / 2)
   $('latency').textContent = String(newest)
   $('median').textContent =
     measures.length === 1 ? 'the first one' : `median of ${measures.length}: ${inWords(middle)}`

@@ -28,12 +28,12 @@ class Audience:
 
         A refresh without a sale is ignored, and one for an older sale than the counted one.
         """
-        sale = json.loads(text).get("data", {})
-        sold_at_ms = sale.get("sold_at_ms", 0)
-        if sold_at_ms > self.sold_at_ms:
-            self.seat, self.sold_at_ms, self.delays_ms, self.told = sale["seat"], sold_at_ms, [], 0
-        if sold_at_ms == self.sold_at_ms != 0:
-            self.delays_ms.append(now_ms - sold_at_ms)
+        match json.loads(text):
+            case {"data": {"seat": str(seat), "sold_at_ms": int(sold_at_ms)}}:
+                if sold_at_ms > self.sold_at_ms:
+                    self.seat, self.sold_at_ms, self.delays_ms, self.told = seat, sold_at_ms, [], 0
+                if sold_at_ms == self.sold_at_ms:
+                    self.delays_ms.append(now_ms - sold_at_ms)
 
     def take_count(self, now_ms: int) -> dict[str, object] | None:
         """Return the count of the newest sale as soon as it has settled, and when it has grown."""

@@ -94,7 +94,9 @@ async def report_counts(client: httpx2.AsyncClient, audiences: dict[str, Audienc
         for merchant_id, audience in audiences.items():
             count = audience.take_count(_now_ms())
             if count is not None:
-                body = {"merchant_id": merchant_id, "topic": "crowd", "data": count}
+                everyone = sum(each.listening for each in audiences.values())
+                data = {**count, "elsewhere": everyone - audience.listening}
+                body = {"merchant_id": merchant_id, "topic": "crowd", "data": data}
                 with contextlib.suppress(httpx2.TransportError):  # the next sale is counted again
                     await client.post(paths.NOTIFY, json=body)
 

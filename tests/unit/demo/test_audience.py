@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from sse_push.demo.audience import SETTLED_MS, Audience
 
 
@@ -41,9 +43,13 @@ def test_a_newer_sale_takes_the_place_of_the_counted_one() -> None:
     assert (count["seat"], count["refreshed"], count["last_ms"]) == ("A2", 1, 2)
 
 
-def test_a_refresh_without_a_sale_is_not_counted() -> None:
+@pytest.mark.parametrize(
+    "refresh_of",
+    [{"reason": "missed"}, {"topic": "crowd", "data": {"seat": "A1", "refreshed": 3}}, {"data": 7}],
+)
+def test_a_refresh_without_a_sale_is_not_counted(refresh_of: dict[str, object]) -> None:
     audience = Audience(listening=1)
-    for data in ({"reason": "missed"}, {"topic": "crowd", "data": {"seat": "A1", "refreshed": 3}}):
-        audience.refreshed(json.dumps(data), 1_000)
+
+    audience.refreshed(json.dumps(refresh_of), 1_000)
 
     assert audience.take_count(9_000) is None

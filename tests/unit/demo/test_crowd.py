@@ -107,13 +107,16 @@ async def test_a_house_is_notified_of_its_count_though_the_service_is_away(is_aw
 
     reported = asyncio.Event()
     async with httpx2.AsyncClient(base_url=URL, transport=httpx2.MockTransport(respond)) as client:
-        task = asyncio.create_task(report_counts(client, {"lumiere": Audience(), "roxy": audience}))
+        task = asyncio.create_task(
+            report_counts(client, {"lumiere": Audience(listening=7), "roxy": audience})
+        )
         await asyncio.wait_for(reported.wait(), 5 * SECOND)
         await asyncio.wait({task}, timeout=0)
         is_running = not task.done()
         task.cancel()
 
     (body,) = bodies
-    count = {"seat": "A1", "refreshed": 2, "listening": 2, "median_ms": 5, "last_ms": 6}
+    count = {"seat": "A1", "refreshed": 2, "listening": 2, "elsewhere": 7}
+    count |= {"median_ms": 5, "last_ms": 6}
     assert is_running
     assert body == {"merchant_id": "roxy", "topic": "crowd", "data": count}
