@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
-from sse_push.cli.flags import client_env_file_option, json_option, key_option, token_option
+from sse_push.cli.flags import (
+    client_env_file_option,
+    json_option,
+    key_file_option,
+    key_option,
+    secret_of,
+    token_file_option,
+    token_option,
+)
+from sse_push.runtime.variables import KEY_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE
 
 if TYPE_CHECKING:
     from sse_push.doctor import Target
@@ -20,10 +31,18 @@ _COOKIE = re.compile(r"[^\s=;,]+=[\x21-\x7e]*")
 @click.argument("url", metavar="URL")
 @click.option("--merchant-id", metavar="ID", help="merchant to listen to  [default: the token's]")
 @token_option
+@token_file_option
 @click.option("--cookie", "cookies", multiple=True, metavar="NAME=VALUE", help="cookie of a page")
 @click.option("--origin", help="origin of the pages, if it is another one: https://app.example")
-@click.option("--notify-url", metavar="URL", help="URL for backends; with it, events are timed")
+@click.option(
+    "--notify-url",
+    metavar="URL",
+    envvar=URL_VARIABLE,
+    show_envvar=True,
+    help="URL for backends; with it and a key, events are timed",
+)
 @key_option
+@key_file_option
 @client_env_file_option
 @click.option("--ca-file", metavar="FILE", help="certificates to believe, in PEM")
 @click.option(
@@ -43,16 +62,7 @@ _COOKIE = re.compile(r"[^\s=;,]+=[\x21-\x7e]*")
 )
 @click.option("--quick", is_flag=True, help="do not listen for heartbeats")
 @json_option
-def doctor(
-    *,
-    url: str,
-    cookies: tuple[str, ...],
-    notify_url: str | None,
-    wait_s: float | None,
-    quick: bool,
-    as_json: bool,
-    **options: object,
-) -> int:
+def doctor(*, as_json: bool, **options: Any) -> int:
     """Ask the service at URL as browsers do, through its proxies, and say what is wrong there.
 
     URL is that of the site, or of its event stream. Opens 10 event streams at most, changes no
@@ -63,20 +73,48 @@ def doctor(
     Example:
       sse-push doctor https://push.example --merchant-id 42
     """
+    return _examine(_target(**options), as_json=as_json)
+
+
+def _target(
+    *,
+    url: str,
+    cookies: tuple[str, ...],
+    token: str | None,
+    token_file: Path | None,
+    key: str | None,
+    key_file: Path | None,
+    notify_url: str | None,
+    wait_s: float | None,
+    quick: bool,
+    **options: str | float | None,
+) -> Target:
+    """Check what is given, and return what to examine."""
     from sse_push.doctor import Address, Target
 
-    for name in ("token", "origin", "key"):
-        _require(name, str(options[name] or "x"), _HEADER_TEXT, "printable ASCII")
+    token = secret_of(TOKEN_VARIABLE, token, token_file)
+    key = secret_of(KEY_VARIABLE, key, key_file)
+    for name, text in (("token", token), ("key", key), ("origin", options["origin"])):
+        _require(name, str(text or "x"), _HEADER_TEXT, "printable ASCII")
     for cookie in cookies:
         _require("cookie", cookie, _COOKIE, "NAME=VALUE")
-    target = Target.of(
+    if key is None and _is_by_chance("notify_url"):
+        notify_url = None
+    return Target.of(
         url,
+        token=token,
+        key=key,
         cookies=cookies,
         notify_address=None if notify_url is None else Address.parse(notify_url),
         wait_s=0.0 if quick else wait_s,
         **options,
     )
-    return _examine(target, as_json=as_json)
+
+
+def _is_by_chance(parameter: str) -> bool:
+    """Return whether a parameter was not given here, but by a variable or a file of them."""
+    source = click.get_current_context().get_parameter_source(parameter)
+    return source in (ParameterSource.ENVIRONMENT, ParameterSource.DEFAULT_MAP)
 
 
 def _examine(target: Target, *, as_json: bool) -> int:

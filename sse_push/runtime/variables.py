@@ -18,11 +18,11 @@ KEY_VARIABLE = f"{PREFIX}NOTIFY_KEY"
 TOKEN_VARIABLE = f"{PREFIX}TOKEN"
 
 OF_CLIENTS = {
-    URL_VARIABLE: "URL of the service, for `sse-push notify`, `revoke` and `tail`; "
+    URL_VARIABLE: "URL of the service, for `sse-push notify`, `revoke`, `tail` and `doctor`; "
     f"unset: `http://{HOST}:{PORT}`",
-    KEY_VARIABLE: "one key of `notify_keys`, which `sse-push notify` and `revoke` send",
+    KEY_VARIABLE: "one key of `notify_keys`, which `sse-push notify`, `revoke` and `doctor` send",
     f"{KEY_VARIABLE}_FILE": "file that holds this key, instead",
-    TOKEN_VARIABLE: "token, as `sse-push token` prints, which `sse-push tail` sends",
+    TOKEN_VARIABLE: "token, as `sse-push token` prints, which `sse-push tail` and `doctor` send",
     f"{TOKEN_VARIABLE}_FILE": "file that holds this token, instead",
 }
 """What a backend and the command line read, and what that means; a service leaves them alone."""

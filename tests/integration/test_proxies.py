@@ -17,11 +17,12 @@ from threading import Thread
 
 import pytest
 
+from sse_push.doctor import Address, Examination, Fault, Target
 from sse_push.event_stream.wire import encode_goodbye
 from sse_push.settings import Settings
 from tests.harness.documents import Example
 from tests.harness.nginx import OPEN, ask, fields
-from tests.harness.service import Service
+from tests.harness.service import KEY, Service
 from tests.harness.stream import Publisher, open_stream
 from tests.harness.waiting import SECOND, STOP_S, accepts, free_port, program, until, wait_for
 
@@ -305,6 +306,23 @@ async def test_a_browser_that_sleeps_is_not_read_ahead_of(proxy: Proxy) -> None:
         await until(lambda: relay.has_flooded, "the end of the flood")
 
     assert 0 < relay.flooded_bytes < TAKEN_BYTES
+
+
+async def test_doctor_finds_nothing_wrong(proxy: Proxy) -> None:
+    address = Address.parse(proxy.relay.service.url)
+    target = Target.of(
+        proxy.url,
+        merchant_id="42",
+        key=KEY,
+        notify_address=address,
+        timeout_s=10.0 * SECOND,
+        wait_s=0.0,
+    )
+
+    results = await Examination(target, lambda _text: None).run()
+
+    found = [each for each in results if each.fault not in (None, Fault.LATE)]  # see HELD_S
+    assert [each.finding.text for each in found] == []
 
 
 HIDDEN = [

@@ -63,6 +63,10 @@ NOT_RUN = {
     Example("README.md", "sh", 0): "installs the package; its parts are in test_package, test_demo",
     Example("README.md", "sh", 4): "the gate, which runs this test",
     Example("sse_push/docs/reference.md", "sh", 0): "completion, in test_completion",
+    **{
+        Example("sse_push/docs/troubleshooting.md", "sh", number): "test_troubleshooting"
+        for number in range(5)
+    },
     Example("tests/README.md", "sh", 0): "the gate, which runs this test",
     Example("tests/README.md", "sh", 1): "parts of the gate",
     **{

@@ -513,7 +513,7 @@ ARROWS: dict[str, set[str]] = {
         "settings",
         "stream",
     },
-    "cli.doctor": {"cli.flags", "cli.verdict", "doctor"},
+    "cli.doctor": {"cli.flags", "cli.verdict", "doctor", "runtime.variables"},
     "cli.keys": {"cli.flags", "runtime.variables"},
     "cli.docs": set(),
     "cli.init": {"errors"},
