@@ -114,8 +114,10 @@ def is_one_history(name: str, other: str) -> bool:
     return name == other != ""
 
 
-def parse_merchant_id(value: object) -> str:
+def parse_merchant_id(value: object, *, name: str = "merchant_id") -> str:
     """Return a merchant's ID from its text, or from an integer, which PHP sends for numeric IDs.
+
+    ``name`` is what the caller calls the value.
 
     Raises:
         InvalidMerchantId: the value is neither, or the text is not of the form of a name.
@@ -125,7 +127,7 @@ def parse_merchant_id(value: object) -> str:
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
     got = "none" if value is None else show(value)
-    raise InvalidMerchantId(f"merchant_id: expected {_NAME_TEXT}, or an integer; got {got}")
+    raise InvalidMerchantId(f"{name}: expected {_NAME_TEXT}, or an integer; got {got}")
 
 
 def read_object(

@@ -208,6 +208,9 @@ def warn_of_trust(settings: Settings) -> None:
         logger.warning(
             "anyone who reaches this address may listen and notify host=%s", settings.host
         )
+    if settings.swoole_compat == "on":
+        networks = ",".join(map(str, settings.trusted_backends))
+        logger.warning("backends may notify without a key trusted_backends=%s", networks)
 
 
 def file_limit() -> int:

@@ -119,8 +119,9 @@ NotifyKeys = Annotated[
 ]
 TokenSecrets = Annotated[tuple[TokenSecret, ...], NoDecode, _list_of(TokenSecret.parse)]
 Algorithms = Annotated[tuple[Algorithm, ...], NoDecode, _list_of(str)]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Networks = Annotated[
-    tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...],
+    tuple[Network, ...],
     NoDecode,
     _list_of(ipaddress.ip_network),
 ]
@@ -235,6 +236,16 @@ class Settings(BaseSettings):
         (),
         description="proxies whose headers name a client's merchant and address, comma-separated "
         "IPs and CIDRs; every peer on `uds` is trusted",
+    )
+    swoole_compat: Literal["off", "on"] = Field(
+        "off",
+        description="`on`: `GET /?merchantId=42` from `trusted_backends` notifies, without a key, "
+        "as the old Swoole server was asked",
+    )
+    trusted_backends: Networks = Field(
+        tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::1/128"))),
+        description="backends that may ask in this way, comma-separated IPs and CIDRs; their own "
+        "addresses, and never those that a proxy names. Needs `swoole_compat`",
     )
     allowed_hosts: HostList | None = Field(
         None,
@@ -510,6 +521,7 @@ class Settings(BaseSettings):
             ),
             *self._contradictions_of_tokens(),
             *self._contradictions_of_reach(),
+            *self._contradictions_of_swoole(),
         ]
         for is_contradiction, text in contradictions:
             if is_contradiction:
@@ -572,6 +584,23 @@ class Settings(BaseSettings):
             ),
         ]
 
+    def _contradictions_of_swoole(self) -> list[tuple[bool, str]]:
+        return [
+            (
+                self.swoole_compat == "on" and self.uds is not None,
+                "swoole_compat (on) needs host and port: who connects to uds has no address",
+            ),
+            (
+                self.swoole_compat == "off" and "trusted_backends" in self.model_fields_set,
+                "trusted_backends needs swoole_compat (on): otherwise each backend has a key",
+            ),
+            (
+                _is_wide(self.trusted_backends),
+                f"trusted_backends ({_text(self.trusted_backends)}) must name the backends: "
+                "otherwise anyone could notify without a key",
+            ),
+        ]
+
     @property
     def has_tokens(self) -> bool:
         """Whether tokens decide who may listen."""
@@ -580,7 +609,7 @@ class Settings(BaseSettings):
     @property
     def trusts_all_addresses(self) -> bool:
         """Whether ``trusted_proxies`` has a network wider than any of one owner."""
-        return any(network.prefixlen < _NETWORK_BITS_MIN for network in self.trusted_proxies)
+        return _is_wide(self.trusted_proxies)
 
     @property
     def is_open(self) -> bool:
@@ -601,7 +630,7 @@ class Settings(BaseSettings):
         """
         if self.allowed_hosts is not None:
             return self.allowed_hosts
-        is_open = self.subscribe_auth == "none" or self.notify_keys == "none"
+        is_open = "none" in (self.subscribe_auth, self.notify_keys) or self.swoole_compat == "on"
         is_local = self.uds is None and _is_loopback(self.host) and not self.trusted_proxies
         return () if is_open and is_local else ("*",)
 
@@ -662,6 +691,10 @@ class Settings(BaseSettings):
         if self.redis_url is not None:
             shown["redis_url"] = mask_password(self.redis_url.get_secret_value())
         return shown
+
+
+def _is_wide(networks: tuple[Network, ...]) -> bool:
+    return any(network.prefixlen < _NETWORK_BITS_MIN for network in networks)
 
 
 def _text(value: object) -> str:

@@ -16,6 +16,9 @@ Every request
 2. Is its key one of the settings?                     ``gate.authorize_notify``          401
 3. Does the key notify too often?                      ``rate.Rates.spend``               429
 4. Is the key for this merchant?                       ``keys.NotifyKey.require``         403
+``GET /`` with ``swoole_compat``, which needs no key
+1. Is it a backend's own request, from its address?    ``keyless.Keyless.check``          403
+2. Do such backends notify too often?                  ``rate.Rates.spend``               429
 =====================================================  =================================  =====
 
 The last column is the status of a refusal; *soft* is a soft answer, which the package sse_push.http

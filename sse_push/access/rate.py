@@ -47,7 +47,7 @@ class Bucket:
 
 
 class Rates:
-    """A bucket for each key, or one for all callers if no key is needed; a rate of 0: no limit.
+    """A bucket for each key, and one for all callers without a key; a rate of 0: no limit.
 
     Each worker has its share of the rate and of the burst, so that all workers together keep the
     limits.
@@ -60,9 +60,11 @@ class Rates:
         rate_per_s: float,
         burst: int,
         workers: int,
+        has_keyless: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        callers: tuple[NotifyKey | None, ...] = (None,) if keys == "none" else tuple(keys)
+        callers: set[NotifyKey | None] = {None} if keys == "none" else {*keys}
+        callers |= {None} if has_keyless else set()
         share, burst_share = rate_per_s / workers, burst / workers
         self._buckets = (
             {key: Bucket(share, burst_share, clock) for key in callers} if rate_per_s > 0 else {}

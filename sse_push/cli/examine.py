@@ -78,6 +78,10 @@ def _openness(settings: Settings) -> Iterator[Finding]:
             "trusted_proxies",
             "trusted_proxies has nearly all addresses: any client may claim any address",
         )
+    if settings.swoole_compat == "on":
+        networks = ", ".join(map(str, settings.trusted_backends))
+        text = f"swoole_compat is on: a program at {networks} may notify without a key"
+        yield Finding("warning", "swoole_compat", text)
     if settings.uds is not None and is_open_to_all(Path(settings.uds), int(settings.uds_mode, 8)):
         is_refused = settings.subscribe_auth == "header"
         yield Finding(

@@ -90,6 +90,8 @@ class RefusalReason(enum.Enum):
     MERCHANT_NOT_GRANTED = "merchant_not_granted", Refusal.FORBIDDEN, "subscribe_auth"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed", Refusal.ORIGIN_NOT_ALLOWED, "allowed_origins"
     PAGE_NOT_BACKEND = "page_not_backend", Refusal.ORIGIN_NOT_ALLOWED
+    PROXY_NOT_BACKEND = "proxy_not_backend", Refusal.FORBIDDEN
+    BACKEND_NOT_TRUSTED = "backend_not_trusted", Refusal.FORBIDDEN, "trusted_backends"
     NOT_FOUND = "not_found", Refusal.NOT_FOUND
     METHOD_NOT_ALLOWED = "method_not_allowed", Refusal.METHOD_NOT_ALLOWED
     REQUEST_TIMEOUT = "request_timeout", Refusal.REQUEST_TIMEOUT, "request_timeout_s"

@@ -24,7 +24,7 @@ from sse_push.access.origin import Origins
 from sse_push.access.room import Room
 from sse_push.errors import HostNotAllowed
 from sse_push.event_stream import Frame, keep_streams_at_shutdown
-from sse_push.http import endpoints, paths
+from sse_push.http import endpoints, paths, swoole
 from sse_push.http.answers import EXCEPTION_HANDLERS, refuse
 from sse_push.http.endpoints import PLACE_SCOPE_KEY
 from sse_push.http.openapi import describe
@@ -73,12 +73,13 @@ def create_app(
     origins = Origins(settings.allowed_origins)
     description = describe(ROUTES, notify_max_items=settings.notify_max_items)
     openapi = json.dumps(description).encode()
+    compat = [swoole.ROUTE] if settings.swoole_compat == "on" else []
 
     def lifespan(_app: Starlette) -> AbstractAsyncContextManager[State]:
         return _lifespan(build(settings, rules, origins, board_folder, openapi), link)
 
     app = Starlette(
-        routes=[*ROUTES, *routes], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan
+        routes=[*ROUTES, *compat, *routes], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan
     )
     app.router.redirect_slashes = False  # a path with another slash is 404, in JSON as every error
     return EventsMiddleware(app, origins, room_of(settings), Hosts(settings.hosts))

@@ -132,7 +132,7 @@ async def notify(request: Request[State]) -> Response:
     body = await read_body(request, settings.body_limit_bytes)
     is_json = require_media_type(request, JSON, FORM) == JSON
     value = parse_json(body) if is_json else parse_form(body)
-    _require_rate(state, key, len(value) if isinstance(value, list) else 1)
+    require_rate(state, key, len(value) if isinstance(value, list) else 1)
     if isinstance(value, list):
         return await _notify_all(request, value, key)
     notification = _notification(value, key, settings.data_limit_bytes)
@@ -192,7 +192,7 @@ async def revoke(request: Request[State]) -> Response:
     refuse_parameters(request, FIELDS_OF_REVOCATION)
     require_media_type(request, JSON)
     value = parse_json(await read_body(request, settings.body_limit_bytes))
-    _require_rate(request.state, key, 1)
+    require_rate(request.state, key, 1)
     revocation = Revocation.from_value(value)
     if key is not None:
         key.require(revocation.merchant_id)
@@ -218,7 +218,12 @@ def _authorize_backend(request: Request[State]) -> NotifyKey | None:
     return key
 
 
-def _require_rate(state: State, key: NotifyKey | None, count: int) -> None:
+def require_rate(state: State, key: NotifyKey | None, count: int) -> None:
+    """Refuse notifications of a key, or without one, that come too often.
+
+    Raises:
+        TooManyNotifications: the caller has used up its rate.
+    """
     retry_after_s = state["rates"].spend(key, count)
     if retry_after_s:
         settings = state["settings"]

@@ -17,6 +17,9 @@ LAST_EVENT_ID = "last_event_id"
 LAST_EVENT_ID_OF_POLYFILL = "lastEventId"
 """The same, as ``event-source-polyfill`` adds it to the URL when it comes back: so it is newer."""
 
+MERCHANT_OF_SWOOLE = "merchantId"
+"""As the old Swoole server was asked (``swoole``)."""
+
 OF_EVENTS = (MERCHANT, LAST_EVENT_ID_OF_POLYFILL, LAST_EVENT_ID, "token")
 """Those of ``GET /events``; of two that are alike, an error suggests the last."""
 

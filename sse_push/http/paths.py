@@ -9,5 +9,6 @@ HEALTHZ = "/healthz"
 READYZ = "/readyz"
 METRICS = "/metrics"
 OPENAPI = "/openapi.json"
+SWOOLE = "/"
 
-ALL = frozenset({EVENTS, NOTIFY, REVOKE, HEALTHZ, READYZ, METRICS, OPENAPI})
+ALL = frozenset({EVENTS, NOTIFY, REVOKE, HEALTHZ, READYZ, METRICS, OPENAPI, SWOOLE})

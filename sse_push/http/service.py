@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from sse_push.access.gate import Gate
+from sse_push.access.keyless import Keyless
 from sse_push.access.origin import Origins
 from sse_push.access.proxies import Proxies
 from sse_push.access.rate import Rates
@@ -46,6 +47,7 @@ class State(TypedDict):
     rates: Rates
     requests: Requests
     refusals: Refusals
+    keyless: Keyless
     leaving: asyncio.Event
     """Set while the service goes on serving, though it is about to stop."""
     metrics: Metrics
@@ -61,9 +63,8 @@ def build(
     follower = _follower(settings, hub, appender)
     hub.source = follower
     event_streams = _event_streams(settings, hub, follower)
-    refusals = Refusals()
-    board = WorkerBoard(folder)
-    board.write(follower.age_s)
+    refusals, keyless = Refusals(), _keyless(settings)
+    board = _board(folder, follower)
     metrics = Metrics(
         board,
         folder,
@@ -72,6 +73,7 @@ def build(
         appender=appender,
         event_streams=event_streams,
         refusals=refusals,
+        keyless=keyless,
         connections_limit=settings.max_connections,
     )
     hub.on_fan_out = metrics.observe_fan_out
@@ -87,6 +89,7 @@ def build(
         rates=_rates(settings),
         requests=_requests(settings, refusals),
         refusals=refusals,
+        keyless=keyless,
         leaving=asyncio.Event(),
         metrics=metrics,
         openapi=openapi,
@@ -222,6 +225,16 @@ def _gate(settings: Settings, rules: TokenRules | None) -> Gate:
     )
 
 
+def _board(folder: Path, follower: Follower) -> WorkerBoard:
+    board = WorkerBoard(folder)
+    board.write(follower.age_s)
+    return board
+
+
+def _keyless(settings: Settings) -> Keyless:
+    return Keyless(settings.trusted_backends, settings.allowed_hosts or ())
+
+
 def _rates(settings: Settings) -> Rates:
     assert settings.notify_keys is not None, "refused at the start"
     return Rates(
@@ -229,6 +242,7 @@ def _rates(settings: Settings) -> Rates:
         rate_per_s=settings.notify_rate_per_s,
         burst=settings.notify_burst,
         workers=settings.workers,
+        has_keyless=settings.swoole_compat == "on",
     )
 
 

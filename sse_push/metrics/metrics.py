@@ -30,6 +30,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from sse_push import __version__
+from sse_push.access.keyless import Keyless
 from sse_push.event_stream import EventStreams
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub
@@ -65,6 +66,7 @@ class Metrics:
         appender: Appender,
         event_streams: EventStreams,
         refusals: Refusals,
+        keyless: Keyless,
         connections_limit: int,
     ) -> None:
         disable_created_metrics()
@@ -73,12 +75,10 @@ class Metrics:
         self._appender = appender
         self._event_streams = event_streams
         self._refusals = refusals
+        self._keyless = keyless
         self._own = CollectorRegistry()
         self._files = own_files(folder / SHARED if is_shared() else None)
-        self._answer = self._own if self._files is None else CollectorRegistry()
-        if self._files is not None:
-            self._answer.register(AllFiles(board, folder / SHARED))
-        self._answer.register(_Workers(board))
+        self._answer = self._registry_of_all(board, folder)
         self._copied: dict[tuple[str, str], int] = {}
         """The count of each series, by name and label, at the last update."""
         counters = (name for name, each in SERIES.items() if each.kind == "counter")
@@ -94,6 +94,13 @@ class Metrics:
         """The ages since the last update, by bucket."""
         self._age_sum_s = 0.0
         self.update()
+
+    def _registry_of_all(self, board: WorkerBoard, folder: Path) -> CollectorRegistry:
+        registry = self._own if self._files is None else CollectorRegistry()
+        if self._files is not None:
+            registry.register(AllFiles(board, folder / SHARED))
+        registry.register(_Workers(board))
+        return registry
 
     def observe_fan_out(self, newest: EntryId) -> None:
         """Observe the age of the newest entry of a fan-out that begins."""
@@ -138,6 +145,7 @@ class Metrics:
             yield "sse_push_errors_total", code.value, count
         for why, count in self._refusals.reasons.items():
             yield "sse_push_refusals_total", why.value, count
+        yield "sse_push_swoole_requests_total", "", self._keyless.admitted
         yield "sse_push_refreshes_written_total", "", hub.written
         yield "sse_push_refreshes_merged_total", "", hub.merged
         yield "sse_push_refreshes_skipped_total", "", hub.skipped

@@ -42,6 +42,9 @@ SERIES: dict[str, Series] = {
         "refused requests and items of an array, and clients asked to come back later, by reason",
         ("reason",),
     ),
+    "sse_push_swoole_requests_total": Series(
+        "counter", "requests of backends that still ask as the old Swoole server was asked"
+    ),
     "sse_push_refreshes_written_total": Series("counter", "refreshes handed to connections"),
     "sse_push_refreshes_merged_total": Series(
         "counter", "refreshes merged into another refresh before they were written"

@@ -108,7 +108,8 @@ def test_a_secret_in_a_flag_is_warned_of_and_not_shown(redis: Redis) -> None:
     url = redis.url.replace("redis://", "redis://:hidden@")
     serve = ("serve", "--redis-url", url, "--notify-keys", KEY, "--embedded")
     served = run(*serve, "--subscribe-auth", "none")
-    checked = run("check", "--redis-url", redis.url, "--notify-keys", KEY)
+    check = ("check", "--redis-url", redis.url, "--notify-keys", KEY)
+    checked = run(*check, SSE_PUSH_SWOOLE_COMPAT="on")
     by_variables = run(
         *("check", "--redis-url", redis.url, "--notify-keys", "none", "--uds", "/tmp/push.sock"),
         SSE_PUSH_TOKEN_KEYS=SECRET,
@@ -117,7 +118,8 @@ def test_a_secret_in_a_flag_is_warned_of_and_not_shown(redis: Redis) -> None:
     )
 
     assert "flags=--notify-keys,--redis-url\n" in served.stderr
-    assert re.search("^warning +--notify-keys has a secret", checked.stdout, re.MULTILINE)
+    for text in ("--notify-keys has a secret", "swoole_compat is on: a program at 127.0.0.0/8, "):
+        assert re.search(f"^warning +{text}", checked.stdout, re.MULTILINE)
     assert "has a secret" not in by_variables.stdout
     for text in ("uds /tmp/push.sock: every user of this", "trusted_proxies has nearly all"):
         assert re.search(f"^warning +{text}", by_variables.stdout, re.MULTILINE)

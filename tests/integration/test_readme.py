@@ -40,6 +40,7 @@ ACCESS = "sse_push/docs/access.md"
 CLIENT = "client/README.md"
 START = "sse_push/docs/start.md"
 LANGUAGES = ("sh", "python", "php", "js", "html")
+SWOOLE = "sse_push/docs/swoole.md"
 
 NOTIFY = [
     Example("README.md", "sh", 1),
@@ -50,10 +51,15 @@ KEYS, TOKENS, SIGN = Example(ACCESS, "sh"), Example(ACCESS, "sh", 1), Example(AC
 REVOKE = Example(ACCESS, "sh", 2)
 SERVE = [Example("README.md", "sh", 2), Example("sse_push/docs/operations.md", "sh")]
 NGINX = [Example("README.md", "sh", 3), Example("nginx/README.md", "sh")]
-PAGES = [Example("README.md", "js"), Example(CLIENT, "js"), Example(CLIENT, "html")]
+PAGES = [
+    *(Example("README.md", "js"), Example(CLIENT, "js"), Example(CLIENT, "html")),
+    Example(SWOOLE, "js"),
+]
 PAGE_WITH_TOKEN = Example(CLIENT, "js", 1)
+IN_TEST_SWOOLE = [Example(SWOOLE, "sh"), Example(SWOOLE, "php"), Example(SWOOLE, "sh", 1)]
 
 RUN = {
+    *IN_TEST_SWOOLE,
     *(*NOTIFY, *SERVE, *NGINX, *PAGES),
     *(XADD, KEYS, TOKENS, SIGN, REVOKE, PAGE_WITH_TOKEN),
 }

@@ -143,6 +143,15 @@ def test_a_network_of_all_addresses_is_warned_of(
     assert caplog.text.count("any client may claim any address") == count
 
 
+def test_backends_that_need_no_key_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    settings = Settings.load(swoole_compat="on", trusted_backends="10.1.0.0/16, 127.0.0.1")
+
+    warn_of_trust(settings)
+
+    expected = "backends may notify without a key trusted_backends=10.1.0.0/16,127.0.0.1/32"
+    assert [record.getMessage() for record in caplog.records] == [expected]
+
+
 def test_accepted_connections_inherit_the_options_of_the_listening_socket() -> None:
     settings = Settings(port=0, send_buffer_bytes=16_384, tcp_user_timeout_ms=12_345)
     with (

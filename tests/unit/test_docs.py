@@ -51,7 +51,7 @@ def shown(default: object) -> str:
     if default is None or default == ():
         return "–"
     if isinstance(default, tuple):
-        return ", ".join(default)
+        return ", ".join(map(str, default))
     return f"{default:.6f}".rstrip("0").rstrip(".") if isinstance(default, float) else str(default)
 
 

@@ -35,11 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "runtime.backoff": set(),
     "runtime.supervision": {"runtime.backoff", "runtime.worker"},
     "runtime.service_manager": {"errors"},
-    "runtime.standing": {
-        "runtime.service_manager",
-        "runtime.supervision",
-        "runtime.worker",
-    },
+    "runtime.standing": {"runtime.service_manager", "runtime.supervision", "runtime.worker"},
     "runtime.supervisor": {
         "runtime.link",
         "runtime.process",
@@ -87,6 +83,7 @@ ARROWS: dict[str, set[str]] = {
     "access.proxies": set(),
     "access.hosts": {"errors"},
     "access.origin": {"errors"},
+    "access.keyless": {"access.hosts", "access.proxies", "errors"},
     "access.room": {"errors"},
     "access.rate": {"access.keys"},
     "access.token_keys": {"access.keys", "errors"},
@@ -301,6 +298,7 @@ ARROWS: dict[str, set[str]] = {
     "metrics.files": {"runtime.readiness"},
     "metrics.metrics": {
         "__init__",
+        "access.keyless",
         "event_stream",
         "event_stream.wire",
         "hub",
@@ -331,6 +329,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "http.service": {
         "access.gate",
+        "access.keyless",
         "access.origin",
         "access.proxies",
         "access.rate",
@@ -370,6 +369,13 @@ ARROWS: dict[str, set[str]] = {
         "http.service",
         "notification",
     },
+    "http.swoole": {
+        "http.endpoints",
+        "http.parameters",
+        "http.paths",
+        "http.service",
+        "notification",
+    },
     "http.app": {
         "access.hosts",
         "access.origin",
@@ -381,6 +387,7 @@ ARROWS: dict[str, set[str]] = {
         "http.openapi",
         "http.paths",
         "http.service",
+        "http.swoole",
         "hub",
         "runtime.link",
         "runtime.process",

@@ -94,6 +94,13 @@ def test_all_callers_share_one_bucket_if_no_key_is_needed() -> None:
     assert [rates.spend(None, 1), rates.spend(None, 1)] == [0, 1]
 
 
+def test_callers_without_a_key_have_a_bucket_beside_those_of_the_keys() -> None:
+    clock = ManualClock()
+    rates = Rates(KEYS, rate_per_s=1, burst=1, workers=1, has_keyless=True, clock=clock.time)
+
+    assert [rates.spend(key, 1) for key in (None, KEYS[0], None)] == [0, 0, 1]
+
+
 def test_the_time_to_wait_is_rounded_up_to_whole_seconds() -> None:
     clock = ManualClock()
     rates = rates_of(clock, rate_per_s=0.4)

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sse_push import __version__
 from sse_push.access.grant import Grant
+from sse_push.access.keyless import Keyless
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason, RefusalReason
 from sse_push.event_stream import EventStreams, Gaps, wire
@@ -117,6 +118,7 @@ async def worker(tmp_path: Path) -> Worker:
         appender=appender,
         event_streams=event_streams,
         refusals=refusals,
+        keyless=Keyless((), ()),
         connections_limit=15_000,
     )
     return Worker(hub, follower, appender, event_streams, board, refusals, metrics_of_worker)

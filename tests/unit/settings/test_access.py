@@ -234,6 +234,7 @@ GUARDED = {"subscribe_auth": "token", "token_keys": SECRET, "notify_keys": KEY}
 def test_no_name_is_allowed_where_a_page_needs_no_credential(host: str) -> None:
     assert Settings.load(**OPEN, host=host).hosts == ()
     assert Settings.load(**{**GUARDED, "notify_keys": "none"}, host=host).hosts == ()
+    assert Settings.load(**GUARDED, swoole_compat="on", host=host).hosts == ()
 
 
 @pytest.mark.parametrize(

@@ -336,6 +336,19 @@ def test_every_mistake_has_its_line() -> None:
             for wide in ("0.0.0.0/0", "::/0", "128.0.0.0/1", "2000::/3")
         ),
         (
+            {"swoole_compat": "on", "uds": "/run/push.sock"},
+            "swoole_compat (on) needs host and port: who connects to uds has no address",
+        ),
+        (
+            {"trusted_backends": "10.1.0.9"},
+            "trusted_backends needs swoole_compat (on): otherwise each backend has a key",
+        ),
+        (
+            {"swoole_compat": "on", "trusted_backends": "127.0.0.1,0.0.0.0/0"},
+            "trusted_backends (127.0.0.1/32,0.0.0.0/0) must name the backends: otherwise anyone "
+            "could notify without a key",
+        ),
+        (
             {"allowed_hosts": "push.example,*"},
             "allowed_hosts: expected * or a list, got both",
         ),
@@ -369,6 +382,7 @@ def test_settings_that_contradict_each_other_are_refused(
         {"probe_interval_s": 2, "probe_deadline_s": 2},
         {"data_limit_bytes": 2048, "body_limit_bytes": 2048},
         {"uds": "/run/push.sock"},
+        {"swoole_compat": "on"},
         {"subscribe_auth": "header", "uds": "/run/push.sock"},
         {"token_cookie": "push", "token_audience": "a"},
         {"subscribe_auth": "token", "token_keys_file": Path("/k"), "token_algorithms": ("RS256",)},
