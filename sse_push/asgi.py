@@ -57,10 +57,7 @@ class Application:
                 configure_logging(settings.log_level, settings.log_format)
                 tune_process()
                 settings = within_file_limit(settings, file_limit())
-                warn_of_trust(settings)
-                if settings.is_open and not settings.is_open_to_network:
-                    # Where the server listens is not known here.
-                    logger.warning("anyone who reaches this address may listen and notify")
+                warn_of_trust(settings, listens=False)
                 self._service = service = create_app(settings, folder)
             except ConfigError as exc:
                 await receive()

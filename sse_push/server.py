@@ -200,14 +200,16 @@ def within_file_limit(settings: Settings, file_limit: int) -> Settings:
     return settings.model_copy(update={"max_connections": places})
 
 
-def warn_of_trust(settings: Settings) -> None:
-    """Warn if limits per address are none, or if the network reaches what needs no key."""
+def warn_of_trust(settings: Settings, *, listens: bool = True) -> None:
+    """Warn if limits per address are none, or if the network reaches what needs no key.
+
+    Another server listens where it likes (``listens``), and may be reached by anyone.
+    """
     if settings.trusts_all_addresses:
         logger.warning("any client may claim any address, trusted_proxies has nearly all")
-    if settings.is_open_to_network:
-        logger.warning(
-            "anyone who reaches this address may listen and notify host=%s", settings.host
-        )
+    if settings.is_open_to_network or (settings.is_open and not listens):
+        host = settings.host if listens else "that of your server"
+        logger.warning("anyone who reaches this address may listen and notify host=%s", host)
     if settings.swoole_compat == "on":
         networks = ",".join(map(str, settings.trusted_backends))
         logger.warning("backends may notify without a key trusted_backends=%s", networks)

@@ -136,6 +136,22 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _require_place(url: SplitResult) -> None:
+    """Refuse a URL that names no server, or no database: the library would take another one."""
+    if url.scheme == "unix":
+        if not url.path:
+            raise ValueError("expected a path, as in unix:///run/redis.sock, got none")
+        return
+    try:
+        _ = url.port
+    except ValueError:
+        raise ValueError("expected a number as the port, got something else") from None
+    if not url.hostname:
+        raise ValueError("expected a host, as in redis://127.0.0.1:6379/0, got none")
+    if not re.fullmatch("/?[0-9]*", url.path):
+        raise ValueError("expected the number of a database behind the host, as in /0")
+
+
 def _require_options(url: SplitResult) -> None:
     options = REDISS_OPTIONS if url.scheme == "rediss" else REDIS_OPTIONS
     known = ", ".join(options)
@@ -488,6 +504,7 @@ class Settings(BaseSettings):
                 raise ValueError("expected a URL, got one that can't be parsed") from None
             if "@" in parts.path + parts.query + parts.fragment and parts.scheme != "unix":
                 raise ValueError("expected / ? # in a password as %2F %3F %23, got one as it is")
+            _require_place(parts)
             _require_options(parts)
         return value
 

@@ -149,10 +149,20 @@ async def follow(
                     for event in parser.feed(chunk):
                         yield event
         except httpx2.TransportError as exc:
-            why = str(exc) or type(exc).__name__
+            why = _reason(exc)
         wait_s = _DEFAULT_RETRY_S if parser.retry_s is None else parser.retry_s
         yield StateChange("CONNECTING", f"{why}; again in {wait_s:.1f} s")
         await asyncio.sleep(wait_s * random.uniform(0.9, 1.1))  # noqa: S311 (spreads load)
+
+
+def _reason(exc: BaseException) -> str:
+    """Return what the system says, which the library keeps below its own words, or those."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(exc) or type(exc).__name__
 
 
 def _headers(last_event_id: str) -> dict[bytes, bytes]:

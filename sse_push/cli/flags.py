@@ -170,18 +170,20 @@ def service_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def secret_of(name: str, text: str | None, path: Path | None) -> str | None:
-    """Return a secret, given itself or as a file; None if neither is.
+    """Return a secret for a header, given itself or as a file; None if neither is.
 
     Raises:
-        ConfigError: both are given, or the file can't be read.
+        ConfigError: both are given, the file can't be read, or no header can hold the secret.
     """
-    if path is None:
-        return text
-    if text is not None:
-        raise ConfigError(f"{name}: expected {name} or {name}_FILE, got both")
-    from sse_push.runtime.secret_files import read_secret
+    if path is not None:
+        if text is not None:
+            raise ConfigError(f"{name}: expected {name} or {name}_FILE, got both")
+        from sse_push.runtime.secret_files import read_secret
 
-    return read_secret(path, f"{name}_FILE")
+        text = read_secret(path, f"{name}_FILE")
+    if text is not None and not (text.isascii() and text.isprintable()):
+        raise ConfigError(f"{name}: expected printable ASCII on one line, got something else")
+    return text
 
 
 def secret_flags(flags: Mapping[str, object]) -> list[str]:

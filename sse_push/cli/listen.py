@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Coroutine
 from datetime import UTC, datetime
+from urllib.parse import urlencode
 
 import click
 import httpx2
@@ -30,8 +31,10 @@ def listen(
     Raises:
         GaveUp: the answer was no event stream.
     """
-    events_url = httpx2.URL(f"{url.rstrip('/')}{paths.EVENTS}", params={"merchant_id": merchant_id})
-    printing = _print_events(str(events_url), last_event_id, token, heartbeats=heartbeats)
+    query = urlencode({"merchant_id": merchant_id}, errors="surrogateescape")
+    events_url = f"{url.rstrip('/')}{paths.EVENTS}?{query}"
+    _print_line(f"GET {events_url}")
+    printing = _print_events(events_url, last_event_id, token, heartbeats=heartbeats)
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(_until_sigint(printing))
 

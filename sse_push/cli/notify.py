@@ -29,7 +29,9 @@ def notify(*, data: str | None, as_json: bool, url: str, key: str | None, **fiel
     if data is not None:
         try:
             fields["data"] = json.loads(data)
-        except ValueError as exc:
-            raise click.BadParameter(f"expected JSON, got {data!r}", param_hint="--data") from exc
+            json.dumps(fields["data"], allow_nan=False)  # Python reads NaN and Infinity as well
+        except (ValueError, RecursionError) as exc:
+            text = f"{data[:200]!r}{'…' if len(data) > 200 else ''}"
+            raise click.BadParameter(f"expected JSON, got {text}", param_hint="--data") from exc
     click.echo(post(url, paths.NOTIFY, fields, key, as_json=as_json))
     return 0

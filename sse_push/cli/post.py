@@ -29,10 +29,13 @@ def post(
     Raises:
         PushError: nobody answers, or the answer is no ID.
     """
-    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    headers = {"Content-Type": "application/json"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    content = json.dumps(body)  # in ASCII, whatever bytes were typed
     try:
         answer = httpx2.post(
-            f"{url.rstrip('/')}{path}", json=body, headers=headers, timeout=_TIMEOUT_S
+            f"{url.rstrip('/')}{path}", content=content, headers=headers, timeout=_TIMEOUT_S
         )
     except (httpx2.TransportError, httpx2.InvalidURL) as exc:
         cause = str(exc) or type(exc).__name__

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.harness.programs import spawn, variables
 from tests.harness.redis import Redis
-from tests.harness.service import KEY, Service
+from tests.harness.service import Service
 from tests.harness.stream import Publisher, open_stream
 from tests.harness.waiting import free_port
 
@@ -19,7 +19,7 @@ async def test_uvicorn_serves_by_the_settings_of_the_environment(
         {
             "redis_url": redis.url,
             "subscribe_auth": "none",
-            "notify_keys": KEY,
+            "notify_keys": "none",
             "probe_interval_s": 0.1,
             "drain_s": 0.1,
         }
@@ -44,3 +44,4 @@ async def test_uvicorn_serves_by_the_settings_of_the_environment(
     assert stream.headers["connection"] == "close", "the fast way"
     served.assert_no_errors()
     assert "message=drained" in served.log
+    assert 'may listen and notify" host="that of your server"' in served.log

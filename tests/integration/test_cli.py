@@ -174,8 +174,14 @@ def test_notify_fails_in_one_line(service: Service) -> None:
     down = run("notify", "42", "--url", "http://127.0.0.1:1")
     no_json = run("notify", "42", "--data", "{nonsense")
 
+    elsewhere = run("notify", "42", "--url", f"{service.url}/x")
+    no_service = run("notify", "42", "--url", f"{service.url}/metrics?", "--key", KEY)
+
     assert (refused.returncode, down.returncode, no_json.returncode) == (1, 1, 2)
     assert "answered 401" in refused.stderr
+    assert refused.stderr.endswith("; expected one of its notify_keys in SSE_PUSH_NOTIFY_KEY\n")
+    for done in (elsewhere, no_service):
+        assert done.stderr.endswith("; expected the address of the service in SSE_PUSH_URL\n")
     assert "expected the service at http://127.0.0.1:1" in down.stderr
     assert "expected JSON" in no_json.stderr
     assert [len(done.stderr.splitlines()) for done in (refused, down)] == [1, 1]
@@ -193,10 +199,12 @@ async def test_a_terminal_does_not_obey_what_a_server_answers() -> None:
             recorder.answer = head.encode() + raw
             (notified,) = await run_all(("notify", "42", "--url", f"http://{address}"))
             outs.append(notified.stderr + notified.stdout)
-        recorder.answer = recorder.answer.replace(b"200 OK", b"200 No")
+        recorder.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]"
+        (no_id,) = await run_all(("notify", "42", "--url", f"http://{address}"))
         (tail,) = await run_all(("tail", "42", "--url", f"http://{address}"))
         recorder.answer = b""
 
+    assert no_id.stderr.startswith(f"sse-push: expected the ID of a record from http://{address}, ")
     for out in (*outs, tail.stderr):
         assert out.endswith("\n")
         assert out[:-1].isprintable(), out
@@ -212,11 +220,14 @@ def test_a_process_without_a_standard_error_works() -> None:
     assert (done.returncode, done.stdout) == (0, run("docs").stdout)
 
 
-def test_the_key_of_notify_may_be_a_variable(service: Service, merchant: str) -> None:
-    done = run("notify", merchant, "--url", service.url, SSE_PUSH_NOTIFY_KEY=KEY)
+def test_the_key_and_the_url_of_notify_may_be_variables(service: Service, merchant: str) -> None:
+    environ = {"SSE_PUSH_URL": service.url, "SSE_PUSH_NOTIFY_KEY": KEY}
+    done = run("notify", merchant, **environ)
+    for_script = run("notify", merchant, "--json", **environ)
 
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"\d{13}-\d+\.[0-9a-f]{8}\n", done.stdout)
+    assert re.fullmatch(r'\{"id": "\d{13}-\d+\.[0-9a-f]{8}"\}\n', for_script.stdout)
 
 
 def test_tail_gives_up_when_a_browser_would_and_prints_one_line(service: Service) -> None:

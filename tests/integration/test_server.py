@@ -152,6 +152,25 @@ def test_backends_that_need_no_key_are_warned_of(caplog: pytest.LogCaptureFixtur
     assert [record.getMessage() for record in caplog.records] == [expected]
 
 
+@pytest.mark.parametrize(
+    ("host", "listens", "keys", "count"),
+    [
+        ("0.0.0.0", True, "none", 1),
+        ("127.0.0.1", True, "none", 0),
+        ("127.0.0.1", False, "none", 1),
+        ("0.0.0.0", True, KEY, 0),
+        ("0.0.0.0", False, KEY, 0),
+    ],
+)
+def test_a_service_that_needs_no_key_and_is_open_to_others_is_warned_of(
+    caplog: pytest.LogCaptureFixture, host: str, listens: object, keys: str, count: int
+) -> None:
+    settings = Settings.load(host=host, notify_keys=keys, subscribe_auth="none")
+    warn_of_trust(settings, listens=bool(listens))
+
+    assert caplog.text.count("anyone who reaches this address may listen and notify") == count
+
+
 def test_accepted_connections_inherit_the_options_of_the_listening_socket() -> None:
     settings = Settings(port=0, send_buffer_bytes=16_384, tcp_user_timeout_ms=12_345)
     with (

@@ -359,11 +359,19 @@ async def test_the_client_waits_for_the_reconnection_time() -> None:
     assert len(servers.requests) == 1
 
 
+def chained(said: str, cause: OSError) -> Exception:
+    """Return an error as the library raises it: the system's stands below its own."""
+    error = httpx2.ConnectError(said)
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "why"),
     [
         (httpx2.ConnectError("connection refused"), "connection refused"),
         (httpx2.ConnectTimeout(""), "ConnectTimeout"),
+        (chained("All connection attempts failed", OSError(111, "refused")), "refused"),
         (httpx2.RemoteProtocolError("peer closed connection"), "peer closed connection"),
     ],
 )

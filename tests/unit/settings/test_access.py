@@ -339,6 +339,10 @@ def test_the_url_of_redis_has_one_of_three_schemes(url: str) -> None:
             "as none, optional or required, got something else",
         ),
         ("rediss://:hunter2@host?ssl_ca_certs=", "got something else"),
+        ("redis://:hunter2@host:port", "expected a number as the port, got something else"),
+        ("redis://:hunter2@", "expected a host, as in redis://127.0.0.1:6379/0, got none"),
+        ("redis://:hunter2@host/hunter2", "the number of a database behind the host, as in /0"),
+        ("unix://", "expected a path, as in unix:///run/redis.sock, got none"),
     ],
 )
 def test_a_malformed_redis_url_is_refused_and_not_shown(url: str, said: str) -> None:
