@@ -10,10 +10,12 @@ from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import urljoin
 
+import click
 import httpx2
 import pytest
 from starlette.applications import Starlette
 
+from sse_push.cli.demo import demo as demo_command
 from sse_push.demo.backend import Backend, client_folder
 from sse_push.demo.cinema import Cinema
 from sse_push.demo.crowd import CinemaTokens
@@ -195,6 +197,12 @@ async def test_a_crowd_buys_and_leaves_with_the_demo(
     assert "5 simulated buyers" in running.out
     assert f"{url}/" in running.out
     assert "Traceback" not in running.log
+
+
+@pytest.mark.parametrize("buyers", ["-1", "10001", "many"])
+def test_a_crowd_of_no_possible_size_is_a_usage_error(buyers: str) -> None:
+    with pytest.raises(click.BadParameter):
+        demo_command.make_context("demo", ["--crowd", buyers])
 
 
 def test_a_crowd_ends_with_a_demo_that_is_killed(
