@@ -14,7 +14,8 @@
  * **When the callback is called.** At the first connection, so that the callback can also be the
  * first load of the page; after each change; and after a gap in which the page may have missed a
  * change. The service finds out what was missed by comparing event IDs: a reconnection that missed
- * nothing makes no call.
+ * nothing makes no call. A page that has heard nothing for 3 s is called for its first load
+ * nevertheless, and again by the first connection.
  *
  * **One call at a time.** If `callback` returns a promise, the next call waits until the promise
  * settles. All refreshes that arrive meanwhile are merged into exactly one call. A promise that
@@ -45,10 +46,17 @@
  * new token in its URL. The service sends `expiring` before a token expires. This module then
  * requests a new token and replaces the EventSource, and keeps the last event ID.
  *
- * If the service refuses a token (status 401 or 403, which this module learns from a HEAD request),
- * a new token is tried once. A second refusal without a `ready` in between is final, and the state
- * becomes `refused`. No other failure is final. Without the option, 401 and 403 are retried like
- * any other status, and no HEAD request is sent.
+ * **A refused page.** After a status other than 200, this module learns the status from a HEAD
+ * request for the same URL. If that is 401 or 403, it tries once more: with a new token at once, or
+ * without the option `token` after a wait. A second refusal without a `ready` in between is final,
+ * and the state becomes `refused`, so that a page that is logged out gets to its login. No other
+ * failure is final. No HEAD request is sent with an `EventSource` of your own without a `token` and
+ * without a `fetch` of your own, since such a class may send headers that the global `fetch` does
+ * not.
+ *
+ * **Pages that nobody sees.** A page that is being prerendered opens nothing before it is shown.
+ * The EventSource is closed when the page is left, so that the page can go into the back/forward
+ * cache, and opened again if it is shown again. `whileHidden` says what a hidden page does.
  *
  * @param url The URL of the event stream; may be relative. A page that was rendered by a server can
  * put the last event ID that it was rendered with into the query, as `last_event_id`: the `id` of an
@@ -105,21 +113,23 @@ export interface Refresh {
    * The reason for the call, `undefined` for an ordinary change. Merged refreshes have the
    * strongest of their reasons; the last of this list is the strongest.
    *
+   * - `unconfirmed`: nothing has arrived for `firstCallMs`, so that this is the first load
    * - `connected`: the connection started without a last event ID; the page may be out of date
    * - `missed`: a change happened while the page was not connected
    * - `resync`: the service cannot determine what the page has missed
    */
-  readonly reason: 'connected' | 'missed' | 'resync' | undefined
+  readonly reason: 'unconfirmed' | 'connected' | 'missed' | 'resync' | undefined
 }
 
 /**
  * The state of the connection. index.js has the table of all transitions.
  *
- * - `connecting`: the browser or this module is connecting, or waits before the next attempt
+ * - `connecting`: the browser or this module is connecting, or waits before the next attempt, or
+ *   until the page is shown
  * - `open`: the service has sent `ready`; changes arrive from now on
- * - `refused`: the service has refused two tokens in a row (only with the option `token`), and the
- *   error has gone to `reportError`. Everything has ended as after the undo. Neither time nor a
- *   page that becomes visible or online starts it again; only another `onRefresh` does
+ * - `refused`: the service has answered 401 or 403 twice in a row, and the error has gone to
+ *   `reportError`. Everything has ended as after the undo. Neither time nor a page that becomes
+ *   visible or online starts it again; only another `onRefresh` does
  * - `closed`: the page has called the undo
  */
 export type State = 'connecting' | 'open' | 'refused' | 'closed'
@@ -197,6 +207,16 @@ export interface Options {
    */
   waitCapMs?: number
   /**
+   * How long the first load waits for the event stream, in milliseconds. If neither a refresh nor
+   * the news that nothing was missed has arrived by then, the callback is called with the reason
+   * `unconfirmed`. `Infinity`: the first load always waits. Default: 3 000.
+   *
+   * ```js
+   * onRefresh(url, load, { firstCallMs: 0 }) // loads now, and again when the stream is open
+   * ```
+   */
+  firstCallMs?: number
+  /**
    * The shortest time from the start of a call to the start of the next one, in milliseconds. The
    * first refresh is called for at once, and those that arrive within this time become one call at
    * its end. Default: 0.
@@ -206,6 +226,28 @@ export interface Options {
    * ```
    */
   minIntervalMs?: number
+  /**
+   * What a hidden page does. Default: `'call'`, the same as a visible one.
+   *
+   * With `'defer'`, a hidden page starts no call after its first load; it makes one call for all
+   * that has arrived, when it is shown. A repeated call waits as well. Workers count as visible,
+   * and so does a page with a document picture-in-picture window.
+   *
+   * ```js
+   * onRefresh(url, load, { whileHidden: 'defer' })
+   * ```
+   */
+  whileHidden?: 'call' | 'defer'
+  /**
+   * How long a page that defers its calls keeps its stream while it is hidden, in milliseconds.
+   * Then the stream is closed until the page is shown. `Infinity`: the stream stays. Default:
+   * 300 000, which is 5 min.
+   *
+   * ```js
+   * onRefresh(url, load, { whileHidden: 'defer', hiddenCloseMs: 60_000 })
+   * ```
+   */
+  hiddenCloseMs?: number
   /**
    * Sends cookies to another origin as well. Default: false.
    *
@@ -224,12 +266,10 @@ export interface Options {
    */
   EventSource?: new (url: string, init?: { withCredentials?: boolean }) => EventSourceLike
   /**
-   * A function to use instead of the global `fetch`. It is called only with the option `token`, and
-   * only for HEAD requests.
+   * A function to use instead of the global `fetch`, only for HEAD requests that ask for a status.
    *
    * ```js
    * onRefresh(url, load, {
-   *   token,
    *   fetch: (url, init) => fetch(url, { ...init, headers: { 'X-Page': 'seats' } }),
    * })
    * ```

@@ -17,6 +17,8 @@ const HEARTBEAT_MS = 15_000
 const OPENING_MS = 45_000
 /** How long a browser may take to reconnect: a `goodbye` asks it to wait up to half of this. */
 const RECONNECTING_MS = 60_000
+/** A timer for a longer time than this would end at once. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1
 
 const EVENT_TYPES = ['open', 'ready', 'refresh', 'heartbeat', 'expiring', 'goodbye', 'error']
 /** `readyState` of an EventSource that has given up. WHATWG #dom-eventsource-closed */
@@ -31,11 +33,13 @@ const REASONS = ['connected', 'missed', 'resync']
  *     from        to          when
  *     connecting  open        `ready` has arrived
  *     open        connecting  the stream has ended, has been silent for too long, or is replaced
- *     connecting  refused     the service has refused two tokens without a `ready` between them
+ *     connecting  refused     the service has refused twice without a `ready` between
  *     any         closed      the page has called the undo
  *
  * While the state is `connecting`, this module waits for one of these: a token, an EventSource that
- * connects, the status of one that has given up, or a timer before the next opening.
+ * connects, the status of one that has given up, or a timer before the next opening. A stream that
+ * is paused waits for the page to be shown, and for nothing else: while the page is prerendered, in
+ * the back/forward cache, or hidden for `hiddenCloseMs`.
  *
  * @type {Record<State, State[]>}
  */
@@ -50,18 +54,25 @@ const NEXT_STATES = {
 export function onRefresh(url, callback, options = {}) {
   const { by, onState, token, withCredentials, fetch = globalThis.fetch } = options
   const { waitBaseMs = 1_000, waitCapMs = 30_000 } = options
+  const { whileHidden = 'call', hiddenCloseMs = 300_000 } = options
+
+  // A class of the page's own may send headers that the global fetch does not.
+  const mayAskStatus = token || options.fetch || !options.EventSource
 
   /** @type {State | undefined} */
   let state
   let request = new AbortController() // for a token, or for the status of a refused EventSource
   let reopenTimer = 0
+  let hiddenTimer = 0 // before a stream is paused
+  let isPaused = false
   let failures = 0 // in a row
-  let refusals = 0 // of tokens since the last `ready`
+  let refusals = 0 // since the last `ready`
   let readyAt = 0
   let heartbeatMs = HEARTBEAT_MS
 
   const stream = oneSourceAtATime(String(url), options, handleEvent)
-  const calls = scheduleCalls(callback, stream.lastEventId, waitMs, options)
+  const isHeld = () => whileHidden === 'defer' && isHidden()
+  const calls = scheduleCalls(callback, stream.lastEventId, waitMs, isHeld, options)
   const silence = watchSilence(() => {
     if (!stream.source()) report(new Error('token() has not settled'))
     openLater()
@@ -69,10 +80,12 @@ export function onRefresh(url, callback, options = {}) {
 
   function open() {
     close()
+    isPaused = false
     if (token) {
       silence.allow(OPENING_MS)
       renewToken()
     } else listen()
+    calls.begin()
     enter('connecting') // last, as onState may call the undo
   }
 
@@ -108,11 +121,13 @@ export function onRefresh(url, callback, options = {}) {
       status = (await fetch(stream.url(), { method: 'HEAD', credentials, signal })).status
     } catch {} // a network error is no refusal
     if (signal.aborted) return
-    if (status !== 401 && status !== 403) return openLater()
-    // The first refused token may only have expired while the browser was away.
-    if (refusals++ < 1) return open()
-    report(new Error(`token refused: ${status}`))
-    end('refused')
+    const isRefused = status === 401 || status === 403
+    if (isRefused && refusals++) {
+      report(new Error(`event stream refused: ${status}`))
+      end('refused')
+    } else if (isRefused && token) {
+      open() // the token may have expired while the browser was away
+    } else openLater()
   }
 
   // Only the newest request counts; a late answer to an older one is dropped.
@@ -134,8 +149,40 @@ export function onRefresh(url, callback, options = {}) {
     enter('connecting')
   }
 
+  function pause() {
+    close()
+    isPaused = true
+    enter('connecting')
+  }
+
+  // Not all that hides or shows a page fires an event, so each event of the stream looks as well.
+  // Last in each handler: a call that starts here may call the undo.
+  function lookAtPage() {
+    if (!calls.areDeferred()) {
+      clearTimeout(hiddenTimer)
+      hiddenTimer = 0
+    } else hiddenTimer ||= after(hiddenCloseMs, pauseIfDeferred)
+    calls.startIfDue()
+  }
+
+  function pauseIfDeferred() {
+    hiddenTimer = 0
+    if (calls.areDeferred()) pause()
+  }
+
+  /** @param {Event} event of the window or of its document */
+  function handlePageEvent({ type }) {
+    // An open stream may keep a page out of the back/forward cache, and is cut in there.
+    if (type === 'pagehide') return pause()
+    const mayOpen = isPaused
+      ? !thePage()?.prerendering && !calls.areDeferred()
+      : silence.isSuspicious()
+    if (mayOpen && (type !== 'visibilitychange' || !isHidden())) open()
+    lookAtPage()
+  }
+
   /** @param {MessageEvent} event */
-  function handleEvent({ type, data }) {
+  function handleEvent({ type, data, lastEventId }) {
     if (type === 'error') return handleError()
     const fields = parse(data)
     if (fields.heartbeat_s > 0) heartbeatMs = fields.heartbeat_s * 1_000
@@ -145,14 +192,19 @@ export function onRefresh(url, callback, options = {}) {
     // failure, so that such tokens are not renewed in a loop.
     const hasLasted = Date.now() - readyAt > 5 * waitBaseMs
     if (hasLasted) failures = 0
-    if (type === 'ready') handleReady()
-    if (!token) return
-    if (type === 'expiring' && hasLasted) renewToken()
-    if (type === 'goodbye' && fields.reason === 'token_expired') hasLasted ? open() : openLater()
+    if (type === 'ready') handleReady(lastEventId)
+    if (token && type === 'expiring' && hasLasted) renewToken()
+    if (token && type === 'goodbye' && fields.reason === 'token_expired') {
+      if (hasLasted) open()
+      else openLater()
+    }
+    lookAtPage()
   }
 
-  function handleReady() {
+  /** @param {string} lastEventId none before the first call, unless the page is owed nothing */
+  function handleReady(lastEventId) {
     readyAt = Date.now()
+    if (lastEventId) calls.confirm()
     refusals = 0
     if (!token) failures = 0
     enter('open')
@@ -161,10 +213,10 @@ export function onRefresh(url, callback, options = {}) {
   function handleError() {
     // CLOSED, WHATWG #fail-the-connection: the browser has given up, as for any status but 200.
     const hasGivenUp = stream.source()?.readyState === CLOSED
-    if (hasGivenUp && !token) return openLater()
     // CONNECTING, WHATWG #reestablish-the-connection: the browser reconnects after `retry`.
     silence.allow(RECONNECTING_MS)
-    if (hasGivenUp) askStatus()
+    if (hasGivenUp && mayAskStatus) askStatus()
+    else if (hasGivenUp) openLater()
     enter('connecting')
   }
 
@@ -193,8 +245,9 @@ export function onRefresh(url, callback, options = {}) {
   /** @param {State} last */
   function end(last) {
     close()
+    clearTimeout(hiddenTimer)
     calls.stop()
-    ignoreWakeUps()
+    ignorePage()
     enter(last)
   }
 
@@ -204,11 +257,9 @@ export function onRefresh(url, callback, options = {}) {
     return Math.random() * Math.min(waitCapMs, waitBaseMs * 2 ** failed)
   }
 
-  open()
-  const ignoreWakeUps = onWakeUp(isFromCache => {
-    // A stream out of the back/forward cache may be cut, although it looks open.
-    if (isFromCache || silence.isSuspicious()) open()
-  })
+  if (thePage()?.prerendering) pause()
+  else open()
+  const ignorePage = onPageEvent(handlePageEvent)
   return () => end('closed')
 }
 
@@ -226,27 +277,33 @@ export function onRefresh(url, callback, options = {}) {
  *     any       ended     the page has called the undo, or the service has refused the page
  *
  * The time is set when `due` or `retrying` begins, and what arrives later never moves it: a call
- * that waited for silence would not be made while changes come fast.
+ * that waited for silence would not be made while changes come fast. A page that is held starts no
+ * call once it has been loaded; all else goes on as it would.
  *
  * @param {(refresh: Refresh) => unknown} callback
  * @param {() => string} position the newest event ID
  * @param {(failed: number) => number} waitMs before a failed call is repeated
+ * @param {() => boolean} isHeld whether the page wants no call while it is hidden
  * @param {Options} options
  */
-function scheduleCalls(callback, position, waitMs, { minIntervalMs = 0 }) {
+function scheduleCalls(callback, position, waitMs, isHeld, options) {
+  const { firstCallMs = 3_000, minIntervalMs = 0 } = options
   /** @type {'idle' | 'due' | 'calling' | 'retrying' | 'ended'} */
   let state = 'idle'
   /** @type {Arrival | undefined} */
   let owed
   let dueAt = 0 // by performance.now(), which nobody sets back
   let failures = 0 // in a row
+  let isLoaded = false
   let timer = 0
+  /** @type {number | undefined} */
+  let firstTimer
 
   function startIfDue() {
-    if (state !== 'due' && state !== 'retrying') return
+    if ((state !== 'due' && state !== 'retrying') || areDeferred()) return
     clearTimeout(timer)
     const leftMs = dueAt - performance.now()
-    if (leftMs > 0) timer = setTimeout(startIfDue, leftMs)
+    if (leftMs > 0) timer = after(leftMs, startIfDue)
     else call()
   }
 
@@ -259,6 +316,7 @@ function scheduleCalls(callback, position, waitMs, { minIntervalMs = 0 }) {
       await callback({ .../** @type {Arrival} */ (taken), id: position() || undefined })
       if (hasEnded()) return
       failures = 0
+      isLoaded = true
       state = owed ? 'due' : 'idle'
       startIfDue()
     } catch (error) {
@@ -274,18 +332,37 @@ function scheduleCalls(callback, position, waitMs, { minIntervalMs = 0 }) {
   }
 
   const hasEnded = () => state === 'ended'
+  const areDeferred = () => isLoaded && isHeld()
+
+  /** @param {Arrival} arrival */
+  function add(arrival) {
+    clearTimeout(firstTimer)
+    owed = merge(owed, arrival)
+    if (state !== 'idle') return
+    state = 'due'
+    startIfDue()
+  }
 
   return {
-    /** @param {Arrival} arrival */
-    add(arrival) {
-      owed = merge(owed, arrival)
-      if (state !== 'idle') return
-      state = 'due'
-      startIfDue()
+    add,
+    startIfDue,
+    areDeferred,
+    /** Allows the first refresh its time, once. */
+    begin() {
+      firstTimer ??= after(firstCallMs, () =>
+        add({ topics: undefined, data: undefined, reason: 'unconfirmed' }),
+      )
+    },
+    /** The page is owed nothing: without a call so far, it was right when it was made. */
+    confirm() {
+      clearTimeout(firstTimer)
+      if (state === 'idle') isLoaded = true
     },
     stop() {
       state = 'ended'
+      isLoaded = false
       clearTimeout(timer)
+      clearTimeout(firstTimer)
     },
   }
 }
@@ -296,7 +373,7 @@ function merge(a, b) {
   return {
     topics: a.topics && b.topics && [...new Set([...a.topics, ...b.topics])],
     data: undefined,
-    reason: REASONS[Math.max(REASONS.indexOf(a.reason), REASONS.indexOf(b.reason))],
+    reason: REASONS[Math.max(REASONS.indexOf(a.reason), REASONS.indexOf(b.reason))] ?? a.reason,
   }
 }
 
@@ -384,26 +461,31 @@ function watchSilence(onSilence) {
 }
 
 /**
- * Calls `callback` when the page becomes visible, is shown, or is online again. Returns the undo.
+ * Calls `listener` when the page is shown, hidden, left, or online again. Returns the undo.
  *
- * @param {(isFromCache: boolean) => void} callback
+ * @param {(event: Event) => void} listener
  */
-function onWakeUp(callback) {
-  /** @param {Event & { persisted?: boolean }} event */
-  function listener({ type, persisted = false }) {
-    if (type !== 'visibilitychange' || !document.hidden) callback(persisted)
-  }
-
+function onPageEvent(listener) {
   /** @param {'addEventListener' | 'removeEventListener'} method missing in Node */
   function forEachEvent(method) {
-    globalThis.document?.[method]('visibilitychange', listener)
-    globalThis[method]?.('pageshow', listener)
-    globalThis[method]?.('online', listener)
+    for (const type of ['visibilitychange', 'prerenderingchange'])
+      thePage()?.[method](type, listener)
+    for (const type of ['pagehide', 'pageshow', 'online']) globalThis[method]?.(type, listener)
   }
 
   forEachEvent('addEventListener')
   return () => forEachEvent('removeEventListener')
 }
+
+/** The document; a worker has none. TypeScript does not know `prerendering` yet. */
+const thePage = () => /** @type {any} */ (globalThis.document)
+
+/** Whether nobody sees the page. A worker counts as visible, and so does a page with a window on top. */
+const isHidden = () =>
+  thePage()?.hidden && !(/** @type {any} */ (globalThis).documentPictureInPicture?.window)
+
+/** @param {number} ms none if it is longer than a timer can wait @param {() => void} run */
+const after = (ms, run) => (ms <= LONGEST_TIMER_MS ? setTimeout(run, ms) : 0)
 
 /** @param {string} text */
 function parse(text) {

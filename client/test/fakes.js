@@ -159,11 +159,15 @@ class FakeTarget extends EventTarget {
   }
 }
 
-/** A `fetch` whose answers the test gives by hand. */
+/** The answer of `fakeFetch` is given by the test. */
+export const BY_HAND = 0
+
+/** A `fetch` that answers at once, or whose answers the test gives by hand. */
 function fakeFetch(url, init) {
   return new Promise((resolve, reject) => {
     init.signal.addEventListener('abort', () => reject(init.signal.reason))
     heads.push({ url, init, answer: status => resolve({ status }), fail: reject })
+    if (headStatus !== BY_HAND) resolve({ status: headStatus })
   })
 }
 
@@ -209,6 +213,7 @@ export let calls
 /** The errors that went to `reportError`. */
 export let reported
 let random
+let headStatus
 
 export const callback = refresh => {
   calls.push(refresh)
@@ -226,6 +231,11 @@ export const set = (name, value) =>
 /** Sets the value of `Math.random()`. */
 export const setRandom = value => {
   random = value
+}
+
+/** The status of the HEAD requests from now on. */
+export const setHeadStatus = status => {
+  headStatus = status
 }
 
 /** Shows or hides the page. */
@@ -247,7 +257,8 @@ const replaced = [
 ]
 
 /** Puts new fakes in the place of the globals. */
-export function installFakes() {
+export function installFakes(status = 503) {
+  headStatus = status
   clock = new Clock()
   sources = []
   heads = []
@@ -270,8 +281,11 @@ export function installFakes() {
   Math.random = () => random
 }
 
-/** Gives each test of a file fakes of its own, and the real globals back at its end. */
-export function useFakes() {
+/**
+ * Gives each test of a file fakes of its own, and the real globals back at its end. HEAD requests
+ * are answered with `status`.
+ */
+export function useFakes(status) {
   const real = {}
 
   beforeEach(() => {
@@ -280,7 +294,7 @@ export function useFakes() {
     }
     real.now = Date.now
     real.random = Math.random
-    installFakes()
+    installFakes(status)
   })
 
   afterEach(() => {

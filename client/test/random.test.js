@@ -11,7 +11,7 @@ import { play } from './world.js'
 
 useFakes()
 
-const SEEDS = 400
+const SEEDS = 1_000
 const source = await readFile(new URL('../index.js', import.meta.url), 'utf8')
 const folder = await mkdtemp(join(tmpdir(), 'sse-push-client-'))
 let modules = 0
@@ -70,8 +70,8 @@ describe('a rule that is taken out is missed', () => {
     ['topics add up', '[...new Set([...a.topics, ...b.topics])]', 'b.topics', /shows the rows/],
     [
       'merged refreshes have no data',
-      'data: undefined,',
-      'data: b.data,',
+      'data: undefined,\n    reason: REASONS',
+      'data: b.data,\n    reason: REASONS',
       /shows the rows|no data/,
     ],
     [
@@ -98,9 +98,39 @@ describe('a rule that is taken out is missed', () => {
       'performance.now() + retryMs',
       /calls keep their distance/,
     ],
-    ['waits start over after a success', '      failures = 0\n      state =', 'state =', /late/],
+    ['waits start over after a success', 'failures = 0\n      isLoaded', 'isLoaded', /late/],
     ['the ID of a call is the newest', 'id: position()', 'id: taken.id', /the ID/],
     ['a silent stream is replaced', 'else onSilence()', '', /shows the rows/],
+    ['the first load does not wait for the stream', 'calls.begin()\n', '', /late/],
+    [
+      'a refresh in time is the first load',
+      'clearTimeout(firstTimer)\n    owed',
+      'owed',
+      /a call has a reason/,
+    ],
+    [
+      'a page that has missed nothing needs no load',
+      'if (lastEventId) calls.confirm()',
+      '',
+      /a call has a reason/,
+    ],
+    ['a hidden page defers its calls', ' || areDeferred()) return', ') return', /hidden page/],
+    ['a loaded page is not loaded again', 'isLoaded = true\n      state', 'state', /hidden page/],
+    ['a hidden page is loaded', 'isLoaded && isHeld()', 'isHeld()', /late/],
+    ['a page that is shown is called', 'open()\n    lookAtPage()', 'open()', /late/],
+    ['a page that is left has no stream', "if (type === 'pagehide') return pause()", '', /away/],
+    [
+      'a page that is shown again has a stream',
+      '? !thePage()?.prerendering && !calls.areDeferred()',
+      '? false',
+      /shows the rows/,
+    ],
+    [
+      'a prerendered page waits for its first event',
+      'if (thePage()?.prerendering) pause()\n  else open()',
+      'open()',
+      /away|prerendered/,
+    ],
   ]) {
     test(name, async () => {
       const found = await objection(await without(rule, replacement))

@@ -48,7 +48,7 @@ test('each example of the reference compiles, and an unknown option does not', a
   const examples = [...text.matchAll(/```js\n([^]*?)```/g)].map(([, code]) =>
     code.replace(/^\s*\* ?/gm, ''),
   )
-  assert.equal(examples.length, 12)
+  assert.equal(examples.length, 15)
   const wrong = 'onRefresh(url, load, { nothing: 1 })'
   const files = [...examples, wrong].map((code, index) => [
     `${FOLDER}example-${index}.ts`,

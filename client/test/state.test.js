@@ -128,7 +128,7 @@ describe('the undo', () => {
   test('the undo leaves no connection, no timer and no listener', async () => {
     const stop = onRefresh(URL_42, callback)
     last().ready()
-    assert.equal(page.listeners + tab.listeners, 3)
+    assert.equal(page.listeners + tab.listeners, 5)
 
     stop()
     await nothingIsLeft()
@@ -147,6 +147,7 @@ describe('the undo', () => {
   test('the undo ends the wait before the next opening', async () => {
     const stop = onRefresh(URL_42, callback)
     last().giveUp()
+    await settle()
     stop()
 
     await nothingIsLeft()

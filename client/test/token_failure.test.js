@@ -4,9 +4,12 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { onRefresh } from '../index.js'
 import {
+  BY_HAND,
   callback,
+  calls,
   clock,
   countingToken,
+  FakeEventSource,
   handCallback,
   handToken,
   heads,
@@ -24,7 +27,7 @@ import {
   visibility,
 } from './fakes.js'
 
-useFakes()
+useFakes(BY_HAND)
 
 /** The service refuses the EventSource that was opened last. */
 async function refuse(status = 401) {
@@ -47,7 +50,7 @@ describe('a refused token', () => {
 
       await refuse(status)
       assert.deepEqual(states, ['connecting', 'refused'])
-      assert.deepEqual(reported.map(String), [`Error: token refused: ${status}`])
+      assert.deepEqual(reported.map(String), [`Error: event stream refused: ${status}`])
       assert.equal(clock.timers.size + page.listeners + tab.listeners, 0)
 
       visibility('visible')
@@ -164,6 +167,71 @@ describe('a refused token', () => {
     await clock.advance(500)
 
     assert.equal(sources.length, 2)
+  })
+})
+
+describe('a refused page without tokens', () => {
+  for (const status of [401, 403]) {
+    test(`a second ${status} is final, after a wait`, async () => {
+      const states = []
+      onRefresh(URL_42, callback, { onState: state => states.push(state) })
+      await refuse(status)
+      await clock.advance(499)
+      assert.equal(sources.length, 1)
+      await clock.advance(1)
+      assert.equal(sources.length, 2)
+      assert.deepEqual(states, ['connecting'])
+
+      await refuse(status)
+      assert.deepEqual(states, ['connecting', 'refused'])
+      assert.deepEqual(reported.map(String), [`Error: event stream refused: ${status}`])
+      assert.equal(clock.timers.size + page.listeners + tab.listeners, 0)
+      await clock.advance(600_000)
+      visibility('visible')
+      assert.equal(sources.length, 2)
+      assert.equal(heads.length, 2)
+      assert.deepEqual(calls, [])
+    })
+  }
+
+  test('a ready between two refusals resets their count', async () => {
+    const states = []
+    onRefresh(URL_42, callback, { onState: state => states.push(state) })
+    for (let i = 0; i < 3; i++) {
+      await refuse()
+      await clock.advance(500)
+      last().ready()
+    }
+
+    assert.deepEqual(states.at(-1), 'open')
+    assert.equal(sources.length, 4)
+  })
+
+  for (const status of [200, 204, 302, 404, 429, 500, 503]) {
+    test(`${status} is no refusal, however often`, async () => {
+      onRefresh(URL_42, callback, { waitCapMs: 1_000 })
+      for (let i = 1; i <= 10; i++) {
+        await refuse(status)
+        await clock.advance(500)
+        assert.equal(sources.length, i + 1)
+      }
+    })
+  }
+
+  test('an EventSource of the page is not asked for by a fetch of the browser', async () => {
+    class Other extends FakeEventSource {}
+    const asked = []
+    const fetch = async url => asked.push(url) && { status: 401 }
+    onRefresh(URL_42, callback, { EventSource: Other })
+    last().giveUp()
+    await clock.advance(500)
+    assert.equal(sources.length, 2)
+    assert.equal(heads.length, 0)
+
+    onRefresh(URL_42, callback, { EventSource: Other, fetch })
+    last().giveUp()
+    await clock.advance(500)
+    assert.deepEqual(asked, [URL_42])
   })
 })
 
@@ -331,6 +399,7 @@ describe('a missing token', () => {
     clock.sleep(60_000)
     visibility('visible')
     tab.fire('online')
+    tab.fire('pagehide', { persisted: true })
     tab.fire('pageshow', { persisted: true })
     assert.equal(token.asked.length, 3)
     token.asked[2].resolve('t3')

@@ -21,7 +21,10 @@ export function rightUse() {
     onState: state => console.log(state satisfies State),
     waitBaseMs: 500,
     waitCapMs: 10_000,
+    firstCallMs: 0,
     minIntervalMs: 2_000,
+    whileHidden: 'defer',
+    hiddenCloseMs: Infinity,
     withCredentials: true,
     token: async () => (await fetch('/push-token')).text(),
     EventSource,
@@ -62,6 +65,8 @@ export function wrongUse() {
   onRefresh('/events', () => {}, { onState: state => state === 'CONNECTING' })
   // @ts-expect-error: a number of milliseconds
   onRefresh('/events', () => {}, { waitBaseMs: '1s' })
+  // @ts-expect-error: call or defer
+  onRefresh('/events', () => {}, { whileHidden: true })
   // @ts-expect-error: by is a name
   onRefresh('/events', () => {}, { by: 7 })
   // @ts-expect-error: token is a function, called before each opening

@@ -8,7 +8,17 @@
  */
 
 import assert from 'node:assert/strict'
-import { clock, FakeEventSource, installFakes, last, page, settle, sources, tab } from './fakes.js'
+import {
+  clock,
+  FakeEventSource,
+  installFakes,
+  last,
+  page,
+  settle,
+  sources,
+  tab,
+  visibility,
+} from './fakes.js'
 
 const TOPICS = ['seats', 'orders', 'films']
 const HEARTBEAT_MS = 15_000
@@ -66,20 +76,41 @@ export class World {
   counted = 0 // calls
   #told = new Map() // the last event ID of each EventSource
   #isMute = false
+  #isAtPeace = false
   #newestTold // what the page was told last, by any EventSource
   #owedSince
   #startedAt = -Infinity
   #failures = []
   #mayStartAt = -Infinity // after a failure
+  #isLoaded = false
+  #isInCache = false
+  #openedAt // when the page began to wait for its first load
+  #shownAt = -Infinity
 
   constructor(onRefresh, seed) {
     installFakes()
     this.draw = drawsOf(seed)
-    this.options = { minIntervalMs: this.pick([0, 0, 1_000, 20_000]) }
-    this.undo = onRefresh('/events?merchant_id=42', refresh => this.#called(refresh), {
-      by: 'me',
-      ...this.options,
-    })
+    this.options = {
+      minIntervalMs: this.pick([0, 0, 1_000, 20_000]),
+      firstCallMs: this.pick([0, 3_000, 3_000, 60_000]),
+      whileHidden: this.pick(['call', 'defer']),
+      hiddenCloseMs: this.pick([60_000, 300_000]),
+    }
+    let url = '/events?merchant_id=42'
+    if (this.draw() < 0.3) {
+      // The page was rendered by the backend.
+      Object.assign(this.shown, this.backend.rows)
+      this.#newestTold = undefined
+      url += `&last_event_id=${this.backend.newest}`
+    }
+    page.hidden = this.draw() < 0.3
+    page.prerendering = page.hidden && this.draw() < 0.5
+    this.undo = onRefresh(url, refresh => this.#called(refresh), { by: 'me', ...this.options })
+    if (!page.prerendering) this.#openedAt = clock.now()
+  }
+
+  get #isDeferring() {
+    return this.options.whileHidden === 'defer' && page.hidden && this.#isLoaded
   }
 
   pick(values) {
@@ -90,12 +121,15 @@ export class World {
 
   #called({ id, topics, data, reason }) {
     const now = clock.now()
+    this.#expectFirst()
     const expect = (isTrue, rule) => isTrue || this.found.push(rule)
     expect(this.running.length === 0, 'one call at a time')
     expect(id === this.#newestTold, 'the ID is the one of the latest arrival')
     expect(now >= this.#startedAt + this.options.minIntervalMs, 'calls keep their distance')
     expect(now >= this.#mayStartAt, 'a failed call waits')
     expect(this.#owedSince !== undefined, 'a call has a reason')
+    expect(!this.#isDeferring, 'a hidden page that defers is not called')
+    expect(!page.prerendering, 'a prerendered page is not called')
     expect(!reason || data === undefined, 'a reason has no data')
     this.#startedAt = now
     this.#owedSince = undefined
@@ -111,6 +145,7 @@ export class World {
     if (!read) return
     if (isGood) {
       this.#failures = []
+      this.#isLoaded = true
       for (const [topic, version] of Object.entries(read)) this.#show(topic, version)
       return resolve()
     }
@@ -125,11 +160,28 @@ export class World {
     this.shown[topic] = Math.max(this.shown[topic], version)
   }
 
+  /** The first load is owed without a word of the service. */
+  #expectFirst() {
+    const at = this.#openedAt + Math.max(1, this.options.firstCallMs) // no timer is shorter
+    if (!(clock.now() >= at)) return // not yet, or no more
+    this.#openedAt = undefined
+    this.#owedSince ??= at
+  }
+
   /** No call is late: a page that is owed one, and has none, waits for a reason. */
   #judge() {
+    this.#expectFirst()
     assert.deepEqual(this.found, [])
+    const isAway = page.prerendering || this.#isInCache
+    assert.ok(!isAway || last()?.readyState !== FakeEventSource.OPEN, 'nothing is open while away')
     if (this.running.length > 0 || this.#owedSince === undefined) return
-    const due = [this.#owedSince, this.#startedAt + this.options.minIntervalMs, this.#mayStartAt]
+    if (this.#isDeferring || isAway) return
+    const due = [
+      this.#owedSince,
+      this.#startedAt + this.options.minIntervalMs,
+      this.#mayStartAt,
+      this.#shownAt,
+    ]
     assert.ok(clock.now() <= Math.max(...due) + 1, 'no call is late')
   }
 
@@ -141,6 +193,8 @@ export class World {
     this.#told.set(source, id)
     this.#newestTold = id
     if (refresh && refresh.by !== 'me') this.#owedSince ??= clock.now()
+    if (this.#openedAt !== undefined && !refresh) this.#isLoaded = true
+    if (refresh?.by !== 'me') this.#openedAt = undefined
     if (refresh) source.refresh(refresh, id)
     else source.ready({ id })
   }
@@ -161,7 +215,7 @@ export class World {
   connect() {
     const source = last()
     if (source?.readyState !== FakeEventSource.CONNECTING) return
-    this.#isMute = this.draw() < 0.1
+    this.#isMute = !this.#isAtPeace && this.draw() < 0.1
     source.accept()
     if (this.#isMute) return
     const [, inUrl] = source.url.split('last_event_id=')
@@ -181,6 +235,41 @@ export class World {
 
   mute() {
     this.#isMute = true
+  }
+
+  // -- the window
+
+  hide() {
+    if (!this.#isInCache) visibility('hidden')
+  }
+
+  show() {
+    if (this.#isInCache || !page.hidden) return
+    this.#shownAt = clock.now()
+    if (page.prerendering) {
+      page.prerendering = false
+      page.hidden = false
+      this.#openedAt = clock.now()
+      page.fire('prerenderingchange')
+    }
+    visibility('visible')
+  }
+
+  /** No timer of the page runs in the cache, and the browser cuts what is open. */
+  async leave() {
+    if (page.prerendering || this.#isInCache) return
+    tab.fire('pagehide', { persisted: true })
+    visibility('hidden')
+    this.#isInCache = true
+    this.#judge()
+    this.#isMute = true
+    for (let i = 0; i < this.draw() * 5; i++) this.change()
+    clock.sleep(this.pick([1_000, 60_000, 3_600_000]))
+    this.#isInCache = false
+    this.#shownAt = clock.now()
+    page.hidden = false
+    tab.fire('pageshow', { persisted: true })
+    visibility('visible')
   }
 
   // -- time
@@ -207,7 +296,10 @@ export class World {
       [0.3, () => this.backend.lose()],
       [0.5, () => clock.sleep(this.pick([10_000, 3_600_000, -3_600_000]))],
       [0.3, () => tab.fire('online')],
-      [6, () => this.pass(this.pick([0, 100, 1_000, 5_000, 20_000, 60_000]))],
+      [1, () => this.hide()],
+      [1, () => this.show()],
+      [0.5, () => this.leave()],
+      [6, () => this.pass(this.pick([0, 100, 1_000, 5_000, 20_000, 60_000, 400_000]))],
     ]
     let at = this.draw() * actions.reduce((sum, [weight]) => sum + weight, 0)
     await actions.find(([weight]) => (at -= weight) < 0)[1]()
@@ -215,18 +307,25 @@ export class World {
     this.#judge()
   }
 
-  /** Everything works from now on: the page must become right, and then stay quiet. */
+  /** Everything works from now on: the page must become right when it is shown, and stay quiet. */
   async end() {
-    for (let round = 0; round < 12; round++) {
-      this.connect()
-      await this.pass(10_000)
-      this.endCall(true)
-    }
+    this.#isAtPeace = true
+    await this.#work()
+    this.show()
+    await this.#work()
     assert.deepEqual(this.shown, this.backend.rows, 'the page shows the rows of the backend')
     assert.equal(this.running.length, 0, 'the page is quiet')
     assert.equal(this.#owedSince, undefined, 'nothing is owed')
     this.undo()
     assert.equal(clock.timers.size + page.listeners + tab.listeners, 0, 'nothing is left')
+  }
+
+  async #work() {
+    for (let round = 0; round < 12; round++) {
+      this.connect()
+      await this.pass(10_000)
+      this.endCall(true)
+    }
   }
 }
 

@@ -26,6 +26,7 @@ LISTEN = """async ([url, options]) => {
         calls.push(refresh)
     }
     window.stop = onRefresh(url, callback, {
+        firstCallMs: Infinity,
         ...options,
         onState: state => { states.push(state) },
     })
@@ -44,7 +45,7 @@ def call(
 
 
 class Listener:
-    """A page that uses the module, and records its calls, states and requests."""
+    """A page that uses the module, and records its calls, states and requests for a stream."""
 
     def __init__(self, page: Page, backend: Publisher) -> None:
         self.page = page
@@ -56,11 +57,11 @@ class Listener:
         page.on("requestfinished", self._on_request_end)
 
     def _on_request(self, request: Request) -> None:
-        if "/events" in request.url:
+        if "/events" in request.url and request.method == "GET":
             self.requested.append(request.url)
 
     def _on_request_end(self, request: Request) -> None:
-        if "/events" in request.url:
+        if "/events" in request.url and request.method == "GET":
             self.ended.append(request.url)
 
     async def calls(self, count: int) -> list[dict[str, object]]:
@@ -128,6 +129,31 @@ async def test_a_page_is_called_at_the_first_connection_and_at_each_change(
     assert ids[0]
     assert ids[1:] == [seats, newest]
     assert states == ["connecting", "open"]
+
+
+async def test_a_page_loads_while_the_service_is_away_and_again_when_it_is_there(
+    running: Demo, browser: Browser, merchant: str
+) -> None:
+    is_away = True
+
+    async def answer(route: Route) -> None:
+        await (route.fulfill(status=503, body="{}") if is_away else route.continue_())
+
+    async with open_window(browser, tolerated="status of 503") as window:
+        page = Listener(window, Publisher(running.url))
+        await open_blank_page(window, running.url)
+        await window.route("**/events?*", answer)
+        options = {"firstCallMs": 10, "waitCapMs": 100}
+        await window.evaluate(LISTEN, [f"/events?merchant_id={merchant}", options])
+        await page.calls(1)
+        is_away = False
+        await page.states("open", 2)
+        await page.backend.notify(merchant, topic="seats")
+        calls = await page.calls(2)
+        await page.backend.close()
+
+    assert calls[0] == call(reason="unconfirmed")
+    assert "connected" in {said["reason"] for said in calls[1:]}
 
 
 async def test_a_page_is_not_called_for_its_own_changes(
@@ -208,7 +234,7 @@ async def test_a_new_event_source_resumes_after_answers_that_end_an_event_source
 
     async def refuse(route: Route) -> None:
         nonlocal refused
-        refused += 1
+        refused += route.request.method == "GET"
         await route.fulfill(status=503, body="{}")
 
     def start(port: int | None = None) -> Demo:

@@ -1,4 +1,4 @@
-"""The browser module with tokens that expire or are refused, in a real browser.
+"""The browser module with tokens that expire or are refused, and a page that is left.
 
 The service here is a fake: its tokens are plain names, which the test refuses or lets expire. Its
 responses, and the requests of the module, are the same as with sse-push.
@@ -7,6 +7,7 @@ responses, and the requests of the module, are the same as with sse-push.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 import uvicorn
-from playwright.async_api import Browser, Page
+from playwright.async_api import Browser, Error, Page, async_playwright
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -24,7 +25,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from tests.harness.browsers import open_blank_page, open_window
-from tests.harness.waiting import SECOND, until
+from tests.harness.waiting import SECOND, program, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
@@ -32,7 +33,7 @@ CLIENT = Path(__file__).parents[2] / "client"
 WAIT_BASE_MS = 20
 REFUSED = "status of 40[13]"
 
-LISTEN = """async waitBaseMs => {
+LISTEN = """async ([waitBaseMs, hasTokens]) => {
     const { onRefresh } = await import('/client/index.js')
     const errors = []
     addEventListener('error', event => {
@@ -42,7 +43,8 @@ LISTEN = """async waitBaseMs => {
     window.listen = () => {
         Object.assign(window, { calls: [], states: [], errors, openedAt: Infinity })
         onRefresh('/events?merchant_id=42', ({ topics, reason }) => calls.push([topics, reason]), {
-            token: async () => (await fetch('/token')).text(),
+            token: hasTokens ? async () => (await fetch('/token')).text() : undefined,
+            firstCallMs: Infinity,
             onState: state => {
                 states.push(state)
                 openedAt = Date.now()
@@ -181,12 +183,12 @@ async def serve(service: FakeService) -> AsyncGenerator[str]:
 
 @asynccontextmanager
 async def listening_page(
-    browser: Browser, service: FakeService, tolerated: str = "(?!)"
+    browser: Browser, service: FakeService, tolerated: str = "(?!)", *, has_tokens: bool = True
 ) -> AsyncGenerator[Page]:
     async with serve(service) as url, open_window(browser, tolerated=tolerated) as page:
         page.set_default_timeout(15_000 * SECOND)
         await open_blank_page(page, url)
-        await page.evaluate(LISTEN, WAIT_BASE_MS)
+        await page.evaluate(LISTEN, [WAIT_BASE_MS, has_tokens])
         yield page
 
 
@@ -337,9 +339,52 @@ async def test_a_refused_token_is_replaced_once_and_the_second_refusal_is_final(
     ]
     assert tokens_given == 2
     assert states == ["connecting", "refused"]
-    assert errors == [f"Uncaught Error: token refused: {status}"]
+    assert errors == [f"Uncaught Error: event stream refused: {status}"]
     assert calls == [[None, "connected"]]
     assert service.requests[4:] == [StreamRequest("GET", "t3", None, 200)]
+
+
+async def test_a_page_without_tokens_that_is_refused_twice_gets_to_its_login(
+    browser: Browser,
+) -> None:
+    service = FakeService()
+    async with listening_page(browser, service, REFUSED, has_tokens=False) as page:
+        states = await states_of(page, "refused", 2)
+        errors = await page.evaluate("errors")
+
+    assert (
+        service.requests
+        == [
+            StreamRequest("GET", None, None, 401),
+            StreamRequest("HEAD", None, None, 401),
+        ]
+        * 2
+    )
+    assert states == ["connecting", "refused"]
+    assert errors == ["Uncaught Error: event stream refused: 401"]
+
+
+async def test_a_page_out_of_the_back_forward_cache_has_a_stream_again() -> None:
+    service = FakeService()
+    flags = ["--no-sandbox", "--disable-gpu", "--no-first-run"]
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=program("chromium"),
+            args=flags,
+            ignore_default_args=["--disable-back-forward-cache"],
+        )
+        async with listening_page(browser, service, "status of 404") as page:
+            await calls_of(page, 1)
+            await page.goto(page.url.replace("/blank", "/client/README.md"))
+            await until(lambda: service.open_streams == 0, "the end of the stream")
+            service.notify("meanwhile")
+            with contextlib.suppress(Error):  # the page that says so is gone
+                await page.evaluate("history.back()")
+            # A page that was loaded anew would not listen: the test had it begin.
+            await until(lambda: len(service.requests) == 2, "a request of the page that is back")
+        await browser.close()
+
+    assert service.requests[1] == StreamRequest("GET", "t2", "1-0", 200)
 
 
 async def test_answers_other_than_401_and_403_are_not_final(browser: Browser) -> None:
