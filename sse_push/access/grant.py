@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple, NewType
 
+from sse_push.access.keys import name_merchant
 from sse_push.errors import Forbidden
 from sse_push.notification import parse_merchant_id
 
@@ -52,6 +53,6 @@ def choose_merchant(permitted: Sequence[str], merchant_id: str | None) -> str:
     parsed = parse_merchant_id(merchant_id)
     if parsed not in permitted:
         raise Forbidden(
-            f"expected a merchant that you may listen to, got {parsed!r}", who=f"merchant {parsed}"
+            f"expected a merchant that you may listen to, got {parsed!r}", who=name_merchant(parsed)
         )
     return parsed

@@ -23,6 +23,8 @@ KEY_CHARACTERS_MIN = 32
 """As many as the hexadecimal digits of 128 random bits."""
 _KEY_CHARACTERS_DIFFERENT = 8
 """Of 32 random hexadecimal digits, one time in 30 million fewer are different."""
+_SHOWN_CHARACTERS = 8
+"""As much is logged of a name that could be a key: three quarters of the key stay unknown."""
 SECRET_BYTES_MIN = 32
 """The length of HS256's hash: https://www.rfc-editor.org/rfc/rfc7518#section-3.2"""
 
@@ -35,6 +37,15 @@ no such form: 32 hexadecimal digits have it one time in a million."""
 _MERCHANTS = re.compile(rf"{NAME_PATTERN}\*?")
 # The secret must not start with `=`: base64 padding would look like `kid=`.
 _WITH_KID = re.compile(rf"({NAME_PATTERN})=([^=].*)", re.DOTALL)
+
+
+def name_merchant(merchant_id: str) -> str:
+    """Return what the log calls a merchant: it may be a key that was sent in its place."""
+    try:
+        _require_random(merchant_id)
+    except ValueError:
+        return f"merchant {merchant_id}"
+    return f"merchant {merchant_id[:_SHOWN_CHARACTERS]}…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +90,7 @@ class NotifyKey:
             raise Forbidden(
                 f"expected a key that may notify {merchant_id!r}, got another one",
                 reason=RefusalReason.MERCHANT_NOT_OF_KEY,
-                who=f"{self.name}, merchant {merchant_id}",
+                who=f"{self.name}, {name_merchant(merchant_id)}",
             )
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
+from sse_push.access.keys import name_merchant
 from sse_push.errors import EndReason, NotNow
 
 
@@ -45,7 +46,7 @@ class Room:
         reason = self._limit_reached(merchant_id, address)
         if reason is not None:
             is_of_merchant = reason is EndReason.MERCHANT_FULL
-            raise NotNow(reason, f"merchant {merchant_id}" if is_of_merchant else None)
+            raise NotNow(reason, name_merchant(merchant_id) if is_of_merchant else None)
         self._reserved += 1
         if self._merchant_limit:
             self._by_merchant[merchant_id] = self._by_merchant.get(merchant_id, 0) + 1

@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ExceptionHandler
 
+from sse_push.access.keys import name_merchant
 from sse_push.errors import (
     EndReason,
     InvalidMerchantId,
@@ -78,7 +79,7 @@ def _caller(request: Request[Any]) -> str:
         return str(key)
     if request.scope["path"] == paths.EVENTS:
         with contextlib.suppress(InvalidMerchantId):
-            return f"merchant {parse_merchant_id(request.query_params.get('merchant_id'))}"
+            return name_merchant(parse_merchant_id(request.query_params.get("merchant_id")))
     forwarded_for = request.headers.getlist("x-forwarded-for")
     proxies = request.state["gate"].proxies
     address = proxies.client_address(request.scope.get("client"), forwarded_for)

@@ -79,7 +79,7 @@ def create_app(
         return _lifespan(build(settings, rules, origins, board_folder, openapi), link)
 
     app = Starlette(
-        routes=[*ROUTES, *compat, *routes], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan
+        routes=[*ROUTES, *routes, *compat], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan
     )
     app.router.redirect_slashes = False  # a path with another slash is 404, in JSON as every error
     return EventsMiddleware(app, origins, room_of(settings), Hosts(settings.hosts))

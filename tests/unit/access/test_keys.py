@@ -4,10 +4,17 @@ import base64
 import secrets
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pytest
 
-from sse_push.access.keys import SECRET_BYTES_MIN, NotifyKey, TokenSecret, require_strong
+from sse_push.access.keys import (
+    SECRET_BYTES_MIN,
+    NotifyKey,
+    TokenSecret,
+    name_merchant,
+    require_strong,
+)
 from sse_push.errors import Forbidden
 from sse_push.notification import parse_merchant_id
 
@@ -166,3 +173,30 @@ def test_a_secret_is_as_long_as_its_hash() -> None:
 def test_the_repr_of_a_key_hides_the_secret() -> None:
     assert KEY not in repr(NotifyKey.parse(f"{KEY} 42"))
     assert SECRET not in repr(TokenSecret.parse(f"old={SECRET}"))
+
+
+@pytest.mark.parametrize(
+    ("merchant_id", "named"),
+    [
+        ("42", "merchant 42"),
+        ("shop-berlin-0042-of-a-chain-of-stores", "merchant shop-berlin-0042-of-a-chain-of-stores"),
+        (
+            "9f86d081-884c-4d65-9a2f-eaa0c55ad015",
+            "merchant 9f86d081-884c-4d65-9a2f-eaa0c55ad015",
+        ),
+        ("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c", "merchant 9f86d081…"),
+    ],
+)
+def test_a_key_that_was_sent_in_place_of_a_merchant_is_not_logged(
+    merchant_id: str, named: str
+) -> None:
+    assert name_merchant(merchant_id) == named
+
+
+def test_a_refused_merchant_is_named_with_the_place_of_the_key() -> None:
+    key = replace(NotifyKey.parse(f"{KEY} 42"), place=3)
+
+    with pytest.raises(Forbidden) as refused:
+        key.require("43")
+
+    assert refused.value.who == "key 3, merchant 43"
