@@ -33,8 +33,8 @@ _NEXT = {
     "systemd": "systemd-analyze verify {folder}/sse-push.service {folder}/sse-push.socket",
     "container": "put the wheel into {folder}, and: docker build -t sse-push -f "
     "{folder}/Containerfile {folder}",
-    "compose": "put the wheel into {folder}; sse-push keys > {folder}/.env; docker compose "
-    "--project-directory {folder} up --build",
+    "compose": "put the wheel into {folder}; sse-push keys > {folder}/.env; docker compose -f "
+    "{folder}/compose.yaml up --build",
     "kubernetes": "kubectl apply -k {folder}",
     "grafana": "import {folder}/sse-push.json in Grafana: Dashboards, New, Import",
     "alerts": "promtool test rules {folder}/sse-push.tests.yml",

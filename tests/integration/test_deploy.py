@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 import yaml
 
+from sse_push import __version__
 from tests.harness.documents import ROOT, Example, examples, rows, section
 from tests.harness.programs import clean_environ
 from tests.harness.waiting import SECOND, program
 
 PAGE = "sse_push/docs/deploy.md"
 
-WHEEL, VENV, SYSTEMD, CONTAINER, DOCKER, COMPOSE, UP, MANIFESTS, APPLY, MONITORING = (
-    Example(PAGE, "sh", number) for number in range(10)
+WHEEL, VENV, SYSTEMD, CONTAINER, DOCKER, COMPOSE, UP, MANIFESTS, APPLY, UPGRADE, MONITORING = (
+    Example(PAGE, "sh", number) for number in range(11)
 )
-RUN = {SYSTEMD, CONTAINER, COMPOSE, MANIFESTS, MONITORING}
+RUN = {VENV, SYSTEMD, CONTAINER, COMPOSE, MANIFESTS, UPGRADE, MONITORING}
 NOT_RUN = {
     WHEEL: "as test_package builds one",
-    VENV: "as test_package installs one",
     DOCKER: "no Docker runs here; test_image runs the steps of the image",
     UP: "no Docker runs here; test_kit has nginx check what it is given",
     APPLY: "no cluster runs here; test_kit asks kubectl",
@@ -33,22 +33,35 @@ NOT_RUN = {
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A folder with the command where the page has it, and a wheel."""
-    binaries = tmp_path / "opt/sse-push/bin"
+    """A folder with the command where the page has it, and wheels."""
+    binaries = tmp_path / "opt/sse-push-before/bin"
     binaries.mkdir(parents=True)
+    (tmp_path / "opt/sse-push").symlink_to(binaries.parent)
     script = f'#!/bin/sh\nexec {sys.executable} -m sse_push "$@"\n'
     (binaries / "sse-push").write_text(script)
     (binaries / "sse-push").chmod(0o755)
     (tmp_path / "dist").mkdir()
-    (tmp_path / "dist/sse_push-0-py3-none-any.whl").write_text("a wheel")
+    for name in ("sse_push-0-py3-none-any.whl", "sse_push-0.2.0-py3-none-any.whl"):
+        (tmp_path / "dist" / name).write_text("a wheel")
     return tmp_path
+
+
+INSTEAD = """
+systemctl() { echo "systemctl $*"; }
+python3() {
+    mkdir -p "$3/bin"
+    printf '#!/bin/sh\\necho pip "$@"\\n' > "$3/bin/pip"
+    chmod +x "$3/bin/pip"
+}
+"""
+"""No systemd runs here; a virtual environment is made, and a wheel installed, by test_package."""
 
 
 def play(example: Example, machine: Path) -> str:
     """Run an example, with the system's folders below the machine's, and return what it prints."""
     code = re.sub(r"(?<![\w./])/(opt|etc)/", rf"{machine}/\1/", example.code)
     done = subprocess.run(
-        [program("bash"), "-euc", f'systemctl() {{ echo "systemctl $*"; }}\n{code}'],
+        [program("bash"), "-euc", INSTEAD + code],
         cwd=machine,
         env={**clean_environ(), "PATH": f"{machine}/opt/sse-push/bin:{os.environ['PATH']}"},
         capture_output=True,
@@ -64,6 +77,18 @@ def test_every_example_of_the_page_is_run_or_has_a_reason() -> None:
     found = {each for each in examples("sh") if each.document == PAGE}
 
     assert found == RUN | NOT_RUN.keys()
+
+
+@pytest.mark.parametrize(("example", "version"), [(VENV, __version__), (UPGRADE, "0.2.0")])
+def test_a_version_is_installed_beside_the_others_and_the_link_leads_to_it(
+    machine: Path, example: Example, version: str
+) -> None:
+    said = play(example, machine).splitlines()
+
+    assert (machine / "opt/sse-push").readlink() == machine / f"opt/sse-push-{version}"
+    assert said[0].startswith("pip install dist/sse_push-0")
+    assert said[1:] == ["systemctl restart sse-push.service"] * (example is UPGRADE)
+    assert (machine / "opt/sse-push-before/bin/sse-push").exists(), "the way back"
 
 
 def test_the_commands_for_systemd_leave_units_and_keys(machine: Path) -> None:
