@@ -1,7 +1,7 @@
 """Three lists: the package's errors, why a request is refused, and why a connection ends.
 
-Knows which refusal (``refusals``) each error is. Does not know how a refusal is answered
-(``http``), nor the exit status of the command line (``__main__``).
+Knows which refusal (``refusals``) each error is; ``words`` shows values in their texts. Does not
+know how a refusal is answered (``http``), nor the exit status of the command line (``__main__``).
 
 PushError
 ├── ConfigError                the settings are wrong; nothing was started

@@ -5,8 +5,8 @@
 up, to systemd, which is told the ``standing`` of the service. ``uvicorn`` is the server, and the
 only package that knows uvicorn. ``process`` ends a worker in order, whatever the reason.
 ``run_folder`` is what workers share: the state of each (``readiness``) and its numbers
-(``metrics_folder``). ``logs`` shows what happens. ``embedded`` runs a valkey-server for a first
-try. ``timer_wheel`` has many deadlines on one timer.
+(``metrics_folder``). ``logs`` shows what happens, and ``refusals`` what was refused. ``embedded``
+runs a valkey-server for a first try. ``timer_wheel`` has many deadlines on one timer.
 
 Does not know what is served.
 """

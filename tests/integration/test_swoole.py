@@ -35,14 +35,14 @@ KEY = "a-key-of-the-move-0d4b7a92e6c1f8355b2e"
 def serve(folder: Path, redis: Redis, port: int, *, compat: str) -> Service:
     """Start the service by the page's own lines, with this switch, port and key."""
     script = SERVE.code.replace("redis://127.0.0.1:6379/0", redis.url).replace("9501", str(port))
-    script = script.replace('"$(openssl rand -hex 24)"', KEY).replace("COMPAT=on", compat)
+    script = script.replace("$(openssl rand -hex 24)", KEY).replace("COMPAT=on", compat)
     script = script.replace("sse-push serve", "exec sse-push serve")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     log = folder / f"log-{port}"
     with log.open("ab") as out:
         words = [program("bash"), "-euc", script]
         environ = {**clean_environ(), "PATH": path}
-        process = subprocess.Popen(words, env=environ, stdout=out, stderr=out)
+        process = subprocess.Popen(words, cwd=folder, env=environ, stdout=out, stderr=out)
     service = Service(process, log, log, port)
     service.wait_ready()
     return service
@@ -84,6 +84,7 @@ async def test_the_move_takes_three_steps_and_a_browser_hears_every_change(
         counted = run([program("bash"), "-euc", CALLS.code], **environ)
         assert re.fullmatch(r"sse_push_swoole_requests_total 4.0\n", counted)
         assert "backends may notify without a key" in service.log
+        assert "may read the env file" not in service.log
         assert service.stop() == 0
 
     with serve(tmp_path, redis, port, compat="COMPAT=off") as service:  # step 3
