@@ -31,14 +31,13 @@ _READ_BYTES = 65_536
 class Stage(Enum):
     """How far an answer is.
 
-    WAITING becomes OPEN with the head, or FAILED. OPEN becomes COMPLETE, CUT or FAILED.
+    WAITING becomes OPEN with the head. Either becomes ENDED or FAILED.
     """
 
     WAITING = auto()
     OPEN = auto()
-    COMPLETE = auto()
-    CUT = auto()
-    """The connection ended in the middle of the answer."""
+    ENDED = auto()
+    """Nothing more arrives, whether the answer is whole or was cut."""
     FAILED = auto()
     """There is no connection, or what arrives is no HTTP; or it is too long."""
 
@@ -112,12 +111,9 @@ class _Reader:
             self._fail(f"expected at most {limit} bytes, got more")
 
     def end(self) -> None:
-        """Take the end of the connection, which is the end of a body without length and chunks."""
-        answer = self._answer
-        if not answer.has_ended:
-            has_end = {"transfer-encoding", "content-length"} & set(answer.headers)
-            is_complete = answer.stage is Stage.OPEN and not has_end
-            self._finish(Stage.COMPLETE if is_complete else Stage.CUT)
+        """Take the end of the connection."""
+        if not self._answer.has_ended:
+            self._finish(Stage.ENDED)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
@@ -134,21 +130,21 @@ class _Reader:
         answer.version = self._http.get_http_version()
         answer.head_s, answer.at = time.monotonic() - self._began_at, time.time()
         if self._is_head:
-            self._finish(Stage.COMPLETE)
+            self._finish(Stage.ENDED)
 
     def on_body(self, data: bytes) -> None:
         self._pieces.append(data)
 
     def on_message_complete(self) -> None:
         if self._answer.stage is Stage.OPEN:
-            self._finish(Stage.COMPLETE)
+            self._finish(Stage.ENDED)
 
     def _take_pieces(self) -> None:
         """Take what was read together: a server may send a body in chunks of one byte."""
         answer, data = self._answer, b"".join(self._pieces)
         self._pieces.clear()
         answer.body += data
-        if answer.is_event_stream and "content-encoding" not in answer.headers:
+        if answer.is_event_stream:
             now_s = time.monotonic() - self._began_at
             answer.events += [(now_s, event) for event in self._sse.feed(data)]
 

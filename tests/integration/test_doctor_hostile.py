@@ -141,6 +141,29 @@ async def test_a_port_that_is_closed_and_a_name_that_is_none_are_unreachable() -
         assert faults(await examine(url)) == {Fault.UNREACHABLE}, url
 
 
+async def test_a_head_of_any_length_is_not_read() -> None:
+    async with answering(ANSWERS["an endless head"][0]) as port:
+        address = Address.parse(f"http://127.0.0.1:{port}")
+        async with exchange(address, "/events", {}) as asked:
+            await asked.wait(lambda answer: answer.has_ended, 5 * SECOND)
+
+    assert asked.answer.trouble == "expected at most 65536 bytes, got more"
+
+
+async def test_an_answer_to_head_ends_with_its_head() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD + b"Content-Length: 99\r\n\r\n")
+        await reader.read()  # until the client has gone
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        address = Address.parse(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        async with exchange(address, "/events", {}, method="HEAD") as asked:
+            has_ended = await asked.wait(lambda answer: answer.has_ended, 5 * SECOND)
+
+    assert has_ended
+
+
 async def test_a_connection_that_is_refused_later_is_no_answer() -> None:
     address = Address.parse(f"http://127.0.0.1:{free_port()}")
 
@@ -212,6 +235,19 @@ def test_a_script_reads_one_object() -> None:
     assert done.return_value == 1
     told = json.loads(done.stdout)
     assert (told["ok"], [each["name"] for each in told["findings"]]) == (False, ["unreachable"])
+
+
+@pytest.mark.parametrize(("key", "is_used"), [({}, False), ({"SSE_PUSH_NOTIFY_KEY": "k"}, True)])
+def test_an_address_for_backends_in_a_variable_is_used_with_a_key_only(
+    key: dict[str, str], *, is_used: bool
+) -> None:
+    environ = {"SSE_PUSH_URL": "no-url", **key}
+
+    done = CliRunner().invoke(
+        main, ["doctor", f"http://127.0.0.1:{free_port()}"], env=environ, standalone_mode=False
+    )
+
+    assert ("expected a URL" in str(done.exception)) is is_used
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def answer_of(
     status: int = 200,
     body: object = b"",
     *events: tuple[float, str, object],
-    stage: Stage = Stage.COMPLETE,
+    stage: Stage = Stage.ENDED,
     headers: Mapping[str, str] = MappingProxyType({}),
     **more_headers: str,
 ) -> Answer:
@@ -144,7 +144,7 @@ EMPTY = answer_of(200, b"", (0.1, "message", {}), content_type="text/event-strea
         (WAITING, WAITING, WAITING, Fault.NO_ANSWER),
         (WAITING, None, WAITING, Fault.NO_ANSWER),
         (Answer(Stage.FAILED, trouble="refused"), None, answer_of(), Fault.NO_ANSWER),
-        (Answer(Stage.CUT), None, answer_of(), Fault.NO_ANSWER),
+        (Answer(Stage.ENDED), None, answer_of(), Fault.NO_ANSWER),
         (answer_of(421), None, answer_of(), Fault.HOST),
         (answer_of(400), None, answer_of(), Fault.REFUSED),
         (answer_of(401), None, answer_of(), Fault.REFUSED),
@@ -229,7 +229,7 @@ def silence(answer: Answer, listened_s: float = 31) -> Result:
 
 
 def ended(answer: Answer, at_s: float) -> Answer:
-    answer.stage, answer.ended_s = Stage.CUT, at_s
+    answer.stage, answer.ended_s = Stage.ENDED, at_s
     return answer
 
 

@@ -39,7 +39,7 @@ def test_a_merchant_that_a_client_names_itself_is_a_fault() -> None:
 def test_a_token_that_is_lost_is_a_fault() -> None:
     assert rights.judge_authorization(answer_of(200)).fault is None
     assert rights.judge_authorization(answer_of(401)).fault is Fault.AUTHORIZATION
-    assert rights.judge_authorization(Answer(Stage.CUT)).fault is Fault.AUTHORIZATION
+    assert rights.judge_authorization(Answer(Stage.ENDED)).fault is Fault.AUTHORIZATION
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ NO_MERCHANT = answer_of(400, Refusal.MALFORMED.body("merchant_id: expected"))
         (answer_of(401, b"<html>a login"), False),
         (answer_of(200, b"<html>a page for every path"), False),
         (answer_of(404, Refusal.NOT_FOUND.body("no such path")), False),
-        (Answer(Stage.CUT), False),
+        (Answer(Stage.ENDED), False),
         (UNKNOWN_KEY, True),
         (NO_MERCHANT, True),
         (answer_of(200, b"# HELP sse_push_connections_open open connections"), True),
@@ -151,7 +151,7 @@ def test_the_time_of_a_notification_is_judged(
 
 def test_a_notification_without_a_stream_is_not_judged() -> None:
     stream = stream_of(READY)
-    stream.stage = Stage.CUT
+    stream.stage = Stage.ENDED
 
     result = rights.judge_notify(answer_of(200), [None], stream, is_held=False)
 
@@ -163,7 +163,7 @@ def test_a_notification_without_a_stream_is_not_judged() -> None:
     [
         (answer_of(200), None),
         (answer_of(413), Fault.BODY_LIMIT),
-        (Answer(Stage.CUT), Fault.BODY_LIMIT),
+        (Answer(Stage.ENDED), Fault.BODY_LIMIT),
         (answer_of(429), None),
     ],
 )
