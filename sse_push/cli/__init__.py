@@ -50,9 +50,9 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of the help."""
-        del ctx
-        width = formatter.width - 6 - max(map(len, COMMANDS))
-        rows = [(name, _without_code(name).get_short_help_str(width)) for name in COMMANDS]
+        names = self.list_commands(ctx)
+        width = formatter.width - 6 - max(map(len, names))
+        rows = [(name, _without_code(name).get_short_help_str(width)) for name in names]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -60,7 +60,7 @@ class _Commands(click.Group):
         """Return the commands, and the flags, that begin with what is typed."""
         found = [
             CompletionItem(name, help=_without_code(name).get_short_help_str())
-            for name in COMMANDS
+            for name in self.list_commands(ctx)
             if name.startswith(incomplete)
         ]
         return found + click.Command.shell_complete(self, ctx, incomplete)

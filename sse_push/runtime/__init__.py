@@ -8,5 +8,9 @@ only package that knows uvicorn. ``process`` ends a worker in order, whatever th
 (``metrics_folder``). ``logs`` shows what happens, and ``refusals`` what was refused. ``embedded``
 runs a valkey-server for a first try. ``timer_wheel`` has many deadlines on one timer.
 
+``variables`` has the names of what a process is given beside its flags; ``env_file`` and
+``secret_files`` read the files of that. ``address`` says why a service can't listen somewhere, and
+a ``finding`` is one result of an examination.
+
 Does not know what is served.
 """

@@ -284,6 +284,7 @@ async def test_a_server_that_does_not_know_hello_is_asked_for_its_version(tmp_pa
         unknown = await cause_of(old.url)
         old.cli("CONFIG", "SET", "requirepass", "right")
         closed = await cause_of(old.url)
+        wrong = await cause_of(old.url.replace("redis://", "redis://:wrong@"))
     finally:
         old.kill()
 
@@ -292,7 +293,7 @@ async def test_a_server_that_does_not_know_hello_is_asked_for_its_version(tmp_pa
     assert unknown.text.startswith("this server does not know HELLO 3")
     assert too_old.name == "version"
     assert re.fullmatch(r"redis 5\.[0-9.]+ is too old: expected 6\.2 or newer", too_old.text)
-    assert closed.name == "password_missing"
+    assert (closed.name, wrong.name) == ("password_missing", "password_wrong")
 
 
 async def test_a_server_that_takes_no_entries_is_named_by_its_reason(mortal: Redis) -> None:
