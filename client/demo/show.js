@@ -2,7 +2,7 @@
 
 const FIRST_MS = 1_200
 const INTERVAL_MS = 3_500
-/** A page that nobody looks at any more must not sell for ever. */
+/** At most this many: a page that is open, but that nobody looks at, must not sell for ever. */
 const MAX_SALES = 30
 
 /**
@@ -30,7 +30,8 @@ export function createShow(button, sellNext) {
   }
 
   function run() {
-    if (++sales > MAX_SALES || !sellNext()) return stop()
+    const isSeen = !document.hidden
+    if (isSeen && (++sales > MAX_SALES || !sellNext())) return stop()
     timer = setTimeout(run, INTERVAL_MS)
   }
 }
