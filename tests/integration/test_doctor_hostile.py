@@ -107,7 +107,7 @@ async def test_a_stream_that_is_held_back_is_told_from_a_server_that_is_silent()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        results = await examine(f"http://127.0.0.1:{port}")
+        results = await examine(f"http://127.0.0.1:{port}", timeout_s=0.5 * SECOND)
 
     assert faults(results) == {Fault.BUFFERING}
 
