@@ -6,8 +6,9 @@ new over one connection on which Redis announces changes (``pipeline``), and pro
 of operation is in ``tail``. ``histories`` names the history of a server, ``window`` bounds what is
 on the way at once, ``parser`` the size of a reply; what exceeds it, or may, is read by ``aside`` on
 a connection of its own, as ``standing`` decides. ``leftovers`` names keys that Redis tracks for
-nobody. ``contract`` knows the keys, ``connection`` the client library, ``replies`` whose error a
-reply is, ``examine`` a server's settings, ``obstacles`` why it does not do what it is asked.
+nobody. ``contract`` knows the keys, ``replies`` whose error a reply is, ``examine`` a server's
+settings, ``obstacles`` why it does not do what it is asked. Every connection is a ``connection`` of
+our own, which ``opening`` begins at an ``address``.
 
 The only package, beside ``runtime.embedded``, that knows Redis. Does not know browsers, nor how
 they are served.

@@ -12,18 +12,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import cast
 
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from sse_push.access.revocation import Revocation
 from sse_push.errors import Outcome, StreamUnavailable
 from sse_push.notification import EventId, Notification
-from sse_push.stream.connection import (
-    connection_pool,
-    open_connection,
-    read_reply,
-    send_commands,
-)
+from sse_push.stream.address import Address
+from sse_push.stream.connection import Connection
 from sse_push.stream.contract import (
     Command,
     RevokeCommands,
@@ -33,6 +28,7 @@ from sse_push.stream.contract import (
 )
 from sse_push.stream.histories import history_of
 from sse_push.stream.lifetimes import Lifetimes
+from sse_push.stream.opening import open_connection
 from sse_push.stream.outcomes import AppendTally, Record, Waiting, fail, resolve
 from sse_push.stream.reads import ProbeEntry
 from sse_push.stream.replies import ErrorReply, Whose
@@ -60,8 +56,8 @@ class Appender:
         stream_ttl_s: float,
         revocation_lifetime_s: float,
     ) -> None:
-        self._pool = connection_pool(url)
-        self._connection: AbstractConnection = self._pool.make_connection()
+        self._address = Address.parse(url)
+        self._connection: Connection | None = None
         self.server_id = b""
         """The ID of the run of the server that we were last connected to."""
         self._used: set[bytes] = set()
@@ -83,14 +79,14 @@ class Appender:
         """Send the records that arrive, for ever."""
         try:
             with contextlib.suppress(RedisError, OSError):  # the first record tries again
-                await self._connect(self._connection)
+                await self._connect()
             while True:
                 await self._arrived.wait()
                 self._arrived.clear()
                 while batch := self._next_batch():
                     await self._commit(batch)
         finally:
-            await self._connection.disconnect(nowait=True)
+            self._disconnect()
 
     def renew(self) -> None:
         """Make a new connection before the next record: the address may lead elsewhere by now."""
@@ -171,14 +167,13 @@ class Appender:
         Up to the moment of sending, a failure means that nothing was published. From then on Redis
         may have stored any of the records, whatever becomes of the connection.
         """
-        connection = self._connection
         now_s = math.nan
         try:
-            await self._connect(connection)
+            connection = await self._connect()
             if any(isinstance(waiting.record, Revocation) for waiting in batch):
                 now_s = await self._ask_time(connection)
         except (RedisError, OSError) as exc:  # TimeoutError is an OSError
-            await connection.disconnect(nowait=True)
+            self._disconnect()
             fail(batch, "expected a connection to Redis, got none", exc, "not_published")
             return
         # A caller that gave up while we connected has the answer that its record is not published.
@@ -186,7 +181,7 @@ class Appender:
             batch = await self._exchange(connection, batch, now_s)
 
     async def _exchange(
-        self, connection: AbstractConnection, batch: list[Waiting], now_s: float
+        self, connection: Connection, batch: list[Waiting], now_s: float
     ) -> list[Waiting]:
         """Send a batch in one pipeline, and give each record the result that Redis replies.
 
@@ -199,9 +194,9 @@ class Appender:
         gone: list[Waiting] = []
         try:
             async with asyncio.timeout(self._timeout_s):
-                await send_commands(connection, commands)
+                await connection.send(commands)
                 for recipient in recipients:
-                    reply = await read_reply(connection)
+                    reply = await connection.read()
                     is_wrong_server |= _is_wrong_server(reply)
                     if reply is None and isinstance(recipient, Waiting):
                         self._lifetimes.forget(recipient.record.merchant_id)
@@ -211,25 +206,31 @@ class Appender:
                     elif reply == 1 and recipient is not None:
                         self._lifetimes.renewed(recipient)
         except (RedisError, OSError) as exc:
-            await connection.disconnect(nowait=True)
+            self._disconnect()
             fail(batch, "expected an answer from Redis, got none", exc, "unknown")
         self._used.add(self.server_id)  # again: it may have been taken since
         if is_wrong_server:
             # The address may lead to another server by now: the next batch finds out.
-            await connection.disconnect(nowait=True)
+            self._disconnect()
         return gone
 
-    async def _connect(self, connection: AbstractConnection) -> None:
-        # A connection that Redis has closed is readable: its end can be read. The connection is
-        # replaced before anything is sent, while "not published" is still true.
-        if connection.is_connected and (self._is_outdated or await connection.can_read()):
-            await connection.disconnect(nowait=True)
+    async def _connect(self) -> Connection:
+        """Return the connection, a new one if it is lost: "not published" is still true."""
+        if self._connection is not None and (self._is_outdated or not self._connection.is_quiet):
+            self._disconnect()
         self._is_outdated = False
-        if not connection.is_connected:
-            self.server_id = await open_connection(connection, "append", tracks=False)
+        if self._connection is None:
+            self._connection = await open_connection(self._address, "append", tracks=False)
+            self.server_id = self._connection.server_id
             self._history = history_of(self.server_id)
+        return self._connection
 
-    async def _ask_time(self, connection: AbstractConnection) -> float:
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    async def _ask_time(self, connection: Connection) -> float:
         """Return the time of Redis in seconds since 1970; 0, which trims nothing, if it refuses.
 
         Not ``Probe.redis_time_s``: revocations are trimmed by this time, so it must be that of the
@@ -238,8 +239,8 @@ class Appender:
         https://redis.io/docs/latest/commands/time/
         """
         async with asyncio.timeout(self._timeout_s):
-            await send_commands(connection, [("TIME",)])
-            reply = await read_reply(connection)
+            await connection.send([("TIME",)])
+            reply = await connection.read()
         if isinstance(reply, Exception):
             return 0.0
         seconds, microseconds = cast("list[bytes]", reply)

@@ -11,17 +11,12 @@ import contextlib
 from collections import deque
 from typing import NamedTuple
 
-from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
-from sse_push.stream.connection import (
-    bytes_received,
-    open_connection,
-    read_reply,
-    send_commands,
-)
+from sse_push.stream.address import Address
+from sse_push.stream.connection import Connection
 from sse_push.stream.contract import Command, arm_command
+from sse_push.stream.opening import open_connection
 from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.pipeline import OnReply, ReplyLost, Request
 from sse_push.stream.replies import Refusals, WrongServer, pause_s
@@ -59,9 +54,10 @@ class Aside:
     each read is answered so at once.
     """
 
-    def __init__(self, pool: ConnectionPool, refusals: Refusals) -> None:
-        self._pool = pool
+    def __init__(self, address: Address, refusals: Refusals, *, reply_limit_bytes: int) -> None:
+        self._address = address
         self._refusals = refusals
+        self._reply_limit_bytes = reply_limit_bytes
         self.standings = Standings()
         self._queue: deque[_Waiting] = deque()
         self._sent: deque[_Waiting] = deque()
@@ -108,28 +104,29 @@ class Aside:
         failures = 0
         while True:
             await self._arrived.wait()
-            connection = self._pool.make_connection()
             try:
-                _compare(server_id, await open_connection(connection, "aside", tracks=False))
-                failures = 0
-                await self._read_all(connection)
+                opening = open_connection(
+                    self._address, "aside", self._reply_limit_bytes, tracks=False
+                )
+                with contextlib.closing(await opening) as connection:
+                    _compare(server_id, connection.server_id)
+                    failures = 0
+                    await self._read_all(connection)
             except WrongServer:
                 raise
             except (RedisError, OSError) as exc:  # TimeoutError is an OSError
                 failures += 1
                 self._judge(exc, failures)
                 await asyncio.sleep(pause_s(failures))
-            finally:
-                await connection.disconnect(nowait=True)
 
-    async def _read_all(self, connection: AbstractConnection) -> None:
+    async def _read_all(self, connection: Connection) -> None:
         """Read what waits, until nothing has for a while."""
         self._at_once = 1
         while self._queue:
-            before = bytes_received(connection)
+            before = connection.received_bytes
             await self._read_some(connection)
             # Twice as many at once, as long as all goes well, within what is sent anywhere at once.
-            is_small = 2 * (bytes_received(connection) - before) < EXPECTED_BYTES
+            is_small = 2 * (connection.received_bytes - before) < EXPECTED_BYTES
             self._at_once = min(_AT_ONCE, 2 * self._at_once) if is_small else 1
             if not self._queue:
                 self._arrived.clear()
@@ -137,14 +134,14 @@ class Aside:
                     async with asyncio.timeout(_IDLE_S):
                         await self._arrived.wait()
 
-    async def _read_some(self, connection: AbstractConnection) -> None:
+    async def _read_some(self, connection: Connection) -> None:
         while self._queue and len(self._sent) < self._at_once:
             self._sent.append(self._queue.popleft())
         async with asyncio.timeout(_REPLY_LIMIT_S):
-            await send_commands(connection, [each.command for each in self._sent])
+            await connection.send([each.command for each in self._sent])
         while self._sent:
             async with asyncio.timeout(_REPLY_LIMIT_S):
-                reply = await read_reply(connection)
+                reply = await connection.read()
             waiting = self._sent.popleft()
             self.standings.answered(waiting.stream)
             waiting.on_reply(reply)

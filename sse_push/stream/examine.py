@@ -8,22 +8,15 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from contextlib import closing
 from typing import cast
 
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import RedisError
 
 from sse_push.notification import EntryId
 from sse_push.runtime.finding import Finding
-from sse_push.stream.connection import (
-    TRACKING,
-    Announcement,
-    connection_pool,
-    read_reply,
-    read_reply_or_announcement,
-    send_commands,
-    track,
-)
+from sse_push.stream.address import Address
+from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.contract import (
     TRY_SCRIPT,
     Command,
@@ -37,6 +30,7 @@ from sse_push.stream.contract import (
     stream_key,
 )
 from sse_push.stream.obstacles import of_connection, of_replies
+from sse_push.stream.opening import TRACKING, connect
 from sse_push.stream.reads import ProbeEntry, Read, ReadFrom
 from sse_push.stream.replies import ErrorReply
 from sse_push.stream.window import EXPECTED_BYTES
@@ -62,24 +56,19 @@ _FIELD_LIMIT_BYTES = 8_388_608
 
 async def examine(url: str, *, timeout_s: float) -> list[Finding]:
     """Check a server's version, whether it delivers an entry, and what it may lose."""
-    pool = connection_pool(url)
-    adding, tracked = pool.make_connection(), pool.make_connection()
+    address = Address.parse(url)
     try:
         async with asyncio.timeout(3 * timeout_s):
-            await adding.connect()
-            await tracked.connect()
-            return await _examine(url, adding, tracked, timeout_s)
+            with closing(await connect(address)) as adding, closing(await connect(address)) as also:
+                return await _examine(url, adding, also, timeout_s)
     except (RedisError, OSError, TimeoutError) as exc:
         if _lacks_hello(exc):
             return [await _without_hello(url, exc, timeout_s)]
         return [of_connection(url, exc)]
-    finally:
-        await adding.disconnect(nowait=True)
-        await tracked.disconnect(nowait=True)
 
 
 async def _examine(
-    url: str, adding: AbstractConnection, tracked: AbstractConnection, timeout_s: float
+    url: str, adding: Connection, tracked: Connection, timeout_s: float
 ) -> list[Finding]:
     (info,) = await _ask(adding, [_INFO])
     facts = {} if isinstance(info, ErrorReply) else _facts(cast("bytes", info))
@@ -104,15 +93,13 @@ def _lacks_hello(exc: BaseException) -> bool:
 
 async def _without_hello(url: str, exc: BaseException, timeout_s: float) -> Finding:
     """Ask a server without RESP3 for its version, in the words of older ones."""
-    connection = connection_pool(url, protocol=2).make_connection()
+    opening = connect(Address.parse(url), protocol=2)
     try:
         async with asyncio.timeout(timeout_s):
-            await connection.connect()
-            (info,) = await _ask(connection, [_INFO])
+            with closing(await opening) as connection:
+                (info,) = await _ask(connection, [_INFO])
     except (RedisError, OSError, TimeoutError) as another:
         return of_connection(url, another)
-    finally:
-        await connection.disconnect(nowait=True)
     if isinstance(info, ErrorReply) and str(info).startswith("NOAUTH"):
         return of_connection(url, RedisError(str(info)))
     version = None if isinstance(info, ErrorReply) else _version(_facts(cast("bytes", info)))
@@ -128,9 +115,9 @@ async def _without_hello(url: str, exc: BaseException, timeout_s: float) -> Find
     )
 
 
-async def _ask(connection: AbstractConnection, commands: list[Command]) -> list[object]:
-    await send_commands(connection, commands)
-    return [await read_reply(connection) for _ in commands]
+async def _ask(connection: Connection, commands: list[Command]) -> list[object]:
+    await connection.send(commands)
+    return [await connection.read() for _ in commands]
 
 
 def _facts(info: bytes) -> dict[str, str]:
@@ -171,10 +158,9 @@ def _kind(facts: dict[str, str]) -> Finding | None:
 
 
 async def _delivers(
-    url: str, adding: AbstractConnection, tracked: AbstractConnection, timeout_s: float
+    url: str, adding: Connection, tracked: Connection, timeout_s: float
 ) -> list[Finding]:
     """Add an entry as a notification is added, and read it as the tail does."""
-    track(tracked)
     began_at = time.monotonic()
     reads = [("CLIENT", "SETNAME", "sse_push-check"), TRACKING, *_READS]
     writes = [("TIME",), *probe_commands(ProbeEntry(_MERCHANT))]
@@ -190,9 +176,7 @@ async def _delivers(
     return [delivery, *refused]
 
 
-async def _arrives(
-    tracked: AbstractConnection, entry_id: bytes, timeout_s: float
-) -> Finding | None:
+async def _arrives(tracked: Connection, entry_id: bytes, timeout_s: float) -> Finding | None:
     """Return why an entry that was added is not announced or not there; None if all is well."""
     try:
         async with asyncio.timeout(timeout_s):
@@ -215,7 +199,7 @@ async def _arrives(
     return None
 
 
-async def _sizes(adding: AbstractConnection) -> Finding:
+async def _sizes(adding: Connection) -> Finding:
     """Return whether an entry, or a reply, may be larger than is good for other merchants."""
     names = ("proto-max-bulk-len", "client-output-buffer-limit")
     field, output = await _ask(adding, [("CONFIG", "GET", name) for name in names])
@@ -243,14 +227,14 @@ async def _sizes(adding: AbstractConnection) -> Finding:
     return Finding("ok", "sizes", f"a field of an entry has {field_bytes} bytes at most")
 
 
-async def _wait_for_announcement(connection: AbstractConnection) -> None:
+async def _wait_for_announcement(connection: Connection) -> None:
     while True:
-        got = await read_reply_or_announcement(connection)
+        got = await connection.read_or_announcement()
         if isinstance(got, Announcement) and stream_key(_MERCHANT).encode() in (got.keys or ()):
             return
 
 
-async def _plants(adding: AbstractConnection) -> list[Finding]:
+async def _plants(adding: Connection) -> list[Finding]:
     """Find out which rights are missing for planted entries; the service works without them."""
     replies = await _ask(adding, [TRY_SCRIPT, lifetime_command(_MERCHANT)])
     refused = [str(reply) for reply in replies if isinstance(reply, ErrorReply)]

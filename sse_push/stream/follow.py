@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,13 +18,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from sse_push.notification import Entry, EntryId
+from sse_push.stream.address import Address
 from sse_push.stream.aside import Aside
-from sse_push.stream.connection import (
-    Announcement,
-    connection_pool,
-    dial,
-    open_connection,
-)
+from sse_push.stream.connection import Announcement
 from sse_push.stream.contract import (
     REVOCATIONS_KEY,
     merchant_of,
@@ -35,6 +32,7 @@ from sse_push.stream.known_merchants import KnownMerchants
 from sse_push.stream.known_revocations import KnownRevocations
 from sse_push.stream.leftovers import Leftovers
 from sse_push.stream.listener import Listener
+from sse_push.stream.opening import dial, open_connection
 from sse_push.stream.pipeline import AT_ONCE, Pipeline, Request, until_one_fails
 from sse_push.stream.planting import Planting, PlantTally
 from sse_push.stream.probe import Adds, Probe, ServersDiffer
@@ -87,14 +85,15 @@ class Follower:
         deaf_limit_s: float,
     ) -> None:
         self._refusals = Refusals()
-        self._pool = connection_pool(url, reply_limit_bytes=reply_limit_bytes)
+        self._address = Address.parse(url)
+        self._reply_limit_bytes = reply_limit_bytes
         self._pipeline = Pipeline(self._next_requests, self._announced)
         self.planting = planting
         told = self._history = NamesHistory(listener)
         self._tail = Tail(
             told.armed, told.publish, sweep_steps=_SWEEP_STEPS, may_plant=planting.may_plant
         )
-        self._aside = Aside(self._pool, self._refusals)
+        self._aside = Aside(self._address, self._refusals, reply_limit_bytes=reply_limit_bytes)
         self._revocations = KnownRevocations(
             listener, self._refusals, self._aside, self._pipeline.wake
         )
@@ -112,7 +111,7 @@ class Follower:
             partial(self._pipeline.ask, is_urgent=True),
             lambda: self._pipeline.partial_bytes,
             adds,
-            partial(dial, self._pool),
+            partial(dial, self._address),
             self._refusals,
             interval_s=probe_interval_s,
             deadline_s=probe_deadline_s,
@@ -205,34 +204,34 @@ class Follower:
 
     async def _follow(self) -> None:
         """Connect, and work on this connection until it is lost."""
-        connection = self._pool.make_connection()
         try:
-            server_id = await open_connection(connection, "tail", tracks=True)
-            self._is_connected = True
-            self.tally.reconnects += self.server_id != b""
-            is_continued = self._history.connected(server_id)
-            if not is_continued:
-                self._leftovers.clear()
-            self._tail.connected(has_history=is_continued and not self._has_split)
-            self._has_split = False
-            self._revocations.connected()
-            self.planting.connected()
-            self.probe.connected()
-            self.server_id = server_id
-            self._pipeline.wake()
-            await until_one_fails(
-                self._pipeline.receive(connection),
-                self._pipeline.send(connection),
-                self._prove(),
-                self._sweep(),
-                self._refusals.retry(self._retry),
-                self._read_late(),
-                self._aside.run(server_id),
-            )
+            opening = open_connection(self._address, "tail", self._reply_limit_bytes, tracks=True)
+            with closing(await opening) as connection:
+                server_id = connection.server_id
+                self._is_connected = True
+                self.tally.reconnects += self.server_id != b""
+                is_continued = self._history.connected(server_id)
+                if not is_continued:
+                    self._leftovers.clear()
+                self._tail.connected(has_history=is_continued and not self._has_split)
+                self._has_split = False
+                self._revocations.connected()
+                self.planting.connected()
+                self.probe.connected()
+                self.server_id = server_id
+                self._pipeline.wake()
+                await until_one_fails(
+                    self._pipeline.receive(connection),
+                    self._pipeline.send(connection),
+                    self._prove(),
+                    self._sweep(),
+                    self._refusals.retry(self._retry),
+                    self._read_late(),
+                    self._aside.run(server_id),
+                )
         finally:
             self._is_connected = False
             self._revocations.lost()
-            await connection.disconnect(nowait=True)
             self._pipeline.abandon()
 
     def _announced(self, announcement: Announcement) -> None:

@@ -10,16 +10,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from sse_push.stream.connection import (
-    Announcement,
-    bytes_received,
-    partial_reply_bytes,
-    read_reply_or_announcement,
-    send_commands,
-)
+from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.contract import Command
 from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.window import Window
@@ -71,12 +64,12 @@ class Pipeline:
         self._announcements = 0
         self._excess: ReplyTooLarge | None = None
         """The reply for which the connection was given up."""
-        self._connection: AbstractConnection | None = None
+        self._connection: Connection | None = None
 
     @property
     def partial_bytes(self) -> int:
         """How much has arrived of the reply that is waited for; 0 without a connection."""
-        return 0 if self._connection is None else partial_reply_bytes(self._connection)
+        return 0 if self._connection is None else self._connection.partial_bytes
 
     def wake(self) -> None:
         """Note that there may be something to send."""
@@ -94,18 +87,17 @@ class Pipeline:
         self.wake()
         return await replied
 
-    async def send(self, connection: AbstractConnection) -> None:
-        """Send the requests that are due, for ever."""
+    async def send(self, connection: Connection) -> None:
+        """Send the requests that are due, for ever; the probe notices if Redis takes none."""
         self._connection = connection
         while True:
             await self._is_wanted.wait()
             self._is_wanted.clear()
-            while batch := self._next_batch(bytes_received(connection)):
+            while batch := self._next_batch(connection.received_bytes):
                 self._in_flight.extend(on_reply for _, on_reply in batch)
-                commands = [command for command, _ in batch]
-                await send_commands(connection, commands)
+                await connection.send([command for command, _ in batch])
 
-    async def receive(self, connection: AbstractConnection) -> None:
+    async def receive(self, connection: Connection) -> None:
         """Hand on replies and announcements in the order in which Redis sent them, for ever.
 
         Raises:
@@ -115,7 +107,7 @@ class Pipeline:
         try:
             while True:
                 for _ in range(AT_ONCE):
-                    reply = await read_reply_or_announcement(connection)
+                    reply = await connection.read_or_announcement()
                     if isinstance(reply, Announcement):
                         self._announcements += 1
                         self._on_announcement(reply)

@@ -33,7 +33,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TypeGuard
 
-from redis.exceptions import AuthenticationError, BusyLoadingError, RedisError, ResponseError
+from redis.exceptions import RedisError
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +70,6 @@ WHOSE: Mapping[str, Whose] = {
 }
 """Whose error it is, by its code."""
 
-ERROR_REPLIES = (ResponseError, BusyLoadingError, AuthenticationError)
-"""What the client library makes of an error reply; the last two count there as lost connections."""
-
 
 class WrongServer(RedisError):
     """A reply says that another server is the right one: connect anew."""
@@ -81,9 +78,9 @@ class WrongServer(RedisError):
 class ErrorReply(Exception):
     """An error reply, as the server wrote it."""
 
-    def __init__(self, raised: RedisError) -> None:
-        self.code = raised.status_code or str(raised).partition(" ")[0]
-        super().__init__(str(raised) if raised.status_code is None else f"{self.code} {raised}")
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.code = text.partition(" ")[0]
 
     @property
     def whose(self) -> Whose:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Never
 
 import httpx2
-from redis.asyncio.connection import AbstractConnection
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -25,8 +24,10 @@ from sse_push.runtime.logs import configure_logging
 from sse_push.server import serve
 from sse_push.settings import Settings
 from sse_push.stream import follow
-from sse_push.stream.connection import Announcement, open_connection
+from sse_push.stream.address import Address
+from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.contract import REVOCATIONS_KEY
+from sse_push.stream.opening import open_connection
 from tests.harness import plain_http
 
 START = "start"
@@ -48,8 +49,10 @@ async def deafen(request: Request) -> Response:
 async def deafen_for_good(request: Request) -> Response:
     """Let it announce nothing on any later connection either."""
 
-    async def forget_to_track(connection: AbstractConnection, name: str, **_: bool) -> bytes:
-        return await open_connection(connection, name, tracks=False)
+    async def forget_to_track(
+        address: Address, name: str, reply_limit_bytes: int, **_: bool
+    ) -> Connection:
+        return await open_connection(address, name, reply_limit_bytes, tracks=False)
 
     setattr(follow, "open_connection", forget_to_track)  # noqa: B010 (no export of the module's)
     return await deafen(request)

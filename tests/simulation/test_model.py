@@ -10,21 +10,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Generator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
-from redis.asyncio.connection import AbstractConnection
 
 from sse_push.notification import Entry, EntryId, Notification
 from sse_push.runtime.embedded import embedded_server
-from sse_push.stream.connection import (
-    Announcement,
-    connection_pool,
-    open_connection,
-    read_reply,
-    read_reply_or_announcement,
-)
+from sse_push.stream.address import Address
+from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.contract import (
     forget_command,
     merchant_of,
@@ -32,6 +26,7 @@ from sse_push.stream.contract import (
     read_command,
     stream_key,
 )
+from sse_push.stream.opening import connect, open_connection
 from sse_push.stream.reads import NEW_ENTRIES, Read
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND
@@ -60,7 +55,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[str]:
 class RealRedis:
     """A real server with one tracked connection and one that changes things."""
 
-    def __init__(self, tracked: AbstractConnection, ordinary: AbstractConnection) -> None:
+    def __init__(self, address: Address, tracked: Connection, ordinary: Connection) -> None:
+        self.address = address
         self.tracked = tracked
         self.ordinary = ordinary
         self.real_ids: dict[EntryId, EntryId] = {}
@@ -68,14 +64,18 @@ class RealRedis:
         self.last_ms = 0
         """When a history ended; 0 if the server's clock has passed that."""
 
+    async def reconnect(self) -> None:
+        self.tracked.close()
+        self.tracked = await open_connection(self.address, "test", tracks=True)
+
     async def do(self, *words: str | bytes | int) -> object:
         """Change something, as anybody might."""
         (reply,) = await self.do_all([words])
         return reply
 
     async def do_all(self, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[object]:
-        await self.ordinary.send_packed_command(self.ordinary.pack_commands(commands))
-        return [await read_reply(self.ordinary) for _ in commands]
+        await self.ordinary.send(commands)
+        return [await self.ordinary.read() for _ in commands]
 
     async def add(
         self, merchant_id: str, max_entries: int, serials: Iterable[int]
@@ -107,12 +107,12 @@ class RealRedis:
         """Read over the tracked connection; return all messages up to its reply, in order."""
         start = None if read.start is None else self.real_ids[read.start]
         end = None if read.end is None else self.real_ids[read.end]
-        await self.tracked.send_command(*read_command(Read(read.merchant_id, start, end)))
+        await self.tracked.send([read_command(Read(read.merchant_id, start, end))])
         return await self.messages(read.merchant_id)
 
     async def announced(self) -> list[Message]:
         """Return what was announced until now."""
-        await self.tracked.send_command("PING")
+        await self.tracked.send([("PING",)])
         messages = await self.messages("")
         assert messages.pop() == ("reply", "PONG")
         return messages
@@ -121,7 +121,7 @@ class RealRedis:
         messages: list[Message] = []
         async with asyncio.timeout(5 * SECOND):
             while True:
-                got = await read_reply_or_announcement(self.tracked)
+                got = await self.tracked.read_or_announcement()
                 if not isinstance(got, Announcement):
                     break
                 keys = got.keys
@@ -250,21 +250,19 @@ class Comparison:
     async def reconnect(self, _merchant_id: str) -> None:
         """Lose the connection, and with it what was armed."""
         self.model.connect()
-        await self.real.tracked.disconnect()
-        await open_connection(self.real.tracked, "test", tracks=True)
+        await self.real.reconnect()
 
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncGenerator[RealRedis]:
-    pool = connection_pool(url)
-    tracked, ordinary = pool.make_connection(), pool.make_connection()
-    try:
-        await open_connection(tracked, "test", tracks=True)
-        await ordinary.connect()
-        yield RealRedis(tracked, ordinary)
-    finally:
-        await tracked.disconnect()
-        await ordinary.disconnect()
+    address = Address.parse(url)
+    with closing(await connect(address)) as ordinary:
+        tracked = await open_connection(address, "test", tracks=True)
+        real = RealRedis(address, tracked, ordinary)
+        try:
+            yield real
+        finally:
+            real.tracked.close()
 
 
 async def test_the_model_of_redis_replies_and_announces_as_redis_does(url: str) -> None:

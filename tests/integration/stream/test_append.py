@@ -400,10 +400,10 @@ async def test_a_connection_that_redis_closed_meanwhile_is_made_anew_unnoticed(
 ) -> None:
     async with appending(server.url) as appender:
         await appender.append(Notification(merchant))
-        reader = appender._connection._reader
-        assert reader is not None
+        connection = appender._connection
+        assert connection is not None
         server.cli("CLIENT", "KILL", "ID", *server.clients("append"))
-        await until(reader.at_eof, "the end of the connection")
+        await until(lambda: not connection.is_quiet, "the end of the connection")
         await appender.append(Notification(merchant))
 
     assert server.length(merchant) == 2

@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from sse_push.stream.address import Address
 from sse_push.stream.aside import Aside
-from sse_push.stream.connection import connection_pool, dial
 from sse_push.stream.contract import read_command, stream_key
+from sse_push.stream.opening import dial
 from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.pipeline import ReplyLost
 from sse_push.stream.reads import Read
@@ -28,9 +29,9 @@ class Reading:
     """An aside, and the replies of the suspects that are read there."""
 
     def __init__(self, url: str) -> None:
-        self.pool = connection_pool(url, reply_limit_bytes=MB)
+        self.address = Address.parse(url)
         self.refusals = Refusals()
-        self.aside = Aside(self.pool, self.refusals)
+        self.aside = Aside(self.address, self.refusals, reply_limit_bytes=MB)
         self.replies: dict[str, object] = {}
         self.connections = 0
 
@@ -61,7 +62,7 @@ class Reading:
 @asynccontextmanager
 async def reading(url: str) -> AsyncGenerator[Reading]:
     found = Reading(url)
-    task = asyncio.create_task(found.aside.run(await dial(found.pool)))
+    task = asyncio.create_task(found.aside.run(await dial(found.address)))
     try:
         yield found
     finally:

@@ -7,11 +7,12 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from sse_push.stream.connection import Announcement, connection_pool, open_connection
+from sse_push.stream.address import Address
+from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.contract import stream_key
+from sse_push.stream.opening import open_connection
 from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.pipeline import AT_ONCE, Pipeline, ReplyLost, Request
 from sse_push.stream.replies import ErrorReply
@@ -23,7 +24,7 @@ from tests.integration.stream.servers import Server
 class Piped:
     """A pipeline, what it sends besides questions, and what has arrived, in order."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.wanted: list[Request] = []
         self.arrived: list[object] = []
@@ -39,9 +40,8 @@ class Piped:
 
 @asynccontextmanager
 async def piped(url: str) -> AsyncGenerator[Piped]:
-    connection = connection_pool(url).make_connection()
+    connection = await open_connection(Address.parse(url), "test", tracks=True)
     found = Piped(connection)
-    await open_connection(connection, "test", tracks=True)
     tasks = [
         asyncio.create_task(found.pipeline.send(connection)),
         asyncio.create_task(found.pipeline.receive(connection)),
@@ -52,7 +52,7 @@ async def piped(url: str) -> AsyncGenerator[Piped]:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
-        await connection.disconnect(nowait=True)
+        connection.close()
 
 
 async def test_replies_arrive_in_the_order_of_the_commands_with_announcements_between(
@@ -103,7 +103,7 @@ async def test_a_caller_that_is_canceled_takes_no_reply_of_another(
 async def test_a_reply_that_no_request_waits_for_is_dropped(server: Server, merchant: str) -> None:
     key = stream_key(merchant)
     async with piped(server.url) as found:
-        await found.connection.send_command("GET", key)
+        await found.connection.send([("GET", key)])
         server.cli("SET", key, "1")
         await until(lambda: found.arrived == [Announcement([key.encode()])], "an announcement")
         answer = await found.pipeline.ask(("ECHO", "1"))

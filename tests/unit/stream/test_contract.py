@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from redis.exceptions import ResponseError
 
 from sse_push.access.revocation import Revocation
 from sse_push.errors import InvalidMerchantId
@@ -27,6 +26,7 @@ from sse_push.stream.contract import (
     stream_key,
 )
 from sse_push.stream.reads import REVOCATIONS_MAX, ProbeEntry, Read, ReadFrom, RevocationEntry
+from sse_push.stream.replies import ErrorReply
 
 GREATEST = 2**64 - 1
 
@@ -72,7 +72,7 @@ def test_the_stream_of_a_process_is_in_the_rights_to_streams_and_of_no_merchant(
 
 def test_the_ids_of_a_reply_are_in_its_order_and_those_of_an_error_are_none() -> None:
     assert parse_ids([(b"1-2", []), (b"3-4", [b"a", b"b"])]) == [EntryId(1, 2), EntryId(3, 4)]
-    assert parse_ids(ResponseError("WRONGTYPE")) == []
+    assert parse_ids(ErrorReply("WRONGTYPE")) == []
 
 
 def test_a_key_with_wrong_bytes_belongs_to_a_merchant_that_cannot_exist() -> None:
@@ -175,7 +175,7 @@ def test_an_empty_reply_has_no_entries() -> None:
 
 
 def test_an_error_reply_has_no_entries() -> None:
-    error = ResponseError("WRONGTYPE Operation against a key")
+    error = ErrorReply("WRONGTYPE Operation against a key")
 
     assert parse_entries("42", error, data_limit_bytes=100) is None
 
@@ -252,7 +252,7 @@ def test_a_reply_is_parsed_into_its_revocations_and_a_malformed_one_is_logged(
         "got none"
     ]
     assert parse_revocations([]) == []
-    assert parse_revocations(ResponseError("WRONGTYPE")) is None
+    assert parse_revocations(ErrorReply("WRONGTYPE")) is None
 
 
 # -- planted entries
@@ -299,7 +299,7 @@ def test_a_planted_entry_is_parsed_as_one() -> None:
     [
         (b"# Stats\r\nevicted_keys:12\r\nx:1\r\n", 12),
         (b"# Stats\r\nold_evicted_keys:12\r\n", None),
-        (ResponseError("NOPERM"), None),
+        (ErrorReply("NOPERM"), None),
     ],
 )
 def test_the_number_of_evictions_is_read_from_the_statistics(

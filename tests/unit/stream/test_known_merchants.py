@@ -9,9 +9,8 @@ import pytest
 
 from sse_push.stream.known_merchants import KnownMerchants
 from sse_push.stream.leftovers import Leftovers
-from sse_push.stream.replies import Refusals
+from sse_push.stream.replies import ErrorReply, Refusals
 from tests.unit.stream.followed import Followed
-from tests.unit.stream.test_replies import reply
 
 
 class NothingBefore:
@@ -43,6 +42,6 @@ async def test_a_refused_read_is_remembered_for_as_long_as_somebody_listens(
     if is_closed:
         tail.unwatch("42")
 
-    on_reply(reply("BUSY a script runs"))
+    on_reply(ErrorReply("BUSY a script runs"))
 
     assert bool(refusals) is not is_closed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from redis.exceptions import ResponseError
 
 from sse_push.stream.obstacles import of_connection, of_replies
 from sse_push.stream.replies import ErrorReply
@@ -51,7 +50,7 @@ def test_a_connection_that_cannot_be_made_has_a_cause(said: str, name: str) -> N
     ],
 )
 def test_a_command_that_is_refused_has_a_cause_that_is_told_once(said: str, name: str) -> None:
-    reply = ErrorReply(ResponseError(said))
+    reply = ErrorReply(said)
 
     (finding,) = of_replies(URL, [(XADD, reply), (("TIME",), [b"1", b"2"]), (XADD, reply)])
 
@@ -68,7 +67,7 @@ def test_a_command_that_is_refused_has_a_cause_that_is_told_once(said: str, name
     ],
 )
 def test_a_right_is_told_as_the_command_that_gives_it(said: str, right: str) -> None:
-    (finding,) = of_replies(URL, [(XADD, ErrorReply(ResponseError(said)))])
+    (finding,) = of_replies(URL, [(XADD, ErrorReply(said))])
 
     assert finding.text == (
         f"the user push of Redis lacks {right} (which the service needs): ACL SETUSER push {right}"

@@ -9,8 +9,8 @@ from sse_push.errors import StreamUnavailable
 from sse_push.notification import EventId, Notification
 from sse_push.stream.outcomes import AppendTally, Fault, Record, Waiting, fail, resolve
 from sse_push.stream.reads import ProbeEntry
+from sse_push.stream.replies import ErrorReply
 from tests.harness.ids import HISTORY, at
-from tests.unit.stream.test_replies import reply
 
 EXHAUSTED = "ERR The stream has exhausted the last possible ID, unable to add more items"
 WRONGTYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
@@ -42,7 +42,7 @@ async def test_an_error_reply_says_what_to_do_and_is_counted_if_it_is_the_stream
 ) -> None:
     refused, tally = waiting(record), AppendTally()
 
-    resolve(refused, reply(text), HISTORY, tally)
+    resolve(refused, ErrorReply(text), HISTORY, tally)
 
     error = refused.event_id.exception()
     assert isinstance(error, StreamUnavailable)
@@ -64,7 +64,7 @@ async def test_a_record_keeps_its_first_result() -> None:
     late, tally = waiting(Notification("42")), AppendTally()
     late.event_id.set_result(at(7))
 
-    resolve(late, reply(EXHAUSTED), HISTORY, tally)
+    resolve(late, ErrorReply(EXHAUSTED), HISTORY, tally)
     fail([late], "too late", None, "unknown")
 
     assert late.event_id.result() == at(7)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 
 from sse_push.notification import EntryId
 from sse_push.stream.contract import TRY_SCRIPT, Command
@@ -17,7 +16,7 @@ from sse_push.stream.watch import Watch
 TTL_S = 6000
 LIFETIME_S = 6601
 PLANTING = Read("42", is_planting=True)
-REFUSED = ErrorReply(ResponseError("OOM command not allowed"))
+REFUSED = ErrorReply("OOM command not allowed")
 
 
 class Planted:
@@ -87,7 +86,7 @@ def test_a_plant_is_one_script_that_leaves_an_existing_stream_alone(planted: Pla
 
 
 def test_a_plant_without_scripts_is_an_entry_and_its_lifetime(planted: Planted) -> None:
-    planted.connect(scripts=ResponseError("NOPERM this user has no permissions"))
+    planted.connect(scripts=ErrorReply("NOPERM this user has no permissions"))
 
     xadd, expire = (command for command, _ in planted.planting.before(PLANTING))
 
@@ -179,7 +178,7 @@ def test_nothing_is_planted_for_a_while_after_redis_has_refused(planted: Planted
 
 
 def test_a_key_that_holds_something_else_meanwhile_stops_no_other_plant(planted: Planted) -> None:
-    assert planted.plant("42", ErrorReply(ResponseError("WRONGTYPE Operation against a key")))
+    assert planted.plant("42", ErrorReply("WRONGTYPE Operation against a key"))
 
     assert planted.plant("43")
     assert planted.planting.tally.outcomes == {"planted": 1, "refused": 0}

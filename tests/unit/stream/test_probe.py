@@ -14,11 +14,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EntryId, EventId
 from sse_push.stream.probe import Deaf, Probe, ProbeLost, ServersDiffer, Unannounced
-from sse_push.stream.replies import Refusals
-from tests.unit.stream.test_replies import reply
+from sse_push.stream.replies import ErrorReply, Refusals
 
 SERVER, OTHER = b"run_id:1", b"run_id:2"
-BUSY = reply("BUSY a script runs")
+BUSY = ErrorReply("BUSY a script runs")
 NOTHING: list[object] = []
 OURS: list[object] = [[b"5-0", [b"topic", b"probe"]]]
 
