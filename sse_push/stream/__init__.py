@@ -8,7 +8,7 @@ on the way at once, ``parser`` the size of a reply; what exceeds it, or may, is 
 a connection of its own, as ``standing`` decides. ``leftovers`` names keys that Redis tracks for
 nobody. ``contract`` knows the keys, ``replies`` whose error a reply is, ``examine`` a server's
 settings, ``obstacles`` why it does not do what it is asked. Every connection is a ``connection`` of
-our own, which ``opening`` begins at an ``address``.
+our own, which ``opening`` begins at an ``address``; ``failures`` are the ways in which it ends.
 
 The only package, beside ``runtime.embedded``, that knows Redis. Does not know browsers, nor how
 they are served.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Self, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from redis.exceptions import ConnectionError as RedisConnectionError
+from sse_push.stream.failures import RedisConnectionError
 
 _PORT = 6379
 

@@ -12,8 +12,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import cast
 
-from redis.exceptions import RedisError
-
 from sse_push.access.revocation import Revocation
 from sse_push.errors import Outcome, StreamUnavailable
 from sse_push.notification import EventId, Notification
@@ -26,6 +24,7 @@ from sse_push.stream.contract import (
     expire_command,
     probe_commands,
 )
+from sse_push.stream.failures import RedisError
 from sse_push.stream.histories import history_of
 from sse_push.stream.lifetimes import Lifetimes
 from sse_push.stream.opening import open_connection

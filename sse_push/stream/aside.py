@@ -11,11 +11,10 @@ import contextlib
 from collections import deque
 from typing import NamedTuple
 
-from redis.exceptions import RedisError
-
 from sse_push.stream.address import Address
 from sse_push.stream.connection import Connection
 from sse_push.stream.contract import Command, arm_command
+from sse_push.stream.failures import RedisError
 from sse_push.stream.opening import open_connection
 from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.pipeline import OnReply, ReplyLost, Request

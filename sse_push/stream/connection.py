@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, cast
 
 from hiredis import PushNotification, pack_command
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sse_push.stream.contract import Command
+from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.parser import NOT_WHOLE, Parser
 
 _PIECE_BYTES = 65_536

@@ -11,8 +11,6 @@ import time
 from contextlib import closing
 from typing import cast
 
-from redis.exceptions import RedisError
-
 from sse_push.notification import EntryId
 from sse_push.runtime.finding import Finding
 from sse_push.stream.address import Address
@@ -29,6 +27,7 @@ from sse_push.stream.contract import (
     read_revocations_command,
     stream_key,
 )
+from sse_push.stream.failures import RedisError
 from sse_push.stream.obstacles import of_connection, of_replies
 from sse_push.stream.opening import TRACKING, connect
 from sse_push.stream.reads import ProbeEntry, Read, ReadFrom

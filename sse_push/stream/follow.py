@@ -14,9 +14,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
-
 from sse_push.notification import Entry, EntryId
 from sse_push.stream.address import Address
 from sse_push.stream.aside import Aside
@@ -24,9 +21,8 @@ from sse_push.stream.connection import Announcement
 from sse_push.stream.contract import (
     REVOCATIONS_KEY,
     merchant_of,
-    parse_entries,
-    read_command,
 )
+from sse_push.stream.failures import RedisError
 from sse_push.stream.histories import NamesHistory
 from sse_push.stream.known_merchants import KnownMerchants
 from sse_push.stream.known_revocations import KnownRevocations
@@ -36,7 +32,6 @@ from sse_push.stream.opening import dial, open_connection
 from sse_push.stream.pipeline import AT_ONCE, Pipeline, Request, until_one_fails
 from sse_push.stream.planting import Planting, PlantTally
 from sse_push.stream.probe import Adds, Probe, ServersDiffer
-from sse_push.stream.reads import Read, entries_between
 from sse_push.stream.replies import Refusals, pause_s
 from sse_push.stream.tail import Tail, TailTally
 
@@ -168,14 +163,9 @@ class Follower:
         None if some entries may be missing: they were trimmed, are too many or too large, or Redis
         is away.
         """
-        if not self._is_connected or merchant_id in self._aside.standings.records:
+        if not self._is_connected:
             return None
-        reply = await self._pipeline.ask(read_command(Read(merchant_id, start, end)))
-        if isinstance(reply, RedisConnectionError):
-            self._aside.lost(merchant_id, reply)
-        # No data: what a client has missed is told without it, and it is most of the work.
-        entries = parse_entries(merchant_id, reply, data_limit_bytes=0)
-        return None if entries is None else entries_between(start, end, entries)
+        return await self._merchants.between(self._pipeline.ask, merchant_id, start, end)
 
     async def run(self) -> None:
         """Keep a tracked connection alive, for ever."""

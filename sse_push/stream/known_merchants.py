@@ -6,19 +6,23 @@ answer means (``tail``); nor how the connection is made (``follow``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-
+from sse_push.notification import Entry, EntryId
 from sse_push.stream.aside import Aside
-from sse_push.stream.contract import forget_command, parse_entries, read_command
+from sse_push.stream.contract import Command, forget_command, parse_entries, read_command
+from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.leftovers import Leftovers
 from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.pipeline import OnReply, Request
 from sse_push.stream.planting import Planting
+from sse_push.stream.reads import Read, entries_between
 from sse_push.stream.replies import Refusals, is_refusal
 from sse_push.stream.tail import Tail
 from sse_push.stream.watch import Position, Watch
+
+Ask = Callable[[Command], Awaitable[object]]
+"""Sends a command, and returns the reply."""
 
 
 class KnownMerchants:
@@ -65,6 +69,19 @@ class KnownMerchants:
                 request = self._aside.request(watch.merchant_id, *request)
             requests += [*self._planting.before(read), request]
         return requests
+
+    async def between(
+        self, ask: Ask, merchant_id: str, start: EntryId, end: EntryId
+    ) -> tuple[Entry, ...] | None:
+        """Return the entries after ``start`` up to ``end``; None if some of them may be missing."""
+        if merchant_id in self._aside.standings.records:
+            return None
+        reply = await ask(read_command(Read(merchant_id, start, end)))
+        if isinstance(reply, RedisConnectionError):
+            self._aside.lost(merchant_id, reply)
+        # No data: what a client has missed is told without it, and it is most of the work.
+        entries = parse_entries(merchant_id, reply, data_limit_bytes=0)
+        return None if entries is None else entries_between(start, end, entries)
 
     def _on_entries(self, watch: Watch) -> OnReply:
         def on_reply(reply: object) -> None:

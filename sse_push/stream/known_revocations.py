@@ -13,10 +13,9 @@ import math
 import time
 from collections.abc import Callable
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-
 from sse_push.stream.aside import Aside
 from sse_push.stream.contract import parse_revocations, read_revocations_command
+from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.listener import Listener
 from sse_push.stream.pipeline import Request
 from sse_push.stream.replies import Refusals, is_refusal

@@ -10,11 +10,10 @@ import os
 from collections.abc import Sequence
 from typing import Literal, cast
 
-from redis.exceptions import RedisError
-
 from sse_push.stream.address import Address
 from sse_push.stream.connection import Connection
 from sse_push.stream.contract import Command
+from sse_push.stream.failures import RedisError
 from sse_push.stream.replies import ErrorReply
 
 CONNECT_LIMIT_S = 10.0

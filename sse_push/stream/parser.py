@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import Final
 
 from hiredis import Reader
-from redis.exceptions import RedisError
 
+from sse_push.stream.failures import RedisError
 from sse_push.stream.replies import ErrorReply
 
 NOT_WHOLE: Final = object()

@@ -10,10 +10,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-
 from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.contract import Command
+from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.window import Window
 

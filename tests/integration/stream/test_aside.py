@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sse_push.stream.address import Address
 from sse_push.stream.aside import Aside
 from sse_push.stream.contract import read_command, stream_key
+from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.opening import dial
 from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.pipeline import ReplyLost

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 
 from sse_push.stream.address import Address
 from sse_push.stream.connection import Connection
+from sse_push.stream.failures import RedisConnectionError, RedisError
 from sse_push.stream.opening import Unsuited, connect, dial, open_connection
 from sse_push.stream.parser import ReplyTooLarge
 from tests.harness.processes import frozen

@@ -7,11 +7,11 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sse_push.stream.address import Address
 from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.contract import stream_key
+from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.opening import open_connection
 from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.pipeline import AT_ONCE, Pipeline, ReplyLost, Request

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.unit.test_layout import TESTS, imported
+from tests.unit.test_layout_readers import TESTS, imported
 
 CHECKER = {path.name: path.read_text() for path in sorted((TESTS / "checker").glob("*.py"))}
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sse_push.settings import REDIS_OPTIONS, REDISS_OPTIONS
 from sse_push.stream.address import Address
+from sse_push.stream.failures import RedisConnectionError
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sse_push.notification import EntryId
 from sse_push.stream.contract import TRY_SCRIPT, Command
+from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.pipeline import OnReply
 from sse_push.stream.planting import Planting
 from sse_push.stream.reads import Held, Read

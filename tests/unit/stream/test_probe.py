@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EntryId, EventId
+from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.probe import Deaf, Probe, ProbeLost, ServersDiffer, Unannounced
 from sse_push.stream.replies import ErrorReply, Refusals
 
