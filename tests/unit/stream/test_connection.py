@@ -11,6 +11,7 @@ from sse_push.stream import connection as module
 from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.parser import Garbled, ReplyTooLarge
+from tests.harness.waiting import SECOND
 
 LIMIT_BYTES = 1_000_000
 
@@ -150,9 +151,10 @@ async def test_the_end_of_a_connection_is_told_to_whoever_waits(
     await asyncio.sleep(0)
     end(driven.connection)
 
-    for task in (reading, sending):
-        with pytest.raises(RedisConnectionError):
-            await task
+    async with asyncio.timeout(5 * SECOND):
+        for task in (reading, sending):
+            with pytest.raises(RedisConnectionError):
+                await task
     written = driven.transport.written
     with pytest.raises(RedisConnectionError, match="the connection to Redis is lost"):
         await driven.connection.send([("PING",)])
