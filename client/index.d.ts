@@ -31,9 +31,9 @@
  * **The connection.** The browser reconnects by itself after most failures. This module opens a new
  * EventSource where the browser cannot reconnect, or does not:
  *
- * - The browser has given up, as it does for any status but 200 (Firefox also if the connection is
- *   refused): a new EventSource is opened after a random wait of at most 1 s, 2 s, 4 s ... 30 s,
- *   until a `ready` event arrives.
+ * - The browser has given up, as it does for any status but 200 (Firefox also if another origin
+ *   refuses the connection): a new EventSource is opened after a random wait of at most 1 s, 2 s,
+ *   4 s ... 30 s, until a `ready` event arrives.
  * - No event has arrived for 3 heartbeats: after the same wait.
  * - The page becomes visible, is shown, or is online again, and no event has arrived for more than
  *   1.5 heartbeats; or the page comes out of the back/forward cache: at once.

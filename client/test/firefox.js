@@ -1,0 +1,78 @@
+/**
+ * One page of Firefox, for tests in another language: reads commands as lines of JSON, and writes a
+ * line with the answer of each. Commands: { open: url }, { evaluate: expression }.
+ *
+ * WebDriver BiDi: https://w3c.github.io/webdriver-bidi/
+ */
+
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createInterface } from 'node:readline'
+import { WebSocket } from 'ws'
+
+const [program, profile] = process.argv.slice(2)
+
+const firefox = spawn(
+  program,
+  ['--headless', '--no-remote', '--profile', profile, '--remote-debugging-port', '0'],
+  { stdio: ['ignore', 'ignore', 'pipe'] },
+)
+
+/** The address that Firefox listens at, from its standard error. */
+async function listening() {
+  for await (const line of createInterface({ input: firefox.stderr })) {
+    const [, address] = /WebDriver BiDi listening on (\S+)/.exec(line) ?? []
+    if (address) return address
+  }
+  throw new Error('Firefox has ended')
+}
+
+const socket = new WebSocket(`${await listening()}/session`)
+firefox.stderr.resume()
+await once(socket, 'open')
+
+/** @type {Map<number, (answer: any) => void>} */
+const waiting = new Map()
+let sent = 0
+socket.on('message', text => {
+  const answer = JSON.parse(String(text))
+  waiting.get(answer.id)?.(answer)
+})
+
+/** Sends a command to Firefox, and returns its result. */
+async function send(method, params) {
+  const id = ++sent
+  socket.send(JSON.stringify({ id, method, params }))
+  const answer = await new Promise(resolve => waiting.set(id, resolve))
+  waiting.delete(id)
+  if (answer.type === 'error') throw new Error(`${method}: ${answer.message}`)
+  return answer.result
+}
+
+await send('session.new', { capabilities: {} })
+const { contexts } = await send('browsingContext.getTree', {})
+const [{ context }] = contexts
+
+const commands = {
+  open: url => send('browsingContext.navigate', { context, url, wait: 'complete' }),
+  async evaluate(expression) {
+    const { result, exceptionDetails } = await send('script.evaluate', {
+      expression: `Promise.resolve(${expression}).then(JSON.stringify)`,
+      target: { context },
+      awaitPromise: true,
+    })
+    if (exceptionDetails) throw new Error(exceptionDetails.text)
+    return JSON.parse(result.value ?? 'null')
+  },
+}
+
+try {
+  for await (const line of createInterface({ input: process.stdin })) {
+    const [[name, argument]] = Object.entries(JSON.parse(line))
+    console.log(JSON.stringify((await commands[name](argument)) ?? null))
+  }
+} finally {
+  firefox.kill()
+  await once(firefox, 'exit')
+  socket.terminate()
+}
