@@ -26,6 +26,7 @@ ACCEPT_ENCODING = "gzip, deflate, br, zstd"
 _HEAD_LIMIT_BYTES = 65_536
 _BODY_LIMIT_BYTES = 1_048_576
 _READ_BYTES = 65_536
+_SHOWN_BYTES = 200
 
 
 class Stage(Enum):
@@ -81,8 +82,9 @@ class Answer:
             return self.trouble
         if self.status == 0:
             return "no answer" if self.stage is Stage.WAITING else "an end without an answer"
-        text = self.body[:200].decode("utf-8", "replace").strip()
-        return f"{self.status} {self.headers.get('content-type', '')} {text}".strip()
+        text = self.body[:_SHOWN_BYTES].decode("utf-8", "replace")
+        words = f"{self.status} {self.headers.get('content-type', '')} {text}".split()
+        return " ".join(words)
 
 
 class _Reader:

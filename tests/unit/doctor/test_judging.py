@@ -57,6 +57,23 @@ def faults_of(*results: Result) -> list[Fault]:
     return [each.fault for each in results if each.fault is not None]
 
 
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (
+            answer_of(503, b"<html>\r\n <b>no", content_type="text/html"),
+            "503 text/html <html> <b>no",
+        ),
+        (answer_of(404, b"\xff" + b"x" * 999), f"404 \ufffd{'x' * 199}"),
+        (Answer(), "no answer"),
+        (Answer(Stage.ENDED), "an end without an answer"),
+        (Answer(Stage.FAILED, trouble="no connection"), "no connection"),
+    ],
+)
+def test_an_answer_is_shown_in_one_line_and_not_at_length(answer: Answer, text: str) -> None:
+    assert str(answer) == text
+
+
 # -- below HTTP
 
 
