@@ -27,8 +27,8 @@ def text_of(supervision: Supervision) -> str:
         Phase.STARTING: f"starting, {serve}",
         Phase.SERVING: f"restarting, {serve}" if supervision.is_restarting else serve,
         Phase.LEAVING: f"leaving, {serve}, none is ready",
-        Phase.STOPPING: f"stopping, {left} workers left",
-        Phase.CUTTING: f"cutting connections, {left} workers left",
+        Phase.STOPPING: f"stopping, workers left: {left}",
+        Phase.CUTTING: f"cutting connections, workers left: {left}",
         Phase.ENDED: "ended",
     }
     return texts[supervision.phase]

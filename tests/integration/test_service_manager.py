@@ -106,7 +106,7 @@ def test_a_service_tells_its_manager_of_its_life_and_accepts_on_a_socket_of_the_
 
     assert (leaving["ready"], leaving["leaving"], leaving["draining"]) == (False, True, False)
     assert stored.status_code == 200
-    assert "STATUS=stopping, 1 workers left" in told.read(), "at the second signal"
+    assert "STATUS=stopping, workers left: 1" in told.read(), "at the second signal"
 
 
 def probe_age_s(service: Service) -> float:
