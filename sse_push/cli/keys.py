@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
@@ -73,4 +74,5 @@ def _close_to_others() -> None:
         return
     file = os.fstat(output)
     if stat.S_ISREG(file.st_mode) and file.st_size == 0 and file.st_uid == os.geteuid():
-        os.fchmod(output, stat.S_IRUSR | stat.S_IWUSR)
+        with contextlib.suppress(OSError):  # a file system without modes
+            os.fchmod(output, stat.S_IRUSR | stat.S_IWUSR)

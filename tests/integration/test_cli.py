@@ -322,7 +322,8 @@ def test_an_unknown_command_is_a_usage_error() -> None:
     done = run("sevre")
 
     assert done.returncode == 2
-    assert "No such command" in done.stderr
+    assert "No such command 'sevre'. Did you mean 'serve'?" in done.stderr
+    assert run("xyz").stderr.endswith("No such command 'xyz'.\n")
     assert time.monotonic() - began < STOP_S
 
 

@@ -53,6 +53,7 @@ def test_a_supervisor_is_imported_without_the_libraries_of_a_worker() -> None:
     [
         ("", set(COMMANDS)),
         ("re", {"revoke"}),
+        ("sevre --", {"--version", "--help"}),
         ("notify --k", {"--key", "--key-file"}),
         ("check --subscribe", {"--subscribe-auth"}),
     ],

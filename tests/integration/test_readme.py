@@ -275,6 +275,7 @@ def test_the_example_for_serving_starts_a_service(
         service.wait_ready()
 
         assert "secrets in flags" not in service.log
+        assert "may read the env file" not in service.log
         assert service.stop() == 0
 
 
