@@ -10,17 +10,8 @@ from tests.faults.__main__ import modules
 from tests.faults.processes import load
 from tests.house import MACHINES, MEASURES, PACKAGE, sources, tree_of
 
-OPEN = {"tests_for_code"}
-"""Not reached yet."""
 
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=False)) if name in OPEN else name
-        for name in MEASURES
-    ],
-)
+@pytest.mark.parametrize("name", MEASURES)
 def test_a_number_is_within_its_limit(name: str) -> None:
     number = MEASURES[name]()
     assert number.is_kept, number
