@@ -235,7 +235,9 @@ def test_the_steps_of_the_image_make_a_service_that_is_alive_and_ends_in_order(
     wheel: Path, tmp_path: Path
 ) -> None:
     """In a root of its own, without a network, read-only, as the account of the image."""
-    if os.geteuid() != 0:
+    unshare = program("unshare")
+    if subprocess.run([unshare, *OWN_SPACE, "true"], capture_output=True, check=False).returncode:
+        assert not os.environ.get("CI"), "only root makes a root"
         pytest.skip("only root makes a root")
     site = str(Path(pytest.__file__).parents[1])
     health = json.loads(joined("HEALTHCHECK").rpartition("CMD ")[2])
@@ -244,7 +246,7 @@ def test_the_steps_of_the_image_make_a_service_that_is_alive_and_ends_in_order(
     (tmp_path / "root").mkdir()
 
     done = subprocess.run(
-        [program("unshare"), *OWN_SPACE, "sh", "-c", IMAGE, "-", *health],
+        [unshare, *OWN_SPACE, "sh", "-c", IMAGE, "-", *health],
         env={
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "ROOT": str(tmp_path / "root"),
