@@ -98,7 +98,10 @@ def _from_file(path: Path) -> list[TokenKey]:
 def _from_pem(text: str) -> Iterator[TokenKey]:
     blocks = list(_PEM.finditer(text))
     if not blocks:
-        raise ValueError("expected a JWK Set (JSON) or public keys (PEM), got neither")
+        raise ValueError(
+            "expected a JWK Set (JSON) or public keys (PEM), got neither; a file of HMAC secrets "
+            "is SSE_PUSH_TOKEN_SECRETS_FILE"
+        )
     for number, block in enumerate(blocks, 1):
         if "PRIVATE" in block[1]:
             raise ValueError(f"expected public keys, got a private one, number {number}")

@@ -507,7 +507,10 @@ def test_check_counts_the_keys_of_tokens_and_shows_none(redis: Redis, tmp_path: 
         ["keys of EdDSA", "1"],
     ):
         assert ["setting", *setting] in [re.split("  +", line) for line in good.stdout.splitlines()]
-    text = f"token_keys_file {path}: expected a JWK Set (JSON) or public keys (PEM), got neither"
+    text = (
+        f"token_keys_file {path}: expected a JWK Set (JSON) or public keys (PEM), got neither; a "
+        "file of HMAC secrets is SSE_PUSH_TOKEN_SECRETS_FILE"
+    )
     checked, served = broken
     assert checked.returncode == 1
     assert f"\nfailure  {text}\n" in checked.stdout

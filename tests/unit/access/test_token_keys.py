@@ -119,12 +119,17 @@ def jwk_text(kind: str, **more: object) -> Callable[[], str]:
     return lambda: json.dumps({"keys": [public_jwk(kind, **more)]})
 
 
+NEITHER = (
+    "expected a JWK Set (JSON) or public keys (PEM), got neither; a file of HMAC secrets is "
+    "SSE_PUSH_TOKEN_SECRETS_FILE"
+)
+
 BROKEN: dict[str, tuple[Callable[[], str], str]] = {
-    "empty": (lambda: "", "expected a JWK Set (JSON) or public keys (PEM), got neither"),
-    "a secret": (lambda: SECRET, "expected a JWK Set (JSON) or public keys (PEM), got neither"),
+    "empty": (lambda: "", NEITHER),
+    "a secret": (lambda: SECRET, NEITHER),
     "half a PEM": (
         lambda: public_pem("ES256")[:-20],
-        "expected a JWK Set (JSON) or public keys (PEM), got neither",
+        NEITHER,
     ),
     "a private key": (
         lambda: public_pem("ES256") + private_pem("ES256"),
