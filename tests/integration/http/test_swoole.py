@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,17 @@ async def test_an_address_that_is_not_trusted_does_not_notify(
     assert entries(redis, merchant) == 0
 
 
+async def test_the_old_call_is_another_path_unless_it_is_switched_on_and_all_are_logged(
+    redis: Redis, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving_here(redis.url, tmp_path) as url, client_of(url) as client:
+        statuses = [(await client.get("/?merchantId=42")).status_code for _ in range(4)]
+        at_first = caplog.text.count("reason=not_found")
+
+    counts = re.findall(r"reason=not_found status=404 path=/ .* count=(\d)", caplog.text)
+    assert (statuses, at_first, counts) == ([404] * 4, 1, ["1", "3"])
+
+
 async def test_a_call_that_redis_does_not_store_is_503_and_not_a_success(tmp_path: Path) -> None:
     nowhere = "redis://127.0.0.1:1"
     settings = {**COMPAT, "notify_timeout_s": 0.1}
@@ -138,12 +150,3 @@ async def test_a_call_that_redis_does_not_store_is_503_and_not_a_success(tmp_pat
         answer = await client.get("/?merchantId=42")
 
     assert (answer.status_code, answer.json()["error"]) == (503, "unavailable")
-
-
-async def test_the_old_call_is_another_path_unless_it_is_switched_on(
-    redis: Redis, tmp_path: Path
-) -> None:
-    async with serving_here(redis.url, tmp_path) as url, client_of(url) as client:
-        answer = await client.get("/?merchantId=42")
-
-    assert answer.status_code == 404

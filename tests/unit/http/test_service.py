@@ -11,7 +11,10 @@ from sse_push.access.origin import Origins
 from sse_push.errors import Refusal, RefusalReason
 from sse_push.http.service import State, build, report, room_of, token_rules
 from sse_push.notification import EntryId
+from sse_push.runtime.log_pace import INTERVAL_S
+from sse_push.runtime.refusals import Refusals
 from sse_push.settings import Settings
+from tests.harness.clock import ManualClock
 from tests.harness.tokens import SECRET
 from tests.harness.waiting import until
 
@@ -97,3 +100,18 @@ async def test_a_worker_tells_that_it_is_well_only_while_it_is(tmp_path: Path) -
     reporting.cancel()
 
     assert before == 0
+
+
+async def test_refusals_are_logged_when_their_minute_is_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = ManualClock()
+    state = state_of(tmp_path, probe_interval_s=0.05)
+    state["refusals"] = refusals = Refusals(clock.time)
+    for _ in range(3):
+        refusals.add(RefusalReason.KEY_UNKNOWN, "/notify", "address 192.0.2.1")
+    clock.advance(INTERVAL_S)
+
+    reporting = asyncio.create_task(report(state, lambda: None))
+    await until(lambda: "setting=notify_keys count=2" in caplog.text, "the count of a minute")
+    reporting.cancel()
