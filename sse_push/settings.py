@@ -429,6 +429,13 @@ class Settings(BaseSettings):
         le=1_048_576,
         description="maximum size of the `data` of one notification, as compact JSON",
     )
+    key_prefix: str = Field(
+        "sse_push",
+        max_length=64,
+        pattern="^[A-Za-z0-9._-]+(:[A-Za-z0-9._-]+)*$",
+        description="beginning of every key in Redis, as in `sse_push:{42}`: services with "
+        "different prefixes share a Redis and hear nothing of each other",
+    )
     stream_max_entries: int = Field(
         100, ge=1, le=1_000_000, description="approximate number of entries kept per merchant"
     )

@@ -53,12 +53,12 @@ def _examine(
     import asyncio
 
     from sse_push.cli.examine import examine_settings
-    from sse_push.stream import examine
+    from sse_push.stream import Keys, examine
 
     findings = list(examine_settings(settings, flags, file))
     if settings.redis_url is not None:
-        url = settings.redis_url.get_secret_value()
-        findings += asyncio.run(examine(url, timeout_s=settings.notify_timeout_s))
+        url, keys = settings.redis_url.get_secret_value(), Keys(settings.key_prefix)
+        findings += asyncio.run(examine(url, keys, timeout_s=settings.notify_timeout_s))
     return findings
 
 

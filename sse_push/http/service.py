@@ -28,7 +28,7 @@ from sse_push.runtime.readiness import WorkerBoard
 from sse_push.runtime.refusals import Refusals
 from sse_push.runtime.uvicorn import OTHER_CONNECTIONS, Requests, Waiting
 from sse_push.settings import Settings
-from sse_push.stream import Appender, Follower, Planting, reply_limit_bytes
+from sse_push.stream import Appender, Follower, Keys, Planting, reply_limit_bytes
 
 _REPORT_INTERVAL_S = 1.0
 
@@ -163,11 +163,13 @@ def _hub(settings: Settings) -> Hub[Frame]:
 
 
 def _follower(settings: Settings, hub: Hub[Frame], appender: Appender) -> Follower:
+    keys = Keys(settings.key_prefix)
     return Follower(
         _redis_url(settings),
         hub,
         appender,
-        Planting(max_planted=settings.max_planted, stream_ttl_s=settings.stream_ttl_s),
+        Planting(keys, max_planted=settings.max_planted, stream_ttl_s=settings.stream_ttl_s),
+        keys,
         data_limit_bytes=settings.data_limit_bytes,
         reply_limit_bytes=reply_limit_bytes(settings.data_limit_bytes),
         probe_interval_s=settings.probe_interval_s,
@@ -203,6 +205,7 @@ def _event_streams(settings: Settings, hub: Hub[Frame], follower: Follower) -> E
 def _appender(settings: Settings) -> Appender:
     return Appender(
         _redis_url(settings),
+        Keys(settings.key_prefix),
         timeout_s=settings.notify_timeout_s,
         stream_max_entries=settings.stream_max_entries,
         stream_ttl_s=settings.stream_ttl_s,

@@ -6,9 +6,10 @@ new over one connection on which Redis announces changes (``pipeline``), and pro
 of operation is in ``tail``. ``histories`` names the history of a server, ``window`` bounds what is
 on the way at once, ``parser`` the size of a reply; what exceeds it, or may, is read by ``aside`` on
 a connection of its own, as ``standing`` decides. ``leftovers`` names keys that Redis tracks for
-nobody. ``contract`` knows the keys, ``replies`` whose error a reply is, ``examine`` a server's
-settings, ``obstacles`` why it does not do what it is asked. Every connection is a ``connection`` of
-our own, which ``opening`` begins at an ``address``; ``failures`` are the ways in which it ends.
+nobody. ``keys`` names what is in Redis, ``contract`` knows its form, ``replies`` whose error a
+reply is, ``examine`` a server's settings, ``obstacles`` why it does not do what it is asked. Every
+connection is a ``connection`` of our own, which ``opening`` begins at an ``address``; ``failures``
+are the ways in which it ends.
 
 The only package, beside ``runtime.embedded``, that knows Redis. Does not know browsers, nor how
 they are served.
@@ -25,9 +26,10 @@ key                             type         what
                                              for 60 s; no merchant's ID has a ``~``
 ==============================  ===========  =====================================================
 
-A merchant's stream is a public contract: a backend may XADD to it (ID ``*``) in MULTI or Lua and
-never call HTTP. The braces make it one slot of a cluster. Revocations are trimmed by time: each
-stays until the last token that it covers has expired.
+The keys are those of the default ``key_prefix``. A merchant's stream is a public contract: a
+backend may XADD to it (ID ``*``) in MULTI or Lua and never call HTTP. The braces make it one slot
+of a cluster. Revocations are trimmed by time: each stays until the last token that it covers has
+expired.
 
 https://redis.io/docs/latest/develop/reference/client-side-caching/
 """
@@ -35,6 +37,7 @@ https://redis.io/docs/latest/develop/reference/client-side-caching/
 from sse_push.stream.append import Appender
 from sse_push.stream.examine import examine
 from sse_push.stream.follow import Follower, FollowTally
+from sse_push.stream.keys import Keys
 from sse_push.stream.listener import Listener
 from sse_push.stream.outcomes import AppendTally
 from sse_push.stream.planting import Planting, PlantTally
@@ -45,6 +48,7 @@ __all__ = [
     "Appender",
     "FollowTally",
     "Follower",
+    "Keys",
     "Listener",
     "PlantTally",
     "Planting",

@@ -26,6 +26,7 @@ from sse_push.stream.contract import (
 )
 from sse_push.stream.failures import RedisError
 from sse_push.stream.histories import history_of
+from sse_push.stream.keys import Keys
 from sse_push.stream.lifetimes import Lifetimes
 from sse_push.stream.opening import open_connection
 from sse_push.stream.outcomes import AppendTally, Record, Waiting, fail, resolve
@@ -49,6 +50,7 @@ class Appender:
     def __init__(
         self,
         url: str,
+        keys: Keys,
         *,
         timeout_s: float,
         stream_max_entries: int,
@@ -56,6 +58,7 @@ class Appender:
         revocation_lifetime_s: float,
     ) -> None:
         self._address = Address.parse(url)
+        self._keys = keys
         self._connection: Connection | None = None
         self.server_id = b""
         """The ID of the run of the server that we were last connected to."""
@@ -68,7 +71,7 @@ class Appender:
         self._timeout_s = timeout_s
         self._max_entries = stream_max_entries
         self._lifetimes = Lifetimes(stream_ttl_s)
-        self._revoke_commands = RevokeCommands(revocation_lifetime_s)
+        self._revoke_commands = RevokeCommands(keys.revocations, revocation_lifetime_s)
         self._queue: deque[Waiting] = deque()
         self._sent: frozenset[asyncio.Future[EventId]] = frozenset()
         self._arrived = asyncio.Event()
@@ -170,7 +173,7 @@ class Appender:
         try:
             connection = await self._connect()
             if any(isinstance(waiting.record, Revocation) for waiting in batch):
-                now_s = await self._ask_time(connection)
+                now_s = await _ask_time(connection, self._timeout_s)
         except (RedisError, OSError) as exc:  # TimeoutError is an OSError
             self._disconnect()
             fail(batch, "expected a connection to Redis, got none", exc, "not_published")
@@ -201,7 +204,7 @@ class Appender:
                         self._lifetimes.forget(recipient.record.merchant_id)
                         gone.append(recipient)
                     elif isinstance(recipient, Waiting):
-                        resolve(recipient, reply, self._history, self.tally)
+                        resolve(recipient, reply, self._history, self.tally, self._keys)
                     elif reply == 1 and recipient is not None:
                         self._lifetimes.renewed(recipient)
         except (RedisError, OSError) as exc:
@@ -221,29 +224,13 @@ class Appender:
         if self._connection is None:
             self._connection = await open_connection(self._address, "append", tracks=False)
             self.server_id = self._connection.server_id
-            self._history = history_of(self.server_id)
+            self._history = history_of(self.server_id, self._keys.prefix)
         return self._connection
 
     def _disconnect(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-    async def _ask_time(self, connection: Connection) -> float:
-        """Return the time of Redis in seconds since 1970; 0, which trims nothing, if it refuses.
-
-        Not ``Probe.redis_time_s``: revocations are trimmed by this time, so it must be that of the
-        server that is about to number them, not an estimate from before a failover.
-
-        https://redis.io/docs/latest/commands/time/
-        """
-        async with asyncio.timeout(self._timeout_s):
-            await connection.send([("TIME",)])
-            reply = await connection.read()
-        if isinstance(reply, Exception):
-            return 0.0
-        seconds, microseconds = cast("list[bytes]", reply)
-        return int(seconds) + int(microseconds) / 1_000_000
 
     def _commands(
         self, batch: list[Waiting], now_s: float
@@ -260,24 +247,42 @@ class Appender:
         for waiting in batch:
             if not isinstance(waiting.record, Notification):
                 commands += (
-                    probe_commands(waiting.record)
+                    probe_commands(self._keys.stream(waiting.record.merchant_id))
                     if isinstance(waiting.record, ProbeEntry)
                     else self._revoke_commands.of(waiting.record, now_s=now_s)
                 )
                 recipients += [waiting, None]
                 continue
             merchant_id = waiting.record.merchant_id
+            key = self._keys.stream(merchant_id)
             begins = merchant_id in expiring
             commands.append(
-                append_command(waiting.record, max_entries=self._max_entries, begins=begins)
+                append_command(key, waiting.record, max_entries=self._max_entries, begins=begins)
             )
             recipients.append(waiting)
             if begins:
                 expiring.remove(merchant_id)
-                commands.append(expire_command(merchant_id, self._lifetimes.lifetime_s))
+                commands.append(expire_command(key, self._lifetimes.lifetime_s))
                 recipients.append(merchant_id)
         return commands, recipients
 
 
 def _is_wrong_server(reply: object) -> bool:
     return isinstance(reply, ErrorReply) and reply.whose is Whose.WRONG_SERVER
+
+
+async def _ask_time(connection: Connection, timeout_s: float) -> float:
+    """Return the time of Redis in seconds since 1970; 0, which trims nothing, if it refuses.
+
+    Not ``Probe.redis_time_s``: revocations are trimmed by this time, so it must be that of the
+    server that is about to number them, not an estimate from before a failover.
+
+    https://redis.io/docs/latest/commands/time/
+    """
+    async with asyncio.timeout(timeout_s):
+        await connection.send([("TIME",)])
+        reply = await connection.read()
+    if isinstance(reply, Exception):
+        return 0.0
+    seconds, microseconds = cast("list[bytes]", reply)
+    return int(seconds) + int(microseconds) / 1_000_000

@@ -1,6 +1,7 @@
-"""The streams as Redis has them: keys, commands that read and add, and replies.
+"""The streams as Redis has them: commands that read and add, and replies.
 
-The one place that knows the form of keys and entries. Does not know connections.
+The one place that knows the form of entries. Does not know the names of keys (``keys``), nor
+connections.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from sse_push.stream.reads import (
     NEW_ENTRIES,
     PAGE_ENTRIES,
     REVOCATIONS_MAX,
-    ProbeEntry,
     Read,
     ReadFrom,
     RevocationEntry,
@@ -29,19 +29,11 @@ logger = logging.getLogger(__name__)
 Command = tuple[str | bytes | int, ...]
 """A command of Redis and its arguments."""
 
-_KEY_PREFIX = "sse_push:{"
-
-_PROBE_SIGN = "~"
-"""The beginning of the name of a stream that a process writes to find its own entries in it: within
-the rights to merchants' streams, and with a character that no merchant's ID has."""
-
 _PROBE_ENTRIES = 4
 """How many entries of its own a process keeps; a probe looks for the newest only."""
 
 _PROBE_LIFETIME_S = 60
 """How long the stream of a process outlives the process."""
-
-REVOCATIONS_KEY = "sse_push:revocations"
 
 PLANTED_FIELD = "sse_push:planted"
 """The one field of a planted entry; its value is random."""
@@ -68,37 +60,15 @@ _FORGET_IF_MISSING = (
 """The first EXPIRE does nothing, and fails for a user who may not do the second one: no entry is
 left behind. A lifetime of -2 is that of a key that is missing, and one of 0 deletes."""
 
-TRY_SCRIPT: Command = ("EVAL", "return redis.call('XLEN', KEYS[1])", 1, "sse_push:probe:script")
-"""A script that does nothing: an error reply says that this user may not plant by one."""
-
 _KEPT_LONGER_S = 60
 """How much longer the stream lives than its newest revocation, to be on the safe side."""
 
 
-def stream_key(merchant_id: str) -> str:
-    """Return the key of a merchant's stream; the braces make it one slot of a cluster."""
-    return f"{_KEY_PREFIX}{merchant_id}}}"
-
-
-def merchant_of(key: bytes) -> str | None:
-    """Return the merchant whose stream has this key; None if it is another key."""
-    text = key.decode("utf-8", "replace")
-    if text.startswith(_KEY_PREFIX) and text.endswith("}"):
-        return text[len(_KEY_PREFIX) : -1]
-    return None
-
-
-def probe_merchant(name: str) -> str:
-    """Return the merchant, who can't exist, to whom the stream of a process belongs."""
-    return f"{_PROBE_SIGN}{name}"
-
-
-def read_command(read: Read) -> Command:
-    """Return the command of one read.
+def read_command(key: str, read: Read) -> Command:
+    """Return the command of one read of the stream that has this key.
 
     https://redis.io/docs/latest/commands/xrange/
     """
-    key = stream_key(read.merchant_id)
     if read.start is None:
         return ("XREVRANGE", key, "+", "-", "COUNT", 1)
     end = "+" if read.end is None else str(read.end)
@@ -110,7 +80,9 @@ def arm_command(read: Command) -> Command:
     return ("XRANGE", read[1], "-", "+", "COUNT", 0)
 
 
-def append_command(notification: Notification, *, max_entries: int, begins: bool) -> Command:
+def append_command(
+    key: str, notification: Notification, *, max_entries: int, begins: bool
+) -> Command:
     """Return the command that adds a notification, and trims the oldest entries.
 
     Approximately (``~``): Redis removes whole nodes only, which costs it next to nothing. Unless
@@ -119,38 +91,41 @@ def append_command(notification: Notification, *, max_entries: int, begins: bool
     https://redis.io/docs/latest/commands/xadd/
     """
     fields = (text for pair in notification.to_fields().items() for text in pair)
-    key = stream_key(notification.merchant_id)
     if begins:
         return ("XADD", key, "MAXLEN", "~", max_entries, "*", *fields)
     return ("XADD", key, "NOMKSTREAM", "MAXLEN", "~", max_entries, "*", *fields)
 
 
-def probe_commands(entry: ProbeEntry) -> tuple[Command, Command]:
+def probe_commands(key: str) -> tuple[Command, Command]:
     """Return the commands that add an entry to the stream of a process, and renew its lifetime.
 
     https://redis.io/docs/latest/commands/xadd/
     """
-    key = stream_key(entry.merchant_id)
     return (
         ("XADD", key, "MAXLEN", _PROBE_ENTRIES, "*", "topic", "probe"),
         ("EXPIRE", key, _PROBE_LIFETIME_S),
     )
 
 
-def plant_commands(merchant_id: str, *, lifetime_s: int, has_scripts: bool) -> tuple[Command, ...]:
+def plant_commands(key: str, *, lifetime_s: int, has_scripts: bool) -> tuple[Command, ...]:
     """Return the commands that plant an entry in a stream that is missing.
 
     Without scripts the entry is added even if the stream exists meanwhile, which does no harm.
 
     https://redis.io/docs/latest/commands/eval/
     """
-    key, value = stream_key(merchant_id), secrets.token_hex(8)
+    value = secrets.token_hex(8)
     if has_scripts:
         return (("EVAL", _PLANT_IF_MISSING, 1, key, value, lifetime_s),)
-    return ("XADD", key, "*", PLANTED_FIELD, value), expire_command(merchant_id, lifetime_s)
+    return ("XADD", key, "*", PLANTED_FIELD, value), expire_command(key, lifetime_s)
 
 
-def forget_command(merchant_id: str) -> Command:
+def try_script_command(key: str) -> Command:
+    """Return a script that does nothing: an error says that this user may not plant by one."""
+    return ("EVAL", "return redis.call('XLEN', KEYS[1])", 1, key)
+
+
+def forget_command(key: str) -> Command:
     """Return the command that has Redis forget that it tracks a key, if its stream is missing.
 
     The stream is there for no moment in which another client could see it; its key counts as
@@ -158,23 +133,23 @@ def forget_command(merchant_id: str) -> Command:
 
     https://redis.io/docs/latest/commands/eval/
     """
-    return ("EVAL", _FORGET_IF_MISSING, 1, stream_key(merchant_id))
+    return ("EVAL", _FORGET_IF_MISSING, 1, key)
 
 
-def lifetime_command(merchant_id: str) -> Command:
+def lifetime_command(key: str) -> Command:
     """Return the command that asks how many seconds a stream lives; -1: for ever; -2: not at all.
 
     https://redis.io/docs/latest/commands/ttl/
     """
-    return ("TTL", stream_key(merchant_id))
+    return ("TTL", key)
 
 
-def expire_command(merchant_id: str, lifetime_s: int) -> Command:
+def expire_command(key: str, lifetime_s: int) -> Command:
     """Return the command that gives a stream its lifetime.
 
     https://redis.io/docs/latest/commands/expire/
     """
-    return ("EXPIRE", stream_key(merchant_id), lifetime_s)
+    return ("EXPIRE", key, lifetime_s)
 
 
 def is_planted(fields: list[bytes]) -> bool:
@@ -198,7 +173,8 @@ class RevokeCommands:
     https://redis.io/docs/latest/commands/xadd/
     """
 
-    def __init__(self, lifetime_s: float) -> None:
+    def __init__(self, key: str, lifetime_s: float) -> None:
+        self._key = key
         self._lifetime_s = lifetime_s
         self._trims_by_age = False
 
@@ -212,18 +188,18 @@ class RevokeCommands:
         trim = ("MINID", "~", oldest_ms) if self._trims_by_age else ("MAXLEN", "~", REVOCATIONS_MAX)
         fields = (text for pair in revocation.to_fields().items() for text in pair)
         return (
-            ("XADD", REVOCATIONS_KEY, *trim, "*", *fields),
-            ("EXPIRE", REVOCATIONS_KEY, math.ceil(self._lifetime_s + _KEPT_LONGER_S)),
+            ("XADD", self._key, *trim, "*", *fields),
+            ("EXPIRE", self._key, math.ceil(self._lifetime_s + _KEPT_LONGER_S)),
         )
 
 
-def read_revocations_command(read: ReadFrom) -> Command:
+def read_revocations_command(key: str, read: ReadFrom) -> Command:
     """Return the command of one read of revocations.
 
     https://redis.io/docs/latest/commands/xrange/
     """
     first = "-" if read.start is None else str(read.start)
-    return ("XRANGE", REVOCATIONS_KEY, first, "+", "COUNT", PAGE_ENTRIES)
+    return ("XRANGE", key, first, "+", "COUNT", PAGE_ENTRIES)
 
 
 def parse_entry_id(raw: bytes) -> EntryId:

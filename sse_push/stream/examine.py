@@ -16,21 +16,20 @@ from sse_push.runtime.finding import Finding
 from sse_push.stream.address import Address
 from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.contract import (
-    TRY_SCRIPT,
     Command,
     lifetime_command,
     parse_entry_id,
     parse_ids,
     probe_commands,
-    probe_merchant,
     read_command,
     read_revocations_command,
-    stream_key,
+    try_script_command,
 )
 from sse_push.stream.failures import RedisError
+from sse_push.stream.keys import Keys, probe_merchant
 from sse_push.stream.obstacles import of_connection, of_replies
 from sse_push.stream.opening import TRACKING, connect
-from sse_push.stream.reads import ProbeEntry, Read, ReadFrom
+from sse_push.stream.reads import Read, ReadFrom
 from sse_push.stream.replies import ErrorReply
 from sse_push.stream.window import EXPECTED_BYTES
 
@@ -39,13 +38,6 @@ _MERCHANT = probe_merchant("check")
 
 _INFO: Command = ("INFO",)
 
-_READS: list[Command] = [
-    read_revocations_command(ReadFrom(None)),
-    read_command(Read(_MERCHANT, EntryId(0, 1))),
-    read_command(Read(_MERCHANT)),
-]
-"""Every kind of read that the service makes."""
-
 _OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
 """The oldest versions that the service is tested with."""
 
@@ -53,35 +45,45 @@ _FIELD_LIMIT_BYTES = 8_388_608
 """How large a field of an entry may be, so that Redis is soon done with its reply."""
 
 
-async def examine(url: str, *, timeout_s: float) -> list[Finding]:
+async def examine(url: str, keys: Keys, *, timeout_s: float) -> list[Finding]:
     """Check a server's version, whether it delivers an entry, and what it may lose."""
     address = Address.parse(url)
     try:
         async with asyncio.timeout(3 * timeout_s):
             with closing(await connect(address)) as adding, closing(await connect(address)) as also:
-                return await _examine(url, adding, also, timeout_s)
+                return await _examine(url, keys, adding, also, timeout_s)
     except (RedisError, OSError, TimeoutError) as exc:
         if _lacks_hello(exc):
-            return [await _without_hello(url, exc, timeout_s)]
-        return [of_connection(url, exc)]
+            return [await _without_hello(url, keys, exc, timeout_s)]
+        return [of_connection(url, exc, keys)]
 
 
 async def _examine(
-    url: str, adding: Connection, tracked: Connection, timeout_s: float
+    url: str, keys: Keys, adding: Connection, tracked: Connection, timeout_s: float
 ) -> list[Finding]:
     (info,) = await _ask(adding, [_INFO])
     facts = {} if isinstance(info, ErrorReply) else _facts(cast("bytes", info))
-    refused = list(of_replies(url, [(_INFO, info)]))
+    refused = list(of_replies(url, [(_INFO, info)], keys))
     kind = _kind(facts)
-    delivery = [kind] if kind else await _delivers(url, adding, tracked, timeout_s)
+    delivery = [kind] if kind else await _delivers(url, keys, adding, tracked, timeout_s)
     delivers = all(finding.level == "ok" for finding in delivery)
     return [
         *([_version(facts)] if facts else []),
         *refused,
         *delivery,
-        *(await _plants(adding) if delivers else []),
+        *(await _plants(keys, adding) if delivers else []),
         *([_eviction(facts), _persistence(facts)] if facts else []),
         await _sizes(adding),
+    ]
+
+
+def _reads(keys: Keys) -> list[Command]:
+    """Return every kind of read that the service makes."""
+    key = keys.stream(_MERCHANT)
+    return [
+        read_revocations_command(keys.revocations, ReadFrom(None)),
+        read_command(key, Read(_MERCHANT, EntryId(0, 1))),
+        read_command(key, Read(_MERCHANT)),
     ]
 
 
@@ -90,7 +92,7 @@ def _lacks_hello(exc: BaseException) -> bool:
     return re.search("unknown command .?HELLO|NOPROTO|unsupported protocol", str(exc)) is not None
 
 
-async def _without_hello(url: str, exc: BaseException, timeout_s: float) -> Finding:
+async def _without_hello(url: str, keys: Keys, exc: BaseException, timeout_s: float) -> Finding:
     """Ask a server without RESP3 for its version, in the words of older ones."""
     opening = connect(Address.parse(url), protocol=2)
     try:
@@ -98,9 +100,9 @@ async def _without_hello(url: str, exc: BaseException, timeout_s: float) -> Find
             with closing(await opening) as connection:
                 (info,) = await _ask(connection, [_INFO])
     except (RedisError, OSError, TimeoutError) as another:
-        return of_connection(url, another)
+        return of_connection(url, another, keys)
     if isinstance(info, ErrorReply) and str(info).startswith("NOAUTH"):
-        return of_connection(url, RedisError(str(info)))
+        return of_connection(url, RedisError(str(info)), keys)
     version = None if isinstance(info, ErrorReply) else _version(_facts(cast("bytes", info)))
     if version is not None and version.level == "failure":
         return version
@@ -157,29 +159,31 @@ def _kind(facts: dict[str, str]) -> Finding | None:
 
 
 async def _delivers(
-    url: str, adding: Connection, tracked: Connection, timeout_s: float
+    url: str, keys: Keys, adding: Connection, tracked: Connection, timeout_s: float
 ) -> list[Finding]:
     """Add an entry as a notification is added, and read it as the tail does."""
     began_at = time.monotonic()
-    reads = [("CLIENT", "SETNAME", "sse_push-check"), TRACKING, *_READS]
-    writes = [("TIME",), *probe_commands(ProbeEntry(_MERCHANT))]
+    reads = [("CLIENT", "SETNAME", "sse_push-check"), TRACKING, *_reads(keys)]
+    writes = [("TIME",), *probe_commands(keys.stream(_MERCHANT))]
     read = await _ask(tracked, reads)
     written = await _ask(adding, writes)
-    refused = list(of_replies(url, zip([*reads, *writes], [*read, *written], strict=True)))
+    refused = list(of_replies(url, zip([*reads, *writes], [*read, *written], strict=True), keys))
     if any(finding.level == "failure" for finding in refused):
         return refused
-    delivery = await _arrives(tracked, cast("bytes", written[1]), timeout_s)
+    delivery = await _arrives(keys, tracked, cast("bytes", written[1]), timeout_s)
     if delivery is None:
         took_ms = (time.monotonic() - began_at) * 1000
         delivery = Finding("ok", "delivery", f"a change is announced and read, {took_ms:.1f} ms")
     return [delivery, *refused]
 
 
-async def _arrives(tracked: Connection, entry_id: bytes, timeout_s: float) -> Finding | None:
+async def _arrives(
+    keys: Keys, tracked: Connection, entry_id: bytes, timeout_s: float
+) -> Finding | None:
     """Return why an entry that was added is not announced or not there; None if all is well."""
     try:
         async with asyncio.timeout(timeout_s):
-            await _wait_for_announcement(tracked)
+            await _wait_for_announcement(tracked, keys.stream(_MERCHANT).encode())
     except TimeoutError:
         return Finding(
             "failure",
@@ -187,7 +191,8 @@ async def _arrives(tracked: Connection, entry_id: bytes, timeout_s: float) -> Fi
             f"a change was not announced within {timeout_s:g} s: is this a proxy? CLIENT TRACKING "
             "must reach the server itself",
         )
-    (found,) = await _ask(tracked, [read_command(Read(_MERCHANT, parse_entry_id(entry_id)))])
+    read = Read(_MERCHANT, parse_entry_id(entry_id))
+    (found,) = await _ask(tracked, [read_command(keys.stream(_MERCHANT), read)])
     if parse_entry_id(entry_id) not in parse_ids(found):
         return Finding(
             "failure",
@@ -226,16 +231,18 @@ async def _sizes(adding: Connection) -> Finding:
     return Finding("ok", "sizes", f"a field of an entry has {field_bytes} bytes at most")
 
 
-async def _wait_for_announcement(connection: Connection) -> None:
+async def _wait_for_announcement(connection: Connection, key: bytes) -> None:
     while True:
         got = await connection.read_or_announcement()
-        if isinstance(got, Announcement) and stream_key(_MERCHANT).encode() in (got.keys or ()):
+        if isinstance(got, Announcement) and key in (got.keys or ()):
             return
 
 
-async def _plants(adding: Connection) -> list[Finding]:
+async def _plants(keys: Keys, adding: Connection) -> list[Finding]:
     """Find out which rights are missing for planted entries; the service works without them."""
-    replies = await _ask(adding, [TRY_SCRIPT, lifetime_command(_MERCHANT)])
+    replies = await _ask(
+        adding, [try_script_command(keys.script), lifetime_command(keys.stream(_MERCHANT))]
+    )
     refused = [str(reply) for reply in replies if isinstance(reply, ErrorReply)]
     if not refused:
         return []

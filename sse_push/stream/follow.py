@@ -18,12 +18,9 @@ from sse_push.notification import Entry, EntryId
 from sse_push.stream.address import Address
 from sse_push.stream.aside import Aside
 from sse_push.stream.connection import Announcement
-from sse_push.stream.contract import (
-    REVOCATIONS_KEY,
-    merchant_of,
-)
 from sse_push.stream.failures import RedisError
 from sse_push.stream.histories import NamesHistory
+from sse_push.stream.keys import Keys
 from sse_push.stream.known_merchants import KnownMerchants
 from sse_push.stream.known_revocations import KnownRevocations
 from sse_push.stream.leftovers import Leftovers
@@ -72,6 +69,7 @@ class Follower:
         listener: Listener,
         adds: Adds,
         planting: Planting,
+        keys: Keys,
         *,
         data_limit_bytes: int,
         reply_limit_bytes: int,
@@ -80,17 +78,18 @@ class Follower:
         deaf_limit_s: float,
     ) -> None:
         self._refusals = Refusals()
+        self._merchant_of = keys.merchant_of
         self._address = Address.parse(url)
         self._reply_limit_bytes = reply_limit_bytes
         self._pipeline = Pipeline(self._next_requests, self._announced)
         self.planting = planting
-        told = self._history = NamesHistory(listener)
+        told = self._history = NamesHistory(listener, keys.prefix)
         self._tail = Tail(
             told.armed, told.publish, sweep_steps=_SWEEP_STEPS, may_plant=planting.may_plant
         )
         self._aside = Aside(self._address, self._refusals, reply_limit_bytes=reply_limit_bytes)
         self._revocations = KnownRevocations(
-            listener, self._refusals, self._aside, self._pipeline.wake
+            listener, self._refusals, self._aside, keys.revocations, self._pipeline.wake
         )
         self._leftovers = Leftovers()
         self._merchants = KnownMerchants(
@@ -99,6 +98,7 @@ class Follower:
             self._leftovers,
             self._refusals,
             self._aside,
+            keys,
             self._pipeline.wake,
             data_limit_bytes=data_limit_bytes,
         )
@@ -108,6 +108,7 @@ class Follower:
             adds,
             partial(dial, self._address),
             self._refusals,
+            keys,
             interval_s=probe_interval_s,
             deadline_s=probe_deadline_s,
             deaf_limit_s=deaf_limit_s,
@@ -231,13 +232,13 @@ class Follower:
             self._revocations.mark()
             self.probe.announced()
         for key in announcement.keys or ():
-            merchant_id = merchant_of(key)
+            merchant_id = self._merchant_of(key)
             if key == self.probe.key:
                 self.probe.announced()
             elif merchant_id is not None:
                 self._tail.announced(merchant_id)
                 self._leftovers.discard(merchant_id)
-            elif key == REVOCATIONS_KEY.encode():
+            elif key == self._revocations.key:
                 self._revocations.mark()
         self._pipeline.wake()
 

@@ -12,6 +12,7 @@ from sse_push.notification import Entry, EntryId
 from sse_push.stream.aside import Aside
 from sse_push.stream.contract import Command, forget_command, parse_entries, read_command
 from sse_push.stream.failures import RedisConnectionError
+from sse_push.stream.keys import Keys
 from sse_push.stream.leftovers import Leftovers
 from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.pipeline import OnReply, Request
@@ -39,6 +40,7 @@ class KnownMerchants:
         leftovers: Leftovers,
         refusals: Refusals,
         aside: Aside,
+        keys: Keys,
         wake: Callable[[], None],
         *,
         data_limit_bytes: int,
@@ -48,6 +50,7 @@ class KnownMerchants:
         self._leftovers = leftovers
         self._refusals = refusals
         self._aside = aside
+        self._keys = keys
         self._wake = wake
         self._data_limit_bytes = data_limit_bytes
 
@@ -59,12 +62,13 @@ class KnownMerchants:
         """
         requests = self._planting.take(most)
         requests += [
-            (forget_command(merchant_id), _ignore)
+            (forget_command(self._keys.stream(merchant_id)), _ignore)
             for merchant_id in self._leftovers.take(most - len(requests))
         ]
         apart = self._aside.standings.records
         for watch, read in self._tail.reads(most - len(requests)):
-            request = (read_command(read), self._on_entries(watch))
+            command = read_command(self._keys.stream(watch.merchant_id), read)
+            request = (command, self._on_entries(watch))
             if watch.merchant_id in apart:
                 request = self._aside.request(watch.merchant_id, *request)
             requests += [*self._planting.before(read), request]
@@ -76,7 +80,9 @@ class KnownMerchants:
         """Return the entries after ``start`` up to ``end``; None if some of them may be missing."""
         if merchant_id in self._aside.standings.records:
             return None
-        reply = await ask(read_command(Read(merchant_id, start, end)))
+        reply = await ask(
+            read_command(self._keys.stream(merchant_id), Read(merchant_id, start, end))
+        )
         if isinstance(reply, RedisConnectionError):
             self._aside.lost(merchant_id, reply)
         # No data: what a client has missed is told without it, and it is most of the work.

@@ -36,11 +36,13 @@ class KnownRevocations:
         listener: Listener,
         refusals: Refusals,
         aside: Aside,
+        key: str,
         wake: Callable[[], None],
     ) -> None:
         self._tail = RevocationTail(listener.revoke, listener.revoke_all)
         self._refusals = refusals
         self._aside = aside
+        self.key = key.encode()
         self._wake = wake
         self._read_at = -math.inf
         self._complete = asyncio.Event()
@@ -80,7 +82,7 @@ class KnownRevocations:
         read = self._tail.next_read()
         if read is None:
             return None
-        request = (read_revocations_command(read), self._on_reply)
+        request = (read_revocations_command(self.key.decode(), read), self._on_reply)
         is_apart = None in self._aside.standings.records
         return self._aside.request(None, *request) if is_apart else request
 

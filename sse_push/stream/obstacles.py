@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from sse_push.runtime.finding import Finding
 from sse_push.stream.contract import Command
+from sse_push.stream.keys import Keys
 from sse_push.stream.replies import ErrorReply
 
 
@@ -96,7 +97,7 @@ _OF_CONNECTIONS = _obstacles(
     (
         "reply of at most",
         "reply_too_large",
-        "somebody else has written to sse_push:revocations or sse_push:{~check}: DEL that",
+        "somebody else has written to PREFIX:revocations or PREFIX:{~check}: DEL that",
     ),
     ("protocol error", "not_redis", "what answers there is no Redis"),
 )
@@ -116,7 +117,7 @@ _OF_REPLIES = _obstacles(
     ("^LOADING", "loading", "it has just started: wait until it has read its data"),
     ("^BUSY", "busy", "a script keeps it busy: SCRIPT KILL ends that"),
     ("^(NOREPLICAS|MASTERDOWN)", "replicas", "it waits for its replicas, or its primary"),
-    ("^WRONGTYPE", "wrong_type", "a key of sse_push:* holds something else: DEL it"),
+    ("^WRONGTYPE", "wrong_type", "a key of PREFIX:* holds something else: DEL it"),
     (
         "unknown (sub)?command|wrong number of arguments|syntax error|^MOVED|^CROSSSLOT|proxy",
         "command_unknown",
@@ -138,46 +139,52 @@ _CURE_OF_TRACKING = (
 )
 
 
-def of_connection(url: str, exc: BaseException) -> Finding:
+def of_connection(url: str, exc: BaseException, keys: Keys) -> Finding:
     """Return why no connection can be made; the text shows no password."""
     said = str(exc) or type(exc).__name__
     for words, name, cure in _OF_CONNECTIONS:
         if words.search(said):
-            return Finding("failure", name, f"{_where(url)}: {cure}; got: {said}")
+            return Finding("failure", name, f"{_where(url)}: {_named(cure, keys)}; got: {said}")
     return Finding("failure", "unreachable", f"{_where(url)}: expected Redis, got: {said}")
 
 
-def of_replies(url: str, replies: Iterable[tuple[Command, object]]) -> Iterator[Finding]:
+def of_replies(
+    url: str, replies: Iterable[tuple[Command, object]], keys: Keys
+) -> Iterator[Finding]:
     """Yield why commands were refused: one finding for all rights, and one for each other cause."""
     refused = [(command, str(reply)) for command, reply in replies if isinstance(reply, ErrorReply)]
-    lacking = {_right(command, said): command for command, said in refused if _is_right(said)}
+    lacking = {_right(command, said, keys): command for command, said in refused if _is_right(said)}
     needed = [right for right in lacking if right not in _WORKS_WITHOUT]
     if needed:
         yield Finding("failure", "rights", _lacks(url, needed, "which the service needs"))
     for right, consequence in _WORKS_WITHOUT.items():
         if right in lacking:
             yield Finding("warning", "rights", _lacks(url, [right], consequence))
-    causes = (_cause(command, said) for command, said in refused if not _is_right(said))
+    causes = (_cause(command, said, keys) for command, said in refused if not _is_right(said))
     yield from dict.fromkeys(causes)
 
 
-def _cause(command: Command, said: str) -> Finding:
+def _cause(command: Command, said: str, keys: Keys) -> Finding:
     if command[:2] == _TRACKING:
         return Finding("failure", "tracking", f"{_CURE_OF_TRACKING}; got: {said}")
     for words, name, cure in _OF_REPLIES:
         if words.search(said):
-            return Finding("failure", name, f"{cure}; got: {said}")
+            return Finding("failure", name, f"{_named(cure, keys)}; got: {said}")
     return Finding("failure", "refused", f"expected that Redis does {command[0]!s}, got: {said}")
+
+
+def _named(cure: str, keys: Keys) -> str:
+    return cure.replace("PREFIX", keys.prefix)
 
 
 def _is_right(said: str) -> bool:
     return said.startswith("NOPERM")
 
 
-def _right(command: Command, said: str) -> str:
+def _right(command: Command, said: str, keys: Keys) -> str:
     """Return the right that is missing, as ACL SETUSER takes it."""
     if re.search("access (a|one of the) key", said, re.IGNORECASE):
-        return "~sse_push:*"
+        return f"~{keys.pattern}"
     name, *more = (word.lower() for word in command if isinstance(word, str))
     return f"+{name}|{more[0]}" if name == "client" else f"+{name}"
 

@@ -13,7 +13,8 @@ from typing import Literal, NamedTuple
 from sse_push.access.revocation import Revocation
 from sse_push.errors import Outcome, StreamUnavailable
 from sse_push.notification import EventId, Notification
-from sse_push.stream.contract import REVOCATIONS_KEY, parse_entry_id, stream_key
+from sse_push.stream.contract import parse_entry_id
+from sse_push.stream.keys import Keys
 from sse_push.stream.reads import ProbeEntry
 from sse_push.stream.replies import ErrorReply, Whose
 
@@ -52,7 +53,7 @@ class Waiting(NamedTuple):
     """Done once Redis has replied; canceled once the caller no longer waits."""
 
 
-def resolve(waiting: Waiting, reply: object, history: str, tally: AppendTally) -> None:
+def resolve(waiting: Waiting, reply: object, history: str, tally: AppendTally, keys: Keys) -> None:
     """Give a record the result that Redis has replied."""
     fault = _fault_of(reply)
     if fault is not None:
@@ -63,7 +64,7 @@ def resolve(waiting: Waiting, reply: object, history: str, tally: AppendTally) -
         waiting.event_id.set_result(EventId(parse_entry_id(reply), history))
     else:
         # An error reply: not executed, whosever error it is.
-        text = f"Redis refused the entry: {reply}{_repair(waiting.record, fault)}"
+        text = f"Redis refused the entry: {reply}{_repair(waiting.record, fault, keys)}"
         fail([waiting], text, None, "not_published")
 
 
@@ -84,13 +85,13 @@ def _fault_of(reply: object) -> Fault | None:
     return "exhausted" if _EXHAUSTED in str(reply) else None
 
 
-def _repair(record: Record, fault: Fault | None) -> str:
+def _repair(record: Record, fault: Fault | None, keys: Keys) -> str:
     """Return what makes the stream take entries again."""
     if fault is None:
         return ""
     if isinstance(record, Revocation):
         return (
-            f"; DEL {REVOCATIONS_KEY} in Redis ends that; revoke again all that must stay revoked, "
-            "which a new worker would not know"
+            f"; DEL {keys.revocations} in Redis ends that; revoke again all that must stay "
+            "revoked, which a new worker would not know"
         )
-    return f"; DEL {stream_key(record.merchant_id)} in Redis ends that"
+    return f"; DEL {keys.stream(record.merchant_id)} in Redis ends that"

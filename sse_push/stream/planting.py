@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from sse_push.stream.contract import (
-    TRY_SCRIPT,
     Command,
     expire_command,
     lifetime_command,
     parse_evicted_keys,
     plant_commands,
+    try_script_command,
 )
+from sse_push.stream.keys import Keys
 from sse_push.stream.lifetimes import lifetime_s
 from sse_push.stream.pipeline import OnReply, Request
 from sse_push.stream.reads import Read
@@ -70,11 +71,13 @@ class Planting:
 
     def __init__(
         self,
+        keys: Keys,
         *,
         max_planted: int,
         stream_ttl_s: float,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._keys = keys
         # A stream that lives shorter than the time between two plants would come and go.
         self._max_planted = max_planted if stream_ttl_s >= _AGAIN_S else 0
         self._ttl_s = stream_ttl_s
@@ -98,7 +101,7 @@ class Planting:
         self._requests.clear()
         self._evicted = None
         if self._max_planted:
-            self._ask(TRY_SCRIPT, self._on_scripts)
+            self._ask(try_script_command(self._keys.script), self._on_scripts)
             self._look()
 
     def may_plant(self, merchant_id: str) -> bool:
@@ -121,7 +124,9 @@ class Planting:
         if self._unseen >= _PLANTS_PER_LOOK:
             self._look()
         commands = plant_commands(
-            read.merchant_id, lifetime_s=self._lifetime_s, has_scripts=self._has_scripts
+            self._keys.stream(read.merchant_id),
+            lifetime_s=self._lifetime_s,
+            has_scripts=self._has_scripts,
         )
 
         def on_reply(reply: object) -> None:
@@ -153,9 +158,11 @@ class Planting:
         def on_lifetime(reply: object) -> None:
             # A bare EXPIRE is announced to each process that follows the stream: only if needed.
             if isinstance(reply, int) and reply != _MISSING and reply < self._lifetime_s / 2:
-                self._ask(expire_command(watch.merchant_id, self._lifetime_s), _ignore)
+                self._ask(
+                    expire_command(self._keys.stream(watch.merchant_id), self._lifetime_s), _ignore
+                )
 
-        self._ask(lifetime_command(watch.merchant_id), on_lifetime)
+        self._ask(lifetime_command(self._keys.stream(watch.merchant_id)), on_lifetime)
 
     def _look(self) -> None:
         self._unseen = 0

@@ -17,8 +17,9 @@ from typing import Never, Protocol, TypeVar, cast
 
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EntryId, EventId
-from sse_push.stream.contract import Command, parse_ids, probe_merchant, read_command, stream_key
+from sse_push.stream.contract import Command, parse_ids, read_command
 from sse_push.stream.failures import RedisConnectionError, RedisError
+from sse_push.stream.keys import Keys, probe_merchant
 from sse_push.stream.reads import ProbeEntry, Read
 from sse_push.stream.replies import ErrorReply, Refusals, is_refusal
 
@@ -85,6 +86,7 @@ class Probe:
         adds: Adds,
         dial: Callable[[], Awaitable[bytes]],
         refusals: Refusals,
+        keys: Keys,
         *,
         interval_s: float,
         deadline_s: float,
@@ -95,10 +97,11 @@ class Probe:
         self._adds = adds
         self._dial = dial
         self._refusals = refusals
+        self._keys = keys
         self.interval_s = interval_s
         self.deadline_s = deadline_s
         self._deaf_limit_s = deaf_limit_s
-        self.merchant_id, self.key = _new_stream()
+        self.merchant_id, self.key = self._new_stream()
         self.passed_at = -math.inf
         """When an entry of ours was last found, by the monotonic clock."""
         self._excused_at = -math.inf
@@ -140,7 +143,7 @@ class Probe:
     def connected(self) -> None:
         """Begin another stream, on a new connection: an entry in the old one may be too large."""
         self._refusals.discard(self.merchant_id)
-        self.merchant_id, self.key = _new_stream()
+        self.merchant_id, self.key = self._new_stream()
 
     def announced(self) -> None:
         """Note that the tracked connection has announced a change of ``key``."""
@@ -263,7 +266,7 @@ class Probe:
                 return found is not None
 
     async def _read(self, read: Read) -> list[EntryId] | None:
-        reply = await self._ask(read_command(read))
+        reply = await self._ask(read_command(self._keys.stream(read.merchant_id), read))
         if isinstance(reply, RedisConnectionError):
             raise reply
         if isinstance(reply, ErrorReply) and is_refusal(reply):
@@ -287,8 +290,7 @@ class Probe:
             logger.info("redis takes writes again after_s=%.1f", after_s)
             self._refused_at = None
 
-
-def _new_stream() -> tuple[str, bytes]:
-    """Return the merchant and the key of a stream that nobody knows yet."""
-    merchant_id = probe_merchant(secrets.token_hex(8))
-    return merchant_id, stream_key(merchant_id).encode()
+    def _new_stream(self) -> tuple[str, bytes]:
+        """Return the merchant and the key of a stream that nobody knows yet."""
+        merchant_id = probe_merchant(secrets.token_hex(8))
+        return merchant_id, self._keys.stream(merchant_id).encode()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 
-from sse_push.stream.contract import stream_key
 from tests.faults.far_redis import TwoServers
 from tests.faults.world import Fault, World, read_stream
+from tests.harness.keys import stream_key
 
 FAULT = Fault(
     number="F-4",

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 
-from sse_push.stream.contract import stream_key
 from tests.faults.world import Fault, World
+from tests.harness.keys import stream_key
 
 FAULT = Fault(
     number="F-17",

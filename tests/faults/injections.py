@@ -14,8 +14,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
 from itertools import combinations
 
-from sse_push.stream.contract import stream_key
 from tests.faults.far_redis import FarRedis
+from tests.harness.keys import stream_key
 from tests.harness.processes import frozen
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 
-from sse_push.stream.contract import stream_key
 from tests.faults.world import Fault, World
+from tests.harness.keys import stream_key
 
 FAULT = Fault(
     number="S-5",

@@ -11,8 +11,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from sse_push.stream.contract import stream_key
 from tests.faults.world import Fault, World
+from tests.harness.keys import stream_key
 from tests.harness.nginx import replace
 from tests.harness.processes import frozen
 

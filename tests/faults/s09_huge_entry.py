@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from sse_push.stream.contract import stream_key
 from tests.faults.browsers import Browser, Record
 from tests.faults.world import Fault, World
+from tests.harness.keys import stream_key
 from tests.harness.processes import peak_kib
 
 FAULT = Fault(

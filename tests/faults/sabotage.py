@@ -26,9 +26,9 @@ from sse_push.settings import Settings
 from sse_push.stream import follow
 from sse_push.stream.address import Address
 from sse_push.stream.connection import Announcement, Connection
-from sse_push.stream.contract import REVOCATIONS_KEY
 from sse_push.stream.opening import open_connection
 from tests.harness import plain_http
+from tests.harness.keys import REVOCATIONS_KEY
 
 START = "start"
 FAILS = "fails"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from sse_push.stream.contract import stream_key
 from tests.faults.browsers import Browser
 from tests.faults.world import Fault, World
+from tests.harness.keys import stream_key
 
 FAULT = Fault(
     number="T-4",

@@ -20,11 +20,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from sse_push.notification import EntryId
-from sse_push.stream.contract import stream_key
 from tests.faults.backends import Backend
 from tests.faults.browsers import Address, Browser, Record
 from tests.faults.second_judge import MERCHANTS, SecondJudge
 from tests.harness import plain_http
+from tests.harness.keys import stream_key
 from tests.harness.nginx import Nginx, replace
 from tests.harness.processes import open_fds
 from tests.harness.redis import Redis

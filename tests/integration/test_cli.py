@@ -115,8 +115,10 @@ def test_a_secret_in_a_flag_is_warned_of_and_not_shown(redis: Redis) -> None:
         SSE_PUSH_TOKEN_KEYS=SECRET,
         SSE_PUSH_SUBSCRIBE_AUTH="token",
         SSE_PUSH_TRUSTED_PROXIES="::/0",
+        SSE_PUSH_KEY_PREFIX="shop",
     )
 
+    assert redis.cli("EXISTS", "shop:{~check}") == "1"
     assert "flags=--notify-keys,--redis-url\n" in served.stderr
     for text in ("--notify-keys has a secret", "swoole_compat is on: a program at 127.0.0.0/8, "):
         assert re.search(f"^warning +{text}", checked.stdout, re.MULTILINE)

@@ -19,6 +19,7 @@ from sse_push.stream.listener import Listener
 from sse_push.stream.reads import NEW_ENTRIES, Read, entries_between
 from sse_push.stream.tail import Tail
 from sse_push.stream.watch import Watch
+from tests.harness.keys import KEYS
 
 REFUSED = object()
 """An error reply that says nothing of the stream."""
@@ -196,7 +197,7 @@ class ModelFollower:
         may_plant: Callable[[str], bool] = lambda _merchant_id: False,
     ) -> None:
         self.redis = redis
-        self.history = NamesHistory(listener)
+        self.history = NamesHistory(listener, KEYS.prefix)
         self.tail = tail(self.history.armed, self.history.publish, may_plant=may_plant)
         self.has_scripts = redis.chance.random() < 0.5
         self.leftovers = Leftovers(redis.chance.choice([0, 0, 1]))

@@ -25,6 +25,7 @@ from sse_push.stream.histories import history_of
 from sse_push.stream.tail import Tail
 from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock
+from tests.harness.keys import KEYS
 from tests.simulation.browsers import Accepted, ModelCycle, Page
 from tests.simulation.model import NEVER, ModelFollower, ModelRedis, ModelStream, copied
 
@@ -141,7 +142,7 @@ class Simulation:
         self.serial += 1
         notification = Notification(merchant_id, data=str(self.serial))
         self.redis.xadd(notification, max_entries=self.max_entries, entry_id=entry_id)
-        event_id = EventId(entry_id, history_of(self.redis.server_id))
+        event_id = EventId(entry_id, history_of(self.redis.server_id, KEYS.prefix))
         self.accepted(merchant_id, Accepted(self.serial, None, None, used_again=str(event_id)))
 
     def open(self) -> None:

@@ -19,15 +19,10 @@ from sse_push.notification import Entry, EntryId, Notification
 from sse_push.runtime.embedded import embedded_server
 from sse_push.stream.address import Address
 from sse_push.stream.connection import Announcement, Connection
-from sse_push.stream.contract import (
-    forget_command,
-    merchant_of,
-    parse_entries,
-    read_command,
-    stream_key,
-)
+from sse_push.stream.contract import forget_command, parse_entries, read_command
 from sse_push.stream.opening import connect, open_connection
 from sse_push.stream.reads import NEW_ENTRIES, Read
+from tests.harness.keys import merchant_of, stream_key
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND
 from tests.simulation.model import ModelRedis
@@ -107,7 +102,9 @@ class RealRedis:
         """Read over the tracked connection; return all messages up to its reply, in order."""
         start = None if read.start is None else self.real_ids[read.start]
         end = None if read.end is None else self.real_ids[read.end]
-        await self.tracked.send([read_command(Read(read.merchant_id, start, end))])
+        await self.tracked.send(
+            [read_command(stream_key(read.merchant_id), Read(read.merchant_id, start, end))]
+        )
         return await self.messages(read.merchant_id)
 
     async def announced(self) -> list[Message]:
@@ -245,7 +242,7 @@ class Comparison:
 
     async def forget(self, merchant_id: str) -> None:
         self.model.forget(merchant_id)
-        await self.real.forget(*forget_command(merchant_id))
+        await self.real.forget(*forget_command(stream_key(merchant_id)))
 
     async def reconnect(self, _merchant_id: str) -> None:
         """Lose the connection, and with it what was armed."""

@@ -7,6 +7,7 @@ from typing import TypeGuard
 
 import pytest
 
+from tests.unit.test_layout import ARROWS
 from tests.unit.test_layout_readers import PACKAGE, SOURCES, TESTS, imported, named
 
 
@@ -125,3 +126,7 @@ def test_a_library_is_found_however_it_is_imported(source: str) -> None:
 )
 def test_a_read_of_the_environment_is_found(source: str, *, is_read: bool) -> None:
     assert reads_environment(source) is is_read
+
+
+def test_the_table_has_no_module_that_is_gone() -> None:
+    assert set(ARROWS) == set(SOURCES)

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from sse_push.stream.contract import stream_key
 from tests.harness.access import COOKIE
+from tests.harness.keys import stream_key
 from tests.harness.redis import Redis
 from tests.harness.service import Service
 from tests.harness.stream import Publisher, Stream, open_stream, publishing

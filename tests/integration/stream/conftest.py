@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sse_push.runtime.embedded import embedded_server
-from sse_push.stream.contract import REVOCATIONS_KEY
+from tests.harness.keys import REVOCATIONS_KEY
 from tests.harness.redis import Redis
 from tests.integration.stream.servers import Server
 

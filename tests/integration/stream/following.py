@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 from sse_push.access.revocation import Revocation
 from sse_push.notification import Change, Entry, EntryId, EventId, Notification
-from sse_push.stream import Appender, Follower, Planting
+from sse_push.stream import Appender, Follower, Keys, Planting
+from tests.harness.keys import KEYS
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
 
@@ -34,6 +35,7 @@ class Followed:
         probe_deadline_s: float,
         max_planted: int = 0,
         reply_limit_bytes: int = MB,
+        keys: Keys = KEYS,
     ) -> None:
         self.newest: dict[str, EntryId | None] = {}
         self.changes: list[Change] = []
@@ -43,6 +45,7 @@ class Followed:
         self.dropped: list[float] = []
         self.appender = Appender(
             url,
+            keys,
             timeout_s=probe_deadline_s,
             stream_max_entries=100,
             stream_ttl_s=STREAM_TTL_S,
@@ -52,7 +55,8 @@ class Followed:
             url,
             self,
             self.appender,
-            Planting(max_planted=max_planted, stream_ttl_s=STREAM_TTL_S),
+            Planting(keys, max_planted=max_planted, stream_ttl_s=STREAM_TTL_S),
+            keys,
             data_limit_bytes=8192,
             reply_limit_bytes=reply_limit_bytes,
             probe_interval_s=0.05 * SECOND,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from sse_push.notification import EntryId
-from sse_push.stream.contract import stream_key
+from tests.harness.keys import stream_key
 from tests.harness.redis import Redis
 from tests.harness.waiting import program, wait_for
 

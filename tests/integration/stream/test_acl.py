@@ -46,10 +46,15 @@ def url_of(redis: Redis, name: str, line: str) -> str:
     return f"redis://{name}:{name}@127.0.0.1:{redis.port}/0"
 
 
-async def test_the_service_runs_with_exactly_these_rights(guarded: Redis, tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["sse_push", "shop"])
+async def test_the_service_runs_with_exactly_these_rights(
+    guarded: Redis, tmp_path: Path, prefix: str
+) -> None:
+    """With another prefix it can't reach a key of the default one."""
     service = Service.start(
         tmp_path,
-        url_of(guarded, "exactly", LINE),
+        url_of(guarded, f"only_{prefix}", LINE.replace("~sse_push:*", f"~{prefix}:*")),
+        key_prefix=prefix,
         probe_interval_s=0.2,
         probe_deadline_s=2 * SECOND,
     )
@@ -61,8 +66,8 @@ async def test_the_service_runs_with_exactly_these_rights(guarded: Redis, tmp_pa
             refresh = await stream.next("refresh", 2)
             revoked = await publisher.client.post("/revoke", json={"merchant_id": "42"})
             await stream.next("goodbye")
-        revocations_live_s = int(guarded.cli("TTL", "sse_push:revocations"))
-        lifetime_s = int(guarded.cli("TTL", "sse_push:{42}"))
+        revocations_live_s = int(guarded.cli("TTL", f"{prefix}:revocations"))
+        lifetime_s = int(guarded.cli("TTL", f"{prefix}:{{42}}"))
     finally:
         await publisher.close()
         status = service.stop()

@@ -13,9 +13,9 @@ from sse_push.access.revocation import Revocation
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EventId, Notification
 from sse_push.stream import Appender
-from sse_push.stream.contract import REVOCATIONS_KEY, stream_key
 from sse_push.stream.outcomes import Waiting
 from tests.harness.ids import in_redis
+from tests.harness.keys import KEYS, REVOCATIONS_KEY, stream_key
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, until
@@ -31,6 +31,7 @@ class CountingAppender(Appender):
     def __init__(self, url: str, timeout_s: float, max_entries: int, ttl_s: float) -> None:
         super().__init__(
             url,
+            KEYS,
             timeout_s=timeout_s,
             stream_max_entries=max_entries,
             stream_ttl_s=ttl_s,

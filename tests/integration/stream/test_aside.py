@@ -10,7 +10,7 @@ import pytest
 
 from sse_push.stream.address import Address
 from sse_push.stream.aside import Aside
-from sse_push.stream.contract import read_command, stream_key
+from sse_push.stream.contract import read_command
 from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.opening import dial
 from sse_push.stream.parser import ReplyTooLarge
@@ -18,6 +18,7 @@ from sse_push.stream.pipeline import ReplyLost
 from sse_push.stream.reads import Read
 from sse_push.stream.replies import ErrorReply, Refusals, WrongServer
 from sse_push.stream.standing import Standing
+from tests.harness.keys import stream_key
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, until
@@ -37,7 +38,7 @@ class Reading:
 
     def arm(self, merchant: str, armed: object = None) -> None:
         """Have a stream read that is under suspicion; the shared connection has armed its key."""
-        read = read_command(Read(merchant))
+        read = read_command(stream_key(merchant), Read(merchant))
 
         def on_reply(reply: object) -> None:
             self.replies[merchant] = reply

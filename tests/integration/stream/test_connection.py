@@ -10,9 +10,9 @@ import pytest
 
 from sse_push.stream.address import Address
 from sse_push.stream.connection import Announcement, Connection
-from sse_push.stream.contract import stream_key
 from sse_push.stream.opening import open_connection
 from sse_push.stream.replies import ErrorReply
+from tests.harness.keys import stream_key
 from tests.harness.waiting import SECOND
 from tests.integration.stream.servers import Server
 

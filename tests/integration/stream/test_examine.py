@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from sse_push.runtime.finding import Finding
-from sse_push.stream import examine
-from sse_push.stream.contract import REVOCATIONS_KEY
+from sse_push.stream import Keys, examine
+from tests.harness.keys import KEYS, REVOCATIONS_KEY
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.service import Service
@@ -31,7 +31,7 @@ async def test_a_server_is_examined_for_its_version_and_its_announcements(server
     name = "valkey" if "valkey_version" in info else "redis"
     version = info.partition(f"{name}_version:")[2].split()[0]
 
-    found, announces, evicts, persists, _ = await examine(server.url, timeout_s=SECOND)
+    found, announces, evicts, persists, _ = await examine(server.url, KEYS, timeout_s=SECOND)
 
     assert found == Finding("ok", "version", f"{name} {version}")
     assert announces.level == "ok"
@@ -45,7 +45,7 @@ async def test_eviction_causes_a_warning_and_persistence_none(mortal: Redis) -> 
     mortal.cli("CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru")
     mortal.cli("CONFIG", "SET", "appendonly", "yes")
 
-    _, announces, evicts, persists, _ = await examine(mortal.url, timeout_s=SECOND)
+    _, announces, evicts, persists, _ = await examine(mortal.url, KEYS, timeout_s=SECOND)
 
     assert announces.level == "ok"
     assert evicts == Finding(
@@ -62,14 +62,14 @@ async def test_eviction_causes_a_warning_and_persistence_none(mortal: Redis) -> 
 async def test_a_policy_without_a_limit_evicts_nothing(mortal: Redis) -> None:
     mortal.cli("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "allkeys-lru")
 
-    _, _, evicts, *_ = await examine(mortal.url, timeout_s=SECOND)
+    _, _, evicts, *_ = await examine(mortal.url, KEYS, timeout_s=SECOND)
 
     assert evicts == Finding("ok", "eviction", "nothing is evicted (maxmemory-policy allkeys-lru)")
 
 
 async def test_a_server_without_announcements_fails_the_examination(own_redis: Server) -> None:
     async with proxied(own_redis.url, without_announcements) as url:
-        _, announces, *_ = await examine(url, timeout_s=0.2 * SECOND)
+        _, announces, *_ = await examine(url, KEYS, timeout_s=0.2 * SECOND)
 
     assert announces == Finding(
         "failure",
@@ -84,7 +84,7 @@ async def test_an_announcement_of_another_key_is_no_proof(own_redis: Server) -> 
         return re.sub(rb"(?<=\r\n)sse_push:{~check}", b"sse_push:{~other}", data)
 
     async with proxied(own_redis.url, another) as url:
-        _, announces, *_ = await examine(url, timeout_s=0.2 * SECOND)
+        _, announces, *_ = await examine(url, KEYS, timeout_s=0.2 * SECOND)
 
     assert announces.level == "failure"
 
@@ -95,7 +95,7 @@ def older(data: bytes) -> bytes:
 
 async def test_a_server_that_is_too_old_fails_the_examination(own_redis: Server) -> None:
     async with proxied(own_redis.url, older) as url:
-        found, announces, *_ = await examine(url, timeout_s=SECOND)
+        found, announces, *_ = await examine(url, KEYS, timeout_s=SECOND)
 
     assert found.level == "failure"
     assert re.fullmatch(r"redis 5\.[0-9.]+ is too old: expected 6\.2 or newer", found.text)
@@ -111,7 +111,7 @@ async def test_a_right_that_is_missing_is_named_with_its_cure(
     mortal.cli("ACL", "SETUSER", "push", "on", ">pass word", "~*", "&*", "+@all", f"-{right}")
     url = mortal.url.replace("redis://", "redis://push:pass%20word@")
 
-    _, refused, *_ = await examine(url, timeout_s=SECOND)
+    _, refused, *_ = await examine(url, KEYS, timeout_s=SECOND)
 
     assert refused == Finding(
         "failure",
@@ -125,7 +125,7 @@ async def test_all_rights_that_are_missing_are_named_together(mortal: Redis) -> 
     rights = ("-xrevrange", "-client|setname", "-expire", "-time")
     mortal.cli("ACL", "SETUSER", "default", *rights)
 
-    _, needed, *others = await examine(mortal.url, timeout_s=SECOND)
+    _, needed, *others = await examine(mortal.url, KEYS, timeout_s=SECOND)
 
     assert needed.text.startswith("the user default of Redis lacks +client|setname +xrevrange (")
     assert [other.text.split(" (")[0] for other in others if other.name == "rights"] == [
@@ -140,7 +140,7 @@ async def test_a_right_without_which_the_service_works_causes_a_warning(
 ) -> None:
     mortal.cli("ACL", "SETUSER", "default", f"-{right}")
 
-    findings = {each.name: each for each in await examine(mortal.url, timeout_s=SECOND)}
+    findings = {each.name: each for each in await examine(mortal.url, KEYS, timeout_s=SECOND)}
 
     assert findings["delivery"].level == "ok"
     assert findings["rights"].level == "warning"
@@ -153,7 +153,7 @@ async def test_a_right_that_is_missing_for_planted_entries_causes_a_warning(
 ) -> None:
     mortal.cli("ACL", "SETUSER", "default", f"-{right}")
 
-    _, delivers, plants, *_ = await examine(mortal.url, timeout_s=SECOND)
+    _, delivers, plants, *_ = await examine(mortal.url, KEYS, timeout_s=SECOND)
 
     assert delivers.level == "ok"
     assert plants.level == "warning"
@@ -164,25 +164,34 @@ async def test_a_right_that_is_missing_for_planted_entries_causes_a_warning(
 async def test_a_user_without_the_right_to_info_is_examined_all_the_same(mortal: Redis) -> None:
     mortal.cli("ACL", "SETUSER", "default", "-info")
 
-    refused, delivery, *_ = await examine(mortal.url, timeout_s=SECOND)
+    refused, delivery, *_ = await examine(mortal.url, KEYS, timeout_s=SECOND)
 
     assert refused.text.startswith("the user default of Redis lacks +info (")
     assert delivery.level == "ok"
 
 
-async def test_a_key_that_may_not_be_read_is_noticed(mortal: Redis) -> None:
-    mortal.cli("ACL", "SETUSER", "default", "resetkeys", "~sse_push:{*")
+@pytest.mark.parametrize("keys", [KEYS, Keys("shop")])
+async def test_a_key_that_may_not_be_read_is_noticed(mortal: Redis, keys: Keys) -> None:
+    mortal.cli("ACL", "SETUSER", "default", "resetkeys", f"~{keys.prefix}:{{*")
 
-    _, delivers, *_ = await examine(mortal.url, timeout_s=SECOND)
+    _, delivers, *_ = await examine(mortal.url, keys, timeout_s=SECOND)
 
     assert delivers.level == "failure"
-    assert delivers.text.endswith("ACL SETUSER default ~sse_push:*")
+    assert delivers.text.endswith(f"ACL SETUSER default ~{keys.pattern}")
+
+
+async def test_a_service_with_another_prefix_needs_no_right_to_other_keys(mortal: Redis) -> None:
+    mortal.cli("ACL", "SETUSER", "default", "resetkeys", "~shop:*")
+
+    findings = await examine(mortal.url, Keys("shop"), timeout_s=SECOND)
+
+    assert {each.level for each in findings if each.name in ("delivery", "rights")} == {"ok"}
 
 
 async def test_a_replica_is_named(mortal: Redis, own_redis: Server) -> None:
     mortal.cli("REPLICAOF", *own_redis.url.removeprefix("redis://").split("/")[0].split(":"))
 
-    _, delivers, *_ = await examine(mortal.url, timeout_s=SECOND)
+    _, delivers, *_ = await examine(mortal.url, KEYS, timeout_s=SECOND)
 
     assert delivers == Finding(
         "failure",
@@ -199,7 +208,7 @@ async def test_a_node_of_a_cluster_is_named_and_never_followed(
     node = Redis.start(tmp_path, "--cluster-enabled", "yes", *bus)
     try:
         node.cli("CLUSTER", "ADDSLOTSRANGE", "0", "16383")  # all that there are
-        _, delivers, *_ = await examine(node.url, timeout_s=SECOND)
+        _, delivers, *_ = await examine(node.url, KEYS, timeout_s=SECOND)
         async with following(node.url) as followed:
             await until(lambda: "node of a cluster" in caplog.text, "the cause")
             age_s = followed.follower.age_s
@@ -219,7 +228,7 @@ async def test_a_password_that_is_missing_and_one_that_is_wrong_are_told_apart(
     names = []
     for user in ("", ":wrong@", "nobody:hunter2@"):
         url = mortal.url.replace("redis://", f"redis://{user}")
-        (finding,) = await examine(url, timeout_s=SECOND)
+        (finding,) = await examine(url, KEYS, timeout_s=SECOND)
         assert finding.text.startswith(f"127.0.0.1:{mortal.port}: expected ")
         assert "hunter2" not in finding.text
         names.append(finding.name)
@@ -236,14 +245,14 @@ async def test_an_address_that_leads_to_two_servers_is_noticed(
         return re.sub(rb"(\$15\r\n)1(?=\d{12}-\d\r\n\*2)", rb"\g<1>0", data)
 
     async with proxied(own_redis.url, change) as url:
-        _, delivers, *_ = await examine(url, timeout_s=SECOND)
+        _, delivers, *_ = await examine(url, KEYS, timeout_s=SECOND)
 
     assert delivers.level == "failure"
     assert "does the address lead to several servers?" in delivers.text
 
 
 async def cause_of(url: str, timeout_s: float = SECOND) -> Finding:
-    (finding,) = await examine(url, timeout_s=timeout_s)
+    (finding,) = await examine(url, KEYS, timeout_s=timeout_s)
     assert finding.level == "failure"
     return finding
 
@@ -298,10 +307,10 @@ async def test_a_server_that_does_not_know_hello_is_asked_for_its_version(tmp_pa
 
 async def test_a_server_that_takes_no_entries_is_named_by_its_reason(mortal: Redis) -> None:
     mortal.cli("CONFIG", "SET", "maxmemory", "1")
-    _, full, *_ = await examine(mortal.url, timeout_s=SECOND)
+    _, full, *_ = await examine(mortal.url, KEYS, timeout_s=SECOND)
     mortal.cli("CONFIG", "SET", "maxmemory", "0")
     mortal.cli("SET", REVOCATIONS_KEY, "x")
-    _, wrong, *_ = await examine(mortal.url, timeout_s=SECOND)
+    _, wrong, *_ = await examine(mortal.url, KEYS, timeout_s=SECOND)
 
     assert (full.level, full.name) == ("failure", "memory_full")
     assert full.text.startswith("its memory is full, so it takes no notifications: raise maxmemory")
@@ -311,7 +320,7 @@ async def test_a_server_that_takes_no_entries_is_named_by_its_reason(mortal: Red
 async def test_a_server_without_tracking_is_named(tmp_path: Path) -> None:
     server = Redis.start(tmp_path, "--rename-command", "CLIENT", "")
     try:
-        _, tracking, *others = await examine(server.url, timeout_s=SECOND)
+        _, tracking, *others = await examine(server.url, KEYS, timeout_s=SECOND)
     finally:
         server.kill()
 
@@ -334,7 +343,7 @@ async def test_entries_without_a_bound_or_replies_with_a_low_one_cause_a_warning
     mortal.cli("CONFIG", "SET", "proto-max-bulk-len", field)
     mortal.cli("CONFIG", "SET", "client-output-buffer-limit", f"normal {output} 0 0")
 
-    *_, sizes = await examine(mortal.url, timeout_s=SECOND)
+    *_, sizes = await examine(mortal.url, KEYS, timeout_s=SECOND)
 
     assert sizes.level == level
     assert sizes.text.startswith(text)
@@ -345,7 +354,7 @@ async def test_a_user_without_the_right_to_the_configuration_is_told_what_is_exp
 ) -> None:
     mortal.cli("ACL", "SETUSER", "default", "-config")
 
-    *_, sizes = await examine(mortal.url, timeout_s=SECOND)
+    *_, sizes = await examine(mortal.url, KEYS, timeout_s=SECOND)
 
     assert sizes == Finding(
         "ok", "sizes", "proto-max-bulk-len can't be read by this user: expected 8mb or less"

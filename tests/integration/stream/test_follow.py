@@ -6,11 +6,15 @@ code of ours makes it.
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from sse_push.access.revocation import Revocation
 from sse_push.notification import Change, EntryId, Notification
-from sse_push.stream.contract import stream_key
+from sse_push.stream import Keys
 from sse_push.stream.reads import NEW_ENTRIES
+from tests.harness.keys import stream_key
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.following import Followed, following, stripped
 from tests.integration.stream.servers import Server
@@ -277,3 +281,29 @@ async def test_entries_between_two_ids_are_returned_only_if_all_are_known(
     assert longest is not None
     assert [each.id for each in longest] == long[3:]
     assert [before, never, too_many, trimmed, beyond, refused] == [None] * 6
+
+
+async def test_services_with_different_prefixes_share_a_redis_and_hear_nothing_of_each_other(
+    server: Server, merchant: str
+) -> None:
+    """A service that takes another prefix begins another history, which no ID is mistaken for."""
+    other = Keys(f"other:{merchant}")
+    theirs = Followed(server.url, 5 * SECOND, keys=other)
+    async with following(server.url) as ours:
+        running = asyncio.create_task(theirs.run())  # which ends as the other one does
+        await ours.watch(merchant, f"{merchant}-marker")
+        await theirs.watch(merchant)
+
+        added = await theirs.appender.append(Notification(merchant))
+        await theirs.until_newest(added.entry_id)
+        await theirs.appender.append(Revocation(merchant))
+        await theirs.until_known(merchant)
+        await ours.settle(server, f"{merchant}-marker")
+        own = await ours.appender.append(Notification(f"{merchant}-marker"))
+        assert not running.done()
+
+    assert (ours.changes, ours.revoked_names) == ([], [])
+    assert ours.newest[merchant] is None
+    assert added.history != own.history
+    assert set(theirs.histories) == {added.history}
+    assert server.cli("EXISTS", stream_key(merchant), other.stream(merchant)) == "1"

@@ -13,10 +13,11 @@ from sse_push.notification import EntryId
 from sse_push.stream.connection import (
     Announcement,
 )
-from sse_push.stream.contract import REVOCATIONS_KEY, RevokeCommands
+from sse_push.stream.contract import RevokeCommands
 from sse_push.stream.reads import PAGE_ENTRIES
 from sse_push.stream.revocations import Knowledge
 from sse_push.stream.schedule import Schedule
+from tests.harness.keys import REVOCATIONS_KEY
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, until
@@ -249,7 +250,7 @@ async def test_no_revocation_is_overlooked_in_losses_and_interruptions(
 ) -> None:
     """Adds as our own appender makes them, single or many; losses, and connections killed."""
     chance = random.Random(seed)
-    commands = RevokeCommands(60)
+    commands = RevokeCommands(REVOCATIONS_KEY, 60)
     added: list[str] = []
     lost: set[str] = set()
 

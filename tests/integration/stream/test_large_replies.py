@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import pytest
 
 from sse_push.notification import Change
-from sse_push.stream.contract import REVOCATIONS_KEY, stream_key
 from sse_push.stream.standing import Standings
+from tests.harness.keys import REVOCATIONS_KEY, stream_key
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.following import MB, Followed, following, stripped

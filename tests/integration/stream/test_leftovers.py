@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sse_push.notification import Change
-from sse_push.stream.contract import forget_command, stream_key
+from sse_push.stream.contract import forget_command
+from tests.harness.keys import stream_key
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.following import following
@@ -21,7 +22,7 @@ def tracked(server: Server) -> int:
 
 
 def forget(server: Server, merchant: str, *user: str) -> str:
-    return server.cli(*user, *map(str, forget_command(merchant)))
+    return server.cli(*user, *map(str, forget_command(stream_key(merchant))))
 
 
 async def test_merchants_that_come_and_go_leave_so_many_keys_and_no_more(
@@ -108,7 +109,7 @@ async def test_a_user_without_a_right_leaves_nothing_behind(
     rights = {"+eval", "+expire", "+xadd", "+ttl"} - {right}
     server.cli("ACL", "SETUSER", "limited", "on", "nopass", "~*", "-@all", *sorted(rights))
     script = "AUTH limited any\n" + " ".join(
-        f'"{word}"' for word in map(str, forget_command(merchant))
+        f'"{word}"' for word in map(str, forget_command(stream_key(merchant)))
     )
 
     reply = server.cli(script=script)

@@ -12,9 +12,10 @@ import pytest
 from sse_push.access.revocation import Revocation
 from sse_push.notification import Notification
 from sse_push.stream import Appender
-from sse_push.stream.contract import REVOCATIONS_KEY, plant_commands, stream_key
+from sse_push.stream.contract import plant_commands
 from sse_push.stream.outcomes import Record
 from sse_push.stream.reads import ProbeEntry
+from tests.harness.keys import KEYS, REVOCATIONS_KEY, stream_key
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND
 from tests.integration.stream.following import stopped
@@ -36,6 +37,7 @@ LIFETIMES = (
 async def appending(url: str) -> AsyncGenerator[Appender]:
     appender = Appender(
         url,
+        KEYS,
         timeout_s=5 * SECOND,
         stream_max_entries=100,
         stream_ttl_s=1000,
@@ -88,7 +90,9 @@ def test_a_planted_stream_ends_by_itself_after_another_was_deleted(
     server: Server, merchant: str, *, has_scripts: bool
 ) -> None:
     for _ in range(2):
-        for command in plant_commands(merchant, lifetime_s=1000, has_scripts=has_scripts):
+        for command in plant_commands(
+            stream_key(merchant), lifetime_s=1000, has_scripts=has_scripts
+        ):
             server.cli(*map(str, command))
 
         assert 0 < int(server.cli("TTL", stream_key(merchant))) <= 1000

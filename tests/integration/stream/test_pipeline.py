@@ -10,13 +10,13 @@ import pytest
 
 from sse_push.stream.address import Address
 from sse_push.stream.connection import Announcement, Connection
-from sse_push.stream.contract import stream_key
 from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.opening import open_connection
 from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.pipeline import AT_ONCE, Pipeline, ReplyLost, Request
 from sse_push.stream.replies import ErrorReply
 from sse_push.stream.window import FIRST, LEAST
+from tests.harness.keys import stream_key
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from sse_push.notification import Change
-from sse_push.stream.contract import stream_key
+from tests.harness.keys import stream_key
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.following import STREAM_TTL_S, Followed, following, stopped, stripped

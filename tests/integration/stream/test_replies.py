@@ -12,9 +12,9 @@ import pytest
 
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import Notification
-from sse_push.stream.contract import REVOCATIONS_KEY, stream_key
 from sse_push.stream.replies import WHOSE, Whose
 from tests.harness import plain_http
+from tests.harness.keys import REVOCATIONS_KEY, stream_key
 from tests.harness.redis import Redis
 from tests.harness.service import Service
 from tests.harness.waiting import SECOND, program, until, wait_for

@@ -27,6 +27,7 @@ from sse_push.runtime.readiness import WorkerBoard
 from sse_push.runtime.refusals import Refusals
 from sse_push.stream import Appender, Follower, Planting
 from tests.harness.clock import PACE, ManualClock, WatchList
+from tests.harness.keys import KEYS
 from tests.harness.waiting import SECOND
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -82,6 +83,7 @@ async def worker(tmp_path: Path) -> Worker:
     hub.source = WatchList()
     appender = Appender(
         NOWHERE,
+        KEYS,
         timeout_s=1,
         stream_max_entries=100,
         stream_ttl_s=60,
@@ -91,7 +93,8 @@ async def worker(tmp_path: Path) -> Worker:
         NOWHERE,
         hub,
         appender,
-        Planting(max_planted=0, stream_ttl_s=60),
+        Planting(KEYS, max_planted=0, stream_ttl_s=60),
+        KEYS,
         reply_limit_bytes=1_000_000,
         data_limit_bytes=8192,
         probe_interval_s=3,

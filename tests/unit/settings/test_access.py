@@ -195,6 +195,18 @@ def test_a_mode_that_is_none_or_keeps_out_its_owner_is_refused(mode: str) -> Non
     )
 
 
+@pytest.mark.parametrize("prefix", ["a", "sse_push-2", "shop:staging.eu", "x" * 64])
+def test_a_prefix_of_keys_is_one_that_acls_and_slots_of_a_cluster_take(prefix: str) -> None:
+    assert Settings.load(key_prefix=prefix).key_prefix == prefix
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", ":", "a:", ":a", "a::b", "a{b}", "a*", "a b", "é", "a\n", "x" * 65]
+)
+def test_a_prefix_of_keys_of_another_form_is_refused(prefix: str) -> None:
+    assert error_of(key_prefix=prefix).startswith("key_prefix (SSE_PUSH_KEY_PREFIX): string should")
+
+
 @pytest.mark.parametrize("proxies", ["10.0.0.0/8,fd00::/8", "192.0.2.7"])
 def test_a_network_of_one_owner_may_be_trusted(proxies: str) -> None:
     settings = Settings.load(subscribe_auth="header", trusted_proxies=proxies)

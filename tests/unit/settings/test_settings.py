@@ -81,6 +81,7 @@ BESIDE: dict[str, dict[str, float]] = {
         ("send_buffer_bytes", 16 * 1024),
         ("tcp_user_timeout_ms", 30_000),
         ("listen_backlog", 4096),
+        ("key_prefix", "sse_push"),
         ("stream_max_entries", 100),
         ("stream_ttl_s", 7 * 24 * 3600),
         ("max_planted", 10_000),

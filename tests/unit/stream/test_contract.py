@@ -8,11 +8,9 @@ from sse_push.access.revocation import Revocation
 from sse_push.errors import InvalidMerchantId
 from sse_push.notification import Entry, EntryId, Notification, parse_merchant_id
 from sse_push.stream.contract import (
-    REVOCATIONS_KEY,
     RevokeCommands,
     append_command,
     is_planted,
-    merchant_of,
     parse_entries,
     parse_entry_id,
     parse_evicted_keys,
@@ -20,49 +18,20 @@ from sse_push.stream.contract import (
     parse_revocations,
     plant_commands,
     probe_commands,
-    probe_merchant,
     read_command,
     read_revocations_command,
-    stream_key,
 )
-from sse_push.stream.reads import REVOCATIONS_MAX, ProbeEntry, Read, ReadFrom, RevocationEntry
+from sse_push.stream.keys import probe_merchant
+from sse_push.stream.reads import REVOCATIONS_MAX, Read, ReadFrom, RevocationEntry
 from sse_push.stream.replies import ErrorReply
+from tests.harness.keys import REVOCATIONS_KEY, stream_key
 
 GREATEST = 2**64 - 1
 
 
-@pytest.mark.parametrize("merchant_id", ["42", "Shop.7_b:c-d", "-7", "x" * 64])
-def test_a_merchant_has_a_key_of_one_slot(merchant_id: str) -> None:
-    key = stream_key(merchant_id)
-
-    assert key == f"sse_push:{{{merchant_id}}}"
-    assert merchant_of(key.encode()) == merchant_id
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        b"",
-        b"42",
-        b"sse_push:",
-        b"sse_push:{",
-        b"sse_push:{42",
-        b"sse_push:42}",
-        b"sse_push:{42}x",
-        b"xsse_push:{42}",
-        b"SSE_PUSH:{42}",
-        REVOCATIONS_KEY.encode(),
-        b"sse_push:probe:{42}",
-        b"\xff{42}",
-    ],
-)
-def test_a_key_of_another_form_belongs_to_no_merchant(key: bytes) -> None:
-    assert merchant_of(key) is None
-
-
 def test_the_stream_of_a_process_is_in_the_rights_to_streams_and_of_no_merchant() -> None:
     merchant_id = probe_merchant("0123")
-    add, expire = probe_commands(ProbeEntry(merchant_id))
+    add, expire = probe_commands(stream_key(merchant_id))
 
     assert add[:4] == ("XADD", "sse_push:{~0123}", "MAXLEN", 4)
     assert expire == ("EXPIRE", "sse_push:{~0123}", 60)
@@ -73,10 +42,6 @@ def test_the_stream_of_a_process_is_in_the_rights_to_streams_and_of_no_merchant(
 def test_the_ids_of_a_reply_are_in_its_order_and_those_of_an_error_are_none() -> None:
     assert parse_ids([(b"1-2", []), (b"3-4", [b"a", b"b"])]) == [EntryId(1, 2), EntryId(3, 4)]
     assert parse_ids(ErrorReply("WRONGTYPE")) == []
-
-
-def test_a_key_with_wrong_bytes_belongs_to_a_merchant_that_cannot_exist() -> None:
-    assert merchant_of(b"sse_push:{\xff}") == "\ufffd"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +56,7 @@ def test_a_key_with_wrong_bytes_belongs_to_a_merchant_that_cannot_exist() -> Non
     ],
 )
 def test_a_read_is_one_command(read: Read, command: tuple[object, ...]) -> None:
-    assert read_command(read) == command
+    assert read_command(stream_key(read.merchant_id), read) == command
 
 
 @pytest.mark.parametrize(
@@ -108,8 +73,8 @@ def test_a_read_is_one_command(read: Read, command: tuple[object, ...]) -> None:
 def test_a_notification_is_added_and_old_entries_are_trimmed(
     notification: Notification, fields: tuple[str, ...]
 ) -> None:
-    command = append_command(notification, max_entries=100, begins=True)
-    following = append_command(notification, max_entries=100, begins=False)
+    command = append_command(stream_key("42"), notification, max_entries=100, begins=True)
+    following = append_command(stream_key("42"), notification, max_entries=100, begins=False)
 
     assert command == ("XADD", "sse_push:{42}", "MAXLEN", "~", 100, "*", *fields)
     assert following == (*command[:2], "NOMKSTREAM", *command[2:])
@@ -200,20 +165,20 @@ U = "0bfe935e70c321c7ca3afc75ce0d0ca2"
 def test_a_revocation_is_added_and_expired_ones_are_trimmed(
     revocation: Revocation, fields: tuple[str, ...]
 ) -> None:
-    add, expire = RevokeCommands(3610).of(revocation, now_s=5000.1239)
+    add, expire = RevokeCommands(REVOCATIONS_KEY, 3610).of(revocation, now_s=5000.1239)
 
     assert add == ("XADD", REVOCATIONS_KEY, "MINID", "~", 1_390_123, "*", *fields)
     assert expire == ("EXPIRE", REVOCATIONS_KEY, 3670)
 
 
 def test_revocations_are_not_trimmed_if_the_time_of_redis_is_unknown() -> None:
-    add, _ = RevokeCommands(3610).of(Revocation("42"), now_s=0)
+    add, _ = RevokeCommands(REVOCATIONS_KEY, 3610).of(Revocation("42"), now_s=0)
 
     assert add[:5] == ("XADD", REVOCATIONS_KEY, "MINID", "~", 0)
 
 
 def test_every_second_revocation_trims_those_that_are_too_many() -> None:
-    commands = RevokeCommands(3610)
+    commands = RevokeCommands(REVOCATIONS_KEY, 3610)
     adds = [commands.of(Revocation("42"), now_s=5000)[0] for _ in range(4)]
 
     assert [add[2:5] for add in adds] == [
@@ -226,7 +191,7 @@ def test_every_second_revocation_trims_those_that_are_too_many() -> None:
 def test_revocations_are_read_from_an_entry_or_from_the_oldest(
     start: EntryId | None, text: str
 ) -> None:
-    assert read_revocations_command(ReadFrom(start)) == (
+    assert read_revocations_command(REVOCATIONS_KEY, ReadFrom(start)) == (
         *("XRANGE", REVOCATIONS_KEY, text, "+"),
         *("COUNT", 64),
     )
@@ -260,7 +225,7 @@ def test_a_reply_is_parsed_into_its_revocations_and_a_malformed_one_is_logged(
 
 @pytest.mark.parametrize("has_scripts", [True, False])
 def test_a_plant_is_recognized_by_its_fields(*, has_scripts: bool) -> None:
-    command = plant_commands("42", lifetime_s=10, has_scripts=has_scripts)[0]
+    command = plant_commands(stream_key("42"), lifetime_s=10, has_scripts=has_scripts)[0]
     value = str(command[4]).encode()
 
     assert is_planted([b"sse_push:planted", value])

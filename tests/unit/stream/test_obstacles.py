@@ -6,6 +6,7 @@ import pytest
 
 from sse_push.stream.obstacles import of_connection, of_replies
 from sse_push.stream.replies import ErrorReply
+from tests.harness.keys import KEYS
 
 URL = "redis://push:hunter2@redis.example:6380/0"
 XADD = ("XADD", "sse_push:{42}")
@@ -29,7 +30,7 @@ XADD = ("XADD", "sse_push:{42}")
     ],
 )
 def test_a_connection_that_cannot_be_made_has_a_cause(said: str, name: str) -> None:
-    finding = of_connection(URL, OSError(said) if said else OSError())
+    finding = of_connection(URL, OSError(said) if said else OSError(), KEYS)
 
     assert (finding.level, finding.name) == ("failure", name)
     assert finding.text.startswith("redis.example:6380: ")
@@ -52,7 +53,7 @@ def test_a_connection_that_cannot_be_made_has_a_cause(said: str, name: str) -> N
 def test_a_command_that_is_refused_has_a_cause_that_is_told_once(said: str, name: str) -> None:
     reply = ErrorReply(said)
 
-    (finding,) = of_replies(URL, [(XADD, reply), (("TIME",), [b"1", b"2"]), (XADD, reply)])
+    (finding,) = of_replies(URL, [(XADD, reply), (("TIME",), [b"1", b"2"]), (XADD, reply)], KEYS)
 
     assert (finding.level, finding.name) == ("failure", name)
     assert finding.text.endswith(f"got: {said}")
@@ -67,7 +68,7 @@ def test_a_command_that_is_refused_has_a_cause_that_is_told_once(said: str, name
     ],
 )
 def test_a_right_is_told_as_the_command_that_gives_it(said: str, right: str) -> None:
-    (finding,) = of_replies(URL, [(XADD, ErrorReply(said))])
+    (finding,) = of_replies(URL, [(XADD, ErrorReply(said))], KEYS)
 
     assert finding.text == (
         f"the user push of Redis lacks {right} (which the service needs): ACL SETUSER push {right}"

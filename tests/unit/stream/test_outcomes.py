@@ -11,6 +11,7 @@ from sse_push.stream.outcomes import AppendTally, Fault, Record, Waiting, fail, 
 from sse_push.stream.reads import ProbeEntry
 from sse_push.stream.replies import ErrorReply
 from tests.harness.ids import HISTORY, at
+from tests.harness.keys import KEYS
 
 EXHAUSTED = "ERR The stream has exhausted the last possible ID, unable to add more items"
 WRONGTYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
@@ -42,7 +43,7 @@ async def test_an_error_reply_says_what_to_do_and_is_counted_if_it_is_the_stream
 ) -> None:
     refused, tally = waiting(record), AppendTally()
 
-    resolve(refused, ErrorReply(text), HISTORY, tally)
+    resolve(refused, ErrorReply(text), HISTORY, tally, KEYS)
 
     error = refused.event_id.exception()
     assert isinstance(error, StreamUnavailable)
@@ -54,7 +55,7 @@ async def test_an_error_reply_says_what_to_do_and_is_counted_if_it_is_the_stream
 async def test_an_id_is_the_result_with_the_history_that_has_it() -> None:
     stored, tally = waiting(Notification("42")), AppendTally()
 
-    resolve(stored, b"7-1", HISTORY, tally)
+    resolve(stored, b"7-1", HISTORY, tally, KEYS)
 
     assert stored.event_id.result() == at(7, 1)
     assert sum(tally.faults.values()) == 0
@@ -64,7 +65,7 @@ async def test_a_record_keeps_its_first_result() -> None:
     late, tally = waiting(Notification("42")), AppendTally()
     late.event_id.set_result(at(7))
 
-    resolve(late, ErrorReply(EXHAUSTED), HISTORY, tally)
+    resolve(late, ErrorReply(EXHAUSTED), HISTORY, tally, KEYS)
     fail([late], "too late", None, "unknown")
 
     assert late.event_id.result() == at(7)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from sse_push.notification import EntryId
-from sse_push.stream.contract import TRY_SCRIPT, Command
+from sse_push.stream.contract import Command, try_script_command
 from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.pipeline import OnReply
 from sse_push.stream.planting import Planting
 from sse_push.stream.reads import Held, Read
 from sse_push.stream.replies import ErrorReply
 from sse_push.stream.watch import Watch
+from tests.harness.keys import KEYS
 
 TTL_S = 6000
 LIFETIME_S = 6601
@@ -25,7 +26,7 @@ class Planted:
     def __init__(self, *, max_planted: int = 100, ttl_s: float = TTL_S) -> None:
         self.now_s = 1000.0
         self.planting = Planting(
-            max_planted=max_planted, stream_ttl_s=ttl_s, now=lambda: self.now_s
+            KEYS, max_planted=max_planted, stream_ttl_s=ttl_s, now=lambda: self.now_s
         )
 
     def connect(self, scripts: object = 1, evicted: int = 0) -> None:
@@ -306,5 +307,5 @@ def test_what_was_to_be_asked_on_a_lost_connection_is_forgotten(planted: Planted
     planted.planting.swept([watching()])
     planted.planting.connected()
 
-    assert [command for command, _ in planted.planting.take(1)] == [TRY_SCRIPT]
+    assert [command for command, _ in planted.planting.take(1)] == [try_script_command(KEYS.script)]
     assert [command for command, _ in planted.planting.take(100)] == [("INFO", "stats")]

@@ -15,6 +15,7 @@ from sse_push.notification import EntryId, EventId
 from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.probe import Deaf, Probe, ProbeLost, ServersDiffer, Unannounced
 from sse_push.stream.replies import ErrorReply, Refusals
+from tests.harness.keys import KEYS
 
 SERVER, OTHER = b"run_id:1", b"run_id:2"
 BUSY = ErrorReply("BUSY a script runs")
@@ -44,6 +45,7 @@ class Hand:
             self,
             self.dial,
             self.refusals,
+            KEYS,
             interval_s=1,
             deadline_s=deadline_s,
             deaf_limit_s=2 * deadline_s,
