@@ -107,6 +107,13 @@ async def test_a_password_lets_its_user_in(mortal: Redis, user: str) -> None:
         mortal.kill()
 
 
+async def test_a_right_that_is_missing_is_named(mortal: Redis) -> None:
+    mortal.cli("ACL", "SETUSER", "default", "-client|tracking")
+
+    with pytest.raises(Unsuited, match=r"^NOPERM .*tracking"):
+        await reached(mortal.url)
+
+
 async def test_a_database_that_does_not_exist_is_named(server: Server) -> None:
     url = server.url.removesuffix("/0") + ("?db=99" if server.url.startswith("unix") else "/99")
 

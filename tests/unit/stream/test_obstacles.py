@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sse_push.stream.keys import Keys
 from sse_push.stream.obstacles import of_connection, of_replies
 from sse_push.stream.replies import ErrorReply
 from tests.harness.keys import KEYS
@@ -73,3 +74,12 @@ def test_a_right_is_told_as_the_command_that_gives_it(said: str, right: str) -> 
     assert finding.text == (
         f"the user push of Redis lacks {right} (which the service needs): ACL SETUSER push {right}"
     )
+
+
+def test_a_key_that_is_in_the_way_is_named_with_the_prefix_of_the_service() -> None:
+    keys = Keys("shop")
+    large = of_connection(URL, Exception("expected a reply of at most 9 bytes, got more"), keys)
+    (wrong,) = of_replies(URL, [(XADD, ErrorReply("WRONGTYPE Operation against"))], keys)
+
+    assert "written to shop:revocations or shop:{~check}: DEL that; got: " in large.text
+    assert wrong.text.startswith("a key of shop:* holds something else: DEL it; got: ")
