@@ -44,7 +44,8 @@ class State(Enum):
 
 
 _FOLLOWERS = {
-    State.STARTING: frozenset({State.READY, State.STOPPING}),
+    # A SIGHUP may come with the first worker that serves, before anything was told.
+    State.STARTING: frozenset({State.READY, State.RELOADING, State.STOPPING}),
     State.READY: frozenset({State.RELOADING, State.STOPPING}),
     State.RELOADING: frozenset({State.READY, State.STOPPING}),
     State.STOPPING: frozenset(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sse_push.runtime.service_manager import State
+from sse_push.runtime.service_manager import Given, ServiceManager, State
 from sse_push.runtime.standing import is_well, state_of, text_of
 from sse_push.runtime.supervision import Act, Order, Phase
 from tests.unit.runtime.test_supervision import START, STEP_S, World, serving
@@ -45,6 +45,18 @@ def test_the_manager_is_told_each_step_of_a_life() -> None:
     world.end(3)
     world.end(4)
     assert told(world) == (State.STOPPING, "ended")
+
+
+def test_a_restart_in_the_moment_of_the_first_start_is_told_as_one() -> None:
+    manager = ServiceManager(Given())
+    world = World(1)
+    manager.tell(*told(world))
+
+    world.serve(1)
+    world.machine.restart()
+
+    manager.tell(*told(world))
+    assert told(world) == (State.RELOADING, "restarting, 1 of 1 workers serve")
 
 
 def test_a_restart_that_is_abandoned_is_over() -> None:

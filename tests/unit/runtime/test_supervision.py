@@ -10,6 +10,8 @@ import pytest
 
 from sse_push.runtime import supervision
 from sse_push.runtime.backoff import BACKOFF_MAX_S
+from sse_push.runtime.service_manager import Given, ServiceManager
+from sse_push.runtime.standing import state_of, text_of
 from sse_push.runtime.supervision import (
     CUT_LIMIT_S,
     STEADY_S,
@@ -493,6 +495,7 @@ class Fate(World):
         self.stubborn: set[int] = set()
         self.starts: list[float] = []
         self.now_s = 0.0
+        self.manager = ServiceManager(Given())
         super().__init__(self.number, self.chance.choice([0, 0, 7]))
 
     def obey(self) -> None:
@@ -543,6 +546,7 @@ class Fate(World):
         assert states[WorkerState.STOPPING] <= 1 or machine.phase is not Phase.SERVING, states
         recent = sum(1 for at in self.starts if at > self.now_s - BACKOFF_MAX_S)
         assert recent <= 12 * self.number, "a storm of starts"
+        self.manager.tell(state_of(machine), text_of(machine))
 
 
 def run(seed: int) -> None:
