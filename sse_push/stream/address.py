@@ -11,8 +11,9 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Self, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
+from typing import Any, Self, TypeVar
+
+from redis.asyncio.connection import parse_url
 
 from sse_push.stream.failures import RedisConnectionError
 
@@ -47,26 +48,22 @@ class Address:
     user: str = ""
     password: str = field(default="", repr=False)
     connect_timeout_s: float | None = None
-    tls: Mapping[str, str] | None = field(default=None, repr=False)
+    tls: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @classmethod
     def parse(cls, url: str) -> Self:
         """Return the address of a URL that ``settings`` has accepted."""
-        parts = urlsplit(url)
-        options = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        is_unix = parts.scheme == "unix"
-        path = unquote(parts.path)
-        db = options.pop("db", "" if is_unix else path.replace("/", ""))
-        timeout_s = options.pop("socket_connect_timeout", None)
+        options: dict[str, Any] = {**parse_url(url)}
+        options.pop("connection_class", None)
         return cls(
-            host=unquote(parts.hostname or "localhost"),
-            port=parts.port or _PORT,
-            path=path if is_unix else None,
-            db=int(db) if db.isdecimal() else 0,
-            user=unquote(parts.username or ""),
-            password=unquote(parts.password or ""),
-            connect_timeout_s=None if timeout_s is None else float(timeout_s),
-            tls=options if parts.scheme == "rediss" else None,
+            host=options.pop("host", "localhost"),
+            port=options.pop("port", _PORT),
+            path=options.pop("path", None),
+            db=options.pop("db", 0),
+            user=options.pop("username", ""),
+            password=options.pop("password", ""),
+            connect_timeout_s=options.pop("socket_connect_timeout", None),
+            tls=options if url.startswith("rediss:") else None,
         )
 
     def __str__(self) -> str:
@@ -113,11 +110,11 @@ class Address:
         return f"Error {number} connecting to {self}. {text}."
 
 
-def _tls_context(options: Mapping[str, str]) -> ssl.SSLContext:
+def _tls_context(options: Mapping[str, Any]) -> ssl.SSLContext:
     """Return what a connection needs for TLS, from files that may have changed since the last."""
     context = ssl.create_default_context()
     required = _CERT_REQS[options.get("ssl_cert_reqs", "required")]
-    is_checked = options.get("ssl_check_hostname", "true") == "true"
+    is_checked = options.get("ssl_check_hostname", True)
     context.check_hostname = is_checked and required is not ssl.CERT_NONE
     context.verify_mode = required
     try:
@@ -128,7 +125,7 @@ def _tls_context(options: Mapping[str, str]) -> ssl.SSLContext:
     return context
 
 
-def _load_files(context: ssl.SSLContext, options: Mapping[str, str]) -> None:
+def _load_files(context: ssl.SSLContext, options: Mapping[str, Any]) -> None:
     certificate, key = options.get("ssl_certfile"), options.get("ssl_keyfile")
     if certificate is not None:
         context.load_cert_chain(certificate, key, options.get("ssl_password"))

