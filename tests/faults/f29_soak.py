@@ -16,7 +16,7 @@ FAULT = Fault(
     number="F-29",
     title="soak: churn, rotation of workers, Redis restarted, for an hour",
     recovery_s=20,
-    redis=("--appendonly", "yes"),
+    redis=("--appendonly", "yes", "--appendfsync", "no"),  # as in F-1
     answer_slack_s=10,
 )
 SIZES = ("long",)
