@@ -172,6 +172,15 @@ CASES = [
         has_nchan=True,
     ),
     Case(
+        "connect storm, again",
+        "connect_storm",
+        {"browsers": 5000, "is_first": False},
+        [
+            Figure("connections_per_s", "connections/s"),
+            Figure("us_per_connection", "µs of CPU per connection"),
+        ],
+    ),
+    Case(
         "return storm",
         "return_storm",
         {"browsers": 5000},

@@ -23,6 +23,8 @@ import uvloop
 
 Result = dict[str, Any]
 DEADLINE_S = 120.0
+_CALM_S = 0.2
+"""How long a server is watched; it is calm if it uses less than a tenth of that."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,18 @@ class Bench:
         await asyncio.gather(*map(open_one, channels, seen))
         await until(lambda: self.tally.open >= len(channels), "all first bytes")
         return time.perf_counter() - began
+
+    async def leave(self, pid: int) -> None:
+        """Close all browsers; wait until the server has forgotten them, and uses no CPU."""
+        for browser in self.browsers:
+            browser.transport.abort()
+        self.browsers.clear()
+        self.tally.open = 0
+        used, before = cpu_s(pid), -1.0
+        while used - before > _CALM_S / 10:
+            await asyncio.sleep(_CALM_S)
+            used, before = cpu_s(pid), used
+        self.tally.lost = 0
 
     async def backend(self) -> Backend:
         _, backend = await asyncio.get_running_loop().create_connection(
@@ -426,13 +440,15 @@ async def idle(bench: Bench, *, pid: int, browsers: int, seconds: float) -> Resu
     return {"kib_per_browser": (after - before) / browsers, "cpu_share": used / seconds}
 
 
-async def connect_storm(bench: Bench, *, pid: int, browsers: int) -> Result:
-    """All browsers at once."""
+async def connect_storm(bench: Bench, *, pid: int, browsers: int, is_first: bool = True) -> Result:
+    """All browsers at once: at a server that has just started, or once they have been there."""
+    channels = [f"c{number % 100}" for number in range(browsers)]
+    if not is_first:
+        await bench.connect(channels)
+        await bench.leave(pid)
     used = -cpu_s(pid)
     began = time.perf_counter()
-    seconds = await bench.connect(
-        [f"c{number % 100}" for number in range(browsers)], at_once=browsers
-    )
+    seconds = await bench.connect(channels, at_once=browsers)
     used += cpu_s(pid)
     return {
         "connections_per_s": browsers / seconds,
