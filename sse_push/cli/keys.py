@@ -28,7 +28,7 @@ _FILE = """\
 {subscribe_auth}
 # The secret with which your backend signs tokens, and the service checks them.
 {token_keys}
-# For a backend, and for `sse-push notify` and `revoke`: the key that they send. No setting.
+# For a backend, and for `sse-push notify` and `revoke`: the key that they send (not a setting).
 {notify_key}
 """
 
