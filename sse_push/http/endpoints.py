@@ -37,9 +37,9 @@ from sse_push.http.parameters import (
     LAST_EVENT_ID_OF_POLYFILL,
     MERCHANT,
     OF_EVENTS,
-    parameter,
+    only,
+    read_query,
     refuse_parameters,
-    refuse_slips,
 )
 from sse_push.http.service import State
 from sse_push.notification import FIELDS, EventId, Notification, parse_json
@@ -60,8 +60,8 @@ async def events(request: Request[State]) -> Response:
     """GET /events?merchant_id=42[&last_event_id=…] -> 200 ``text/event-stream``."""
     state = request.state
     state["origins"].check(request.headers)
-    refuse_slips(request, OF_EVENTS)
-    named_merchant = parameter(request, MERCHANT)
+    query = read_query(request, OF_EVENTS)
+    named_merchant = only(query, MERCHANT)
     grant = state["gate"].authorize_subscribe(request, named_merchant)
     # ``Hub.subscribe`` checks the grant again, in one step with adding the connection. The check is
     # also here because a HEAD request never reaches ``subscribe``, and because a revoked client
@@ -69,7 +69,7 @@ async def events(request: Request[State]) -> Response:
     state["hub"].require_unrevoked(grant)
     # The header wins: it is newer than the page, which has the ID in its URL.
     names = (LAST_EVENT_ID_OF_POLYFILL, LAST_EVENT_ID)
-    given = request.headers.get("last-event-id"), *(parameter(request, name) for name in names)
+    given = request.headers.get("last-event-id"), *(only(query, name) for name in names)
     # Without a merchant in its URL, a request may be for another one than that of its ID.
     is_named = named_merchant is None
     last_event_id = position_of(grant.merchant_id, given, is_named=is_named)

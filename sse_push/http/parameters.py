@@ -5,6 +5,7 @@ Knows names. Does not know what the value of a parameter means.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -24,36 +25,42 @@ OF_EVENTS = (MERCHANT, LAST_EVENT_ID_OF_POLYFILL, LAST_EVENT_ID, "token")
 """Those of ``GET /events``; of two that are alike, an error suggests the last."""
 
 
-def parameter(request: Request[Any], name: str) -> str | None:
-    """Return the value of a parameter, or None.
+def read_query(request: Request[Any], known: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """Return the values of each known parameter, in order; refuse a slip, and ignore all others.
+
+    A slip is a name that certainly stands for a known one. Others are for somebody else: a
+    parameter against caches, or one of a proxy. A slip that is ignored is worse than an error:
+    without ``merchant_id``, a client listens to the one merchant of its token, whichever that is.
 
     Raises:
-        InvalidQuery: the parameter stands in the query several times.
+        InvalidQuery: a slip is in the query.
     """
-    values = request.query_params.getlist(name)
-    if len(values) > 1:
-        raise InvalidQuery(f"{name}: expected once in the query, got {len(values)} times")
-    return values[0] if values else None
-
-
-def refuse_slips(request: Request[Any], known: tuple[str, ...]) -> None:
-    """Refuse a parameter whose name is certainly a slip for a known one; ignore all others.
-
-    Others are for somebody else: a parameter against caches, or one of a proxy. A slip that is
-    ignored is worse than an error: without ``merchant_id``, a client listens to the one merchant of
-    its token, whichever that is.
-
-    Raises:
-        InvalidQuery: such a parameter is in the query.
-    """
-    for name in request.query_params:
-        if name not in known and (found := nearest(name, known)) is not None:
+    query: dict[str, list[str]] = {}
+    for name, value in request.query_params.multi_items():
+        if name in known:
+            query.setdefault(name, []).append(value)
+        elif (found := nearest(name, known)) is not None:
             shown = ascii(name)[1:-1]
             raise InvalidQuery(
                 f"expected {found}, got {shown}{suggest(name, known)}",
                 reason=RefusalReason.UNKNOWN_PARAMETER,
                 who=f"parameter {shown} for {found}",
             )
+    return query
+
+
+def only(query: Mapping[str, list[str]], name: str) -> str | None:
+    """Return the value of a parameter, or None.
+
+    Raises:
+        InvalidQuery: the parameter stands in the query several times.
+    """
+    values = query.get(name)
+    if values is None:
+        return None
+    if len(values) > 1:
+        raise InvalidQuery(f"{name}: expected once in the query, got {len(values)} times")
+    return values[0]
 
 
 def refuse_parameters(request: Request[Any], fields: tuple[str, ...]) -> None:

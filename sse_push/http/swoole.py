@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from sse_push.http import paths
 from sse_push.http.endpoints import require_rate
-from sse_push.http.parameters import MERCHANT_OF_SWOOLE, parameter, refuse_slips
+from sse_push.http.parameters import MERCHANT_OF_SWOOLE, only, read_query
 from sse_push.http.service import State
 from sse_push.notification import Notification, parse_merchant_id
 
@@ -24,8 +24,7 @@ async def notify(request: Request[State]) -> Response:
     """GET /?merchantId=42 -> 200 ``success`` once Redis has the notification; errors are JSON."""
     state = request.state
     state["keyless"].check(request.scope.get("client"), request.headers)
-    refuse_slips(request, (MERCHANT_OF_SWOOLE,))
-    value = parameter(request, MERCHANT_OF_SWOOLE)
+    value = only(read_query(request, (MERCHANT_OF_SWOOLE,)), MERCHANT_OF_SWOOLE)
     merchant_id = parse_merchant_id(value, name=MERCHANT_OF_SWOOLE)
     require_rate(state, None, 1)
     await state["appender"].append(Notification(merchant_id))
