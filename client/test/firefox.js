@@ -17,6 +17,12 @@ const firefox = spawn(
   ['--headless', '--no-remote', '--profile', profile, '--remote-debugging-port', '0'],
   { stdio: ['ignore', 'ignore', 'pipe'] },
 )
+// Neither outlives the other, nor the test: whatever is awaited here then, and whatever fails here.
+const input = createInterface({ input: process.stdin })
+input.on('close', () => process.exit())
+firefox.on('exit', () => process.exit(1))
+process.on('exit', () => firefox.kill('SIGKILL'))
+const lines = input[Symbol.asyncIterator]() // keeps the lines that arrive from now on
 
 /** The address that Firefox listens at, from its standard error. */
 async function listening() {
@@ -24,7 +30,6 @@ async function listening() {
     const [, address] = /WebDriver BiDi listening on (\S+)/.exec(line) ?? []
     if (address) return address
   }
-  throw new Error('Firefox has ended')
 }
 
 const socket = new WebSocket(`${await listening()}/session`)
@@ -66,13 +71,7 @@ const commands = {
   },
 }
 
-try {
-  for await (const line of createInterface({ input: process.stdin })) {
-    const [[name, argument]] = Object.entries(JSON.parse(line))
-    console.log(JSON.stringify((await commands[name](argument)) ?? null))
-  }
-} finally {
-  firefox.kill()
-  await once(firefox, 'exit')
-  socket.terminate()
+for await (const line of lines) {
+  const [[name, argument]] = Object.entries(JSON.parse(line))
+  console.log(JSON.stringify((await commands[name](argument)) ?? null))
 }
