@@ -249,6 +249,22 @@ export interface Options {
    */
   hiddenCloseMs?: number
   /**
+   * The tabs of one browser hold one stream together if they give the same name here, and the same
+   * URL (its token and `last_event_id` aside) and `withCredentials`. The name must say who is logged
+   * in, since all that one tab hears is told to the others. Default: a stream of one's own.
+   *
+   * ```js
+   * onRefresh('/events?merchant_id=42', load, { share: `user-${userId}` })
+   * ```
+   *
+   * One tab has the stream, and each tab is called as if it had one: `by`, `minIntervalMs` and
+   * `whileHidden` are its own. If the tab with the stream is closed, crashes, is frozen or is
+   * refused, another one takes its place, with a token of its own. A browser without Web Locks or
+   * BroadcastChannel, or one that refuses them (a sandboxed frame, a page without HTTPS), gives each
+   * tab a stream of its own.
+   */
+  share?: string
+  /**
    * Sends cookies to another origin as well. Default: false.
    *
    * ```js

@@ -10,15 +10,28 @@
 
 /** @import { EventSourceLike, Options, Refresh, State } from './index.js' */
 /** @typedef {Omit<Refresh, 'id'>} Arrival what one or more events have said */
+/**
+ * @typedef {object} Message what the tab with the stream tells the others
+ * @property {string} [type] of the event that has arrived, if any
+ * @property {string} [data] of that event
+ * @property {string} before the position before that event
+ * @property {string} id the position now
+ * @property {State | undefined} state
+ * @property {number} heartbeatMs
+ */
 
 /** The longest pause between two events, until `ready` announces the service's own. */
 const HEARTBEAT_MS = 15_000
 /** How long a token may take, and then how long the headers of a new EventSource. */
 const OPENING_MS = 45_000
+/** How many heartbeats may pass before a tab asks whether the tab with the stream is alive. */
+const SUSPICION = 1.5
 /** How long a browser may take to reconnect: a `goodbye` asks it to wait up to half of this. */
 const RECONNECTING_MS = 60_000
 /** A timer for a longer time than this would end at once. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1
+/** The form of a `Message`. Tabs whose modules have different forms do not share a stream. */
+const MESSAGE_FORM = 'sse-push/1'
 
 const EVENT_TYPES = ['open', 'ready', 'refresh', 'heartbeat', 'expiring', 'goodbye', 'error']
 /** `readyState` of an EventSource that has given up. WHATWG #dom-eventsource-closed */
@@ -55,6 +68,7 @@ export function onRefresh(url, callback, options = {}) {
   const { by, onState, token, withCredentials, fetch = globalThis.fetch } = options
   const { waitBaseMs = 1_000, waitCapMs = 30_000 } = options
   const { whileHidden = 'call', hiddenCloseMs = 300_000 } = options
+  const tabs = shareStream(nameStream(String(url), options), { open, lead, follow, hear, answer })
 
   // A class of the page's own may send headers that the global fetch does not.
   const mayAskStatus = token || options.fetch || !options.EventSource
@@ -74,6 +88,7 @@ export function onRefresh(url, callback, options = {}) {
   const isHeld = () => whileHidden === 'defer' && isHidden()
   const calls = scheduleCalls(callback, stream.lastEventId, waitMs, isHeld, options)
   const silence = watchSilence(() => {
+    if (!tabs.mayConnect()) return calls.areDeferred() || open()
     if (!stream.source()) report(new Error('token() has not settled'))
     openLater()
   })
@@ -81,13 +96,58 @@ export function onRefresh(url, callback, options = {}) {
   function open() {
     close()
     isPaused = false
-    if (token) {
+    const mayConnect = tabs.mayConnect()
+    if (!mayConnect) tabs.join(heartbeatMs)
+    else if (token) {
       silence.allow(OPENING_MS)
       renewToken()
     } else listen()
     calls.begin()
-    enter('connecting') // last, as onState may call the undo
+    if (mayConnect || !state) enter('connecting') // last, as onState may call the undo
   }
+
+  // -- tabs that share: see shareStream
+
+  function lead() {
+    failures = refusals = 0
+    open()
+    tell()
+  }
+
+  function follow() {
+    close()
+    silence.allow(SUSPICION * heartbeatMs)
+  }
+
+  /** @param {string} [type] @param {string} [data] @param {string} [before] */
+  function tell(type, data, before = stream.position()) {
+    tabs.tell({ type, data, before, id: stream.position(), state, heartbeatMs })
+  }
+
+  // Chromium hands a frozen page its messages, but no event of its stream, and runs no timer.
+  function answer() {
+    const allowedMs =
+      state === 'open' ? SUSPICION * heartbeatMs : Math.max(RECONNECTING_MS, waitCapMs)
+    if (silence.silentMs() < allowedMs) tell()
+  }
+
+  // What counts is the position: a message may have been told while this tab was frozen or away.
+  /** @param {Message} message */
+  function hear(message) {
+    const { type, data = '', before, id } = message
+    const own = stream.position()
+    heartbeatMs = message.heartbeatMs
+    silence.allow(SUSPICION * heartbeatMs)
+    stream.moveTo(id)
+    if (type === 'refresh' && own === before) handleRefresh(parse(data))
+    else if (id && id !== own)
+      calls.add({ topics: undefined, data: undefined, reason: own ? 'missed' : 'connected' })
+    else if (id && message.state === 'open') calls.confirm()
+    if (message.state) enter(message.state)
+    lookAtPage()
+  }
+
+  // -- the stream
 
   function listen(text = '') {
     stream.open(text)
@@ -151,6 +211,7 @@ export function onRefresh(url, callback, options = {}) {
 
   function pause() {
     close()
+    tabs.leave()
     isPaused = true
     enter('connecting')
   }
@@ -178,14 +239,16 @@ export function onRefresh(url, callback, options = {}) {
       ? !thePage()?.prerendering && !calls.areDeferred()
       : silence.isSuspicious()
     if (mayOpen && (type !== 'visibilitychange' || !isHidden())) open()
+    tabs.queue()
     lookAtPage()
   }
 
-  /** @param {MessageEvent} event */
-  function handleEvent({ type, data, lastEventId }) {
+  /** @param {MessageEvent} event @param {string} before the position before the event */
+  function handleEvent({ type, data, lastEventId }, before) {
     if (type === 'error') return handleError()
     const fields = parse(data)
     if (fields.heartbeat_s > 0) heartbeatMs = fields.heartbeat_s * 1_000
+    tell(type, data, before) // all of it: what is this page's own change is not the others'
     silence.allow(3 * heartbeatMs)
     if (type === 'refresh') handleRefresh(fields)
     // A token may be old when it arrives. The end of a stream that has not lasted counts as a
@@ -235,6 +298,7 @@ export function onRefresh(url, callback, options = {}) {
   async function enter(next) {
     if (state && !NEXT_STATES[state].includes(next)) return
     state = next
+    tell()
     try {
       await onState?.(next)
     } catch (error) {
@@ -245,6 +309,7 @@ export function onRefresh(url, callback, options = {}) {
   /** @param {State} last */
   function end(last) {
     close()
+    tabs.leave()
     clearTimeout(hiddenTimer)
     calls.stop()
     ignorePage()
@@ -383,7 +448,7 @@ function merge(a, b) {
  *
  * @param {string} address
  * @param {Options} options
- * @param {(event: MessageEvent) => void} handle
+ * @param {(event: MessageEvent, before: string) => void} handle
  */
 function oneSourceAtATime(address, options, handle) {
   const { EventSource = globalThis.EventSource, withCredentials } = options
@@ -392,10 +457,19 @@ function oneSourceAtATime(address, options, handle) {
   let url = ''
   let lastEventId = ''
 
+  // A page that has heard nothing shows what it was rendered with.
+  const rendered = new URLSearchParams(address.split(/[?#]/)[1]).get('last_event_id') ?? ''
+  const position = () => lastEventId || rendered
+
   return {
     source: () => source,
     url: () => url,
     lastEventId: () => lastEventId,
+    position,
+    /** @param {string} id another tab has received it */
+    moveTo(id) {
+      if (id) lastEventId = id
+    },
     /** @param {string} token */
     open(token) {
       // A new EventSource has no last event ID and sends no headers of ours: its URL carries both.
@@ -406,8 +480,9 @@ function oneSourceAtATime(address, options, handle) {
       for (const type of EVENT_TYPES) {
         opened.addEventListener(type, event => {
           if (opened !== source) return
+          const before = position()
           if (event.lastEventId) lastEventId = event.lastEventId
-          handle(event)
+          handle(event, before)
         })
       }
     },
@@ -424,6 +499,139 @@ function setParameter(url, name, value) {
   const [path, query = ''] = url.split('#')[0].split(/\?(.*)/s)
   const pairs = query.split('&').filter(pair => pair && pair.split('=')[0] !== name)
   return `${path}?${[...pairs, `${name}=${encodeURIComponent(value)}`].join('&')}`
+}
+
+/**
+ * The name that tabs have in common which share a stream; '' for a stream of one's own.
+ *
+ * @param {string} address
+ * @param {Options} options
+ */
+function nameStream(address, { share, withCredentials = false }) {
+  if (!share) return ''
+  try {
+    const url = new URL(address, thePage()?.baseURI ?? globalThis.location?.href)
+    for (const own of ['token', 'last_event_id']) url.searchParams.delete(own)
+    url.hash = ''
+    return JSON.stringify([MESSAGE_FORM, share, url.href, withCredentials])
+  } catch {
+    return '' // an EventSource says what is wrong with the URL
+  }
+}
+
+/**
+ * One stream for the tabs of a name. The tab that holds their lock *leads*: it has the stream, and
+ * tells the others each event, and its position when asked. The roles:
+ *
+ *     from       to         when
+ *     away       following  the page opens its stream
+ *     following  leading    the lock is free, or is stolen from a leader that does not answer
+ *     leading    following  another tab has stolen the lock
+ *     any        away       the page is paused, or ends
+ *     any        alone      the tabs do not share, or the browser refuses a lock or a channel
+ *
+ * Tabs that are shown wait in the queue of the lock. A browser wakes a hidden one late: it leads if
+ * nobody else does. A lock that is waited for and an open channel keep a page out of the
+ * back/forward cache, so a page that is away has neither.
+ *
+ * @param {string} name
+ * @param {{ open(): void, lead(): void, follow(): void, hear(message: Message): void, answer(): void }} page
+ */
+function shareStream(name, page) {
+  /** @type {'alone' | 'away' | 'following' | 'leading'} */
+  let role = name ? 'away' : 'alone'
+  /** @type {BroadcastChannel | undefined} */
+  let channel
+  /** @type {AbortController | undefined} the end of a request for the lock, or of the lock */
+  let turn
+  let stealTimer = 0
+
+  function listen() {
+    channel = new BroadcastChannel(name)
+    role = 'following'
+    channel.onmessage = ({ data: message }) => {
+      if (!message && role === 'leading') page.answer()
+      if (!message || role !== 'following') return
+      clearTimeout(stealTimer)
+      page.hear(message)
+    }
+  }
+
+  /** @param {LockOptions} [options] */
+  async function request(options) {
+    turn?.abort()
+    const { signal } = (turn = new AbortController())
+    try {
+      await navigator.locks.request(name, options ?? { signal }, lock => {
+        if (!lock || signal.aborted) return
+        clearTimeout(stealTimer)
+        role = 'leading'
+        const isOver = new Promise(resolve => signal.addEventListener('abort', resolve))
+        page.lead()
+        return isOver
+      })
+      if (!signal.aborted) turn = undefined // it was not available
+    } catch (error) {
+      if (signal.aborted) return
+      if (role === 'leading' && /** @type {Error} */ (error).name === 'AbortError') step()
+      else goAlone()
+    }
+  }
+
+  function step() {
+    role = 'following'
+    turn = undefined
+    page.follow()
+    queue()
+  }
+
+  function queue() {
+    if (role !== 'following') return
+    if (!isHidden()) turn ?? request()
+    else {
+      turn?.abort()
+      turn = undefined
+    }
+  }
+
+  function leave() {
+    clearTimeout(stealTimer)
+    turn?.abort()
+    turn = undefined
+    channel?.close()
+    if (role !== 'alone') role = 'away'
+  }
+
+  function goAlone() {
+    leave()
+    role = 'alone'
+    page.open()
+  }
+
+  return {
+    queue,
+    leave,
+    mayConnect: () => role === 'alone' || role === 'leading',
+    /** Asks for the position, and leads if nobody answers. @param {number} heartbeatMs */
+    join(heartbeatMs) {
+      try {
+        if (role === 'away') listen()
+        channel?.postMessage('')
+      } catch {
+        return goAlone()
+      }
+      // Not all at once: the first to lead tells the others, and those that are shown come first.
+      clearTimeout(stealTimer)
+      const beats = (isHidden() ? 0.625 : 0.25) + 0.375 * Math.random()
+      stealTimer = setTimeout(() => request({ steal: true }), beats * heartbeatMs)
+      if (!isHidden()) queue()
+      else turn ?? request({ ifAvailable: true })
+    },
+    /** @param {Message} message */
+    tell(message) {
+      if (role === 'leading') channel?.postMessage(message)
+    },
+  }
 }
 
 /**
@@ -454,6 +662,7 @@ function watchSilence(onSilence) {
       allowedMs = ms
       check()
     },
+    silentMs,
     /** Whether half of the allowed silence is over: 1.5 heartbeats, or 30 s of a reconnection. */
     isSuspicious: () => silentMs() > allowedMs / 2,
     stop: () => clearTimeout(timer),

@@ -137,7 +137,7 @@ export class FakeEventSource extends EventTarget {
 }
 
 /** A window or a document that counts its listeners. */
-class FakeTarget extends EventTarget {
+export class FakeTarget extends EventTarget {
   #added = []
 
   get listeners() {

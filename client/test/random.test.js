@@ -117,7 +117,7 @@ describe('a rule that is taken out is missed', () => {
     ['a hidden page defers its calls', ' || areDeferred()) return', ') return', /hidden page/],
     ['a loaded page is not loaded again', 'isLoaded = true\n      state', 'state', /hidden page/],
     ['a hidden page is loaded', 'isLoaded && isHeld()', 'isHeld()', /late/],
-    ['a page that is shown is called', 'open()\n    lookAtPage()', 'open()', /late/],
+    ['a page that is shown is called', 'tabs.queue()\n    lookAtPage()', 'tabs.queue()', /late/],
     ['a page that is left has no stream', "if (type === 'pagehide') return pause()", '', /away/],
     [
       'a page that is shown again has a stream',

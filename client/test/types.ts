@@ -26,6 +26,7 @@ export function rightUse() {
     whileHidden: 'defer',
     hiddenCloseMs: Infinity,
     withCredentials: true,
+    share: 'user-7',
     token: async () => (await fetch('/push-token')).text(),
     EventSource,
     fetch,
@@ -67,6 +68,8 @@ export function wrongUse() {
   onRefresh('/events', () => {}, { waitBaseMs: '1s' })
   // @ts-expect-error: call or defer
   onRefresh('/events', () => {}, { whileHidden: true })
+  // @ts-expect-error: share is a name
+  onRefresh('/events', () => {}, { share: true })
   // @ts-expect-error: by is a name
   onRefresh('/events', () => {}, { by: 7 })
   // @ts-expect-error: token is a function, called before each opening

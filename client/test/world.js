@@ -20,11 +20,11 @@ import {
   visibility,
 } from './fakes.js'
 
-const TOPICS = ['seats', 'orders', 'films']
+export const TOPICS = ['seats', 'orders', 'films']
 const HEARTBEAT_MS = 15_000
 
 /** A generator of numbers in [0, 1), the same for the same seed: mulberry32, in the public domain. */
-function drawsOf(seed) {
+export function drawsOf(seed) {
   let state = seed * 0x9e3779b9
   return () => {
     state = (state + 0x6d2b79f5) | 0
@@ -35,7 +35,7 @@ function drawsOf(seed) {
 }
 
 /** What the backend has, and what the service tells of it: one merchant. */
-class Backend {
+export class Backend {
   rows = Object.fromEntries(TOPICS.map(topic => [topic, 0]))
   #history = 1
   #entries = []

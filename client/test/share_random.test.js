@@ -1,0 +1,77 @@
+/** Random histories of tabs that share: the promise is kept, and each rule is needed for it. */
+
+import assert from 'node:assert/strict'
+import { describe, test } from 'node:test'
+import { useFakes } from './fakes.js'
+import { source } from './tabs.js'
+import { playTabs } from './tabs_world.js'
+
+useFakes()
+
+const SEEDS = 1_000
+
+test(`each tab is right in the end, in ${SEEDS} random histories`, async () => {
+  const all = { calls: 0, sources: 0 }
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    try {
+      const { calls, sources } = await playTabs(source, seed)
+      all.calls += calls
+      all.sources += sources
+    } catch (error) {
+      error.message = `seed ${seed}: ${error.message}`
+      throw error
+    }
+  }
+  assert.ok(all.calls > 8 * SEEDS, `${all.calls} calls`)
+  assert.ok(all.sources > 5 * SEEDS, `${all.sources} EventSources`)
+})
+
+/** What the judge says of the first seed that it objects to. */
+async function objection(text) {
+  for (let seed = 1; seed <= SEEDS; seed++) {
+    try {
+      await playTabs(text, seed)
+    } catch (error) {
+      if (!(error instanceof assert.AssertionError)) throw error
+      return error.message
+    }
+  }
+}
+
+describe('a rule that is taken out is missed', () => {
+  for (const [name, rule, replacement, expected] of [
+    ['a position that differs is missed', 'else if (id && id !== own)', 'else if (0)', /rows/],
+    [
+      'a change counts only from the position before it',
+      "type === 'refresh' && own === before",
+      "type === 'refresh'",
+      /rows/,
+    ],
+    ['a tab takes the position that it hears', '    stream.moveTo(id)\n', '', /rows|quiet/],
+    ['a tab takes the state that it hears', 'enter(message.state)', '', /the stream is open/],
+    ['the name says who is logged in', '[MESSAGE_FORM, share,', '[MESSAGE_FORM,', /rows/],
+    ['the name leaves positions out', "['token', 'last_event_id']", "['token']", /one stream/],
+    ['a tab that has lost the lead closes', 'follow() {\n    close()', 'follow() {', /one stream/],
+    [
+      'a tab that has lost the lead follows',
+      "error).name === 'AbortError') step()",
+      "error).name === 'AbortError') goAlone()",
+      /one stream/,
+    ],
+    ['a page that is left holds nothing', 'tabs.leave()\n    isPaused', 'isPaused', /left|nor/],
+    ['a page that has ended holds nothing', 'tabs.leave()\n    clearTimeout', 'clearTimeout', /./],
+    [
+      'a tab waits for the lock once',
+      'request(options) {\n    turn?.abort()',
+      'request(options) {',
+      /./,
+    ],
+  ]) {
+    test(name, async () => {
+      assert.equal(source.split(rule).length, 2, `the module has this once: ${rule}`)
+      const found = await objection(source.replace(rule, () => replacement))
+
+      assert.match(found ?? 'nothing', found ? expected : /found/)
+    })
+  }
+})

@@ -1,0 +1,253 @@
+/**
+ * A random history of one browser: two users whose tabs open, close, crash, hide, freeze, are left
+ * and log in anew, and a service with rows for each of them. Does not know how the module shares.
+ * It judges
+ *
+ * - the promise: in the end each tab shows the rows of its user, and is quiet;
+ * - that the tabs of a user have one stream, which only tabs of that user open.
+ */
+
+import assert from 'node:assert/strict'
+import { clock, FakeEventSource, installFakes, settle } from './fakes.js'
+import { Browser } from './tabs.js'
+import { Backend, drawsOf, TOPICS } from './world.js'
+
+const USERS = ['ann', 'bob']
+const AT_MOST = 6 // tabs
+
+export class TabsWorld {
+  backends = {}
+  told = new Map() // the position of each EventSource
+  counted = { calls: 0, sources: 0 }
+  #isAtPeace = false
+
+  constructor(text, seed) {
+    installFakes()
+    this.draw = drawsOf(seed)
+    Math.random = this.draw
+    this.browser = new Browser(text)
+    for (const [index, user] of USERS.entries()) {
+      this.backends[user] = new Backend()
+      for (const topic of TOPICS) this.backends[user].rows[topic] = index * 1_000
+    }
+    this.options = {
+      whileHidden: this.pick(['call', 'defer']),
+      hiddenCloseMs: this.pick([60_000, 300_000]),
+      firstCallMs: this.pick([0, 3_000, 60_000]),
+      minIntervalMs: this.pick([0, 0, 2_000]),
+    }
+    this.hasTokens = this.draw() < 0.3
+  }
+
+  pick(values) {
+    return values[Math.floor(this.draw() * values.length)]
+  }
+
+  get tabs() {
+    return this.browser.tabs.filter(({ isDead }) => !isDead)
+  }
+
+  get awake() {
+    return this.tabs.filter(({ isFrozen, isLeft }) => !isFrozen && !isLeft)
+  }
+
+  // -- the tabs
+
+  open(user = this.pick(USERS)) {
+    if (this.tabs.length === AT_MOST) return
+    const tab = this.browser.open({ hidden: this.draw() < 0.3 })
+    const backend = this.backends[user]
+    const options = { ...this.options, share: user, by: `tab ${this.browser.tabs.length}` }
+    if (this.hasTokens) options.token = async () => `${user}-${options.by}`
+    Object.assign(tab, { user, backend, running: [], by: options.by, shown: {} })
+    for (const topic of TOPICS) tab.shown[topic] = -1
+    let url = '/events?merchant_id=42'
+    if (this.draw() < 0.3) {
+      Object.assign(tab.shown, backend.rows)
+      url += `&last_event_id=${backend.newest}`
+    }
+    tab.listen(options, url, refresh => this.#called(tab, refresh))
+  }
+
+  #called(tab, { topics, data }) {
+    this.counted.calls++
+    const { rows } = tab.backend
+    const read = data ?? Object.fromEntries((topics ?? TOPICS).map(topic => [topic, rows[topic]]))
+    return new Promise((resolve, reject) => tab.running.push({ read, resolve, reject }))
+  }
+
+  endCall(tab, isGood) {
+    const { read, resolve, reject } = tab?.running.pop() ?? {}
+    if (!read) return
+    if (!isGood) return tab.run(() => reject(new Error('the backend is away')))
+    for (const topic of Object.keys(read)) this.#show(tab, topic, read[topic])
+    tab.run(resolve)
+  }
+
+  #show(tab, topic, version) {
+    tab.shown[topic] = Math.max(tab.shown[topic], version)
+  }
+
+  /** A page in the back/forward cache holds nothing that would put it out. */
+  leave(tab) {
+    if (!tab) return
+    tab.leave()
+    tab.isLeft = true
+    const { channels, locks, tabs } = this.browser
+    assert.deepEqual(tab.streams, [], 'a page that is left has no stream')
+    assert.ok(![...channels].some(channel => channel.tab === tab), 'nor a channel')
+    assert.ok(!locks.waiting.some(entry => entry.tab === tab), 'nor waits for a lock')
+    assert.ok(tabs.includes(tab))
+  }
+
+  comeBack(tab) {
+    if (!tab) return
+    tab.isLeft = false
+    tab.comeBack()
+  }
+
+  /** The page ends, and one of the other user begins. */
+  logInAnew(tab) {
+    if (!tab) return
+    tab.close()
+    this.open(USERS.find(user => user !== tab.user))
+  }
+
+  // -- the service
+
+  #tell(stream, refresh, id) {
+    if (stream.readyState !== FakeEventSource.OPEN || stream.isMute) return
+    this.told.set(stream, id)
+    stream.tab.run(() => (refresh ? stream.refresh(refresh, id) : stream.ready({ id })))
+  }
+
+  change(user = this.pick(USERS)) {
+    const own = this.draw() < 0.3 ? this.pick(this.awake) : undefined
+    const backend = this.backends[own?.user ?? user]
+    const refresh = backend.change(this.pick(TOPICS), own?.by)
+    if (own)
+      for (const [topic, version] of Object.entries(refresh.data)) this.#show(own, topic, version)
+    if (this.draw() < 0.5) delete refresh.data
+    for (const stream of this.browser.streams)
+      if (stream.tab.backend === backend) this.#tell(stream, refresh, backend.newest)
+  }
+
+  connect() {
+    for (const stream of this.browser.streams) {
+      if (stream.readyState !== FakeEventSource.CONNECTING || stream.tab.isFrozen) continue
+      if (stream.tab.isLoggedOut) {
+        stream.giveUp()
+        continue
+      }
+      stream.isMute = !this.#isAtPeace && this.draw() < 0.1
+      stream.accept()
+      if (stream.isMute) continue
+      const { backend } = stream.tab
+      const owed = backend.owed(this.told.get(stream) ?? stream.url.split('last_event_id=')[1])
+      if (!owed) this.#tell(stream, undefined, backend.newest)
+      else {
+        stream.ready()
+        this.#tell(stream, owed, backend.newest)
+      }
+    }
+  }
+
+  break(how) {
+    const stream = this.pick(this.browser.streams.filter(({ tab }) => !tab.isFrozen))
+    if (how === 'mute' && stream) stream.isMute = true
+    else stream?.[how]()
+  }
+
+  /** The session of this tab has ended: it is refused from now on. */
+  logOut(tab) {
+    if (!tab) return
+    tab.isLoggedOut = true
+    tab.headStatus = 401
+    for (const stream of tab.streams) stream.giveUp()
+  }
+
+  #judge() {
+    for (const user of USERS) {
+      const streams = this.browser.streams.filter(({ tab }) => tab.user === user && !tab.isFrozen)
+      assert.ok(streams.length <= 1, 'the tabs of a user have one stream')
+    }
+  }
+
+  async step() {
+    const shown = this.awake.filter(tab => !tab.document.hidden)
+    const hidden = this.awake.filter(tab => tab.document.hidden)
+    const frozen = this.tabs.filter(({ isFrozen }) => isFrozen)
+    const left = this.tabs.filter(({ isLeft }) => isLeft)
+    const actions = [
+      [4, () => this.open()],
+      [8, () => this.change()],
+      [8, () => this.endCall(this.pick(this.tabs), this.draw() < 0.7)],
+      [8, () => this.connect()],
+      [1, () => this.pick(this.awake)?.close()],
+      [1, () => this.pick(this.tabs)?.crash()],
+      [1, () => this.logInAnew(this.pick(this.awake))],
+      [0.5, () => this.logOut(this.pick(this.awake))],
+      [2, () => this.pick(shown)?.show(true)],
+      [2, () => this.pick(hidden)?.show()],
+      [1.5, () => this.pick(this.awake)?.freeze(this.draw() < 0.5)],
+      [1.5, () => this.pick(frozen)?.thaw()],
+      [1.5, () => this.leave(this.pick(this.awake))],
+      [1.5, () => this.comeBack(this.pick(left))],
+      [1, () => this.break('drop')],
+      [1, () => this.break('giveUp')],
+      [1, () => this.break('mute')],
+      [0.3, () => this.backends[this.pick(USERS)].lose()],
+      [0.3, () => clock.sleep(this.pick([10_000, 3_600_000]))],
+      [8, () => this.browser.pass(this.pick([100, 1_000, 5_000, 20_000, 60_000, 400_000]))],
+    ]
+    let at = this.draw() * actions.reduce((sum, [weight]) => sum + weight, 0)
+    await actions.find(([weight]) => (at -= weight) < 0)[1]()
+    await settle()
+    this.#judge()
+  }
+
+  /** Everything works from now on: shown, each tab becomes right. */
+  async end() {
+    this.#isAtPeace = true
+    for (const tab of this.tabs) {
+      if (tab.isFrozen) await tab.thaw()
+      if (tab.isLeft) this.comeBack(tab)
+      await settle()
+    }
+    await this.#work()
+    for (const tab of this.tabs) tab.show()
+    await this.#work()
+    for (const user of USERS) this.change(user)
+    await this.#work()
+    for (const tab of this.tabs) {
+      if (tab.isLoggedOut) continue
+      assert.deepEqual(tab.shown, tab.backend.rows, 'each tab shows the rows of its user')
+      assert.equal(tab.running.length, 0, 'each tab is quiet')
+      assert.equal(tab.states.at(-1), 'open', 'each tab knows that the stream is open')
+    }
+    this.#judge()
+    for (const tab of this.tabs) tab.stop()
+    await settle()
+    const { channels, locks, streams, tabs } = this.browser
+    const left = channels.size + locks.held.size + locks.waiting.length + streams.length
+    assert.equal(left + clock.timers.size, 0, 'nothing is left')
+    this.counted.sources = tabs.flatMap(({ sources }) => sources).length
+  }
+
+  async #work() {
+    for (let round = 0; round < 10; round++) {
+      this.connect()
+      await this.browser.pass(10_000)
+      for (const tab of this.tabs) this.endCall(tab, true)
+      await settle()
+    }
+  }
+}
+
+/** Plays one history with this text of the module, and throws what the judge finds. */
+export async function playTabs(text, seed) {
+  const world = new TabsWorld(text, seed)
+  for (let i = 0; i < 60; i++) await world.step()
+  await world.end()
+  return world.counted
+}

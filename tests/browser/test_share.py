@@ -1,0 +1,209 @@
+"""Tabs that share a stream, in a real browser behind nginx over HTTP/1.1.
+
+Each tab shows the row that its last call has fetched: the rows are compared, not the calls counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from playwright.async_api import BrowserContext, Error, Page, Request, Route, async_playwright
+
+from tests.harness.browsers import BLANK_PAGE
+from tests.harness.nginx import Nginx
+from tests.harness.redis import Redis
+from tests.harness.service import Service
+from tests.harness.stream import Publisher
+from tests.harness.waiting import SECOND, START_S, accepts, free_port, program, until
+
+pytestmark = [pytest.mark.browser, pytest.mark.nginx, pytest.mark.asyncio(loop_scope="session")]
+
+MODULE = Path(__file__).parents[2] / "client" / "index.js"
+HEARTBEAT_S = 1
+TABS = 8
+
+LISTEN = """async ([url, share]) => {
+    const { onRefresh } = await import('/index.js')
+    Object.assign(window, { row: undefined, wasPersisted: false, wasFrozen: false })
+    document.addEventListener('freeze', () => { wasFrozen = true })
+    addEventListener('pageshow', event => { wasPersisted = event.persisted })
+    const load = async () => {
+        const answer = await fetch('/row', { cache: 'no-store' })
+        if (!answer.ok) throw new Error(answer.status)
+        row = await answer.text()
+    }
+    onRefresh(url, load, { share })
+}"""
+
+
+class Tabs:
+    """The tabs of one profile, the row that they show, and their requests for a stream."""
+
+    def __init__(self, context: BrowserContext, url: str, merchant: str) -> None:
+        self.context = context
+        self.url = url
+        self.merchant = merchant
+        self.pages: list[Page] = []
+        self.requests: list[tuple[Request, Page]] = []
+        self.ended: set[Request] = set()
+        self.row = "0"
+
+    async def begin(self) -> None:
+        self.context.on("request", self._on_request)
+        self.context.on("requestfailed", self._on_request_end)
+        self.context.on("requestfinished", self._on_request_end)
+        await self.context.route(f"{self.url}/*", self._answer)
+
+    def _on_request(self, request: Request) -> None:
+        if "/events" in request.url and request.method == "GET":
+            self.requests.append((request, request.frame.page))
+
+    def _on_request_end(self, request: Request) -> None:
+        self.ended.add(request)
+
+    async def _answer(self, route: Route) -> None:
+        path = route.request.url.removeprefix(self.url)
+        if path == "/index.js":
+            await route.fulfill(path=MODULE, content_type="text/javascript")
+        elif path == "/row":
+            await route.fulfill(body=self.row, content_type="text/plain")
+        elif path.startswith("/blank"):
+            await route.fulfill(body=BLANK_PAGE, content_type="text/html")
+        else:
+            await route.continue_()
+
+    async def open(self, user: str = "ann") -> Page:
+        page = await self.context.new_page()
+        self.pages.append(page)
+        await page.goto(f"{self.url}/blank")
+        await page.evaluate(LISTEN, [f"/events?merchant_id={self.merchant}", user])
+        await self.show(page)
+        return page
+
+    async def show(self, *pages: Page) -> None:
+        """Wait until these tabs, or all of them, show the row."""
+        for page in pages or self.pages:
+            await page.wait_for_function(
+                "expected => row === expected",
+                arg=self.row,
+                polling=100,  # a hidden tab draws no frames
+                timeout=10_000 * SECOND,
+            )
+
+    async def change(self, backend: Publisher) -> None:
+        self.row = str(int(self.row) + 1)
+        await backend.notify(self.merchant)
+
+    @property
+    def leader(self) -> Page:
+        return next(page for request, page in reversed(self.requests) if request not in self.ended)
+
+    def without_leader(self) -> Page:
+        """Take the tab with the stream out of the tabs that are looked at."""
+        leader = self.leader
+        self.pages.remove(leader)
+        return leader
+
+    async def next_stream(self, count: int) -> None:
+        await until(lambda: len(self.requests) >= count, "a stream of another tab", 10 * SECOND)
+
+
+@asynccontextmanager
+async def chromium(folder: Path) -> AsyncGenerator[str]:
+    """Run a Chromium and return its address.
+
+    One that playwright starts has no back/forward cache, and shows all tabs at once, so that none
+    is ever frozen. Here only the tab that was opened last is shown.
+    """
+    port = free_port()
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"]
+    address = [f"--remote-debugging-port={port}", f"--user-data-dir={folder / 'profile'}"]
+    with (folder / "chromium.log").open("ab") as log:
+        process = await asyncio.create_subprocess_exec(
+            program("chromium"), *flags, *address, stdout=log, stderr=log
+        )
+    try:
+        await until(lambda: accepts(("127.0.0.1", port)), "chromium", START_S)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+@asynccontextmanager
+async def sharing_tabs(
+    redis: Redis, folder: Path, merchant: str
+) -> AsyncGenerator[tuple[Tabs, Publisher]]:
+    async with AsyncExitStack() as stack:
+        service = Service.start(folder, redis.url, heartbeat_s=HEARTBEAT_S)
+        stack.callback(service.stop)
+        nginx = stack.enter_context(Nginx.start(folder / "nginx", f"127.0.0.1:{service.port}"))
+        backend = Publisher(nginx.internal_url)
+        stack.push_async_callback(backend.close)
+        await backend.notify(merchant)
+        url = await stack.enter_async_context(chromium(folder))
+        playwright = await stack.enter_async_context(async_playwright())
+        browser = await playwright.chromium.connect_over_cdp(url, no_defaults=True)
+        stack.push_async_callback(browser.close)
+        tabs = Tabs(browser.contexts[0], nginx.url, merchant)
+        await tabs.begin()
+        yield tabs, backend
+
+
+async def test_tabs_are_one_stream_whatever_happens_to_the_tab_that_has_it(
+    redis: Redis, tmp_path: Path, merchant: str
+) -> None:
+    async with sharing_tabs(redis, tmp_path, merchant) as (tabs, backend):
+        for _ in range(TABS):
+            await tabs.open()
+        await tabs.change(backend)
+        await tabs.show()
+        assert len(tabs.requests) == 1
+
+        closed = tabs.without_leader()
+        await closed.close()
+        await tabs.next_stream(2)
+        await tabs.change(backend)
+        await tabs.show()
+
+        crashed = tabs.without_leader()
+        with suppress(Error):
+            await crashed.goto("chrome://crash")
+        await tabs.next_stream(3)
+        await tabs.change(backend)
+        await tabs.show()
+
+        frozen = tabs.leader
+        protocol = await tabs.context.new_cdp_session(frozen)
+        await protocol.send("Page.setWebLifecycleState", {"state": "frozen"})
+        tabs.pages.remove(frozen)
+        await tabs.change(backend)
+        await tabs.show()
+        await protocol.send("Page.setWebLifecycleState", {"state": "active"})
+        await tabs.show(frozen)
+        assert await frozen.evaluate("wasFrozen")
+        await until(lambda: tabs.leader is not frozen, "another tab with the stream")
+        tabs.pages.append(frozen)
+
+        count = len(tabs.requests)
+        left = tabs.without_leader()
+        await left.goto(f"{tabs.url}/blank-2")
+        await tabs.next_stream(count + 1)
+        await tabs.change(backend)
+        await tabs.show()
+        with suppress(Error):  # the page that says so is gone
+            await left.evaluate("history.back()")
+        await left.wait_for_function("globalThis.wasPersisted", polling=100)
+        await tabs.show(left)
+        assert len(tabs.requests) == count + 1
+
+        # Another user of the same browser has a stream of its own.
+        bob = await tabs.open("bob")
+        assert tabs.leader is bob
+        await tabs.change(backend)
+        await tabs.show()
+        assert len(tabs.requests) == count + 2
