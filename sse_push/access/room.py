@@ -42,29 +42,29 @@ class Room:
         """Return a place to reserve later; its ``with`` block releases it."""
         return Place(self)
 
-    def _reserve(self, merchant_id: str, address: str | None) -> None:
-        reason = self._limit_reached(merchant_id, address)
-        if reason is not None:
-            is_of_merchant = reason is EndReason.MERCHANT_FULL
-            raise NotNow(reason, name_merchant(merchant_id) if is_of_merchant else None)
+    def _reserve(self, merchant_ids: tuple[str, ...], address: str | None) -> None:
+        # Nothing is counted before every limit is known to have room. First the limit that the
+        # client itself can do most about.
+        if address is not None and 0 < self._address_limit <= self._by_address.get(address, 0):
+            raise NotNow(EndReason.TOO_MANY_CONNECTIONS)
+        if self._merchant_limit:
+            for each in merchant_ids:
+                if self._by_merchant.get(each, 0) >= self._merchant_limit:
+                    raise NotNow(EndReason.MERCHANT_FULL, name_merchant(each))
+        if self._reserved >= self._limit:
+            raise NotNow(EndReason.FULL)
         self._reserved += 1
         if self._merchant_limit:
-            self._by_merchant[merchant_id] = self._by_merchant.get(merchant_id, 0) + 1
+            for each in merchant_ids:
+                self._by_merchant[each] = self._by_merchant.get(each, 0) + 1
         if self._address_limit and address is not None:
             self._by_address[address] = self._by_address.get(address, 0) + 1
 
-    def _limit_reached(self, merchant_id: str, address: str | None) -> EndReason | None:
-        # First the limit that the client itself can do most about.
-        if address is not None and 0 < self._address_limit <= self._by_address.get(address, 0):
-            return EndReason.TOO_MANY_CONNECTIONS
-        if 0 < self._merchant_limit <= self._by_merchant.get(merchant_id, 0):
-            return EndReason.MERCHANT_FULL
-        return EndReason.FULL if self._reserved >= self._limit else None
-
-    def _release(self, merchant_id: str, address: str | None) -> None:
+    def _release(self, merchant_ids: tuple[str, ...], address: str | None) -> None:
         self._reserved -= 1
         if self._merchant_limit:
-            _count_down(self._by_merchant, merchant_id)
+            for each in merchant_ids:
+                _count_down(self._by_merchant, each)
         if self._address_limit and address is not None:
             _count_down(self._by_address, address)
 
@@ -76,22 +76,26 @@ class Place:
     and does nothing if the place was never reserved.
     """
 
-    __slots__ = ("_address", "_merchant_id", "_room")
+    __slots__ = ("_address", "_merchant_ids", "_room")
 
     def __init__(self, room: Room) -> None:
         self._room = room
-        self._merchant_id: str | None = None
+        self._merchant_ids: tuple[str, ...] = ()
+        """Empty until the place is reserved."""
         self._address: str | None = None
 
-    def reserve(self, merchant_id: str, address: str | None) -> None:
-        """Reserve the place; without an ``address`` the connection counts for no address.
+    def reserve(self, merchant_ids: tuple[str, ...], address: str | None) -> None:
+        """Reserve the place: one in the process, one of its address, and one at each merchant.
+
+        The merchants are distinct. Without an ``address`` the connection counts for no address.
 
         Raises:
-            NotNow: a limit is reached.
+            NotNow: a limit is reached; no place is reserved anywhere.
         """
-        assert self._merchant_id is None, "reserved once"
-        self._room._reserve(merchant_id, address)  # noqa: SLF001 (a room and its places are one unit)
-        self._merchant_id, self._address = merchant_id, address
+        assert merchant_ids, "expected a merchant, got none"
+        assert not self._merchant_ids, "reserved once"
+        self._room._reserve(merchant_ids, address)  # noqa: SLF001 (a room and its places are one unit)
+        self._merchant_ids, self._address = merchant_ids, address
 
     def __enter__(self) -> Self:
         return self
@@ -102,9 +106,9 @@ class Place:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._merchant_id is not None:
-            self._room._release(self._merchant_id, self._address)  # noqa: SLF001 (as above)
-            self._merchant_id = None
+        if self._merchant_ids:
+            self._room._release(self._merchant_ids, self._address)  # noqa: SLF001 (as above)
+            self._merchant_ids = ()
 
 
 def _count_down(counts: dict[str, int], key: str) -> None:

@@ -77,7 +77,7 @@ async def events(request: Request[State]) -> Response:
         return Response(headers=HEADERS, media_type=wire.MEDIA_TYPE)
     await _require_serving(state)
     place: Place = request.scope[PLACE_SCOPE_KEY]
-    place.reserve(grant.merchant_id, _counted_address(request))
+    place.reserve((grant.merchant_id,), _counted_address(request))
     return open_event_stream(
         state["event_streams"], request.scope, grant, last_event_id, is_named=is_named
     )

@@ -30,7 +30,7 @@ class Inner(Starlette):
         self.scopes.append(scope)
         if PLACE_SCOPE_KEY in scope:
             place: Place = scope[PLACE_SCOPE_KEY]
-            place.reserve("42", None)
+            place.reserve(("42",), None)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         if self.error is not None:
             raise self.error
@@ -80,7 +80,7 @@ async def test_a_request_that_fails_releases_its_place() -> None:
 async def test_a_request_without_room_releases_nothing() -> None:
     client = Client(Inner())
     with client.room.place() as other:
-        other.reserve("43", None)
+        other.reserve(("43",), None)
 
         with pytest.raises(NotNow):
             await client.ask()
