@@ -43,6 +43,12 @@ from sse_push.runtime.variables import (
 _NETWORK_BITS_MIN = 8
 """The widest private networks are 10.0.0.0/8 and fd00::/8."""
 
+_SENTINEL = "+sentinel"
+_SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+
+_SENTINELS_MAX = 16
+"""Each that does not answer delays a connection by a second."""
+
 _TEXT = (".+", "a text")
 REDIS_OPTIONS = {
     "db": ("[0-9]{1,9}", "a number"),
@@ -136,8 +142,30 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _require_sentinels(url: SplitResult) -> None:
+    hosts = url.netloc.rpartition("@")[2].split(",")
+    if len(hosts) > _SENTINELS_MAX:
+        raise ValueError(f"expected at most {_SENTINELS_MAX} Sentinels, got {len(hosts)}")
+    for host in hosts:
+        try:
+            parts = urlsplit(f"//{host}")
+            _ = parts.port
+        except ValueError:
+            raise ValueError("expected each Sentinel as HOST:PORT, got something else") from None
+        if not parts.hostname:
+            raise ValueError("expected a host of each Sentinel, as in sentinel-1:26379, got none")
+    if not re.fullmatch("/[A-Za-z0-9._%-]+", url.path):
+        raise ValueError(
+            "expected the name of a service behind the Sentinels, as in /mymaster, and a database "
+            "as ?db=1"
+        )
+
+
 def _require_place(url: SplitResult) -> None:
     """Refuse a URL that names no server, or no database: the library would take another one."""
+    if url.scheme.endswith(_SENTINEL):
+        _require_sentinels(url)
+        return
     if url.scheme == "unix":
         if not url.path:
             raise ValueError("expected a path, as in unix:///run/redis.sock, got none")
@@ -153,7 +181,7 @@ def _require_place(url: SplitResult) -> None:
 
 
 def _require_options(url: SplitResult) -> None:
-    options = REDISS_OPTIONS if url.scheme == "rediss" else REDIS_OPTIONS
+    options = REDISS_OPTIONS if url.scheme.startswith("rediss") else REDIS_OPTIONS
     known = ", ".join(options)
     for name, text in parse_qsl(url.query, keep_blank_values=True):
         if name not in options:
@@ -188,8 +216,17 @@ class Settings(BaseSettings):
     )
     redis_url: SecretStr | None = Field(
         None,
-        description="`redis://`, `rediss://` or `unix://` URL of Redis or Valkey; its query may "
+        description="`redis://`, `rediss://` or `unix://` URL of Redis or Valkey, or of Sentinels: "
+        "`redis+sentinel://HOST:PORT,HOST:PORT/SERVICE`, `rediss+sentinel://`; its query may "
         "have `db`, `socket_connect_timeout` (seconds) and options of TLS (`ssl_ca_certs`, …)",
+    )
+    sentinel_user: str | None = Field(
+        None, description="user as whom the Sentinels of `redis_url` are asked; unset: `default`"
+    )
+    sentinel_password: SecretStr | None = Field(
+        None,
+        description="password that the Sentinels of `redis_url` ask for, if any. The user and the "
+        "password in `redis_url` are those of the primary",
     )
     workers: int = Field(1, ge=1, le=256, description="processes that share the listening socket")
     subscribe_auth: Literal["none", "token", "header"] | None = Field(
@@ -503,8 +540,8 @@ class Settings(BaseSettings):
         if value is not None:
             # No error shows the URL: it has a password, maybe in the wrong place.
             url = value.get_secret_value()
-            if not url.startswith(("redis://", "rediss://", "unix://")):
-                raise ValueError("expected redis://, rediss:// or unix://, got another scheme")
+            if not url.startswith(_SCHEMES):
+                raise ValueError(f"expected {', '.join(_SCHEMES)}; got another scheme")
             try:
                 parts = urlsplit(url)
             except ValueError:
@@ -542,6 +579,11 @@ class Settings(BaseSettings):
                 self.data_limit_bytes > self.body_limit_bytes,
                 f"data_limit_bytes ({self.data_limit_bytes}) must not be above "
                 f"body_limit_bytes ({self.body_limit_bytes})",
+            ),
+            (
+                any(self.sentinel_login) and not self._has_sentinels,
+                "sentinel_user and sentinel_password need a redis_url of Sentinels: "
+                "redis+sentinel://HOST:PORT/SERVICE",
             ),
             *self._contradictions_of_tokens(),
             *self._contradictions_of_reach(),
@@ -624,6 +666,17 @@ class Settings(BaseSettings):
                 "otherwise anyone could notify without a key",
             ),
         ]
+
+    @property
+    def sentinel_login(self) -> tuple[str, str]:
+        """The user and the password by which Sentinels are asked, each empty if it is not set."""
+        password = self.sentinel_password
+        return self.sentinel_user or "", "" if password is None else password.get_secret_value()
+
+    @property
+    def _has_sentinels(self) -> bool:
+        url = "" if self.redis_url is None else self.redis_url.get_secret_value()
+        return urlsplit(url).scheme.endswith(_SENTINEL)
 
     @property
     def has_tokens(self) -> bool:

@@ -53,12 +53,14 @@ def _examine(
     import asyncio
 
     from sse_push.cli.examine import examine_settings
-    from sse_push.stream import Keys, examine
+    from sse_push.stream import Keys, Login, examine
 
     findings = list(examine_settings(settings, flags, file))
     if settings.redis_url is not None:
         url, keys = settings.redis_url.get_secret_value(), Keys(settings.key_prefix)
-        findings += asyncio.run(examine(url, keys, timeout_s=settings.notify_timeout_s))
+        login = Login(*settings.sentinel_login)
+        limit_s = settings.notify_timeout_s
+        findings += asyncio.run(examine(url, keys, timeout_s=limit_s, login=login))
     return findings
 
 

@@ -28,7 +28,16 @@ from sse_push.runtime.readiness import WorkerBoard
 from sse_push.runtime.refusals import Refusals
 from sse_push.runtime.uvicorn import OTHER_CONNECTIONS, Requests, Waiting
 from sse_push.settings import Settings
-from sse_push.stream import Appender, Follower, Keys, Planting, reply_limit_bytes
+from sse_push.stream import (
+    Address,
+    Appender,
+    Follower,
+    Keys,
+    Login,
+    Planting,
+    parse_address,
+    reply_limit_bytes,
+)
 
 _REPORT_INTERVAL_S = 1.0
 
@@ -165,7 +174,7 @@ def _hub(settings: Settings) -> Hub[Frame]:
 def _follower(settings: Settings, hub: Hub[Frame], appender: Appender) -> Follower:
     keys = Keys(settings.key_prefix)
     return Follower(
-        _redis_url(settings),
+        _address(settings),
         hub,
         appender,
         Planting(keys, max_planted=settings.max_planted, stream_ttl_s=settings.stream_ttl_s),
@@ -204,7 +213,7 @@ def _event_streams(settings: Settings, hub: Hub[Frame], follower: Follower) -> E
 
 def _appender(settings: Settings) -> Appender:
     return Appender(
-        _redis_url(settings),
+        _address(settings),
         Keys(settings.key_prefix),
         timeout_s=settings.notify_timeout_s,
         stream_max_entries=settings.stream_max_entries,
@@ -213,9 +222,10 @@ def _appender(settings: Settings) -> Appender:
     )
 
 
-def _redis_url(settings: Settings) -> str:
+def _address(settings: Settings) -> Address:
     assert settings.redis_url is not None, "the embedded server's, or refused at the start"
-    return settings.redis_url.get_secret_value()
+    login = Login(*settings.sentinel_login)
+    return parse_address(settings.redis_url.get_secret_value(), login)
 
 
 def _gate(settings: Settings, rules: TokenRules | None) -> Gate:

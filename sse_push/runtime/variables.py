@@ -31,6 +31,7 @@ SECRETS_DIR = f"{PREFIX}SECRETS_DIR"
 
 FILES_OF_SECRETS = {
     "redis_url": f"{PREFIX}REDIS_URL_FILE",
+    "sentinel_password": f"{PREFIX}SENTINEL_PASSWORD_FILE",
     "notify_keys": f"{PREFIX}NOTIFY_KEYS_FILE",
     "token_keys": f"{PREFIX}TOKEN_SECRETS_FILE",
 }

@@ -8,8 +8,8 @@ on the way at once, ``parser`` the size of a reply; what exceeds it, or may, is 
 a connection of its own, as ``standing`` decides. ``leftovers`` names keys that Redis tracks for
 nobody. ``keys`` names what is in Redis, ``contract`` knows its form, ``replies`` whose error a
 reply is, ``examine`` a server's settings, ``obstacles`` why it does not do what it is asked. Every
-connection is a ``connection`` of our own, which ``opening`` begins at an ``address``; ``failures``
-are the ways in which it ends.
+connection is a ``connection`` of our own, which ``opening`` begins at an ``address``, of one server
+or of the primary that a ``sentinel`` names; ``failures`` are the ways in which it ends.
 
 The only package, beside ``runtime.embedded``, that knows Redis. Does not know browsers, nor how
 they are served.
@@ -34,6 +34,7 @@ expired.
 https://redis.io/docs/latest/develop/reference/client-side-caching/
 """
 
+from sse_push.stream.address import Address
 from sse_push.stream.append import Appender
 from sse_push.stream.examine import examine
 from sse_push.stream.follow import Follower, FollowTally
@@ -42,16 +43,20 @@ from sse_push.stream.listener import Listener
 from sse_push.stream.outcomes import AppendTally
 from sse_push.stream.planting import Planting, PlantTally
 from sse_push.stream.reads import reply_limit_bytes
+from sse_push.stream.sentinel import Login, parse_address
 
 __all__ = [
+    "Address",
     "AppendTally",
     "Appender",
     "FollowTally",
     "Follower",
     "Keys",
     "Listener",
+    "Login",
     "PlantTally",
     "Planting",
     "examine",
+    "parse_address",
     "reply_limit_bytes",
 ]

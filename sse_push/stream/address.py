@@ -66,6 +66,11 @@ class Address:
             tls=options if url.startswith("rediss:") else None,
         )
 
+    @property
+    def needs_primary(self) -> bool:
+        """Whether a replica there is certainly the wrong server."""
+        return False
+
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
 

@@ -49,7 +49,7 @@ class Appender:
 
     def __init__(
         self,
-        url: str,
+        address: Address,
         keys: Keys,
         *,
         timeout_s: float,
@@ -57,7 +57,7 @@ class Appender:
         stream_ttl_s: float,
         revocation_lifetime_s: float,
     ) -> None:
-        self._address = Address.parse(url)
+        self._address = address
         self._keys = keys
         self._connection: Connection | None = None
         self.server_id = b""

@@ -13,7 +13,6 @@ from typing import cast
 
 from sse_push.notification import EntryId
 from sse_push.runtime.finding import Finding
-from sse_push.stream.address import Address
 from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.contract import (
     Command,
@@ -31,6 +30,7 @@ from sse_push.stream.obstacles import of_connection, of_replies
 from sse_push.stream.opening import TRACKING, connect
 from sse_push.stream.reads import Read, ReadFrom
 from sse_push.stream.replies import ErrorReply
+from sse_push.stream.sentinel import Login, parse_address
 from sse_push.stream.window import EXPECTED_BYTES
 
 _MERCHANT = probe_merchant("check")
@@ -45,16 +45,22 @@ _FIELD_LIMIT_BYTES = 8_388_608
 """How large a field of an entry may be, so that Redis is soon done with its reply."""
 
 
-async def examine(url: str, keys: Keys, *, timeout_s: float) -> list[Finding]:
+async def examine(
+    url: str,
+    keys: Keys,
+    *,
+    timeout_s: float,
+    login: Login = Login(),  # noqa: B008 (it never changes)
+) -> list[Finding]:
     """Check a server's version, whether it delivers an entry, and what it may lose."""
-    address = Address.parse(url)
+    address = parse_address(url, login)
     try:
         async with asyncio.timeout(3 * timeout_s):
             with closing(await connect(address)) as adding, closing(await connect(address)) as also:
                 return await _examine(url, keys, adding, also, timeout_s)
     except (RedisError, OSError, TimeoutError) as exc:
         if _lacks_hello(exc):
-            return [await _without_hello(url, keys, exc, timeout_s)]
+            return [await _without_hello(url, keys, exc, timeout_s, login)]
         return [of_connection(url, exc, keys)]
 
 
@@ -92,9 +98,11 @@ def _lacks_hello(exc: BaseException) -> bool:
     return re.search("unknown command .?HELLO|NOPROTO|unsupported protocol", str(exc)) is not None
 
 
-async def _without_hello(url: str, keys: Keys, exc: BaseException, timeout_s: float) -> Finding:
+async def _without_hello(
+    url: str, keys: Keys, exc: BaseException, timeout_s: float, login: Login
+) -> Finding:
     """Ask a server without RESP3 for its version, in the words of older ones."""
-    opening = connect(Address.parse(url), protocol=2)
+    opening = connect(parse_address(url, login), protocol=2)
     try:
         async with asyncio.timeout(timeout_s):
             with closing(await opening) as connection:

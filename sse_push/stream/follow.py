@@ -65,7 +65,7 @@ class Follower:
 
     def __init__(
         self,
-        url: str,
+        address: Address,
         listener: Listener,
         adds: Adds,
         planting: Planting,
@@ -79,7 +79,7 @@ class Follower:
     ) -> None:
         self._refusals = Refusals()
         self._merchant_of = keys.merchant_of
-        self._address = Address.parse(url)
+        self._address = address
         self._reply_limit_bytes = reply_limit_bytes
         self._pipeline = Pipeline(self._next_requests, self._announced)
         self.planting = planting

@@ -33,6 +33,29 @@ def _obstacles(*rows: tuple[str, str, str]) -> tuple[Obstacle, ...]:
 
 _OF_CONNECTIONS = _obstacles(
     (
+        "names the primary.*(WRONGPASS|NOAUTH|NOPERM|without any password|invalid password)",
+        "sentinel_password",
+        "expected sentinel_user and sentinel_password as the Sentinels have them: they do not take "
+        "those in redis_url, which are for the primary",
+    ),
+    (
+        "names the primary.*knows no service",
+        "sentinel_service",
+        "expected the name that sentinel.conf has behind `sentinel monitor`, in redis_url behind "
+        "the hosts",
+    ),
+    (
+        "names the primary",
+        "sentinel_unreachable",
+        "expected a Sentinel at one of these addresses, by default at port 26379",
+    ),
+    (
+        "is what the Sentinel",
+        "primary_unreachable",
+        "the Sentinels name an address that can't be reached from here: set replica-announce-ip "
+        "and sentinel announce-ip where addresses are translated",
+    ),
+    (
         "invalid username-password|WRONGPASS|without any password|invalid password",
         "password_wrong",
         "expected a user that is on, and its password, in redis_url: redis://USER:PASSWORD@…, or "

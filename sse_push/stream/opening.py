@@ -28,6 +28,8 @@ TRACKING: Command = ("CLIENT", "TRACKING", "ON")
 _CONTINUED = b"master_replid2:"
 _CONTINUES_NONE = _CONTINUED + b"0" * 40
 
+_ROLE_OF_REPLICA = b"role:slave"
+
 _CLUSTER_MODES = (b"redis_mode:cluster", b"server_mode:cluster")
 
 
@@ -91,7 +93,9 @@ async def open_connection(
     async with asyncio.timeout(CONNECT_LIMIT_S):
         connection = await connect(address, *commands, reply_limit_bytes=reply_limit_bytes)
         try:
-            connection.server_id = _judge([await connection.read() for _ in commands])
+            connection.server_id = _judge(
+                [await connection.read() for _ in commands], needs_primary=address.needs_primary
+            )
         except BaseException:
             connection.close()
             raise
@@ -133,7 +137,7 @@ def _require_welcome(replies: Sequence[object], protocol: Literal[2, 3]) -> None
             raise Unsuited("expected a server that speaks RESP3, got another one")
 
 
-def _judge(replies: Sequence[object]) -> bytes:
+def _judge(replies: Sequence[object], *, needs_primary: bool) -> bytes:
     """Return the ID of the server's run.
 
     Raises:
@@ -145,6 +149,8 @@ def _judge(replies: Sequence[object]) -> bytes:
     lines = [line for reply in replies[1:3] for line in cast("bytes", reply).splitlines()]
     if any(line in _CLUSTER_MODES for line in lines):
         raise Unsuited("expected a single server, got a node of a cluster")
+    if needs_primary and _ROLE_OF_REPLICA in lines:
+        raise Unsuited("expected a primary, got a replica: is a failover going on?")
     return _run_id(lines)
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 from sse_push.access.revocation import Revocation
 from sse_push.notification import Change, Entry, EntryId, EventId, Notification
-from sse_push.stream import Appender, Follower, Keys, Planting
+from sse_push.stream import Appender, Follower, Keys, Login, Planting, parse_address
 from tests.harness.keys import KEYS
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
@@ -36,6 +36,7 @@ class Followed:
         max_planted: int = 0,
         reply_limit_bytes: int = MB,
         keys: Keys = KEYS,
+        login: Login = Login(),  # noqa: B008 (it never changes)
     ) -> None:
         self.newest: dict[str, EntryId | None] = {}
         self.changes: list[Change] = []
@@ -43,8 +44,9 @@ class Followed:
         """Those of the changes."""
         self.revoked: list[tuple[Revocation, float]] = []
         self.dropped: list[float] = []
+        address = parse_address(url, login)
         self.appender = Appender(
-            url,
+            address,
             keys,
             timeout_s=probe_deadline_s,
             stream_max_entries=100,
@@ -52,7 +54,7 @@ class Followed:
             revocation_lifetime_s=1000,
         )
         self.follower = Follower(
-            url,
+            address,
             self,
             self.appender,
             Planting(keys, max_planted=max_planted, stream_ttl_s=STREAM_TTL_S),
@@ -126,8 +128,9 @@ async def following(
     *,
     max_planted: int = 0,
     reply_limit_bytes: int = MB,
+    login: Login = Login(),  # noqa: B008 (it never changes)
 ) -> AsyncGenerator[Followed]:
-    followed = Followed(url, probe_deadline_s, max_planted, reply_limit_bytes)
+    followed = Followed(url, probe_deadline_s, max_planted, reply_limit_bytes, login=login)
     task = asyncio.create_task(followed.run())
     try:
         yield followed

@@ -13,6 +13,7 @@ from sse_push.access.revocation import Revocation
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EventId, Notification
 from sse_push.stream import Appender
+from sse_push.stream.address import Address
 from sse_push.stream.outcomes import Waiting
 from tests.harness.ids import in_redis
 from tests.harness.keys import KEYS, REVOCATIONS_KEY, stream_key
@@ -30,7 +31,7 @@ class CountingAppender(Appender):
 
     def __init__(self, url: str, timeout_s: float, max_entries: int, ttl_s: float) -> None:
         super().__init__(
-            url,
+            Address.parse(url),
             KEYS,
             timeout_s=timeout_s,
             stream_max_entries=max_entries,

@@ -12,6 +12,7 @@ import pytest
 from sse_push.access.revocation import Revocation
 from sse_push.notification import Notification
 from sse_push.stream import Appender
+from sse_push.stream.address import Address
 from sse_push.stream.contract import plant_commands
 from sse_push.stream.outcomes import Record
 from sse_push.stream.reads import ProbeEntry
@@ -36,7 +37,7 @@ LIFETIMES = (
 @asynccontextmanager
 async def appending(url: str) -> AsyncGenerator[Appender]:
     appender = Appender(
-        url,
+        Address.parse(url),
         KEYS,
         timeout_s=5 * SECOND,
         stream_max_entries=100,

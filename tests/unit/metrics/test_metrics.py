@@ -25,12 +25,12 @@ from sse_push.metrics import SERIES, Metrics, metrics
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import WorkerBoard
 from sse_push.runtime.refusals import Refusals
-from sse_push.stream import Appender, Follower, Planting
+from sse_push.stream import Appender, Follower, Planting, parse_address
 from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.keys import KEYS
 from tests.harness.waiting import SECOND
 
-NOWHERE = "redis://127.0.0.1:1/0"
+NOWHERE = parse_address("redis://127.0.0.1:1/0")
 PLAIN = ""
 
 

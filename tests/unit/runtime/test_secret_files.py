@@ -70,7 +70,7 @@ def test_a_file_in_the_folder_that_is_no_secret_is_refused(folder: Path) -> None
 
     assert error_of({"SSE_PUSH_SECRETS_DIR": str(folder)}) == (
         "SSE_PUSH_SECRETS_DIR: expected no file of SSE_PUSH_* but SSE_PUSH_REDIS_URL, "
-        "SSE_PUSH_NOTIFY_KEYS, SSE_PUSH_TOKEN_KEYS, got 'sse_push_port'"
+        "SSE_PUSH_SENTINEL_PASSWORD, SSE_PUSH_NOTIFY_KEYS, SSE_PUSH_TOKEN_KEYS, got 'sse_push_port'"
     )
 
 

@@ -321,9 +321,11 @@ def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
         "redis://redis.example?db=1&socket_connect_timeout=3",
         "rediss://redis.example?ssl_cert_reqs=required&ssl_ca_certs=/etc/ca.pem",
         "unix://:pass@/run/redis.sock",
+        "redis+sentinel://one,two:26380,[::1]:1/mymaster",
+        "rediss+sentinel://user:pass@one:26379/my-master?db=1&ssl_ca_certs=/etc/ca.pem",
     ],
 )
-def test_the_url_of_redis_has_one_of_three_schemes(url: str) -> None:
+def test_the_url_of_redis_has_one_of_five_schemes(url: str) -> None:
     settings = Settings.load(redis_url=url)
 
     assert settings.redis_url is not None
@@ -355,6 +357,12 @@ def test_the_url_of_redis_has_one_of_three_schemes(url: str) -> None:
         ("redis://:hunter2@", "expected a host, as in redis://127.0.0.1:6379/0, got none"),
         ("redis://:hunter2@host/hunter2", "the number of a database behind the host, as in /0"),
         ("unix://", "expected a path, as in unix:///run/redis.sock, got none"),
+        ("redis+sentinel://:hunter2@one,/shop", "as in sentinel-1:26379, got none"),
+        ("redis+sentinel://:hunter2@one:x/shop", "each Sentinel as HOST:PORT, got something else"),
+        ("redis+sentinel://:hunter2@one,two", "as in /mymaster, and a database as ?db=1"),
+        ("redis+sentinel://:hunter2@one/shop/1", "as in /mymaster, and a database as ?db=1"),
+        ("redis+sentinel://" + 16 * "h," + "h/shop", "expected at most 16 Sentinels, got 17"),
+        ("redis+sentinel://one/shop?ssl_cert_reqs=none", "got 'ssl_cert_reqs'"),
     ],
 )
 def test_a_malformed_redis_url_is_refused_and_not_shown(url: str, said: str) -> None:
@@ -363,6 +371,17 @@ def test_a_malformed_redis_url_is_refused_and_not_shown(url: str, said: str) -> 
 
     assert str(failure.value).endswith(said)
     assert "hunter2" not in str(failure.value) + str(failure.value.__cause__)
+
+
+@pytest.mark.parametrize("url", [None, "redis://redis.example/0"])
+@pytest.mark.parametrize("name", ["sentinel_user", "sentinel_password"])
+def test_what_sentinels_ask_for_needs_sentinels(name: str, url: str | None) -> None:
+    said = "need a redis_url of Sentinels: redis+sentinel://HOST:PORT/SERVICE"
+    with pytest.raises(ConfigError, match=said.replace("+", r"\+")) as failure:
+        Settings.load(redis_url=url, **{name: PASSWORD})
+
+    assert PASSWORD not in str(failure.value)
+    Settings.load(redis_url="redis+sentinel://h/shop", **{name: PASSWORD})
 
 
 @pytest.mark.parametrize("url", [5, f"redis://:{PASSWORD}@[::1", [PASSWORD]])
