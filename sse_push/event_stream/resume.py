@@ -7,7 +7,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#the-last-event-id
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from sse_push.errors import InvalidEntryId
@@ -27,20 +27,31 @@ class Archive(Protocol):
         """
 
 
-def position_of(
-    merchant_id: str, last_event_ids: Iterable[str | None], *, is_named: bool
-) -> str | None:
-    """Return the first of a client's last event IDs that is of this merchant, without its name.
+_UNKNOWN = "?"
+"""Stands for a position that nobody knows: it is no ID, so that the client is owed a refresh."""
+
+
+def position_of(merchant_id: str, places: Iterable[Sequence[str]], *, is_named: bool) -> str | None:
+    """Return a client's last event ID of this merchant, without its name; None: there is none.
+
+    ``places`` are the IDs in each place of the request, the place that wins first. A later place
+    counts if no earlier one says anything of this merchant. Two IDs of one merchant in one place
+    that differ are an unknown position: the greater one need not be the later one, since IDs fall
+    when a stream begins anew.
 
     ``is_named``: the IDs of this stream name their merchant, since the request did not. What an ID
     without a name is compared with may be another merchant's stream then: a cookie names another
     merchant by now than when the client got the ID. So it counts for no merchant, and neither does
     an ID that names another one.
     """
-    for text in last_event_ids:
-        name, at, event_id = (text or "").rpartition("@")
-        if event_id and (name == merchant_id if at else not is_named):
-            return event_id
+    for texts in places:
+        found = None
+        for text in texts:
+            name, at, event_id = text.rpartition("@")
+            if event_id and (name == merchant_id if at else not is_named):
+                found = event_id if found in (None, event_id) else _UNKNOWN
+        if found is not None:
+            return found
     return None
 
 

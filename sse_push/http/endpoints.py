@@ -68,8 +68,12 @@ async def events(request: Request[State]) -> Response:
     # gets 401 rather than a soft answer.
     state["hub"].require_unrevoked(grant)
     # The header wins: it is newer than the page, which has the ID in its URL.
-    names = (LAST_EVENT_ID_OF_POLYFILL, LAST_EVENT_ID)
-    given = request.headers.get("last-event-id"), *(only(query, name) for name in names)
+    header = request.headers.get("last-event-id")
+    given = (
+        () if header is None else (header,),
+        query.get(LAST_EVENT_ID_OF_POLYFILL, ()),
+        query.get(LAST_EVENT_ID, ()),
+    )
     # Without a merchant in its URL, a request may be for another one than that of its ID.
     is_named = named_merchant is None
     last_event_id = position_of(grant.merchant_id, given, is_named=is_named)

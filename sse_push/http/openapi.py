@@ -189,10 +189,10 @@ _PARAMETERS = [
     _parameter(
         "query",
         LAST_EVENT_ID,
-        "The last event ID that the page was rendered with. Any other text counts as unknown, and "
-        "so does an ID that was given before Redis was restarted or replaced: the client gets a "
-        "refresh. Without merchant_id an ID names its merchant (42@1795454750480-0.9f86d081), and "
-        "counts for no other one.",
+        "The last event ID that the page was rendered with. Any other text is unknown, and so is "
+        "one from before Redis was restarted or replaced: the client gets a refresh. Without "
+        "merchant_id it names its merchant (42@1795454750480-0.9f86d081), counts only for that "
+        "one, and may stand once for each of several; two that differ for one are unknown.",
         example="1795454750480-0.9f86d081",
     ),
     _parameter(

@@ -156,7 +156,7 @@ class Simulation:
         page.dechunker = Dechunker()
         page.highest = (0, 0)
         position = resume.position_of(
-            page.merchant_id, [page.last_event_id], is_named=page.is_named
+            page.merchant_id, [[page.last_event_id]], is_named=page.is_named
         )
         page.opened_with = position or ""
         response = self.stream(

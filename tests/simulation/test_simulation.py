@@ -554,11 +554,11 @@ def takes_what_is_left_for_all(
 
 def of_any_merchant(
     _merchant_id: str,
-    last_event_ids: Sequence[str],
+    places: Sequence[Sequence[str]],
     *,
     is_named: bool,  # noqa: ARG001
 ) -> str | None:
-    return last_event_ids[0].rpartition("@")[2] or None
+    return places[0][0].rpartition("@")[2] or None
 
 
 def always_one(_name: str, _other: str) -> bool:

@@ -84,6 +84,29 @@ async def test_a_page_may_be_rendered_with_the_id_of_its_merchant(
             assert (await answer(stream))[1] is False
 
 
+async def test_a_page_may_be_rendered_with_the_ids_of_all_merchants_that_its_cookie_may_name(
+    guarded: Service, backend: Publisher, merchant: str
+) -> None:
+    other = f"{merchant}-other"
+    positions = [f"{each}@{await backend.notify(each)}" for each in (merchant, other)]
+    query = "&".join(f"last_event_id={each}" for each in positions)
+    for each, position in zip((merchant, other), positions, strict=True):
+        async with open_stream(guarded.url, query=query, headers=cookie(each)) as stream:
+            assert await answer(stream) == (position, False)
+
+
+async def test_two_positions_of_one_merchant_in_a_url_are_unknown(
+    guarded: Service, backend: Publisher, merchant: str
+) -> None:
+    """The greater one need not be the later one: IDs fall when a stream begins anew."""
+    older, newest = [await backend.notify(merchant) for _ in range(2)]
+    for first, second in ((older, newest), (newest, older)):
+        query = f"merchant_id={merchant}&last_event_id={first}&last_event_id={second}"
+        async with open_stream(guarded.url, query=query, headers=cookie(merchant)) as stream:
+            await stream.next("ready")
+            assert "missed" in (await stream.next("refresh")).data
+
+
 async def test_browsers_of_one_merchant_get_their_ids_with_its_name_or_without(
     guarded: Service, backend: Publisher, merchant: str
 ) -> None:

@@ -86,13 +86,40 @@ PLAIN = f"7-0.{HISTORY}"
 def test_a_position_counts_only_for_its_own_merchant(
     header: str | None, query: str | None, of_named: str | None, of_plain: str | None
 ) -> None:
-    assert position_of("42", (header, query), is_named=True) == of_named
-    assert position_of("42", (header, query), is_named=False) == of_plain
+    places = [[each] if each is not None else [] for each in (header, query)]
+    assert position_of("42", places, is_named=True) == of_named
+    assert position_of("42", places, is_named=False) == of_plain
+
+
+@pytest.mark.parametrize(
+    ("header", "query", "position"),
+    [
+        ([], [OWN, OTHER], PLAIN),
+        ([], [OTHER, OWN], PLAIN),
+        ([OTHER], [OTHER, OWN], PLAIN),
+        # Neither the greater nor the last one of two.
+        ([], [OWN, "42@8-0"], "?"),
+        ([], ["42@8-0", OWN], "?"),
+        ([], [OWN, "42@8-0", OWN], "?"),
+        ([OWN], [OWN, "42@8-0"], PLAIN),
+        ([], [OWN, OWN, "42@"], PLAIN),
+    ],
+)
+def test_a_place_may_have_positions_of_several_merchants_but_one_of_each(
+    header: list[str], query: list[str], position: str
+) -> None:
+    assert position_of("42", (header, query), is_named=True) == position
+
+
+def test_an_unknown_position_is_owed_a_refresh() -> None:
+    unknown = position_of("42", ([OWN, "42@8-0"],), is_named=True)
+
+    assert owed(unknown, at(7), 5) == (missed(at(7), 5),)
 
 
 @pytest.mark.parametrize("merchant_id", ["a:b", "a.b-1_", "7-0.0a1b2c3d", "m" * 64])
 def test_a_position_is_found_whatever_the_form_of_its_merchant(merchant_id: str) -> None:
-    assert position_of(merchant_id, (f"{merchant_id}@{PLAIN}",), is_named=True) == PLAIN
+    assert position_of(merchant_id, ([f"{merchant_id}@{PLAIN}"],), is_named=True) == PLAIN
 
 
 @pytest.mark.parametrize("text", ["6-9", "0-1", "7-0"])
