@@ -150,6 +150,17 @@ async def test_a_head_of_any_length_is_not_read() -> None:
     assert asked.answer.trouble == "expected at most 65536 bytes, got more"
 
 
+async def test_a_body_of_any_length_is_not_read() -> None:
+    async with answering(HEAD + b"\r\n" + b": x\n" * 400_000) as port:
+        address = Address.parse(f"http://127.0.0.1:{port}")
+        async with exchange(address, "/events", {}) as asked:
+            await asked.wait(lambda answer: answer.has_ended, 5 * SECOND)
+
+    assert asked.answer.stage is Stage.FAILED
+    assert asked.answer.trouble == "expected at most 1048576 bytes, got more"
+    assert len(asked.answer.body) < 1_200_000
+
+
 async def test_an_answer_to_head_ends_with_its_head() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + b"Content-Length: 99\r\n\r\n")
