@@ -14,6 +14,7 @@ import pytest
 from playwright.async_api import BrowserContext, Error, Page, Request, Route, async_playwright
 
 from tests.harness.browsers import BLANK_PAGE
+from tests.harness.documents import Example
 from tests.harness.nginx import Nginx
 from tests.harness.redis import Redis
 from tests.harness.service import Service
@@ -26,7 +27,9 @@ MODULE = Path(__file__).parents[2] / "client" / "index.js"
 HEARTBEAT_S = 1
 TABS = 8
 
-LISTEN = """async ([url, share]) => {
+SHARING = Example("client/README.md", "js", 2).code.replace("merchant_id=42", "merchant_id=${id}")
+
+LISTEN = """async ([id, userId]) => {
     const { onRefresh } = await import('/index.js')
     Object.assign(window, { row: undefined, wasPersisted: false, wasFrozen: false })
     document.addEventListener('freeze', () => { wasFrozen = true })
@@ -36,8 +39,8 @@ LISTEN = """async ([url, share]) => {
         if (!answer.ok) throw new Error(answer.status)
         row = await answer.text()
     }
-    onRefresh(url, load, { share })
-}"""
+    EXAMPLE
+}""".replace("EXAMPLE", SHARING.replace("'", "`"))
 
 
 class Tabs:
@@ -80,7 +83,7 @@ class Tabs:
         page = await self.context.new_page()
         self.pages.append(page)
         await page.goto(f"{self.url}/blank")
-        await page.evaluate(LISTEN, [f"/events?merchant_id={self.merchant}", user])
+        await page.evaluate(LISTEN, [self.merchant, user])
         await self.show(page)
         return page
 

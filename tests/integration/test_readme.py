@@ -73,6 +73,7 @@ NOT_RUN = {
         Example("sse_push/docs/troubleshooting.md", "sh", number): "test_troubleshooting"
         for number in range(5)
     },
+    Example(CLIENT, "js", 2): "run by tests/browser/test_share.py",
     Example("tests/README.md", "sh", 0): "the gate, which runs this test",
     Example("tests/README.md", "sh", 1): "parts of the gate",
     **{
