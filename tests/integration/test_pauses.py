@@ -34,6 +34,8 @@ async def test_a_process_that_stood_still_for_longer_than_any_limit_goes_on(
         stack.callback(service.kill)
         stream = await stack.enter_async_context(open_stream(service.url, merchant))
         publisher = await stack.enter_async_context(publishing(service.url))
+        # A browser that has not joined yet is told of the notification as it joins.
+        await stream.next("refresh")
         supervisor, worker = service.process.pid, service.worker
         for count in range(2, 5):
             for pid in (supervisor, worker):
