@@ -47,7 +47,7 @@ _SENTINEL = "+sentinel"
 _SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
 
 _SENTINELS_MAX = 16
-"""Each that does not answer delays a connection by a second."""
+"""All of them are asked before each connection."""
 
 _TEXT = (".+", "a text")
 REDIS_OPTIONS = {

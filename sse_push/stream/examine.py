@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections import Counter
 from contextlib import closing
 from typing import cast
 
 from sse_push.notification import EntryId
-from sse_push.runtime.finding import Finding
+from sse_push.runtime.finding import Finding, Level
 from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.contract import (
     Command,
@@ -30,7 +31,7 @@ from sse_push.stream.obstacles import of_connection, of_replies
 from sse_push.stream.opening import TRACKING, connect
 from sse_push.stream.reads import Read, ReadFrom
 from sse_push.stream.replies import ErrorReply
-from sse_push.stream.sentinel import Login, parse_address
+from sse_push.stream.sentinel import Answer, Login, PrimaryAddress, parse_address
 from sse_push.stream.window import EXPECTED_BYTES
 
 _MERCHANT = probe_merchant("check")
@@ -54,14 +55,33 @@ async def examine(
 ) -> list[Finding]:
     """Check a server's version, whether it delivers an entry, and what it may lose."""
     address = parse_address(url, login)
+    found: list[Finding] = []
+    if isinstance(address, PrimaryAddress):
+        found += _sentinels(address.service, await address.answers())
     try:
         async with asyncio.timeout(3 * timeout_s):
             with closing(await connect(address)) as adding, closing(await connect(address)) as also:
-                return await _examine(url, keys, adding, also, timeout_s)
+                return found + await _examine(url, keys, adding, also, timeout_s)
     except (RedisError, OSError, TimeoutError) as exc:
         if _lacks_hello(exc):
-            return [await _without_hello(url, keys, exc, timeout_s, login)]
-        return [of_connection(url, exc, keys)]
+            return [*found, await _without_hello(url, keys, exc, timeout_s, login)]
+        return [*found, of_connection(url, exc, keys)]
+
+
+def _sentinels(service: str, answers: list[Answer]) -> list[Finding]:
+    """Return whom the Sentinels name; nothing if none names any, as no connection is made then."""
+    named = Counter(answer.place for answer in answers if answer.place is not None)
+    if not named:
+        return []
+    counts = (f"{count} of {len(answers)} name {place}" for place, count in named.most_common())
+    text = f"{', '.join(counts)} as the primary of {service}"
+    if len(named) > 1:
+        text += ": expected one server; is a failover going on, or is a Sentinel cut off?"
+    failures = [f"{answer.sentinel}: {answer.failure}" for answer in answers if answer.failure]
+    if failures:
+        text += f"; expected an answer of each, got none of {'; '.join(failures)}"
+    level: Level = "warning" if failures or len(named) > 1 else "ok"
+    return [Finding(level, "sentinels", text)]
 
 
 async def _examine(

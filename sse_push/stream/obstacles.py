@@ -50,7 +50,7 @@ _OF_CONNECTIONS = _obstacles(
         "expected a Sentinel at one of these addresses, by default at port 26379",
     ),
     (
-        "is what the Sentinel",
+        "is what Sentinels name",
         "primary_unreachable",
         "the Sentinels name an address that can't be reached from here: set replica-announce-ip "
         "and sentinel announce-ip where addresses are translated",

@@ -37,6 +37,25 @@ _WELL_DEADLINES = 3
 T = TypeVar("T")
 
 
+class _Trouble:
+    """Something that lasts: its beginning counts once, and so does its end."""
+
+    def __init__(self) -> None:
+        self._began_at: float | None = None
+
+    def begins(self) -> bool:
+        """Note that it is there; return whether it was not there before."""
+        if self._began_at is not None:
+            return False
+        self._began_at = time.monotonic()
+        return True
+
+    def ends(self) -> float | None:
+        """Note that it is over; return for how many seconds it was there, None if it was not."""
+        began_at, self._began_at = self._began_at, None
+        return None if began_at is None else time.monotonic() - began_at
+
+
 class ProbeLost(RedisError):
     """An entry of ours was not found in time: the tracked connection is deaf or half dead."""
 
@@ -110,8 +129,8 @@ class Probe:
         self._announced = asyncio.Event()
         # Until Redis has given its time, ours is as good.
         self._redis_ahead_s = time.time() - time.monotonic()
-        self._refused_at: float | None = None
-        """Since when Redis takes no entries; None if it takes them."""
+        self._no_writes = _Trouble()
+        self._no_dial = _Trouble()
         self._silent_s = 0.0
         """For how long, while this process ran, Redis took entries and announced none."""
         self._is_deaf = asyncio.Event()
@@ -169,10 +188,10 @@ class Probe:
             for used_id in self._adds.take_used():
                 self._compare(server_id, used_id)
             if self._count % _FRESH_EVERY == 0:
-                self._compare(server_id, await self._dial())
+                await self._compare_afresh(server_id)
         except (StreamUnavailable, OSError) as exc:
-            # A full queue, a full Redis, a connection that can't be made: the tracked connection
-            # is well, and a new one would not change that.
+            # A full queue, a full Redis: the tracked connection is well, and a new one would not
+            # change that.
             self._note_refusal(exc)
             return False
         try:
@@ -231,6 +250,22 @@ class Probe:
             await asyncio.wait([task])
         return task.result()
 
+    async def _compare_afresh(self, server_id: bytes) -> None:
+        """Compare with the server that the address leads to now, if anybody knows which that is.
+
+        While no Sentinel answers, or Redis has too many clients, the connections that stand are
+        proof enough.
+        """
+        try:
+            other_id = await self._dial()
+        except OSError as exc:
+            if self._no_dial.begins():
+                logger.warning("no new connection to redis can be made cause=%s", exc)
+            return
+        if (after_s := self._no_dial.ends()) is not None:
+            logger.info("new connections to redis can be made again after_s=%.1f", after_s)
+        self._compare(server_id, other_id)
+
     def _compare(self, server_id: bytes, other_id: bytes) -> None:
         if server_id != other_id:
             # Which of them is right, nobody knows; new connections lead where the address does.
@@ -279,16 +314,13 @@ class Probe:
     def _note_refusal(self, cause: Exception) -> None:
         self._silent_s = 0.0
         self._excused_at = time.monotonic()
-        if self._refused_at is None:
-            self._refused_at = time.monotonic()
+        if self._no_writes.begins():
             logger.warning("redis takes no writes cause=%s", cause.__cause__ or cause)
 
     def _note_success(self) -> None:
         self._silent_s = 0.0
-        if self._refused_at is not None:
-            after_s = time.monotonic() - self._refused_at
+        if (after_s := self._no_writes.ends()) is not None:
             logger.info("redis takes writes again after_s=%.1f", after_s)
-            self._refused_at = None
 
     def _new_stream(self) -> tuple[str, bytes]:
         """Return the merchant and the key of a stream that nobody knows yet."""

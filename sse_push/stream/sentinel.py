@@ -1,7 +1,8 @@
 """The primary that Sentinels watch: they are asked where it is before each connection to it.
 
-Knows one question to a Sentinel. Does not know when a primary has changed: what is added elsewhere,
-or refused by a replica, has ``probe`` and ``append`` connect anew.
+Knows one question to a Sentinel, and which of several answers counts. Does not know when a primary
+has changed: what is added elsewhere, or refused by a replica, has ``probe`` and ``append`` connect
+anew.
 
 https://redis.io/docs/latest/develop/reference/sentinel-clients/
 """
@@ -9,10 +10,11 @@ https://redis.io/docs/latest/develop/reference/sentinel-clients/
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from sse_push.stream.address import Address
@@ -21,7 +23,7 @@ from sse_push.stream.opening import connect
 from sse_push.stream.replies import ErrorReply
 
 SENTINEL_LIMIT_S = 1.0
-"""How long one Sentinel may take to answer before the next one is asked."""
+"""How long the Sentinels, all asked at once, may take to answer."""
 
 NO_PRIMARY = "expected a Sentinel that names the primary"
 """How the text of the error begins that all Sentinels together cause."""
@@ -42,11 +44,31 @@ class Login(NamedTuple):
         return f"Login(user={self.user!r})"
 
 
+class Place(NamedTuple):
+    """Where Sentinels say that the primary is."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+class Answer(NamedTuple):
+    """What one Sentinel said: a place, or, if it named none, why not."""
+
+    sentinel: Address
+    place: Place | None
+    failure: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class PrimaryAddress(Address):
     """The primary of a service, wherever it is now; as whom we come to it, and how, stays.
 
-    With TLS the Sentinels are asked by TLS as well.
+    More than half of the Sentinels elect a primary, so a server that more than half of them name is
+    taken at once. A Sentinel that was cut off names the primary from before, and is outvoted. With
+    TLS the Sentinels are asked by TLS as well.
     """
 
     service: str = ""
@@ -69,30 +91,50 @@ class PrimaryAddress(Address):
         """
         try:
             async with asyncio.timeout(within_s):
-                sentinel, primary = await self._find()
+                place = await self._find()
         except TimeoutError as exc:
             text = f"{NO_PRIMARY} of {self.service} within {within_s:g} s, got none: timed out"
             raise RedisConnectionError(text) from exc
         try:
-            return await primary.reach(protocol, within_s=within_s)
+            return await self._at(place).reach(protocol, within_s=within_s)
         except RedisConnectionError as exc:
-            named = f"{exc} ({primary} is what the Sentinel {sentinel} names)"
-            raise RedisConnectionError(named) from exc
+            raise RedisConnectionError(f"{exc} ({place} is what Sentinels name)") from exc
 
-    async def _find(self) -> tuple[Address, Address]:
-        """Return the first Sentinel that knows the primary, and the primary."""
-        failures = []
-        for sentinel in self.sentinels:
-            try:
-                return sentinel, await self._named_by(sentinel)
-            except TimeoutError:
-                failures.append(f"{sentinel}: no answer within {SENTINEL_LIMIT_S:g} s")
-            except (RedisError, OSError) as exc:
-                failures.append(f"{sentinel}: {exc}")
-        text = f"{NO_PRIMARY} of {self.service}, got none: {'; '.join(failures)}"
-        raise RedisConnectionError(text)
+    async def answers(self) -> list[Answer]:
+        """Ask all Sentinels, and return what each of them said, in their order."""
+        return await asyncio.gather(*(self._ask(sentinel) for sentinel in self.sentinels))
 
-    async def _named_by(self, sentinel: Address) -> Address:
+    async def _find(self) -> Place:
+        """Return the place that most Sentinels name, as soon as more than half of all name it."""
+        asked = [asyncio.create_task(self._ask(sentinel)) for sentinel in self.sentinels]
+        try:
+            named: Counter[Place] = Counter()
+            for next_answer in asyncio.as_completed(asked):
+                place = (await next_answer).place
+                if place is not None:
+                    named[place] += 1
+                    if 2 * named[place] > len(asked):
+                        return place
+        finally:
+            for task in asked:
+                task.cancel()
+            await asyncio.wait(asked)
+        answers = [task.result() for task in asked]  # all of them: nobody had more than half
+        places = [answer.place for answer in answers if answer.place is not None]
+        if places:
+            return max(places, key=lambda place: named[place])  # the first of equals
+        failures = "; ".join(f"{answer.sentinel}: {answer.failure}" for answer in answers)
+        raise RedisConnectionError(f"{NO_PRIMARY} of {self.service}, got none: {failures}")
+
+    async def _ask(self, sentinel: Address) -> Answer:
+        try:
+            return Answer(sentinel, await self._named_by(sentinel))
+        except TimeoutError:
+            return Answer(sentinel, None, f"no answer within {SENTINEL_LIMIT_S:g} s")
+        except (RedisError, OSError) as exc:
+            return Answer(sentinel, None, str(exc))
+
+    async def _named_by(self, sentinel: Address) -> Place:
         question = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.service)
         async with asyncio.timeout(SENTINEL_LIMIT_S):
             # RESP2, whose greeting is the same for Sentinels of all versions.
@@ -102,10 +144,15 @@ class PrimaryAddress(Address):
             raise RedisError(str(reply))
         if reply is None:
             raise RedisError(f"it knows no service {self.service}")
-        host, port = cast("list[bytes]", reply)
+        match reply:
+            case [bytes(host), bytes(port)] if host and port.isdigit():
+                return Place(host.decode("utf-8", "replace"), int(port))
+        raise RedisError("expected a host and a port, got something else: it is no Sentinel")
+
+    def _at(self, place: Place) -> Address:
         return Address(
-            host=host.decode(),
-            port=int(port),
+            host=place.host,
+            port=place.port,
             db=self.db,
             user=self.user,
             password=self.password,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import re
 import socket
 import subprocess
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +25,15 @@ from sse_push.stream.sentinel import PrimaryAddress
 from tests.harness.keys import KEYS
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
-from tests.harness.waiting import SECOND, Deadline, free_port, program, until, wait_for
+from tests.harness.waiting import (
+    SECOND,
+    Deadline,
+    accepts,
+    free_port,
+    program,
+    until,
+    wait_for,
+)
 from tests.integration.stream.following import Followed, following
 from tests.integration.stream.servers import Server
 
@@ -56,14 +67,16 @@ class Watched:
         return Server(f"redis://default:{PASSWORD}@127.0.0.1:{port}/0")
 
 
-def start_sentinel(folder: Path, primary: Redis, replica: Redis) -> Redis:
+def start_sentinel(folder: Path, primary_port: int, replica_port: int | None = None) -> Redis:
     """Start a Sentinel that knows both servers, as it would after 10 s by itself."""
     port = free_port()
+    folder.mkdir()
+    replicas = "" if replica_port is None else f"known-replica shop 127.0.0.1 {replica_port}"
     (folder / "sentinel.conf").write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\nrequirepass {LOGIN.password}\n"
-        f"sentinel monitor shop 127.0.0.1 {primary.port} 1\n"
+        f"sentinel monitor shop 127.0.0.1 {primary_port} 1\n"
         f"sentinel auth-pass shop {PASSWORD}\n"
-        f"sentinel known-replica shop 127.0.0.1 {replica.port}\n"
+        f"{replicas and f'sentinel {replicas}'}\n"
         f"sentinel down-after-milliseconds shop {DOWN_MS}\n"
         "sentinel failover-timeout shop 3000\n"
     )
@@ -75,7 +88,7 @@ def start_sentinel(folder: Path, primary: Redis, replica: Redis) -> Redis:
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Generator[Watched]:
-    folders = [tmp_path / name for name in ("one", "two", "sentinel")]
+    folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
     primary = Redis.start(folders[0])
@@ -86,7 +99,7 @@ def watched(tmp_path: Path) -> Generator[Watched]:
         each.cli("CONFIG", "SET", "repl-ping-replica-period", "1")
         each.cli("CONFIG", "SET", "masterauth", PASSWORD)
         each.cli("CONFIG", "SET", "requirepass", PASSWORD)
-    sentinel = start_sentinel(folders[2], primary, replica)
+    sentinel = start_sentinel(tmp_path / "sentinel", primary.port, replica.port)
     found = Watched((primary, replica), sentinel)
 
     def knows_replica() -> bool:
@@ -167,13 +180,38 @@ async def test_a_primary_that_was_frozen_comes_back_as_a_replica_and_is_left(
         await followed.until_newest(await accepted(followed, "42"))
 
 
-async def test_connections_that_stand_outlive_the_sentinel(watched: Watched) -> None:
+async def test_a_primary_that_sentinels_replaced_is_left_though_it_lives_on(
+    watched: Watched,
+) -> None:
+    """The network between them is cut, but not ours: nothing breaks, and nothing is refused."""
+    old, new = watched.servers
+    async with following(watched.url, 2 * SECOND, login=LOGIN) as followed:
+        await followed.watch("42")
+        await followed.until_newest(await accepted(followed, "42"))
+        watched.server(new.port).cli("REPLICAOF", "NO", "ONE")
+        watched.ask("REMOVE", "shop")
+
+        watched.ask("MONITOR", "shop", "127.0.0.1", str(new.port), "1")
+
+        await follow_failover(followed, watched, old)
+        assert "role:master" in watched.server(old.port).cli("INFO", "replication")
+
+
+async def test_connections_that_stand_outlive_the_sentinel(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     address = parse_address(watched.url, LOGIN)
     async with following(watched.url, login=LOGIN) as followed:
         await followed.watch("42")
         watched.sentinel.kill()
 
+        text = "no new connection to redis can be made cause=expected a Sentinel that names"
+        await until(lambda: text in caplog.text, "the probe to ask")
+        asked_at = followed.follower.probe.passed_at
+        await until(lambda: followed.follower.probe.passed_at > asked_at, "the next proof")
         await followed.until_newest(await accepted(followed, "42"))
+        assert caplog.text.count("cause=") == 1
         with pytest.raises(OSError, match=r"names the primary of shop, got none: .*111"):
             await dial(address)
 
@@ -184,14 +222,19 @@ async def test_a_check_names_what_is_wrong_with_sentinels(watched: Watched) -> N
     watched.ask("MONITOR", "elsewhere", "127.0.0.1", str(closed_port), "1")
 
     async def found(url: str, login: Login = LOGIN) -> tuple[str, str]:
-        finding, *_ = await examine(f"redis+sentinel://{url}", KEYS, timeout_s=SECOND, login=login)
-        return finding.name, finding.text
+        *_, last = await examine(f"redis+sentinel://{url}", KEYS, timeout_s=SECOND, login=login)
+        return last.name, last.text
 
     with mute:
         us = f":{PASSWORD}@127.0.0.1"
         asked = f"{us}:{mute.getsockname()[1]},127.0.0.1:{closed_port},127.0.0.1:{port}"
-        well = await examine(f"redis+sentinel://{asked}/shop", KEYS, timeout_s=SECOND, login=LOGIN)
+        first, *well = await examine(
+            f"redis+sentinel://{asked}/shop", KEYS, timeout_s=SECOND, login=LOGIN
+        )
         assert "delivery" in {each.name for each in well if each.level == "ok"}, well
+        assert (first.level, first.name) == ("warning", "sentinels")
+        assert f"1 of 3 name 127.0.0.1:{watched.servers[0].port} as the primary of" in first.text
+        assert re.search(r"none of .*: no answer within 1 s; .*: Error 111", first.text)
 
         name, text = await found(f"{us}:{port}/shop", Login(password="another"))
         assert name == "sentinel_password"
@@ -213,6 +256,95 @@ async def test_a_check_names_what_is_wrong_with_sentinels(watched: Watched) -> N
             await parse_address(f"redis+sentinel://127.0.0.1:{mute.getsockname()[1]}/shop").reach(
                 lambda: pytest.fail("nothing is reached"), within_s=0.1
             )
+
+
+@dataclass
+class Asked:
+    """Sentinels that watch nothing, each of which names one port; and a Redis at one of these."""
+
+    primary: Redis
+    by_port: list[Redis]
+
+    def address(self, *mute_ports: int) -> PrimaryAddress:
+        hosts = ",".join(f"127.0.0.1:{each}" for each in (*mute_ports, *self.ports))
+        found = parse_address(f"redis+sentinel://{hosts}/shop", LOGIN)
+        assert isinstance(found, PrimaryAddress)
+        return found
+
+    @property
+    def ports(self) -> list[int]:
+        return [each.port for each in self.by_port]
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Generator[Asked]:
+    """The first Sentinel was cut off: it names a server that is gone."""
+    (tmp_path / "one").mkdir()
+    primary = Redis.start(tmp_path / "one")
+    named = [free_port(), primary.port, primary.port]
+    sentinels = [start_sentinel(tmp_path / f"s{at}", port) for at, port in enumerate(named)]
+    try:
+        for each in sentinels:
+            wait_for(partial(accepts, ("127.0.0.1", each.port)), "a Sentinel to listen")
+        yield Asked(primary, sentinels)
+    finally:
+        for each in (*sentinels, primary):
+            each.kill()
+
+
+async def test_a_sentinel_that_was_cut_off_is_outvoted(asked: Asked) -> None:
+    address = asked.address()
+
+    assert await dial(address)
+
+    finding, *_ = await examine(
+        f"redis+sentinel://{','.join(f'127.0.0.1:{port}' for port in asked.ports)}/shop",
+        KEYS,
+        timeout_s=SECOND,
+        login=LOGIN,
+    )
+    assert (finding.level, finding.name) == ("warning", "sentinels")
+    assert f"2 of 3 name 127.0.0.1:{asked.primary.port}, 1 of 3 name 127.0.0.1:" in finding.text
+    assert "is a failover going on, or is a Sentinel cut off?" in finding.text
+
+
+async def test_sentinels_that_do_not_answer_delay_nothing_while_more_than_half_do(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sse_push.stream.sentinel.SENTINEL_LIMIT_S", 60 * SECOND)
+    address = replace(asked.address(), sentinels=asked.address().sentinels[1:])
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        three = replace(
+            address, sentinels=(Address("127.0.0.1", mute.getsockname()[1]), *address.sentinels)
+        )
+        async with asyncio.timeout(5 * SECOND):
+            assert await dial(three)
+
+
+async def test_without_a_majority_most_of_the_sentinels_that_answer_decide(asked: Asked) -> None:
+    sentinels = asked.address().sentinels
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        nobody = [Address("127.0.0.1", mute.getsockname()[1])] * 3
+        assert await dial(replace(asked.address(), sentinels=(*sentinels, *nobody)))
+        assert await dial(replace(asked.address(), sentinels=(*nobody, sentinels[1])))
+
+
+@pytest.mark.parametrize(
+    "reply", [b":1\r\n", b"*1\r\n$1\r\nh\r\n", b"*2\r\n$0\r\n\r\n$1\r\n1\r\n", b"+OK\r\n"]
+)
+async def test_an_answer_that_names_no_server_is_no_sentinel_s(reply: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"shop\r\n")
+        writer.write(reply)
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as odd:
+        port = odd.sockets[0].getsockname()[1]
+        url = f"redis+sentinel://127.0.0.1:{port}/shop"
+        (finding,) = await examine(url, KEYS, timeout_s=SECOND)
+
+    assert finding.name == "sentinel_unreachable"
+    assert "expected a host and a port, got something else: it is no Sentinel" in finding.text
 
 
 async def test_a_replica_that_a_sentinel_names_is_left(watched: Watched) -> None:

@@ -158,11 +158,22 @@ async def test_every_third_probe_asks_over_a_fresh_connection() -> None:
         await hand.probe.check(SERVER)
 
 
-async def test_an_address_that_leads_nowhere_is_no_fault_of_the_tail() -> None:
-    hand = Hand(*[NOTHING, OURS] * 2, NOTHING)
+async def test_an_address_that_leads_nowhere_is_logged_once_and_the_proof_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    hand = Hand(*[NOTHING, OURS] * 9)
     hand.dialed = OSError("refused")
+    found = [await hand.probe.check(SERVER) for _ in range(6)]
+    hand.dialed = SERVER
 
-    assert [await hand.probe.check(SERVER) for _ in range(3)] == [True, True, False]
+    found += [await hand.probe.check(SERVER) for _ in range(3)]
+
+    assert found == [True] * 9
+    assert caplog.messages == [
+        "no new connection to redis can be made cause=refused",
+        "new connections to redis can be made again after_s=0.0",
+    ]
 
 
 async def test_an_entry_that_went_to_another_server_is_seen_at_once() -> None:
