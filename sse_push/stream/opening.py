@@ -19,6 +19,9 @@ from sse_push.stream.replies import ErrorReply
 CONNECT_LIMIT_S = 10.0
 """How long connecting may take: some round trips, each of them of a second or two."""
 
+PRIMARY_LIMIT_S = 3.0
+"""The same for a server that Sentinels name: if it is frozen, they soon name another one."""
+
 REPLY_LIMIT_BYTES = 1_048_576
 """How large a reply may be that holds no entries: Redis tells about itself, or an ID."""
 
@@ -78,7 +81,8 @@ async def open_connection(
 
     Raises:
         Unsuited: the server refuses, or can't serve us.
-        RedisError, OSError: the connection can't be made within ``CONNECT_LIMIT_S``.
+        RedisError, OSError: the connection can't be made within ``CONNECT_LIMIT_S``, or
+            ``PRIMARY_LIMIT_S``.
 
     https://redis.io/docs/latest/commands/client-tracking/
     https://redis.io/docs/latest/commands/info/
@@ -90,7 +94,8 @@ async def open_connection(
     ]
     if tracks:
         commands.append(TRACKING)
-    async with asyncio.timeout(CONNECT_LIMIT_S):
+    limit_s = PRIMARY_LIMIT_S if address.needs_primary else CONNECT_LIMIT_S
+    async with asyncio.timeout(limit_s):
         connection = await connect(address, *commands, reply_limit_bytes=reply_limit_bytes)
         try:
             connection.server_id = _judge(

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Generator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -18,9 +19,10 @@ from sse_push.stream.connection import Connection
 from sse_push.stream.failures import RedisConnectionError, RedisError
 from sse_push.stream.opening import Unsuited, connect, dial, open_connection
 from sse_push.stream.parser import ReplyTooLarge
+from sse_push.stream.sentinel import parse_address
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
-from tests.harness.waiting import SECOND, free_port, program
+from tests.harness.waiting import SECOND, accepts, free_port, program, wait_for
 from tests.integration.stream.servers import Server, follow, led
 
 LIMIT_BYTES = 300_000
@@ -167,6 +169,32 @@ async def test_a_certificate_that_is_not_trusted_is_named(
         await reached(f"rediss://127.0.0.1:{port}")
     with pytest.raises(RedisError):  # TLS is expected there
         await reached(f"redis://127.0.0.1:{port}")
+
+
+async def test_sentinels_are_asked_by_tls_and_the_primary_is_reached_by_tls(
+    tls_redis: tuple[Redis, int, Path],
+) -> None:
+    _, port, files = tls_redis
+    sentinel_port = free_port()
+    conf = files / "sentinel.conf"
+    conf.write_text(
+        f"port 0\ntls-port {sentinel_port}\ntls-auth-clients optional\ndir {files}\n"
+        f"tls-cert-file {files}/certificate.pem\ntls-key-file {files}/key.pem\n"
+        f"tls-ca-cert-file {files}/certificate.pem\nsentinel monitor shop 127.0.0.1 {port} 1\n"
+    )
+    command = [program("redis-server"), str(conf), "--sentinel"]
+    sentinel = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    url = f"rediss+sentinel://127.0.0.1:{sentinel_port}/shop"
+    try:
+        wait_for(partial(accepts, ("127.0.0.1", sentinel_port)), "the Sentinel to listen")
+        trusted = parse_address(f"{url}?ssl_ca_certs={files}/certificate.pem")
+        with closing(await open_connection(trusted, "test", tracks=False)) as connection:
+            assert connection.server_id
+        with pytest.raises(RedisConnectionError, match=r"names the .*certificate verify failed"):
+            await connect(parse_address(url))
+    finally:
+        sentinel.kill()
+        sentinel.wait()
 
 
 async def test_a_name_that_the_certificate_does_not_have_is_no_name_of_the_server(

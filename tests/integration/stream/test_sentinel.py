@@ -180,6 +180,17 @@ async def test_a_primary_that_was_frozen_comes_back_as_a_replica_and_is_left(
         await followed.until_newest(await accepted(followed, "42"))
 
 
+async def test_a_frozen_primary_is_not_waited_for_as_long_as_a_far_one(
+    asked: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sse_push.stream.opening.CONNECT_LIMIT_S", 600 * SECOND)
+    with frozen(asked.primary.process.pid):
+        async with asyncio.timeout(10 * SECOND) as limit:
+            with pytest.raises(TimeoutError):
+                await open_connection(asked.address(), "test", tracks=False)
+    assert not limit.expired()
+
+
 async def test_a_primary_that_sentinels_replaced_is_left_though_it_lives_on(
     watched: Watched,
 ) -> None:
