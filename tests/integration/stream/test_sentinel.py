@@ -348,6 +348,7 @@ async def test_an_answer_that_names_no_server_is_no_sentinel_s(reply: bytes) -> 
         await reader.readuntil(b"shop\r\n")
         writer.write(reply)
         writer.close()
+        await writer.wait_closed()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as odd:
         port = odd.sockets[0].getsockname()[1]
