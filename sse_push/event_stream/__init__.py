@@ -1,8 +1,8 @@
 """Event streams: how a connection is opened, written to and ended.
 
 ``response`` chooses the way to write: ``transport`` under uvicorn, ``portable`` under any other
-server. Both begin with an ``opening``, which finds by ``resume`` what the client is owed, and by
-``gaps`` what it has missed.
+server. Both begin with an ``opening``. What the client is owed is found by a ``comparison``, whose
+rules are those of ``resume``, and what it has missed by ``gaps``.
 ``shared`` has what all event streams of a process share, ``wire`` the bytes of each event.
 
 The life of a connection, with the calls of the hub and the states of the fast way::

@@ -1,6 +1,7 @@
 """How every event stream opens, whichever way it is written: ``ready``, then what is owed.
 
-Knows the hub, the archive, and what a client is owed. Does not know how bytes reach the client.
+Knows the hub, and when a client goes live. Does not know how what it is owed is found
+(``comparison``), nor how bytes reach the client.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ import secrets
 
 from sse_push.access.grant import Grant
 from sse_push.errors import EndReason
+from sse_push.event_stream.comparison import Comparison, Owed
 from sse_push.event_stream.gaps import Gap
-from sse_push.event_stream.resume import owed
 from sse_push.event_stream.shared import EventStreams
 from sse_push.event_stream.wire import Frame, encode_ready
-from sse_push.hub import Refresh, Sink, State
-from sse_push.notification import EntryId, EventId
+from sse_push.hub import Sink
+from sse_push.notification import EventId
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ class Opening:
             sink = _NamingSink(grant.merchant_id, sink)
         self.subscription = streams.hub.subscribe(grant, sink)
         self._streams = streams
-        self._last_event_id = last_event_id
+        self._comparison = Comparison(streams.hub, streams.gaps, self.subscription, last_event_id)
         self._newest: EventId | None = None
         """The newest ID, if the client is owed nothing up to it."""
         self._waiting: asyncio.Task[None] | None = None
@@ -87,10 +88,11 @@ class Opening:
         to the sink when Redis has answered.
         """
         streams, subscription = self._streams, self.subscription
-        is_armed = subscription.merchant.is_armed
-        gap = self._compare() if is_armed else None
-        if gap is not None or not is_armed:
-            await self._wait(gap)
+        found = self._comparison.at_once()
+        if isinstance(found, Owed):
+            self._go_live(found)
+        else:
+            await self._wait(found)
         frame = streams.hub.first_frame(subscription)
         merchant_id = subscription.merchant.id
         ready = encode_ready(
@@ -112,23 +114,10 @@ class Opening:
             self._waiting.cancel()
             await asyncio.wait([self._waiting])
 
-    def _compare(self) -> Gap | None:
-        """Compare the last event ID with the newest ID that was read.
-
-        Goes live with what is owed; or returns the gap that the archive must fill before that.
-        """
-        newest = self._streams.hub.settle(self.subscription)
-        result = owed(self._last_event_id, newest, self.subscription.version)
-        if isinstance(result, EntryId):
-            assert newest is not None, "an ID can only be older than another ID"
-            return Gap(result, newest)
-        self._go_live(newest, result)
-        return None
-
-    def _go_live(self, newest: EventId | None, refreshes: tuple[Refresh, ...]) -> None:
+    def _go_live(self, owed: Owed) -> None:
         # An ID moves the client forward: ``ready`` has one only if nothing up to it is owed.
-        self._newest = None if refreshes else newest
-        self._streams.hub.admit(self.subscription, refreshes)
+        self._newest = None if owed.refreshes else owed.newest
+        self._streams.hub.admit(self.subscription, owed.refreshes)
 
     async def _wait(self, gap: Gap | None) -> None:
         """Wait for Redis for at most ``arm_timeout_s``; after that the task waits alone."""
@@ -141,27 +130,13 @@ class Opening:
             self._waiting.result()
 
     async def _join(self, gap: Gap | None) -> None:
-        """Go live as soon as Redis has answered.
-
-        Without a gap, the merchant's stream has not been read yet: reading it may show one.
-        """
-        hub, subscription = self._streams.hub, self.subscription
-        if gap is None:
-            armed = asyncio.Event()
-            hub.when_armed(subscription, armed.set)
-            await armed.wait()
-            if subscription.state is State.ENDED:
-                return
-            gap = self._compare()
-        if gap is not None:
-            # Changes from now on are pending until the answer: they follow what was missed.
-            merchant = subscription.merchant
-            version = subscription.version
-            refreshes = await self._streams.gaps.refreshes(merchant, merchant.id, version, gap)
-            # Without entries in the gap that say something, the client has missed nothing.
-            self._go_live(gap.end, refreshes)
+        """Go live as soon as Redis has answered."""
+        owed = await self._comparison.result(gap)
+        if owed is None:
+            return
+        self._go_live(owed)
         if self._is_late:
-            hub.drained(subscription)
+            self._streams.hub.drained(self.subscription)
 
     def _check(self, waiting: asyncio.Task[None]) -> None:
         """End a connection whose joining has failed late: it would get nothing but heartbeats.

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from sse_push.errors import EndReason
-from sse_push.event_stream import opening, resume, transport
+from sse_push.event_stream import comparison, resume, transport
+from sse_push.event_stream.comparison import Owed
 from sse_push.event_stream.opening import Opening
 from sse_push.event_stream.transport import DRAINING, FINISHING, OPEN, TransportStream
 from sse_push.event_stream.wire import Frame
@@ -531,11 +532,9 @@ def in_any_order(pending: Pending) -> list[Refresh]:
     return sorted(pending.values(), key=lambda refresh: str(refresh.topic))
 
 
-def tells_the_id_before_the_refresh(
-    self: Opening, newest: EventId | None, refreshes: tuple[Refresh, ...]
-) -> None:
-    _go_live(self, newest, refreshes)
-    self._newest = newest
+def tells_the_id_before_the_refresh(self: Opening, owed: Owed) -> None:
+    _go_live(self, owed)
+    self._newest = owed.newest
 
 
 def gives_a_missing_stream_an_id(
@@ -583,7 +582,7 @@ _owed = resume.owed
         (frames, "in_order", in_any_order),
         (resume, "position_of", of_any_merchant),
         (Opening, "_go_live", tells_the_id_before_the_refresh),
-        (opening, "owed", gives_a_missing_stream_an_id),
+        (comparison, "owed", gives_a_missing_stream_an_id),
         (model, "entries_between", takes_what_is_left_for_all),
         (resume, "is_one_history", always_one),
         (resume, "is_one_history", also_without_a_name),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.test_layout_event_stream import EVENT_STREAM
 from tests.unit.test_layout_readers import SOURCES, arrows
 
 ARROWS: dict[str, set[str]] = {
@@ -132,50 +133,7 @@ ARROWS: dict[str, set[str]] = {
         "runtime.timer_wheel",
     },
     "hub": {"hub.hub", "hub.refresh", "hub.state"},
-    "event_stream.wire": {"hub", "notification"},
-    "event_stream.resume": {"errors", "hub", "notification"},
-    "event_stream.gaps": {"event_stream.resume", "hub", "notification"},
-    "event_stream.shared": {"errors", "event_stream.gaps", "event_stream.wire", "hub"},
-    "event_stream.opening": {
-        "access.grant",
-        "errors",
-        "event_stream.gaps",
-        "event_stream.resume",
-        "event_stream.shared",
-        "event_stream.wire",
-        "hub",
-        "notification",
-    },
-    "event_stream.transport": {
-        "access.grant",
-        "errors",
-        "event_stream.opening",
-        "event_stream.shared",
-        "event_stream.wire",
-        "hub",
-    },
-    "event_stream.portable": {
-        "access.grant",
-        "errors",
-        "event_stream.opening",
-        "event_stream.shared",
-        "event_stream.wire",
-    },
-    "event_stream.response": {
-        "access.grant",
-        "event_stream.portable",
-        "event_stream.shared",
-        "event_stream.transport",
-        "runtime.uvicorn",
-    },
-    "event_stream": {
-        "event_stream.gaps",
-        "event_stream.portable",
-        "event_stream.resume",
-        "event_stream.response",
-        "event_stream.shared",
-        "event_stream.wire",
-    },
+    **EVENT_STREAM,
     "sse_client": {"errors"},
     "stream.schedule": set(),
     "stream.reads": {"access.revocation", "notification"},
