@@ -9,17 +9,16 @@ https://spec.openapis.org/oas/v3.1.0
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from starlette.routing import Route
 
 from sse_push import __version__
 from sse_push.access.gate import MERCHANT_HEADER
 from sse_push.access.origin import PREFLIGHT_HEADERS
-from sse_push.errors import Refusal
 from sse_push.event_stream.wire import MEDIA_TYPE
 from sse_push.http import paths
 from sse_push.http.bodies import FORM, JSON
+from sse_push.http.openapi_answers import RESPONSES, answer, content, refused
 from sse_push.http.parameters import LAST_EVENT_ID, LAST_EVENT_ID_OF_POLYFILL, MERCHANT
 from sse_push.http.schemas import (
     ALIVE,
@@ -68,87 +67,10 @@ def describe(routes: Iterable[Route], *, notify_max_items: int) -> Node:
         "paths": described,
         "components": {
             "securitySchemes": SECURITY_SCHEMES,
-            "responses": {name: _response(each) for name, each in _REFUSED.items()},
+            "responses": RESPONSES,
             "schemas": SCHEMAS,
         },
     }
-
-
-# -- answers
-
-
-class _Refused(NamedTuple):
-    """An answer of one status, with one of these codes."""
-
-    description: str
-    refusals: Sequence[Refusal]
-    header: str | None = None
-    """A header that the answer always has."""
-    more: Node | None = None
-    """Keywords of its schema, besides those of ``Error``."""
-
-
-_NOT_STORED = "Redis has not stored it within notify_timeout_s. Trying again is safe."
-_REFUSED = {
-    "Malformed": _Refused(
-        "Not JSON, an unknown field, a value of a wrong form, a parameter or a credential twice. "
-        "Where the body has the fields, any parameter; elsewhere one whose name is a slip for "
-        "a known one: others are ignored.",
-        [Refusal.MALFORMED],
-    ),
-    "Unauthorized": _Refused(
-        "No key or token, or an invalid one.", [Refusal.UNAUTHORIZED], "WWW-Authenticate"
-    ),
-    "Forbidden": _Refused(
-        "Another merchant, or a page of another origin.",
-        [Refusal.FORBIDDEN, Refusal.ORIGIN_NOT_ALLOWED],
-    ),
-    "MethodNotAllowed": _Refused("Not a preflight.", [Refusal.METHOD_NOT_ALLOWED], "Allow"),
-    "TooLarge": _Refused("The body, `data` or the array is too large.", [Refusal.TOO_LARGE]),
-    "Unsupported": _Refused("Another Content-Type.", [Refusal.UNSUPPORTED]),
-    "RateLimited": _Refused(
-        "The key has sent more than notify_rate_per_s.", [Refusal.RATE_LIMITED], "Retry-After"
-    ),
-    "NotNow": _Refused(
-        "For a client that accepts no event stream; others get the soft answer.",
-        [Refusal.UNAVAILABLE],
-        "Retry-After",
-    ),
-    "NotStored": _Refused(
-        _NOT_STORED, [Refusal.UNAVAILABLE], "Retry-After", {"required": ["outcome"]}
-    ),
-    "NotAllStored": _Refused(
-        f"{_NOT_STORED} For an array `results` has the result of each item.",
-        [Refusal.UNAVAILABLE],
-        "Retry-After",
-        {"required": ["outcome"], "properties": {"results": RESULTS}},
-    ),
-}
-
-
-def _response(refused: _Refused) -> Node:
-    codes = {"properties": {"error": {"enum": [each.value for each in refused.refusals]}}}
-    parts = [reference("Error"), codes, *([] if refused.more is None else [refused.more])]
-    answer = _answer(refused.description, {JSON: {"allOf": parts}})
-    if refused.header is None:
-        return answer
-    kind = "integer" if refused.header == "Retry-After" else "string"
-    return {**answer, "headers": {refused.header: {"required": True, "schema": {"type": kind}}}}
-
-
-def _refused(*names: str) -> Mapping[str, Node]:
-    return {
-        str(_REFUSED[name].refusals[0].status): {"$ref": f"#/components/responses/{name}"}
-        for name in names
-    }
-
-
-def _answer(description: str, schemas: Mapping[str, Node], **more: Node) -> Node:
-    return {"description": description, "content": _content(schemas), **more}
-
-
-def _content(schemas: Mapping[str, Node]) -> Node:
-    return {media_type: {"schema": schema} for media_type, schema in schemas.items()}
 
 
 # -- operations
@@ -166,7 +88,7 @@ _CORS_HEADERS: Node = {
         "schema": TEXT,
     },
 }
-_EVENT_STREAM = _answer(
+_EVENT_STREAM = answer(
     "The event stream: `ready`, then `refresh`, `heartbeat`, `expiring`; the last event is "
     "`goodbye`. With X-Sse-Push-Soft-Answer `goodbye` is the only event, and the client should "
     "come back later.",
@@ -217,7 +139,7 @@ _EVENTS: Operations = {
         "parameters": _PARAMETERS,
         "responses": {
             "200": _EVENT_STREAM,
-            **_refused("Malformed", "Unauthorized", "Forbidden", "NotNow"),
+            **refused("Malformed", "Unauthorized", "Forbidden", "NotNow"),
         },
     },
     ("HEAD", paths.EVENTS): {
@@ -244,7 +166,7 @@ _EVENTS: Operations = {
                     _METHODS: {"schema": {"const": PREFLIGHT_HEADERS[_METHODS]}},
                 },
             },
-            **_refused("Forbidden", "MethodNotAllowed"),
+            **refused("Forbidden", "MethodNotAllowed"),
         },
     },
 }
@@ -259,16 +181,16 @@ def _notify(max_items: int) -> Operations:
             "security": _BY_BACKENDS,
             "requestBody": {
                 "required": True,
-                "content": _content({JSON: one_of(notification, several), FORM: form}),
+                "content": content({JSON: one_of(notification, several), FORM: form}),
             },
             "responses": {
-                "200": _answer(
+                "200": answer(
                     "Redis has stored the notification. An array is answered with an array, in "
                     "the same order.",
                     {JSON: one_of(reference("Accepted"), RESULTS)},
                 ),
-                **_refused("Malformed", "Unauthorized", "Forbidden", "TooLarge", "Unsupported"),
-                **_refused("RateLimited", "NotAllStored"),
+                **refused("Malformed", "Unauthorized", "Forbidden", "TooLarge", "Unsupported"),
+                **refused("RateLimited", "NotAllStored"),
             },
         }
     }
@@ -278,15 +200,15 @@ _REVOKE: Operations = {
     ("POST", paths.REVOKE): {
         "summary": "End connections, and refuse their tokens until these would have expired",
         "security": _BY_BACKENDS,
-        "requestBody": {"required": True, "content": _content({JSON: reference("Revocation")})},
+        "requestBody": {"required": True, "content": content({JSON: reference("Revocation")})},
         "responses": {
-            "200": _answer(
+            "200": answer(
                 "Redis has stored the revocation; the connections end within a second, in every "
                 "worker.",
                 {JSON: reference("Revoked")},
             ),
-            **_refused("Malformed", "Unauthorized", "Forbidden", "TooLarge", "Unsupported"),
-            **_refused("RateLimited", "NotStored"),
+            **refused("Malformed", "Unauthorized", "Forbidden", "TooLarge", "Unsupported"),
+            **refused("RateLimited", "NotStored"),
         },
     }
 }
@@ -306,25 +228,25 @@ _MONITORING: Operations = {
     **_open(
         paths.HEALTHZ,
         "Whether the process lives",
-        {"200": _answer("The process lives.", {JSON: ALIVE})},
+        {"200": answer("The process lives.", {JSON: ALIVE})},
     ),
     **_open(
         paths.READYZ,
         "Whether every worker receives changes from Redis",
         {
-            "200": _answer("Every worker does.", {JSON: READINESS}),
-            "503": _answer("A worker does not, or the service drains.", {JSON: READINESS}),
+            "200": answer("Every worker does.", {JSON: READINESS}),
+            "503": answer("A worker does not, or the service drains.", {JSON: READINESS}),
         },
     ),
     **_open(
         paths.METRICS,
         "The metrics of all workers together",
         {
-            "200": _answer(
+            "200": answer(
                 "In the format that the client prefers.",
                 {"text/plain": TEXT, "application/openmetrics-text": TEXT},
             )
         },
     ),
-    **_open(paths.OPENAPI, "This description", {"200": _answer("OpenAPI 3.1.", {JSON: DOCUMENT})}),
+    **_open(paths.OPENAPI, "This description", {"200": answer("OpenAPI 3.1.", {JSON: DOCUMENT})}),
 }

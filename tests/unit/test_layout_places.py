@@ -54,6 +54,7 @@ ONLY_IN: dict[str, set[str]] = {
 TESTED_AS = {
     "settings": "settings.settings",
     "__main__": "cli",
+    "http.openapi_answers": "http.openapi",
     "http.paths": "http.endpoints",
     "metrics.series": "metrics.metrics",
     "stream.failures": "stream.connection",
