@@ -13,7 +13,7 @@ from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocation, Revocations
 from sse_push.errors import EndReason, RefusalReason, Unauthorized
 from sse_push.hub.expiry import Expiries
-from sse_push.hub.state import BLOCKED, JOINING_BLOCKED, SLICE_S, FrameT, Subscription
+from sse_push.hub.state import SLICE_S, FrameT, Subscription
 from sse_push.runtime.timer_wheel import Clock, Timer
 
 _FORGET_INTERVAL_S = 60.0
@@ -24,7 +24,8 @@ class Grants(Generic[FrameT]):
     """Ends connections whose grant expires or is revoked.
 
     ``encode_expiring(seconds)`` makes the frame that announces a token's end. ``end`` ends a
-    connection; ``block(subscription)`` is called if a sink refuses the announcement.
+    connection; ``offer(subscription, frame)`` offers the announcement, unless the connection is
+    blocked.
     """
 
     def __init__(
@@ -34,14 +35,14 @@ class Grants(Generic[FrameT]):
         encode_expiring: Callable[[int], FrameT],
         revocations: Revocations,
         end: Callable[[Subscription[FrameT], EndReason], None],
-        block: Callable[[Subscription[FrameT]], None],
+        offer: Callable[[Subscription[FrameT], FrameT], bool],
         clock: Clock,
         wall_clock: Callable[[], float],
     ) -> None:
         self._encode_expiring = encode_expiring
         self._revocations = revocations
         self._end = end
-        self._block = block
+        self._offer = offer
         self._clock = clock
         self._expiries: Expiries[Subscription[FrameT]] = Expiries(
             expiring_s,
@@ -55,7 +56,7 @@ class Grants(Generic[FrameT]):
     # -- expiry
 
     def add(self, subscription: Subscription[FrameT]) -> None:
-        """Plan the end of a connection whose grant expires."""
+        """Plan the end of a connection, by its leader, whose grant expires."""
         if subscription.grant.expires_at is not None:
             subscription.expiry = self._expiries.add(subscription, subscription.grant.expires_at)
             subscription.expires_at = subscription.expiry.at
@@ -69,12 +70,7 @@ class Grants(Generic[FrameT]):
 
     def _announce(self, subscription: Subscription[FrameT], expires_in_s: int) -> bool:
         """Offer the announcement of a token's end; False if the sink cannot take it now."""
-        if subscription.state in (BLOCKED, JOINING_BLOCKED):
-            return False
-        if not subscription.sink.offer(self._encode_expiring(expires_in_s)):
-            self._block(subscription)
-            return False
-        return True
+        return self._offer(subscription, self._encode_expiring(expires_in_s))
 
     # -- revocation
 

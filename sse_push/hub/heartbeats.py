@@ -31,6 +31,8 @@ _SHORTEST_SILENCE = 0.8
 class Heartbeats(Generic[FrameT]):
     """Visits each connection when something is due for it; one timer for all connections.
 
+    Of the subscriptions of one connection only the leader is visited.
+
     A connection that is not blocked has a visit planned for its next heartbeat or its greatest
     age, a blocked one for the moment at which it counts as stalled.
     """
@@ -66,18 +68,30 @@ class Heartbeats(Generic[FrameT]):
 
         The time is ``send_timeout_s``.
         """
-        is_joining = subscription.state is JOINING
-        subscription.become(JOINING_BLOCKED if is_joining else BLOCKED)
-        subscription.blocked_at = self._clock.time()
-        self._wheel.forget(subscription)
-        self._wheel.plan(subscription, subscription.blocked_at + self._pace.send_timeout_s)
+        connection = subscription.connection
+        for each in connection:
+            each.become(JOINING_BLOCKED if each.state is JOINING else BLOCKED)
+        leader = connection[0]
+        leader.blocked_at = self._clock.time()
+        self._wheel.forget(leader)
+        self._wheel.plan(leader, leader.blocked_at + self._pace.send_timeout_s)
 
     def unblock(self, subscription: Subscription[FrameT]) -> None:
         """Note that the sink of a blocked connection can take bytes again."""
-        is_joining = subscription.state is JOINING_BLOCKED
-        subscription.become(JOINING if is_joining else FLOWING)
-        self._wheel.forget(subscription)
-        self._plan(subscription, self._clock.time())
+        connection = subscription.connection
+        for each in connection:
+            each.become(JOINING if each.state is JOINING_BLOCKED else FLOWING)
+        self._wheel.forget(connection[0])
+        self._plan(connection[0], self._clock.time())
+
+    def offer(self, subscription: Subscription[FrameT], frame: FrameT) -> bool:
+        """Offer a frame that is no refresh; False if the connection is blocked, or is by now."""
+        if subscription.state in (BLOCKED, JOINING_BLOCKED):
+            return False
+        if not subscription.sink.offer(frame):
+            self.block(subscription)
+            return False
+        return True
 
     def _plan(self, subscription: Subscription[FrameT], written_at: float) -> None:
         # A random silence: connections that were written to together are not due together.
@@ -100,10 +114,7 @@ class Heartbeats(Generic[FrameT]):
             # Connections spread over workers again as each one ends at its greatest age.
             self._end(subscription, EndReason.CONNECTION_AGE)
             return
-        written_at = subscription.written_at
-        if subscription.state is FLOWING:
-            # A fan-out notes its time on the merchant only: it has written to all that flow.
-            written_at = max(written_at, subscription.merchant.fanned_out_at)
+        written_at = max(_written_at(each) for each in subscription.connection)
         if now - written_at >= pace.heartbeat_s * _SHORTEST_SILENCE - 2 * self._wheel.tick_s:
             # The connection has been silent for long enough, up to the wheel's precision.
             written_at = subscription.written_at = now
@@ -112,3 +123,11 @@ class Heartbeats(Generic[FrameT]):
                 return
         # The next heartbeat is due after the last write, be it this heartbeat or an earlier frame.
         self._plan(subscription, written_at)
+
+
+def _written_at(subscription: Subscription[FrameT]) -> float:
+    """Return when the client last got a frame of this merchant, or one of its own."""
+    if subscription.state is FLOWING:
+        # A fan-out notes its time on the merchant only: it has written to all that flow.
+        return max(subscription.written_at, subscription.merchant.fanned_out_at)
+    return subscription.written_at

@@ -1,4 +1,4 @@
-"""The register of one process: which connection listens to which merchant, from first to last.
+"""The hub itself: the life of each connection, from its first moment to its last.
 
 Synchronous: nothing is awaited between reading and changing its state, so there is no lock. Knows
 merchants, subscriptions and time. Does not know the wire format (``encode`` makes the frames), nor
@@ -7,19 +7,19 @@ sockets (each connection has a ``Sink``), nor Redis (changes come from a ``Sourc
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Generic
 
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocation, Revocations
 from sse_push.errors import EndReason
+from sse_push.hub.drain import Drain
 from sse_push.hub.fan_out import FanOuts
 from sse_push.hub.grants import Grants
 from sse_push.hub.heartbeats import Heartbeats
 from sse_push.hub.refresh import Refresh, in_order, merge_into
+from sse_push.hub.register import Register
 from sse_push.hub.state import (
     BLOCKED,
     ENDED,
@@ -28,10 +28,9 @@ from sse_push.hub.state import (
     JOINING_BLOCKED,
     FrameT,
     HubTally,
-    Merchant,
+    JointSubscription,
     Pace,
     Sink,
-    Source,
     Subscription,
 )
 from sse_push.notification import Change, EntryId, EventId
@@ -40,14 +39,8 @@ from sse_push.runtime.timer_wheel import Clock
 _AGE_SPREAD = 0.2
 """Connections reach their greatest age this share of ``max_connection_age_s`` early or late."""
 
-_LEAST_ENDS_PER_S = 100.0
-"""A drain ends at least this many connections per second, however much time it has."""
 
-_DRAIN_STEP_S = 0.05
-"""The time between two batches of ends."""
-
-
-class Hub(Generic[FrameT]):
+class Hub(Register[FrameT]):
     """All subscriptions of this process.
 
     ``encode(merchant_id, refreshes)`` makes the frame of one or several refresh events, in their
@@ -67,14 +60,12 @@ class Hub(Generic[FrameT]):
         wall_clock: Callable[[], float] = time.time,
         chance: random.Random | None = None,
     ) -> None:
-        self.source: Source | None = None
+        super().__init__()
         self.tally = HubTally()
         self.is_draining = False
         self._pace = pace
         self._clock = clock
         self._chance = chance or random.Random()  # noqa: S311 (spreads load, guards nothing)
-        self._merchants: dict[str, Merchant[FrameT]] = {}
-        self._count = 0
         self._heartbeats: Heartbeats[FrameT] = Heartbeats(
             heartbeat, end=self.end, pace=pace, clock=clock, chance=self._chance
         )
@@ -91,19 +82,10 @@ class Hub(Generic[FrameT]):
             encode_expiring=encode_expiring,
             revocations=revocations,
             end=self.end,
-            block=self._heartbeats.block,
+            offer=self._heartbeats.offer,
             clock=clock,
             wall_clock=wall_clock,
         )
-
-    def __len__(self) -> int:
-        """Return the number of subscriptions."""
-        return self._count
-
-    @property
-    def merchant_count(self) -> int:
-        """The number of merchants with a subscription."""
-        return len(self._merchants)
 
     @property
     def on_fan_out(self) -> Callable[[EntryId], None] | None:
@@ -127,24 +109,44 @@ class Hub(Generic[FrameT]):
                 revocation comes before both or after both.
         """
         self._grants.require_unrevoked(grant)
-        merchant_id = grant.merchant_id
-        merchant = self._merchants.get(merchant_id)
-        is_first = merchant is None
-        if merchant is None:
-            merchant = self._merchants[merchant_id] = Merchant(merchant_id)
-        now = self._clock.time()
-        share = self._chance.uniform(1 - _AGE_SPREAD, 1 + _AGE_SPREAD)
-        ends_at = now + self._pace.max_connection_age_s * share
-        subscription = Subscription(merchant, grant, sink, now, ends_at)
-        merchant.subscriptions[subscription] = None
-        self._count += 1
-        self.tally.opened += 1
-        self._heartbeats.add(subscription)
-        self._grants.add(subscription)
-        if is_first:
-            assert self.source is not None, "expected a source before the first subscription"
-            self.source.watch(merchant_id)
+        merchant, now = self._merchant(grant.merchant_id), self._clock.time()
+        subscription = Subscription(merchant, grant, sink, now, self._ends_at(now))
+        self._begin((subscription,))
         return subscription
+
+    def subscribe_all(
+        self, places: Sequence[tuple[Grant, Sink[FrameT]]]
+    ) -> tuple[Subscription[FrameT], ...]:
+        """Give a connection its place at each of several merchants; the first place leads.
+
+        All grants end at the same time, and all sinks are ways to the same client: if one refuses a
+        frame, none is offered another one before ``drained``.
+
+        Raises:
+            Unauthorized: a grant is revoked; no place is given.
+        """
+        for grant, _ in places:
+            self._grants.require_unrevoked(grant)
+        now = self._clock.time()
+        ends_at = self._ends_at(now)
+        connection = tuple(
+            JointSubscription(self._merchant(grant.merchant_id), grant, sink, now, ends_at)
+            for grant, sink in places
+        )
+        for each in connection:
+            each.connection = connection
+        self._begin(connection)
+        return connection
+
+    def _ends_at(self, now: float) -> float:
+        share = self._chance.uniform(1 - _AGE_SPREAD, 1 + _AGE_SPREAD)
+        return now + self._pace.max_connection_age_s * share
+
+    def _begin(self, connection: tuple[Subscription[FrameT], ...]) -> None:
+        self.tally.opened += 1
+        self._heartbeats.add(connection[0])
+        self._grants.add(connection[0])
+        self._add(connection)
 
     def when_armed(self, subscription: Subscription[FrameT], callback: Callable[[], None]) -> None:
         """Call back as soon as the merchant's stream has been read; at once if it has been.
@@ -171,8 +173,8 @@ class Hub(Generic[FrameT]):
     def admit(self, subscription: Subscription[FrameT], owed: Iterable[Refresh]) -> None:
         """Put the refreshes that are owed before those since the comparison, and go live.
 
-        Call ``first_frame`` next to write all of these, or ``drained`` to have them offered. An
-        ended connection stays ended, and its first frame is written all the same.
+        Call ``first_frame`` next to write all of these, or ``offer_pending`` to have them offered.
+        An ended connection stays ended, and its first frame is written all the same.
         """
         since, subscription.pending = subscription.pending, {}
         for refresh in (*owed, *in_order(since)):
@@ -194,64 +196,56 @@ class Hub(Generic[FrameT]):
             self._fan_outs.wrote_pending(subscription)
         return frame
 
-    def drained(self, subscription: Subscription[FrameT]) -> None:
-        """Note that a sink can take bytes again, and offer it all pending refreshes."""
-        if subscription.state in (BLOCKED, JOINING_BLOCKED):
-            self._heartbeats.unblock(subscription)
+    def offer_pending(self, subscription: Subscription[FrameT]) -> None:
+        """Offer all that is pending after ``admit``, if the connection is not blocked."""
         if subscription.state is FLOWING:
             self._fan_outs.offer_pending(subscription)
 
+    def offer(self, subscription: Subscription[FrameT], frame: FrameT) -> bool:
+        """Offer a frame that is no refresh; False if a blocked or ended connection gets none."""
+        return subscription.state is not ENDED and self._heartbeats.offer(subscription, frame)
+
+    def drained(self, subscription: Subscription[FrameT]) -> None:
+        """Note that a connection can take bytes again, and offer it all pending refreshes."""
+        if subscription.state in (BLOCKED, JOINING_BLOCKED):
+            self._heartbeats.unblock(subscription)
+        connection = subscription.connection
+        if len(connection) > 1:
+            # The merchant first that has waited longest: a sink may take one frame at a time.
+            connection = tuple(sorted(connection, key=lambda each: each.written_at))
+        for each in connection:
+            self.offer_pending(each)
+
     def unsubscribe(self, subscription: Subscription[FrameT]) -> bool:
-        """Give up the place of a connection; False if the connection had none any more."""
+        """Give up all places of a connection; False if the connection had none any more."""
         if subscription.state is ENDED:
             return False
-        subscription.become(ENDED)
-        subscription.pending.clear()
-        self._count -= 1
-        self.tally.closed[subscription.end_reason] += 1
-        self._heartbeats.remove(subscription)
-        self._grants.remove(subscription)
-        if subscription.on_armed is not None:
-            subscription.on_armed()
-            subscription.on_armed = None
-        merchant = subscription.merchant
-        del merchant.subscriptions[subscription]
-        if not merchant.subscriptions:
-            # Without a connection there is nobody to write to.
-            if merchant.timer is not None:
-                merchant.timer.cancel()
-            del self._merchants[merchant.id]
-            assert self.source is not None, "expected the source that watches the merchant"
-            self.source.unwatch(merchant.id)
+        connection = subscription.connection
+        self.tally.closed[connection[0].end_reason] += 1
+        self._heartbeats.remove(connection[0])
+        self._grants.remove(connection[0])
+        for each in connection:
+            each.leave()
+        self._remove(connection)
         return True
 
     def end(self, subscription: Subscription[FrameT], reason: EndReason) -> None:
-        """End a connection: first its place here, then its response, so that no frame follows."""
-        subscription.end_reason = reason
-        if self.unsubscribe(subscription):
-            subscription.sink.end(reason)
+        """End a connection: first its places here, then its response, so that no frame follows."""
+        if subscription.state is not ENDED:
+            leader = subscription.connection[0]
+            leader.end_reason = reason
+            self.unsubscribe(leader)
+            leader.sink.end(reason)
 
     def drain(self) -> None:
         """End all connections, spread over at most ``drain_s``; each is live until its turn."""
         if self.is_draining:
             return
         self.is_draining = True
-        live = self._live()
+        leaders = [each for each in self._subscriptions() if each.connection[0] is each]
         # In random order: the clients of one merchant do not come back together.
-        self._chance.shuffle(live)
-        # Many connections are spread evenly over ``drain_s``; a few take less than that.
-        per_s = max(_LEAST_ENDS_PER_S, len(live) / max(self._pace.drain_s, _DRAIN_STEP_S))
-        self._end_batch(live, math.ceil(per_s * _DRAIN_STEP_S))
-
-    def _live(self) -> list[Subscription[FrameT]]:
-        return [one for each in self._merchants.values() for one in each.subscriptions]
-
-    def _end_batch(self, live: list[Subscription[FrameT]], size: int) -> None:
-        for subscription in live[-size:]:
-            self.end(subscription, EndReason.SERVER_STOPPING)
-        del live[-size:]
-        if live:
-            self._clock.call_later(_DRAIN_STEP_S, lambda: self._end_batch(live, size))
+        self._chance.shuffle(leaders)
+        Drain(leaders, self.end, drain_s=self._pace.drain_s, clock=self._clock).go_on()
 
     # -- from the source
 
@@ -261,9 +255,7 @@ class Hub(Generic[FrameT]):
         merchant.newest = newest
         merchant.is_armed = True
         for subscription in merchant.subscriptions:
-            if subscription.on_armed is not None:
-                subscription.on_armed()
-                subscription.on_armed = None
+            subscription.armed()
 
     def publish(self, change: Change, history: str) -> None:
         """Write a change, whose IDs are of this ``history``, to all connections of its merchant."""
@@ -278,7 +270,7 @@ class Hub(Generic[FrameT]):
 
     def revoke_all(self, until: float) -> None:
         """End the connections whose grants were issued until then, and refuse these grants."""
-        self._grants.revoke_all(until, self._live())
+        self._grants.revoke_all(until, self._subscriptions())
 
     def require_unrevoked(self, grant: Grant) -> None:
         """Check a grant before ``subscribe``, which checks it again.

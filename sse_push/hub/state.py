@@ -169,7 +169,10 @@ class Merchant(Generic[FrameT]):
 
 
 class Subscription(Generic[FrameT]):
-    """The place of one connection in the hub, and the refreshes that are pending for it."""
+    """The place of one connection at a merchant, and the refreshes that are pending for it.
+
+    A connection to one merchant has one, and to several merchants one ``JointSubscription`` each.
+    """
 
     __slots__ = (
         "blocked_at",
@@ -212,9 +215,9 @@ class Subscription(Generic[FrameT]):
         self.end_reason = EndReason.CLIENT_DISCONNECTED
         """Why the connection has ended; until then, the reason if the client leaves."""
         self.blocked_at = math.inf
-        """When the sink refused a frame; valid in the two blocked states only."""
+        """When the sink refused a frame; valid in the two blocked states only, and of a leader."""
         self.written_at = now
-        """When this connection last got a frame of its own; at first, when it began."""
+        """When this place last got a frame of its own; at first, when the connection began."""
         self.ends_at = ends_at
         """When the connection has reached its greatest age."""
         self.expiry: Expiry[Subscription[FrameT]] | None = None
@@ -223,6 +226,11 @@ class Subscription(Generic[FrameT]):
         self.tick = 0
         """The place on the heartbeat wheel, which sets it."""
 
+    @property
+    def connection(self) -> tuple[Subscription[FrameT], ...]:
+        """All subscriptions of the connection; the first one leads."""
+        return (self,)
+
     def become(self, state: State) -> None:
         """Change the state; no other method does."""
         assert state in TRANSITIONS[self.state], (
@@ -230,6 +238,38 @@ class Subscription(Generic[FrameT]):
         )
         self.state = state
         self.is_flowing = state is FLOWING
+
+    def armed(self) -> None:
+        """Call back, once, who waits until the merchant's stream has been read."""
+        if self.on_armed is not None:
+            self.on_armed()
+            self.on_armed = None
+
+    def leave(self) -> None:
+        """Give up the place: nothing is pending for it, and nobody waits for it any more."""
+        self.become(ENDED)
+        self.pending.clear()
+        self.armed()
+
+
+class JointSubscription(Subscription[FrameT]):
+    """The place of a connection at one of its several merchants.
+
+    The subscriptions of one connection are blocked, drained and ended as one. The first of them
+    leads: what there is once per connection, as its greatest age, is the leader's.
+    """
+
+    __slots__ = ("connection",)
+
+    connection: tuple[Subscription[FrameT], ...]
+    """All subscriptions of the connection, the leader first; empty once they have ended."""
+
+    def become(self, state: State) -> None:
+        """Change the state; no other method does."""
+        super().become(state)
+        if state is ENDED:
+            # Break the reference cycle: a full garbage collection would be needed otherwise.
+            self.connection = ()
 
 
 class FanOut(Generic[FrameT]):

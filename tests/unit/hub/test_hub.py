@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import dataclasses
 import random
-from collections import Counter
 
 import pytest
 
@@ -14,7 +12,6 @@ from tests.harness.clock import PACE, ManualClock
 from tests.harness.ids import HISTORY, at
 from tests.unit.hub import (
     AFTER_INTERVAL_S,
-    DRAIN_S,
     HEARTBEAT_S,
     KEEP_S,
     Frame,
@@ -25,24 +22,6 @@ from tests.unit.hub import (
 # -- joining and leaving
 
 
-def test_a_merchant_is_watched_from_its_first_client_to_its_last(
-    service: Service,
-) -> None:
-    first = service.join()
-    second = service.join()
-    other = service.join("43")
-
-    assert service.source.calls == [("watch", "42"), ("watch", "43")]
-    assert (len(service.hub), service.hub.merchant_count) == (3, 2)
-
-    service.hub.unsubscribe(first.subscription)
-    service.hub.unsubscribe(other.subscription)
-    service.hub.unsubscribe(second.subscription)
-
-    assert service.source.calls[2:] == [("unwatch", "43"), ("unwatch", "42")]
-    assert (len(service.hub), service.hub.merchant_count) == (0, 0)
-
-
 def test_a_place_is_given_up_once(service: Service) -> None:
     client = service.open()
 
@@ -50,35 +29,6 @@ def test_a_place_is_given_up_once(service: Service) -> None:
     assert service.hub.unsubscribe(client.subscription) is False
     assert len(service.hub) == 0
     assert service.source.calls == [("watch", "42"), ("unwatch", "42")]
-
-
-def test_a_merchant_that_was_dropped_is_read_again_when_a_client_comes(
-    service: Service,
-) -> None:
-    service.hub.unsubscribe(service.open().subscription)
-
-    again = service.join()
-
-    assert service.source.calls == [("watch", "42"), ("unwatch", "42"), ("watch", "42")]
-    with pytest.raises(AssertionError, match="compared only with a stream that was read"):
-        service.hub.settle(again.subscription)
-    service.hub.armed("42", at(9))
-    assert service.hub.settle(again.subscription) == at(9)
-
-
-def test_a_merchant_is_kept_for_a_client_that_is_still_joining(service: Service) -> None:
-    live = service.open()
-    joining = service.join()
-
-    service.hub.unsubscribe(live.subscription)
-    service.change("a")
-    service.compare(joining)
-    service.hub.admit(joining.subscription, ())
-    service.change("b")
-    service.clock.advance(AFTER_INTERVAL_S)
-
-    assert service.source.calls == [("watch", "42")]
-    assert ids_and_topics(joining.refreshes) == [(2, "b")]
 
 
 def test_a_client_is_called_when_its_merchant_has_been_read(service: Service) -> None:
@@ -351,115 +301,6 @@ def test_a_client_that_is_blocked_while_it_joins_goes_live_when_it_drains(
     client.drained()
 
     assert ids_and_topics(client.refreshes) == [(None, None)]
-
-
-# -- draining
-
-
-def test_draining_ends_all_connections(service: Service) -> None:
-    clients = [service.open(f"m{number % 7}") for number in range(500)]
-    joining = service.join("m0")
-
-    assert not service.hub.is_draining
-
-    service.hub.drain()
-    service.clock.advance(DRAIN_S)
-
-    assert service.hub.is_draining
-    assert all(
-        [reason for _, reason in client.ends] == [EndReason.SERVER_STOPPING]
-        for client in (*clients, joining)
-    )
-    assert (len(service.hub), service.hub.merchant_count) == (0, 0)
-
-
-def test_draining_a_few_takes_no_longer_than_it_must(service: Service) -> None:
-    clients = [service.open() for _ in range(50)]
-    began_at = service.clock.now
-
-    service.hub.drain()
-    service.clock.advance(DRAIN_S)
-
-    together = Counter(client.ends[0][0] for client in clients)
-    assert max(together) - began_at <= 0.5
-    assert set(together.values()) == {5}
-
-
-def test_draining_many_is_spread_over_its_time(service: Service) -> None:
-    clients = [service.open() for _ in range(4000)]
-    began_at = service.clock.now
-
-    service.hub.drain()
-    service.clock.advance(DRAIN_S / 2)
-    half = sum(bool(client.ends) for client in clients)
-    service.clock.advance(DRAIN_S / 2)
-
-    together = Counter(client.ends[0][0] for client in clients)
-    assert 1950 <= half <= 2050
-    assert max(together.values()) <= 10
-    assert max(together) - began_at <= DRAIN_S
-
-
-def test_draining_ends_connections_in_random_order(service: Service) -> None:
-    clients = [service.open() for _ in range(1000)]
-
-    service.hub.drain()
-    service.clock.advance(5)
-
-    ended = [number for number, client in enumerate(clients) if client.ends]
-    assert 400 <= sum(ended) / len(ended) <= 600
-
-
-def test_a_client_gets_every_change_until_its_turn_in_a_drain(service: Service) -> None:
-    clients = [service.open() for _ in range(100)]
-    service.hub.drain()
-
-    for _ in range(5):
-        service.change("a")
-        service.clock.advance(0.2)
-    service.clock.advance(DRAIN_S)
-
-    for client in clients:
-        ended_at = client.ends[0][0]
-        assert len(client.refreshes) == sum(1000 + 0.2 * number < ended_at for number in range(5))
-
-
-def test_draining_again_changes_nothing(service: Service) -> None:
-    clients = [service.open() for _ in range(50)]
-    service.hub.drain()
-
-    service.hub.drain()
-
-    assert sum(bool(client.ends) for client in clients) == 5
-
-
-def test_draining_without_a_connection_is_done_at_once(service: Service) -> None:
-    service.hub.drain()
-
-    assert service.hub.is_draining
-    assert service.clock.timers == []
-
-
-def test_draining_in_no_time_ends_all_at_once() -> None:
-    service = Service(dataclasses.replace(PACE, drain_s=0))
-    clients = [service.open() for _ in range(500)]
-
-    service.hub.drain()
-
-    assert all(client.ends for client in clients)
-
-
-def test_a_client_that_leaves_before_its_turn_is_not_ended_again(service: Service) -> None:
-    clients = [service.open() for _ in range(50)]
-    service.hub.drain()
-    gone = [client for client in clients if not client.ends][:10]
-
-    for client in gone:
-        service.hub.unsubscribe(client.subscription)
-    service.clock.advance(DRAIN_S)
-
-    assert not any(client.ends for client in gone)
-    assert sum(bool(client.ends) for client in clients) == 40
 
 
 def test_a_hub_without_a_random_generator_makes_one() -> None:
