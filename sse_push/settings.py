@@ -473,6 +473,20 @@ class Settings(BaseSettings):
         description="beginning of every key in Redis, as in `sse_push:{42}`: services with "
         "different prefixes share a Redis and hear nothing of each other",
     )
+    bell: Literal["auto", "tracking", "pubsub"] = Field(
+        "auto",
+        description="how workers hear of changes: `tracking`: Redis announces them (`CLIENT "
+        "TRACKING`); `pubsub`: the workers that add entries say so (`PUBLISH`); `auto`: tracking, "
+        "and PUBLISH where Redis answers `CLIENT TRACKING` with an error; the same for all "
+        "services that share streams",
+    )
+    sweep_s: float | None = Field(
+        None,
+        ge=1,
+        le=3600,
+        description="within this time every stream is read once without a cause; it costs "
+        "a read per merchant, worker and round; unset: 30, and 15 with PUBLISH",
+    )
     stream_max_entries: int = Field(
         100, ge=1, le=1_000_000, description="approximate number of entries kept per merchant"
     )

@@ -60,7 +60,9 @@ def _examine(
         url, keys = settings.redis_url.get_secret_value(), Keys(settings.key_prefix)
         login = Login(*settings.sentinel_login)
         limit_s = settings.notify_timeout_s
-        findings += asyncio.run(examine(url, keys, timeout_s=limit_s, login=login))
+        findings += asyncio.run(
+            examine(url, keys, timeout_s=limit_s, login=login, bell=settings.bell)
+        )
     return findings
 
 

@@ -30,6 +30,7 @@ from sse_push.runtime.uvicorn import OTHER_CONNECTIONS, Requests, Waiting
 from sse_push.settings import Settings
 from sse_push.stream import (
     Address,
+    Announcing,
     Appender,
     Follower,
     Keys,
@@ -173,17 +174,23 @@ def _hub(settings: Settings) -> Hub[Frame]:
 
 def _follower(settings: Settings, hub: Hub[Frame], appender: Appender) -> Follower:
     keys = Keys(settings.key_prefix)
-    return Follower(
+    announcing = Announcing(
         _address(settings),
+        keys.bell,
+        settings.bell,
+        reply_limit_bytes=reply_limit_bytes(settings.data_limit_bytes),
+    )
+    return Follower(
+        announcing,
         hub,
         appender,
         Planting(keys, max_planted=settings.max_planted, stream_ttl_s=settings.stream_ttl_s),
         keys,
         data_limit_bytes=settings.data_limit_bytes,
-        reply_limit_bytes=reply_limit_bytes(settings.data_limit_bytes),
         probe_interval_s=settings.probe_interval_s,
         probe_deadline_s=settings.probe_deadline_s,
         deaf_limit_s=settings.deaf_limit_s,
+        sweep_s=settings.sweep_s,
     )
 
 
@@ -219,6 +226,7 @@ def _appender(settings: Settings) -> Appender:
         stream_max_entries=settings.stream_max_entries,
         stream_ttl_s=settings.stream_ttl_s,
         revocation_lifetime_s=settings.revocation_lifetime_s,
+        bell=settings.bell,
     )
 
 

@@ -88,6 +88,7 @@ class Metrics:
         self._connections_limit = connections_limit
         self._merchants = self._gauge("sse_push_merchants_live", "livesum")
         self._tasks = self._gauge("sse_push_event_loop_tasks", "livesum")
+        self._pubsub = self._gauge("sse_push_pubsub_workers", "livesum")
         self._lag = self._gauge("sse_push_loop_lag_seconds", "livemax")
         self._age = self._histogram("sse_push_delivery_age_seconds")
         self._ages = [0] * (len(_AGE_BUCKETS_S) + 1)
@@ -123,6 +124,7 @@ class Metrics:
         self._connections.set(len(self._hub))
         self._merchants.set(self._hub.merchant_count)
         self._tasks.set(len(asyncio.all_tasks()))
+        self._pubsub.set(self._follower.announcing.kind == "pubsub")
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the answer to a scrape, and its media type: the plain one for a broken header."""

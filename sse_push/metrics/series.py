@@ -63,6 +63,9 @@ SERIES: dict[str, Series] = {
     "sse_push_tail_reconnects_total": Series(
         "counter", "replaced connections to Redis on which changes are announced"
     ),
+    "sse_push_pubsub_workers": Series(
+        "gauge", "workers that hear of changes by PUBLISH, and not from Redis itself"
+    ),
     "sse_push_resyncs_total": Series(
         "counter",
         "merchants' streams that could not be continued, so that every client had to refetch",

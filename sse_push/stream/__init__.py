@@ -2,14 +2,16 @@
 
 ``append`` adds what backends send; ``outcomes`` says what became of it. ``follow`` reads what is
 new over one connection on which Redis announces changes (``pipeline``), and proves that it does
-(``probe``). ``tail`` and ``revocations`` decide which reads come next, without any I/O; the theory
-of operation is in ``tail``. ``histories`` names the history of a server, ``window`` bounds what is
-on the way at once, ``parser`` the size of a reply; what exceeds it, or may, is read by ``aside`` on
-a connection of its own, as ``standing`` decides. ``leftovers`` names keys that Redis tracks for
-nobody. ``keys`` names what is in Redis, ``contract`` knows its form, ``replies`` whose error a
-reply is, ``examine`` a server's settings, ``obstacles`` why it does not do what it is asked. Every
-connection is a ``connection`` of our own, which ``opening`` begins at an ``address``, of one server
-or of the primary that a ``sentinel`` names; ``failures`` are the ways in which it ends.
+(``probe``); where Redis refuses that, messages take its place (``announcing``), by the rules of the
+``bell``. ``rounds`` are reads without a cause. ``tail`` and ``revocations`` decide which reads come
+next, without any I/O; the theory of operation is in ``tail``. ``histories`` names the history of a
+server, ``window`` bounds what is on the way at once, ``parser`` the size of a reply; what exceeds
+it, or may, is read by ``aside`` on a connection of its own, as ``standing`` decides. ``leftovers``
+names keys that Redis tracks for nobody. ``keys`` names what is in Redis, ``contract`` knows its
+form, ``replies`` whose error a reply is, ``examine`` a server's settings, ``delivery`` whether it
+does what we need, ``obstacles`` why it does not do what it is asked. Every connection is a
+``connection`` of our own, which ``opening`` begins at an ``address``, of one server or of the
+primary that a ``sentinel`` names; ``failures`` are the ways in which it ends.
 
 The only package, beside ``runtime.embedded``, that knows Redis. Does not know browsers, nor how
 they are served.
@@ -24,6 +26,8 @@ key                             type         what
                                              optional, others ignored
 ``sse_push:{~<process>}``       stream       written by each process, to find its own entries; kept
                                              for 60 s; no merchant's ID has a ``~``
+``sse_push:bell``               channel      a message per group of entries, where it may be
+                                             needed: appender, number, merchants (``bell``)
 ==============================  ===========  =====================================================
 
 The keys are those of the default ``key_prefix``. A merchant's stream is a public contract: a
@@ -35,7 +39,9 @@ https://redis.io/docs/latest/develop/reference/client-side-caching/
 """
 
 from sse_push.stream.address import Address
+from sse_push.stream.announcing import Announcing
 from sse_push.stream.append import Appender
+from sse_push.stream.bell import BellChoice
 from sse_push.stream.examine import examine
 from sse_push.stream.follow import Follower, FollowTally
 from sse_push.stream.keys import Keys
@@ -47,8 +53,10 @@ from sse_push.stream.sentinel import Login, parse_address
 
 __all__ = [
     "Address",
+    "Announcing",
     "AppendTally",
     "Appender",
+    "BellChoice",
     "FollowTally",
     "Follower",
     "Keys",

@@ -16,6 +16,7 @@ from sse_push.access.revocation import Revocation
 from sse_push.errors import Outcome, StreamUnavailable
 from sse_push.notification import EventId, Notification
 from sse_push.stream.address import Address
+from sse_push.stream.bell import BellChoice, Ringer
 from sse_push.stream.connection import Connection
 from sse_push.stream.contract import (
     Command,
@@ -56,6 +57,7 @@ class Appender:
         stream_max_entries: int,
         stream_ttl_s: float,
         revocation_lifetime_s: float,
+        bell: BellChoice = "auto",
     ) -> None:
         self._address = address
         self._keys = keys
@@ -72,6 +74,8 @@ class Appender:
         self._max_entries = stream_max_entries
         self._lifetimes = Lifetimes(stream_ttl_s)
         self._revoke_commands = RevokeCommands(keys.revocations, revocation_lifetime_s)
+        # Also where this process hears of changes from Redis itself: another one may not.
+        self._ringer = Ringer(keys.bell, rings=bell != "tracking")
         self._queue: deque[Waiting] = deque()
         self._sent: frozenset[asyncio.Future[EventId]] = frozenset()
         self._arrived = asyncio.Event()
@@ -190,13 +194,14 @@ class Appender:
         Returns the records that Redis did not add, as their streams are gone: send those again.
         """
         commands, recipients = self._commands(batch, now_s)
+        rings = self._ringer.commands([each.record for each in batch])
         self._used.add(self.server_id)
         self._sent = frozenset(each.event_id for each in batch)
         is_wrong_server = False
         gone: list[Waiting] = []
         try:
             async with asyncio.timeout(self._timeout_s):
-                await connection.send(commands)
+                await connection.send([*commands, *rings])  # the entries first
                 for recipient in recipients:
                     reply = await connection.read()
                     is_wrong_server |= _is_wrong_server(reply)
@@ -207,6 +212,8 @@ class Appender:
                         resolve(recipient, reply, self._history, self.tally, self._keys)
                     elif reply == 1 and recipient is not None:
                         self._lifetimes.renewed(recipient)
+                for _ in rings:
+                    self._ringer.answered(await connection.read())
         except (RedisError, OSError) as exc:
             self._disconnect()
             fail(batch, "expected an answer from Redis, got none", exc, "unknown")

@@ -17,6 +17,7 @@ from hiredis import PushNotification, pack_command
 from sse_push.stream.contract import Command
 from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.parser import NOT_WHOLE, Parser
+from sse_push.stream.replies import ErrorReply
 
 _PIECE_BYTES = 65_536
 """At most so much is parsed at once. What has arrived is counted when it is parsed, so that the
@@ -114,6 +115,21 @@ class Connection(asyncio.Protocol):
                 return got
             if got and got[0] == _INVALIDATE:
                 return _announcement(got)
+
+    async def read_push(self) -> list[object] | ErrorReply:
+        """Return what the server sends next of itself, its kind first; or an error reply.
+
+        Of use on a connection that is subscribed to a channel, on which no command has a reply.
+
+        Raises:
+            RedisError: the connection is lost, or of no use any more.
+        """
+        got = await self._next()
+        if isinstance(got, ErrorReply):
+            return got
+        if not isinstance(got, PushNotification) or not got:
+            raise RedisConnectionError("expected a message of a channel, got a reply")
+        return cast("list[object]", got)
 
     def close(self) -> None:
         """End the connection now; what has not been sent yet never will be."""

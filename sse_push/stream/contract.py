@@ -152,6 +152,22 @@ def expire_command(key: str, lifetime_s: int) -> Command:
     return ("EXPIRE", key, lifetime_s)
 
 
+def publish_command(channel: str, message: str) -> Command:
+    """Return the command that sends a message to all who are subscribed to a channel.
+
+    https://redis.io/docs/latest/commands/publish/
+    """
+    return ("PUBLISH", channel, message)
+
+
+def subscribe_command(channel: str) -> Command:
+    """Return the command after which a connection receives the messages of a channel.
+
+    https://redis.io/docs/latest/commands/subscribe/
+    """
+    return ("SUBSCRIBE", channel)
+
+
 def is_planted(fields: list[bytes]) -> bool:
     """Whether an entry says nothing: it has exactly the one field, with such a value.
 

@@ -7,35 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import re
-import time
 from collections import Counter
 from contextlib import closing
 from typing import cast
 
-from sse_push.notification import EntryId
 from sse_push.runtime.finding import Finding, Level
-from sse_push.stream.connection import Announcement, Connection
+from sse_push.stream.bell import BellChoice
+from sse_push.stream.connection import Connection
 from sse_push.stream.contract import (
     Command,
     lifetime_command,
-    parse_entry_id,
-    parse_ids,
-    probe_commands,
-    read_command,
-    read_revocations_command,
     try_script_command,
 )
+from sse_push.stream.delivery import MERCHANT, ask, delivers
 from sse_push.stream.failures import RedisError
-from sse_push.stream.keys import Keys, probe_merchant
+from sse_push.stream.keys import Keys
 from sse_push.stream.obstacles import of_connection, of_replies
-from sse_push.stream.opening import TRACKING, connect
-from sse_push.stream.reads import Read, ReadFrom
+from sse_push.stream.opening import connect
 from sse_push.stream.replies import ErrorReply
 from sse_push.stream.sentinel import Answer, Login, PrimaryAddress, parse_address
 from sse_push.stream.window import EXPECTED_BYTES
-
-_MERCHANT = probe_merchant("check")
-"""Always the same, so that checks without the right to EXPIRE leave one small stream at most."""
 
 _INFO: Command = ("INFO",)
 
@@ -52,6 +43,7 @@ async def examine(
     *,
     timeout_s: float,
     login: Login = Login(),  # noqa: B008 (it never changes)
+    bell: BellChoice = "auto",
 ) -> list[Finding]:
     """Check a server's version, whether it delivers an entry, and what it may lose."""
     address = parse_address(url, login)
@@ -61,7 +53,7 @@ async def examine(
     try:
         async with asyncio.timeout(3 * timeout_s):
             with closing(await connect(address)) as adding, closing(await connect(address)) as also:
-                return found + await _examine(url, keys, adding, also, timeout_s)
+                return found + await _examine(url, keys, adding, also, timeout_s, bell)
     except (RedisError, OSError, TimeoutError) as exc:
         if _lacks_hello(exc):
             return [*found, await _without_hello(url, keys, exc, timeout_s, login)]
@@ -85,31 +77,26 @@ def _sentinels(service: str, answers: list[Answer]) -> list[Finding]:
 
 
 async def _examine(
-    url: str, keys: Keys, adding: Connection, tracked: Connection, timeout_s: float
+    url: str,
+    keys: Keys,
+    adding: Connection,
+    tracked: Connection,
+    timeout_s: float,
+    bell: BellChoice,
 ) -> list[Finding]:
-    (info,) = await _ask(adding, [_INFO])
+    (info,) = await ask(adding, [_INFO])
     facts = {} if isinstance(info, ErrorReply) else _facts(cast("bytes", info))
     refused = list(of_replies(url, [(_INFO, info)], keys))
     kind = _kind(facts)
-    delivery = [kind] if kind else await _delivers(url, keys, adding, tracked, timeout_s)
-    delivers = all(finding.level == "ok" for finding in delivery)
+    delivery = [kind] if kind else await delivers(url, keys, adding, tracked, timeout_s, bell)
+    is_delivered = all(each.level == "ok" or each.name == "bell" for each in delivery)
     return [
         *([_version(facts)] if facts else []),
         *refused,
         *delivery,
-        *(await _plants(keys, adding) if delivers else []),
+        *(await _plants(keys, adding) if is_delivered else []),
         *([_eviction(facts), _persistence(facts)] if facts else []),
         await _sizes(adding),
-    ]
-
-
-def _reads(keys: Keys) -> list[Command]:
-    """Return every kind of read that the service makes."""
-    key = keys.stream(_MERCHANT)
-    return [
-        read_revocations_command(keys.revocations, ReadFrom(None)),
-        read_command(key, Read(_MERCHANT, EntryId(0, 1))),
-        read_command(key, Read(_MERCHANT)),
     ]
 
 
@@ -126,7 +113,7 @@ async def _without_hello(
     try:
         async with asyncio.timeout(timeout_s):
             with closing(await opening) as connection:
-                (info,) = await _ask(connection, [_INFO])
+                (info,) = await ask(connection, [_INFO])
     except (RedisError, OSError, TimeoutError) as another:
         return of_connection(url, another, keys)
     if isinstance(info, ErrorReply) and str(info).startswith("NOAUTH"):
@@ -142,11 +129,6 @@ async def _without_hello(
         "Valkey 7.2 or newer, without rename-command for HELLO in redis.conf, and no proxy; "
         f"got: {exc}",
     )
-
-
-async def _ask(connection: Connection, commands: list[Command]) -> list[object]:
-    await connection.send(commands)
-    return [await connection.read() for _ in commands]
 
 
 def _facts(info: bytes) -> dict[str, str]:
@@ -186,55 +168,10 @@ def _kind(facts: dict[str, str]) -> Finding | None:
     return None
 
 
-async def _delivers(
-    url: str, keys: Keys, adding: Connection, tracked: Connection, timeout_s: float
-) -> list[Finding]:
-    """Add an entry as a notification is added, and read it as the tail does."""
-    began_at = time.monotonic()
-    reads = [("CLIENT", "SETNAME", "sse_push-check"), TRACKING, *_reads(keys)]
-    writes = [("TIME",), *probe_commands(keys.stream(_MERCHANT))]
-    read = await _ask(tracked, reads)
-    written = await _ask(adding, writes)
-    refused = list(of_replies(url, zip([*reads, *writes], [*read, *written], strict=True), keys))
-    if any(finding.level == "failure" for finding in refused):
-        return refused
-    delivery = await _arrives(keys, tracked, cast("bytes", written[1]), timeout_s)
-    if delivery is None:
-        took_ms = (time.monotonic() - began_at) * 1000
-        delivery = Finding("ok", "delivery", f"a change is announced and read, {took_ms:.1f} ms")
-    return [delivery, *refused]
-
-
-async def _arrives(
-    keys: Keys, tracked: Connection, entry_id: bytes, timeout_s: float
-) -> Finding | None:
-    """Return why an entry that was added is not announced or not there; None if all is well."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await _wait_for_announcement(tracked, keys.stream(_MERCHANT).encode())
-    except TimeoutError:
-        return Finding(
-            "failure",
-            "delivery",
-            f"a change was not announced within {timeout_s:g} s: is this a proxy? CLIENT TRACKING "
-            "must reach the server itself",
-        )
-    read = Read(_MERCHANT, parse_entry_id(entry_id))
-    (found,) = await _ask(tracked, [read_command(keys.stream(_MERCHANT), read)])
-    if parse_entry_id(entry_id) not in parse_ids(found):
-        return Finding(
-            "failure",
-            "delivery",
-            "an entry that was added is not there for another connection: does the address lead "
-            "to several servers?",
-        )
-    return None
-
-
 async def _sizes(adding: Connection) -> Finding:
     """Return whether an entry, or a reply, may be larger than is good for other merchants."""
     names = ("proto-max-bulk-len", "client-output-buffer-limit")
-    field, output = await _ask(adding, [("CONFIG", "GET", name) for name in names])
+    field, output = await ask(adding, [("CONFIG", "GET", name) for name in names])
     if isinstance(field, ErrorReply) or isinstance(output, ErrorReply):
         return Finding(
             "ok", "sizes", f"{names[0]} can't be read by this user: expected 8mb or less"
@@ -259,17 +196,10 @@ async def _sizes(adding: Connection) -> Finding:
     return Finding("ok", "sizes", f"a field of an entry has {field_bytes} bytes at most")
 
 
-async def _wait_for_announcement(connection: Connection, key: bytes) -> None:
-    while True:
-        got = await connection.read_or_announcement()
-        if isinstance(got, Announcement) and key in (got.keys or ()):
-            return
-
-
 async def _plants(keys: Keys, adding: Connection) -> list[Finding]:
     """Find out which rights are missing for planted entries; the service works without them."""
-    replies = await _ask(
-        adding, [try_script_command(keys.script), lifetime_command(keys.stream(_MERCHANT))]
+    replies = await ask(
+        adding, [try_script_command(keys.script), lifetime_command(keys.stream(MERCHANT))]
     )
     refused = [str(reply) for reply in replies if isinstance(reply, ErrorReply)]
     if not refused:

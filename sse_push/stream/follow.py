@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from sse_push.notification import Entry, EntryId
-from sse_push.stream.address import Address
+from sse_push.stream.announcing import Announcing
 from sse_push.stream.aside import Aside
+from sse_push.stream.bell import REVOCATIONS
 from sse_push.stream.connection import Announcement
 from sse_push.stream.failures import RedisError
 from sse_push.stream.histories import NamesHistory
@@ -25,23 +26,15 @@ from sse_push.stream.known_merchants import KnownMerchants
 from sse_push.stream.known_revocations import KnownRevocations
 from sse_push.stream.leftovers import Leftovers
 from sse_push.stream.listener import Listener
-from sse_push.stream.opening import dial, open_connection
-from sse_push.stream.pipeline import AT_ONCE, Pipeline, Request, until_one_fails
+from sse_push.stream.opening import dial
+from sse_push.stream.pipeline import Pipeline, Request, until_one_fails
 from sse_push.stream.planting import Planting, PlantTally
 from sse_push.stream.probe import Adds, Probe, ServersDiffer
 from sse_push.stream.replies import Refusals, pause_s
+from sse_push.stream.rounds import SWEEP_STEPS, Rounds
 from sse_push.stream.tail import Tail, TailTally
 
 logger = logging.getLogger(__name__)
-
-_SWEEP_S = 30.0
-"""Within this time every stream is read again without a cause, whoever joins and leaves."""
-
-_SWEEP_STEPS = 30
-
-_LATE_S = 0.1
-"""How long an announcement waits at most after many that were no change: a tracking table of Redis
-that is too small announces without an end, and all reads together would fill a core."""
 
 
 @dataclass(slots=True)
@@ -56,7 +49,8 @@ class FollowTally:
 class Follower:
     """Follow the streams of all merchants with a connection, and the stream of revocations.
 
-    All reads go over one tracked connection, but those whose replies may end it (``aside``).
+    All reads go over one tracked connection, but those whose replies may end it (``aside``); where
+    Redis refuses tracking, a subscribed connection beside it hears of changes (``announcing``).
     ``watch`` and ``unwatch`` may be called at any time; changes go to the ``listener``. A
     connection that is lost is replaced, for ever, and then all streams are read again.
 
@@ -65,31 +59,33 @@ class Follower:
 
     def __init__(
         self,
-        address: Address,
+        announcing: Announcing,
         listener: Listener,
         adds: Adds,
         planting: Planting,
         keys: Keys,
         *,
         data_limit_bytes: int,
-        reply_limit_bytes: int,
         probe_interval_s: float,
         probe_deadline_s: float,
         deaf_limit_s: float,
+        sweep_s: float | None = None,
     ) -> None:
         self._refusals = Refusals()
         self._merchant_of = keys.merchant_of
-        self._address = address
-        self._reply_limit_bytes = reply_limit_bytes
+        self.announcing = announcing
         self._pipeline = Pipeline(self._next_requests, self._announced)
         self.planting = planting
         told = self._history = NamesHistory(listener, keys.prefix)
         self._tail = Tail(
-            told.armed, told.publish, sweep_steps=_SWEEP_STEPS, may_plant=planting.may_plant
+            told.armed, told.publish, sweep_steps=SWEEP_STEPS, may_plant=planting.may_plant
         )
-        self._aside = Aside(self._address, self._refusals, reply_limit_bytes=reply_limit_bytes)
+        wake = self._pipeline.wake
+        self._aside = Aside(
+            announcing.address, self._refusals, reply_limit_bytes=announcing.reply_limit_bytes
+        )
         self._revocations = KnownRevocations(
-            listener, self._refusals, self._aside, keys.revocations, self._pipeline.wake
+            listener, self._refusals, self._aside, keys.revocations, wake
         )
         self._leftovers = Leftovers()
         self._merchants = KnownMerchants(
@@ -99,20 +95,21 @@ class Follower:
             self._refusals,
             self._aside,
             keys,
-            self._pipeline.wake,
+            wake,
             data_limit_bytes=data_limit_bytes,
         )
         self.probe = Probe(
             partial(self._pipeline.ask, is_urgent=True),
             lambda: self._pipeline.partial_bytes,
             adds,
-            partial(dial, self._address),
+            partial(dial, announcing.address),
             self._refusals,
             keys,
             interval_s=probe_interval_s,
             deadline_s=probe_deadline_s,
             deaf_limit_s=deaf_limit_s,
         )
+        self._rounds = Rounds(self._tail.turns, planting, self._revocations, wake, sweep_s)
         self.tally = FollowTally(self._tail.tally, planting.tally)
         self._is_connected = False
         self.server_id = b""
@@ -152,7 +149,8 @@ class Follower:
 
     def unwatch(self, merchant_id: str) -> None:
         """Follow a merchant's stream no longer."""
-        if self._tail.unwatch(merchant_id).held is None and self._leftovers.left(merchant_id):
+        is_missing = self._tail.unwatch(merchant_id).held is None
+        if is_missing and self.announcing.kind == "tracking" and self._leftovers.left(merchant_id):
             self._pipeline.wake()
         self._refusals.discard(merchant_id)
 
@@ -196,9 +194,8 @@ class Follower:
     async def _follow(self) -> None:
         """Connect, and work on this connection until it is lost."""
         try:
-            opening = open_connection(self._address, "tail", self._reply_limit_bytes, tracks=True)
-            with closing(await opening) as connection:
-                server_id = connection.server_id
+            with closing(await self.announcing.open()) as opened:
+                server_id = opened.reading.server_id
                 self._is_connected = True
                 self.tally.reconnects += self.server_id != b""
                 is_continued = self._history.connected(server_id)
@@ -212,12 +209,13 @@ class Follower:
                 self.server_id = server_id
                 self._pipeline.wake()
                 await until_one_fails(
-                    self._pipeline.receive(connection),
-                    self._pipeline.send(connection),
+                    self._pipeline.receive(opened.reading),
+                    self._pipeline.send(opened.reading),
                     self._prove(),
-                    self._sweep(),
-                    self._refusals.retry(self._retry),
-                    self._read_late(),
+                    self.announcing.hear(opened.subscribed, self._heard),
+                    self._rounds.sweep(self.announcing.kind),
+                    self._rounds.read_late(),
+                    self._refusals.retry(self._rounds.retry),
                     self._aside.run(server_id),
                 )
         finally:
@@ -227,20 +225,37 @@ class Follower:
 
     def _announced(self, announcement: Announcement) -> None:
         if announcement.keys is None:
-            self._tail.announced(None)
             self._leftovers.clear()
-            self._revocations.mark()
-            self.probe.announced()
+            self._doubt()
         for key in announcement.keys or ():
             merchant_id = self._merchant_of(key)
-            if key == self.probe.key:
-                self.probe.announced()
-            elif merchant_id is not None:
-                self._tail.announced(merchant_id)
-                self._leftovers.discard(merchant_id)
+            if merchant_id is not None:
+                self._changed(merchant_id)
             elif key == self._revocations.key:
                 self._revocations.mark()
         self._pipeline.wake()
+
+    def _heard(self, names: tuple[str, ...] | None) -> None:
+        if names is None:
+            self._doubt()
+        for name in names or ():
+            if name == REVOCATIONS:
+                self._revocations.mark()
+            else:
+                self._changed(name)
+        self._pipeline.wake()
+
+    def _doubt(self) -> None:
+        self._tail.announced(None)
+        self._revocations.mark()
+        self.probe.announced()
+
+    def _changed(self, merchant_id: str) -> None:
+        if merchant_id == self.probe.merchant_id:
+            self.probe.announced()
+        else:
+            self._tail.announced(merchant_id)
+            self._leftovers.discard(merchant_id)
 
     def _next_requests(self, most: int) -> list[Request]:
         revocations_request = self._revocations.next_request()
@@ -271,25 +286,3 @@ class Follower:
         away_s = time.monotonic() - self._lost_at
         logger.info("tail connected merchants=%d away_s=%.1f", len(self._tail), away_s)
         self._lost_at = None
-
-    def _retry(self) -> None:
-        self._tail.turns.retry(AT_ONCE)
-        self._revocations.mark()
-        self._pipeline.wake()
-
-    async def _read_late(self) -> None:
-        while True:
-            await asyncio.sleep(_LATE_S)
-            if self._tail.turns.has_late:
-                self._tail.turns.collect()
-                self._pipeline.wake()
-
-    async def _sweep(self) -> None:
-        while True:
-            for steps_left in reversed(range(_SWEEP_STEPS)):
-                await asyncio.sleep(_SWEEP_S / _SWEEP_STEPS)
-                self.planting.swept(self._tail.turns.sweep())
-                # Revocations are read once in a round, or in each step while they are not known.
-                if steps_left == 0 or not self._revocations.is_complete:
-                    self._revocations.mark()
-                self._pipeline.wake()

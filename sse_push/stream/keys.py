@@ -40,6 +40,11 @@ class Keys:
         return f"{self.prefix}:revocations"
 
     @property
+    def bell(self) -> str:
+        """The channel on which changes are said where Redis does not announce them; no key."""
+        return f"{self.prefix}:bell"
+
+    @property
     def script(self) -> str:
         """The key that a script is tried with; nobody writes it."""
         return f"{self.prefix}:probe:script"

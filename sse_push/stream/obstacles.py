@@ -158,7 +158,8 @@ _WORKS_WITHOUT = {
 _TRACKING = ("CLIENT", "TRACKING")
 _CURE_OF_TRACKING = (
     "without CLIENT TRACKING no change is announced: expected the server itself, Redis 6.2 or "
-    "Valkey 7.2 or newer, and not a proxy or a hosted service that lacks it"
+    "Valkey 7.2 or newer, and not a proxy or a hosted service that lacks it; or bell=auto, and the "
+    "rights +publish +subscribe &PREFIX:bell"
 )
 
 
@@ -189,7 +190,7 @@ def of_replies(
 
 def _cause(command: Command, said: str, keys: Keys) -> Finding:
     if command[:2] == _TRACKING:
-        return Finding("failure", "tracking", f"{_CURE_OF_TRACKING}; got: {said}")
+        return Finding("failure", "tracking", f"{_named(_CURE_OF_TRACKING, keys)}; got: {said}")
     for words, name, cure in _OF_REPLIES:
         if words.search(said):
             return Finding("failure", name, f"{_named(cure, keys)}; got: {said}")
@@ -208,6 +209,8 @@ def _right(command: Command, said: str, keys: Keys) -> str:
     """Return the right that is missing, as ACL SETUSER takes it."""
     if re.search("access (a|one of the) key", said, re.IGNORECASE):
         return f"~{keys.pattern}"
+    if re.search("access (a|one of the) channel", said, re.IGNORECASE):
+        return f"&{keys.bell}"
     name, *more = (word.lower() for word in command if isinstance(word, str))
     return f"+{name}|{more[0]}" if name == "client" else f"+{name}"
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal, TypeGuard, cast
 
 from sse_push.stream.address import Address
 from sse_push.stream.connection import Connection
 from sse_push.stream.contract import Command
 from sse_push.stream.failures import RedisError
-from sse_push.stream.replies import ErrorReply
+from sse_push.stream.replies import WHOSE, ErrorReply
 
 CONNECT_LIMIT_S = 10.0
 """How long connecting may take: some round trips, each of them of a second or two."""
@@ -38,6 +38,10 @@ _CLUSTER_MODES = (b"redis_mode:cluster", b"server_mode:cluster")
 
 class Unsuited(RedisError):
     """A server can't serve us: a right is missing, or it is a node of a cluster."""
+
+
+class TrackingRefused(Unsuited):
+    """A server, or a user's rights, lack CLIENT TRACKING: asking again would not help."""
 
 
 async def connect(
@@ -80,6 +84,7 @@ async def open_connection(
     end: ``parser.ReplyTooLarge``.
 
     Raises:
+        TrackingRefused: the server refuses CLIENT TRACKING, and would serve us otherwise.
         Unsuited: the server refuses, or can't serve us.
         RedisError, OSError: the connection can't be made within ``CONNECT_LIMIT_S``, or
             ``PRIMARY_LIMIT_S``.
@@ -98,9 +103,9 @@ async def open_connection(
     async with asyncio.timeout(limit_s):
         connection = await connect(address, *commands, reply_limit_bytes=reply_limit_bytes)
         try:
-            connection.server_id = _judge(
-                [await connection.read() for _ in commands], needs_primary=address.needs_primary
-            )
+            replies = [await connection.read() for _ in commands]
+            connection.server_id = _judge(replies[:3], needs_primary=address.needs_primary)
+            _require_tracking(replies[3:])
         except BaseException:
             connection.close()
             raise
@@ -140,6 +145,20 @@ def _require_welcome(replies: Sequence[object], protocol: Literal[2, 3]) -> None
         facts = replies[0]
         if not isinstance(facts, dict) or facts.get(b"proto") != protocol:
             raise Unsuited("expected a server that speaks RESP3, got another one")
+
+
+def lacks_tracking(reply: object) -> TypeGuard[ErrorReply]:
+    """Tell whether the reply to CLIENT TRACKING says that it will always be refused.
+
+    A code that says what is wrong for now (BUSY, LOADING) says nothing of tracking.
+    """
+    return isinstance(reply, ErrorReply) and (reply.code == "NOPERM" or reply.code not in WHOSE)
+
+
+def _require_tracking(replies: Sequence[object]) -> None:
+    for reply in replies:
+        if isinstance(reply, ErrorReply):
+            raise TrackingRefused(str(reply)) if lacks_tracking(reply) else Unsuited(str(reply))
 
 
 def _judge(replies: Sequence[object], *, needs_primary: bool) -> bytes:

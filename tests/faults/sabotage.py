@@ -23,7 +23,7 @@ from sse_push.errors import ConfigError
 from sse_push.runtime.logs import configure_logging
 from sse_push.server import serve
 from sse_push.settings import Settings
-from sse_push.stream import follow
+from sse_push.stream import announcing, rounds
 from sse_push.stream.address import Address
 from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.opening import open_connection
@@ -54,7 +54,7 @@ async def deafen_for_good(request: Request) -> Response:
     ) -> Connection:
         return await open_connection(address, name, reply_limit_bytes, tracks=False)
 
-    setattr(follow, "open_connection", forget_to_track)  # noqa: B010 (no export of the module's)
+    setattr(announcing, "open_connection", forget_to_track)  # noqa: B010 (no export of the module's)
     return await deafen(request)
 
 
@@ -82,7 +82,7 @@ async def miss_changes(request: Request) -> Response:
             hear(Announcement(keys))
 
     follower._pipeline._on_announcement = hear_of_own
-    setattr(follow, "_SWEEP_S", float(request.query_params["sweep_s"]))  # noqa: B010 (as above)
+    rounds.SWEEP_S["tracking"] = float(request.query_params["sweep_s"])
     return JSONResponse({})
 
 

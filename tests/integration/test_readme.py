@@ -201,12 +201,12 @@ async def test_the_example_for_redis_reaches_a_browser(redis: Redis, service: Se
     async with open_stream(service.url, "42") as stream:
         await stream.next("refresh")
 
-        entry_id, expires = shell(XADD.code, SSE_PUSH_REDIS_URL=redis.url).split()
+        entry_id, expires, heard = shell(XADD.code, SSE_PUSH_REDIS_URL=redis.url).split()
 
         await until(
             lambda: stream.refreshes[-1].id.startswith(f"{entry_id}."), "a refresh with its ID"
         )
-    assert expires == "1"
+    assert (expires, heard) == ("1", "0"), "nobody is subscribed where Redis announces"
 
 
 # -- access

@@ -95,5 +95,6 @@ def commands(redis: Redis) -> Iterator[list[str]]:
                 sender.endswith(" lua")
                 or "sse_push:{~" in command
                 or command.startswith(_OF_NO_REQUEST)
+                or (command.startswith('"PUBLISH"') and " ~" in command)
             ):
                 sent.append(command)

@@ -250,5 +250,5 @@ def test_a_command_that_reaches_redis_is_seen_by_these_tests(
         assert asked(target, post(f'{{"merchant_id":"{merchant}"}}'.encode())).status == 200
         assert asked(target, post(b'{"merchant_id":".."}')).status == 200
 
-    assert [command.split(" ")[0] for command in sent] == ['"XADD"', '"EXPIRE"'] * 2
-    assert sent[2].startswith('"XADD" "sse_push:{..}" "MAXLEN"')
+    assert [command.split(" ")[0] for command in sent] == ['"XADD"', '"EXPIRE"', '"PUBLISH"'] * 2
+    assert sent[3].startswith('"XADD" "sse_push:{..}" "MAXLEN"')

@@ -8,7 +8,16 @@ from contextlib import asynccontextmanager
 
 from sse_push.access.revocation import Revocation
 from sse_push.notification import Change, Entry, EntryId, EventId, Notification
-from sse_push.stream import Appender, Follower, Keys, Login, Planting, parse_address
+from sse_push.stream import (
+    Announcing,
+    Appender,
+    BellChoice,
+    Follower,
+    Keys,
+    Login,
+    Planting,
+    parse_address,
+)
 from tests.harness.keys import KEYS
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
@@ -37,6 +46,8 @@ class Followed:
         reply_limit_bytes: int = MB,
         keys: Keys = KEYS,
         login: Login = Login(),  # noqa: B008 (it never changes)
+        bell: BellChoice = "auto",
+        sweep_s: float | None = None,
     ) -> None:
         self.newest: dict[str, EntryId | None] = {}
         self.changes: list[Change] = []
@@ -52,18 +63,19 @@ class Followed:
             stream_max_entries=100,
             stream_ttl_s=STREAM_TTL_S,
             revocation_lifetime_s=1000,
+            bell=bell,
         )
         self.follower = Follower(
-            address,
+            Announcing(address, keys.bell, bell, reply_limit_bytes=reply_limit_bytes),
             self,
             self.appender,
             Planting(keys, max_planted=max_planted, stream_ttl_s=STREAM_TTL_S),
             keys,
             data_limit_bytes=8192,
-            reply_limit_bytes=reply_limit_bytes,
             probe_interval_s=0.05 * SECOND,
             probe_deadline_s=probe_deadline_s,
             deaf_limit_s=2 * probe_deadline_s,
+            sweep_s=sweep_s,
         )
 
     async def run(self) -> None:
@@ -129,8 +141,18 @@ async def following(
     max_planted: int = 0,
     reply_limit_bytes: int = MB,
     login: Login = Login(),  # noqa: B008 (it never changes)
+    bell: BellChoice = "auto",
+    sweep_s: float | None = None,
 ) -> AsyncGenerator[Followed]:
-    followed = Followed(url, probe_deadline_s, max_planted, reply_limit_bytes, login=login)
+    followed = Followed(
+        url,
+        probe_deadline_s,
+        max_planted,
+        reply_limit_bytes,
+        login=login,
+        bell=bell,
+        sweep_s=sweep_s,
+    )
     task = asyncio.create_task(followed.run())
     try:
         yield followed

@@ -19,8 +19,10 @@ from tests.harness.waiting import SECOND, until
 from tests.integration.stream.following import Followed, stopped
 
 OPERATIONS = text("sse_push/docs/operations.md")
-LINE = next(line for line in OPERATIONS.splitlines() if line.startswith("ACL SETUSER "))
+LINE, OF_BELL = [line for line in OPERATIONS.splitlines() if line.startswith("ACL SETUSER ")]
 RIGHTS = re.findall(r"\+\S+", LINE)
+UNTRACKED = LINE.replace(" +client|tracking", "")
+BELL_RIGHTS = OF_BELL.split()[3:]
 NEEDED_NOT_TO_WORK_BUT = {
     "+time": "to know the age of an entry when the two clocks differ, and which revocation is old",
     "+expire": "to give streams an end",
@@ -46,14 +48,24 @@ def url_of(redis: Redis, name: str, line: str) -> str:
     return f"redis://{name}:{name}@127.0.0.1:{redis.port}/0"
 
 
-@pytest.mark.parametrize("prefix", ["sse_push", "shop"])
+@pytest.mark.parametrize(
+    ("prefix", "line"),
+    [
+        ("sse_push", LINE),
+        ("shop", LINE),
+        ("sse_push", f"{UNTRACKED} {' '.join(BELL_RIGHTS)}"),
+        ("shop", f"{UNTRACKED} {' '.join(BELL_RIGHTS)}"),
+    ],
+    ids=["tracking", "tracking, prefix", "bell", "bell, prefix"],
+)
 async def test_the_service_runs_with_exactly_these_rights(
-    guarded: Redis, tmp_path: Path, prefix: str
+    guarded: Redis, tmp_path: Path, prefix: str, line: str
 ) -> None:
-    """With another prefix it can't reach a key of the default one."""
+    """With another prefix it can't reach a key, or a channel, of the default one."""
+    of_prefix = line.replace("~sse_push:*", f"~{prefix}:*").replace("&sse_push:", f"&{prefix}:")
     service = Service.start(
         tmp_path,
-        url_of(guarded, f"only_{prefix}", LINE.replace("~sse_push:*", f"~{prefix}:*")),
+        url_of(guarded, f"only_{prefix}{len(line)}", of_prefix),
         key_prefix=prefix,
         probe_interval_s=0.2,
         probe_deadline_s=2 * SECOND,
@@ -78,15 +90,23 @@ async def test_the_service_runs_with_exactly_these_rights(
     assert revocations_live_s > 0
     assert status == 0
     service.assert_no_errors()
-    assert "level=warning" not in service.log, service.log
+    warned = [each for each in service.log.splitlines() if "level=warning" in each]
+    assert len(warned) == (line != LINE), warned
+    assert all("redis refuses tracking, changes are heard by PUBLISH" in each for each in warned)
 
 
-@pytest.mark.parametrize("right", [each for each in RIGHTS if each not in NEEDED_NOT_TO_WORK_BUT])
+@pytest.mark.parametrize(
+    ("right", "line"),
+    [
+        *((each, LINE) for each in RIGHTS if each not in NEEDED_NOT_TO_WORK_BUT),
+        *((each, f"{UNTRACKED} {' '.join(BELL_RIGHTS)}") for each in BELL_RIGHTS),
+    ],
+)
 async def test_a_user_without_any_of_these_rights_fails(
-    guarded: Redis, merchant: str, right: str
+    guarded: Redis, merchant: str, right: str, line: str
 ) -> None:
-    line = " ".join(word for word in LINE.split() if word != right)
-    url = url_of(guarded, f"without{RIGHTS.index(right)}", line)
+    line = " ".join(word for word in line.split() if word != right)
+    url = url_of(guarded, f"without{(RIGHTS + BELL_RIGHTS).index(right)}", line)
     followed = Followed(url, probe_deadline_s=0.5 * SECOND)
     follower, changes = followed.follower, followed.changes
     appender = followed.appender

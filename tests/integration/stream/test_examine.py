@@ -103,7 +103,7 @@ async def test_a_server_that_is_too_old_fails_the_examination(own_redis: Server)
 
 
 @pytest.mark.parametrize(
-    ("right", "command"), [("xrange", "xrange"), ("xadd", "xadd"), ("client|tracking",) * 2]
+    ("right", "command"), [("xrange", "xrange"), ("xadd", "xadd"), ("client|setname",) * 2]
 )
 async def test_a_right_that_is_missing_is_named_with_its_cure(
     mortal: Redis, right: str, command: str

@@ -16,6 +16,7 @@ from sse_push.stream.connection import (
 from sse_push.stream.contract import RevokeCommands
 from sse_push.stream.reads import PAGE_ENTRIES
 from sse_push.stream.revocations import Knowledge
+from sse_push.stream.rounds import SWEEP_S
 from sse_push.stream.schedule import Schedule
 from tests.harness.keys import REVOCATIONS_KEY
 from tests.harness.processes import frozen
@@ -226,7 +227,7 @@ async def test_revocations_without_the_right_to_read_are_tried_again(mortal: Red
 async def test_a_revocation_that_was_not_announced_is_found_by_the_sweep(
     clear: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sse_push.stream.follow._SWEEP_S", 0.5 * SECOND)
+    monkeypatch.setitem(SWEEP_S, "tracking", 0.5 * SECOND)
     async with following(clear.url) as followed:
         await followed.until_known()
         pipeline = followed.follower._pipeline

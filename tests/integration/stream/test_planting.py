@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 
 from sse_push.notification import Change
+from sse_push.stream.rounds import SWEEP_S
 from tests.harness.keys import stream_key
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND, until
@@ -99,7 +100,7 @@ async def test_a_redis_that_is_full_is_followed_as_if_nothing_were_ever_planted(
 async def test_a_planted_stream_that_will_end_soon_is_renewed_by_the_sweep(
     server: Server, merchant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sse_push.stream.follow._SWEEP_S", 0.3)
+    monkeypatch.setitem(SWEEP_S, "tracking", 0.3)
     key = stream_key(merchant)
     server.cli("XADD", key, "*", "sse_push:planted", "0123456789abcdef")
     server.cli("EXPIRE", key, "100")

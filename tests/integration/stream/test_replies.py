@@ -220,7 +220,8 @@ async def test_an_append_that_another_server_should_take_was_certainly_not_publi
 ) -> None:
     async with led(own_redis.url) as proxy, appending(proxy.url) as appender:
         await appender.append(Notification(merchant))
-        proxy.change = lambda _data: f"-{reply}\r\n-{reply}\r\n".encode()
+        of_each_command = f"-{reply}\r\n" * len(("XADD", "EXPIRE", "PUBLISH"))
+        proxy.change = lambda _data: of_each_command.encode()
         with pytest.raises(StreamUnavailable, match=f"refused the entry: {reply}") as failure:
             await appender.append(Notification(f"{merchant}-other"))
         is_connected = appender._connection is not None

@@ -25,7 +25,7 @@ from sse_push.metrics import SERIES, Metrics, metrics
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import WorkerBoard
 from sse_push.runtime.refusals import Refusals
-from sse_push.stream import Appender, Follower, Planting, parse_address
+from sse_push.stream import Announcing, Appender, Follower, Planting, parse_address
 from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.keys import KEYS
 from tests.harness.waiting import SECOND
@@ -90,12 +90,11 @@ async def worker(tmp_path: Path) -> Worker:
         revocation_lifetime_s=60,
     )
     follower = Follower(
-        NOWHERE,
+        Announcing(NOWHERE, KEYS.bell, "auto", reply_limit_bytes=1_000_000),
         hub,
         appender,
         Planting(KEYS, max_planted=0, stream_ttl_s=60),
         KEYS,
-        reply_limit_bytes=1_000_000,
         data_limit_bytes=8192,
         probe_interval_s=3,
         probe_deadline_s=6,
@@ -199,6 +198,7 @@ async def test_a_count_is_copied_once_however_often_the_series_are_updated(
     worker.hub.tally.merged = 6
     worker.hub.tally.skipped = 7
     worker.follower.tally.reconnects = 8
+    worker.follower.announcing.kind = "pubsub"
     worker.follower.tally.tail.resyncs["stream_gone"] = 9
     worker.appender.tally.outcomes["unknown"] = 10
     worker.appender.tally.faults["exhausted"] = 14
@@ -223,6 +223,7 @@ async def test_a_count_is_copied_once_however_often_the_series_are_updated(
         "sse_push_refreshes_merged_total": 6,
         "sse_push_refreshes_skipped_total": 7,
         "sse_push_tail_reconnects_total": 8,
+        "sse_push_pubsub_workers": 1,
         "sse_push_resyncs_total{stream_gone}": 9,
         "sse_push_plants_total{planted}": 13,
         "sse_push_notifications_total{unknown}": 10,

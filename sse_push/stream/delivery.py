@@ -1,0 +1,158 @@
+"""Whether an entry that is added is heard of and found, as ``check`` tries it.
+
+Knows what the service asks of Redis on the way of a notification. Does not know other settings of a
+server (``examine``), nor the words of its errors (``obstacles``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import cast
+
+from sse_push.notification import EntryId
+from sse_push.runtime.finding import Finding
+from sse_push.stream.bell import NOBODY, BellChoice
+from sse_push.stream.connection import Announcement, Connection
+from sse_push.stream.contract import (
+    Command,
+    parse_entry_id,
+    parse_ids,
+    probe_commands,
+    publish_command,
+    read_command,
+    read_revocations_command,
+    subscribe_command,
+)
+from sse_push.stream.keys import Keys, probe_merchant
+from sse_push.stream.obstacles import of_replies
+from sse_push.stream.opening import TRACKING, lacks_tracking
+from sse_push.stream.reads import Read, ReadFrom
+from sse_push.stream.replies import ErrorReply
+
+MERCHANT = probe_merchant("check")
+"""Always the same, so that checks without the right to EXPIRE leave one small stream at most."""
+
+_MESSAGE = f"{NOBODY} 0 {MERCHANT}"
+
+
+def _reads(keys: Keys) -> list[Command]:
+    """Return every kind of read that the service makes."""
+    key = keys.stream(MERCHANT)
+    return [
+        read_revocations_command(keys.revocations, ReadFrom(None)),
+        read_command(key, Read(MERCHANT, EntryId(0, 1))),
+        read_command(key, Read(MERCHANT)),
+    ]
+
+
+async def delivers(
+    url: str,
+    keys: Keys,
+    adding: Connection,
+    tracked: Connection,
+    timeout_s: float,
+    bell: BellChoice,
+) -> list[Finding]:
+    """Add an entry as a notification is added, and read it as the tail does."""
+    began_at = time.monotonic()
+    asked = [("CLIENT", "SETNAME", "sse_push-check"), *_reads(keys)]
+    if bell != "pubsub":
+        asked.insert(1, TRACKING)
+    replies = await ask(tracked, asked)
+    tracking = dict(zip(asked, replies, strict=True)).get(TRACKING)
+    rings = bell == "pubsub" or (bell == "auto" and lacks_tracking(tracking))
+    writes = [("TIME",), *probe_commands(keys.stream(MERCHANT))]
+    if rings:
+        asked.append(subscribe_command(keys.bell))
+        replies.append(await _subscribe(tracked, keys))
+        writes.append(publish_command(keys.bell, _MESSAGE))
+    written = await ask(adding, writes)
+    answered = list(zip([*asked, *writes], [*replies, *written], strict=True))
+    refused = _refused(url, answered, keys, rings=rings)
+    if any(finding.level == "failure" for finding in refused):
+        return refused
+    delivery = await _arrives(keys, tracked, cast("bytes", written[1]), timeout_s, rings=rings)
+    if delivery is None:
+        took_ms = (time.monotonic() - began_at) * 1000
+        how = f"heard by PUBLISH to {keys.bell}" if rings else "announced"
+        delivery = Finding("ok", "delivery", f"a change is {how} and read, {took_ms:.1f} ms")
+    return [delivery, *_without_tracking(tracking, keys), *refused]
+
+
+def _refused(
+    url: str, answered: list[tuple[Command, object]], keys: Keys, *, rings: bool
+) -> list[Finding]:
+    """Return what was refused, without CLIENT TRACKING if all else is there for the bell."""
+    of_all = list(of_replies(url, answered, keys))
+    rest = list(of_replies(url, [each for each in answered if each[0] != TRACKING], keys))
+    return rest if rings and not any(each.level == "failure" for each in rest) else of_all
+
+
+def _without_tracking(tracking: object, keys: Keys) -> list[Finding]:
+    """Return what follows where Redis does not announce changes by itself."""
+    if not isinstance(tracking, ErrorReply):
+        return []
+    return [
+        Finding(
+            "warning",
+            "bell",
+            f"without CLIENT TRACKING workers hear of changes by PUBLISH to {keys.bell}; a backend "
+            "that adds to a stream itself must publish as well, or is heard within sweep_s; "
+            f"expected the right +client|tracking, or bell=pubsub; got: {tracking}",
+        )
+    ]
+
+
+async def _subscribe(tracked: Connection, keys: Keys) -> object:
+    await tracked.send([subscribe_command(keys.bell)])
+    return await tracked.read_push()
+
+
+async def _arrives(
+    keys: Keys, tracked: Connection, entry_id: bytes, timeout_s: float, *, rings: bool
+) -> Finding | None:
+    """Return why an entry that was added is not announced or not there; None if all is well."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            if rings:
+                await _wait_for_message(tracked)
+            else:
+                await _wait_for_announcement(tracked, keys.stream(MERCHANT).encode())
+    except TimeoutError:
+        return Finding(
+            "failure",
+            "delivery",
+            f"a change was not announced within {timeout_s:g} s: is this a proxy? "
+            f"{'SUBSCRIBE' if rings else 'CLIENT TRACKING'} must reach the server itself",
+        )
+    read = Read(MERCHANT, parse_entry_id(entry_id))
+    (found,) = await ask(tracked, [read_command(keys.stream(MERCHANT), read)])
+    if parse_entry_id(entry_id) not in parse_ids(found):
+        return Finding(
+            "failure",
+            "delivery",
+            "an entry that was added is not there for another connection: does the address lead "
+            "to several servers?",
+        )
+    return None
+
+
+async def ask(connection: Connection, commands: list[Command]) -> list[object]:
+    """Send commands, and return their replies, errors as values."""
+    await connection.send(commands)
+    return [await connection.read() for _ in commands]
+
+
+async def _wait_for_message(connection: Connection) -> None:
+    while True:
+        pushed = await connection.read_push()
+        if not isinstance(pushed, ErrorReply) and pushed[-1] == _MESSAGE.encode():
+            return
+
+
+async def _wait_for_announcement(connection: Connection, key: bytes) -> None:
+    while True:
+        got = await connection.read_or_announcement()
+        if isinstance(got, Announcement) and key in (got.keys or ()):
+            return
