@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -118,15 +119,27 @@ def given_to(monkeypatch: pytest.MonkeyPatch, listening: socket.socket) -> Given
     return Given(sockets=1)
 
 
+def backlog_of(listening: socket.socket) -> int:
+    """Return how many connections may wait for a socket to accept them: its ``tcpi_sacked``.
+
+    ``tcp_get_info`` in https://github.com/torvalds/linux/blob/v6.1/net/ipv4/tcp.c
+    """
+    information = listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+    return int.from_bytes(information[28:32], sys.byteorder)
+
+
 def test_a_socket_that_is_given_gets_the_options_of_one_of_our_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_server(("127.0.0.1", 0), backlog=7) as listening:
         port = listening.getsockname()[1]
-        taken = server._adopted(given_to(monkeypatch, listening), Settings(port=port))
+        assert backlog_of(listening) == 7
+        settings = Settings(port=port, listen_backlog=111)
+        taken = server._adopted(given_to(monkeypatch, listening), settings)
 
         assert taken is not None
         with taken:
+            assert backlog_of(taken) == 111
             assert taken.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * 16_384
             assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
