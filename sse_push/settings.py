@@ -377,6 +377,12 @@ class Settings(BaseSettings):
         le=30_000,
         description="longest reconnection time sent to a client that is asked to come back later",
     )
+    poll_interval_s: float = Field(
+        10.0,
+        ge=1,
+        le=3600,
+        description="time after which a client that polls is told to poll again, ± 50 %",
+    )
     max_connection_age_s: float = Field(
         900.0,
         ge=1,

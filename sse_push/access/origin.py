@@ -29,6 +29,12 @@ PREFLIGHT_HEADERS = {
     "Access-Control-Max-Age": str(_PREFLIGHT_AGE_S),
 }
 
+_EXPOSED = (b"access-control-expose-headers", b"Retry-After")
+"""A page of another origin reads no other header than the safelisted ones: a poll's pace is there.
+
+https://fetch.spec.whatwg.org/#cors-safelisted-response-header-name
+"""
+
 
 class Origins:
     """The other origins whose pages may listen: exact ones, or any (``*``).
@@ -74,10 +80,14 @@ class Origins:
         if not self._allowed:
             return send
         added = self._headers(Headers(scope=scope).getlist("origin"))
+        is_allowed = len(added) > 1  # beside Vary
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *added]}
+                headers = [*message["headers"], *added]
+                if is_allowed and any(name == b"retry-after" for name, _ in headers):
+                    headers.append(_EXPOSED)
+                message = {**message, "headers": headers}
             await send(message)
 
         return send_with_headers

@@ -73,10 +73,12 @@ class EndReason(enum.Enum):
     SERVER_STOPPING = "server_stopping", Occasion.END | Occasion.SOFT_ANSWER, "reconnects"
     TOKEN_EXPIRED = "token_expired", Occasion.END, "renews its token, then reconnects"
     REVOKED = "revoked", Occasion.END, "reconnects, and is refused with 401 if it has no new token"
+    POLLED = "polled", Occasion.END, "polls again"
+    """The connection was a poll, which is answered."""
     FAILED = "failed", Occasion.END, "reconnects"
     """The service itself has failed; its log has the error."""
     NOT_READY = "not_ready", Occasion.SOFT_ANSWER, "reconnects later"
-    """The service does not know yet which tokens are revoked."""
+    """Redis has not told which tokens are revoked, or what a poll is owed."""
     FULL = "full", Occasion.SOFT_ANSWER, "reconnects later"
     MERCHANT_FULL = "merchant_full", Occasion.SOFT_ANSWER, "reconnects later"
     TOO_MANY_CONNECTIONS = (

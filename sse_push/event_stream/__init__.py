@@ -3,6 +3,7 @@
 ``response`` chooses the way to write: ``transport`` under uvicorn, ``portable`` under any other
 server. Both begin with an ``opening``. What the client is owed is found by a ``comparison``, whose
 rules are those of ``resume``, and what it has missed by ``gaps``.
+A ``poll`` is the same comparison, answered at once as JSON.
 ``shared`` has what all event streams of a process share, ``wire`` the bytes of each event.
 
 The life of a connection, with the calls of the hub and the states of the fast way::
@@ -33,6 +34,7 @@ Does not know Redis, nor who may get an event stream.
 """
 
 from sse_push.event_stream.gaps import Gaps
+from sse_push.event_stream.poll import poll
 from sse_push.event_stream.portable import keep_streams_at_shutdown
 from sse_push.event_stream.response import open_event_stream
 from sse_push.event_stream.resume import position_of
@@ -47,5 +49,6 @@ __all__ = [
     "Gaps",
     "keep_streams_at_shutdown",
     "open_event_stream",
+    "poll",
     "position_of",
 ]

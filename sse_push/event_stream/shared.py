@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import Counter
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class EventStreams:
     soft_retry_max_ms: int
     send_timeout_s: float
     send_buffer_bytes: int
+    poll_interval_s: float
     arm_timeout_s: float = 0.5
     """How long ``ready`` waits for Redis, to be written together with what is owed."""
     soft_answers: Counter[EndReason] = field(
@@ -56,6 +58,10 @@ class EventStreams:
     def jittered_retry_ms(self) -> int:
         """Return a reconnection time, half to one and a half of ``retry_ms``."""
         return round(self.retry_ms * random.uniform(0.5, 1.5))  # noqa: S311 (spreads load)
+
+    def jittered_poll_s(self) -> int:
+        """Return when to poll next, for ``Retry-After``: half to one and a half of the interval."""
+        return math.ceil(self.poll_interval_s * random.uniform(0.5, 1.5))  # noqa: S311 (as above)
 
     def goodbye(self, reason: EndReason) -> bytes:
         """Return the last event of a connection."""

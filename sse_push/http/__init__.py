@@ -20,7 +20,8 @@ refuses a request by raising an error; ``answers`` has the answer to each error.
 
 ``GET /events`` is answered with an event stream, or with a refusal; a client that cannot be served
 now, and accepts an event stream, gets a soft answer: 200, with a ``goodbye`` as its only event.
-EventSource reconnects after a 200, and after no other status.
+EventSource reconnects after a 200, and after no other status. A client that accepts JSON, and no
+event stream, polls: it is told at once what it is owed.
 
 Does not know Redis, the wire format, nor how connections are written to. Each caller imports the
 module that it needs.

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -31,6 +32,7 @@ from sse_push.errors import (
 )
 from sse_push.event_stream import wire
 from sse_push.http import paths
+from sse_push.http.bodies import JSON
 from sse_push.notification import parse_merchant_id
 from sse_push.runtime.uvicorn import REFUSED_KEY
 
@@ -49,6 +51,17 @@ _BY_STATUS = {
     )
 }
 """The reasons that are raised as Starlette's own exception."""
+
+
+def accepts_event_stream(headers: Headers) -> bool:
+    """Tell whether a client can read an event stream; nginx decides by the same rule."""
+    accepts = (headers.get("accept") or "*/*").lower()
+    return wire.MEDIA_TYPE in accepts or "*/*" in accepts
+
+
+def asks_to_poll(headers: Headers) -> bool:
+    """Tell whether a client wants JSON at once instead of an event stream."""
+    return JSON in headers.get("accept", "").lower() and not accepts_event_stream(headers)
 
 
 def body_of(error: RequestError) -> dict[str, object]:
@@ -125,16 +138,15 @@ async def _on_not_now(request: Request[Any], exc: Exception) -> Response:
     https://html.spec.whatwg.org/multipage/server-sent-events.html#sse-processing-model
     """
     assert isinstance(exc, NotNow), "registered for it only"
-    # nginx decides by the same rule about its own soft answer.
-    accepts = (request.headers.get("accept") or "*/*").lower()
-    is_soft = wire.MEDIA_TYPE in accepts or "*/*" in accepts
+    streams, is_soft = request.state["event_streams"], accepts_event_stream(request.headers)
     if not (is_soft and exc.reason is EndReason.SERVER_STOPPING):  # which every deploy does
         count(request, RefusalReason[exc.reason.name], exc.who, is_soft=is_soft)
     if is_soft:
-        answer: Response = request.state["event_streams"].soft_answer(exc.reason)
+        answer: Response = streams.soft_answer(exc.reason)
         return answer
+    # At random, as clients that poll would return together otherwise.
     body = Refusal.UNAVAILABLE.body(exc.reason.value)
-    return _answer(Refusal.UNAVAILABLE, body, {"Retry-After": str(_RETRY_AFTER_S)})
+    return _answer(Refusal.UNAVAILABLE, body, {"Retry-After": str(streams.jittered_poll_s())})
 
 
 async def _on_client_disconnect(request: Request[Any], _exc: Exception) -> Response:

@@ -7,6 +7,7 @@ Knows HTTP and the parts in ``State``. Does not know Redis (``stream``), how con
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -29,8 +30,15 @@ from sse_push.errors import (
     TooLarge,
     TooManyNotifications,
 )
-from sse_push.event_stream import HEADERS, open_event_stream, position_of, wire
-from sse_push.http.answers import KEY_SCOPE_KEY, body_of, count, not_all_stored
+from sse_push.event_stream import (
+    HEADERS,
+    EventStreams,
+    open_event_stream,
+    poll,
+    position_of,
+    wire,
+)
+from sse_push.http.answers import KEY_SCOPE_KEY, asks_to_poll, body_of, count, not_all_stored
 from sse_push.http.bodies import FORM, JSON, parse_form, read_body, require_media_type
 from sse_push.http.parameters import (
     LAST_EVENT_ID,
@@ -57,7 +65,7 @@ _REVOCATIONS_WAIT_S = 0.5
 
 
 async def events(request: Request[State]) -> Response:
-    """GET /events?merchant_id=42[&last_event_id=…] -> 200 ``text/event-stream``."""
+    """GET /events?merchant_id=42[&last_event_id=…] -> 200, an event stream, or JSON."""
     state = request.state
     state["origins"].check(request.headers)
     query = read_query(request, OF_EVENTS)
@@ -77,14 +85,22 @@ async def events(request: Request[State]) -> Response:
     # Without a merchant in its URL, a request may be for another one than that of its ID.
     is_named = named_merchant is None
     last_event_id = position_of(grant.merchant_id, given, is_named=is_named)
+    streams, is_poll = state["event_streams"], asks_to_poll(request.headers)
     if request.method == "HEAD":
-        return Response(headers=HEADERS, media_type=wire.MEDIA_TYPE)
+        headers, media_type = (_of_poll(streams), JSON) if is_poll else (HEADERS, wire.MEDIA_TYPE)
+        return Response(headers=headers, media_type=media_type)
     await _require_serving(state)
     place: Place = request.scope[PLACE_SCOPE_KEY]
     place.reserve((grant.merchant_id,), _counted_address(request))
-    return open_event_stream(
-        state["event_streams"], request.scope, grant, last_event_id, is_named=is_named
-    )
+    if is_poll:
+        owed = await poll(streams, grant, last_event_id, is_named=is_named)
+        return JSONResponse(owed, headers=_of_poll(streams))
+    return open_event_stream(streams, request.scope, grant, last_event_id, is_named=is_named)
+
+
+def _of_poll(streams: EventStreams) -> Mapping[str, str]:
+    """Return the headers of the answer to a poll, with the pace of its client."""
+    return {"Cache-Control": "no-store", "Retry-After": str(streams.jittered_poll_s())}
 
 
 async def preflight(request: Request[State]) -> Response:

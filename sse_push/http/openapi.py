@@ -22,6 +22,7 @@ from sse_push.http.openapi_answers import RESPONSES, answer, content, refused
 from sse_push.http.parameters import LAST_EVENT_ID, LAST_EVENT_ID_OF_POLYFILL, MERCHANT
 from sse_push.http.schemas import (
     ALIVE,
+    COUNT,
     DOCUMENT,
     NAME,
     READINESS,
@@ -91,10 +92,16 @@ _CORS_HEADERS: Node = {
 _EVENT_STREAM = answer(
     "The event stream: `ready`, then `refresh`, `heartbeat`, `expiring`; the last event is "
     "`goodbye`. With X-Sse-Push-Soft-Answer `goodbye` is the only event, and the client should "
-    "come back later.",
-    {MEDIA_TYPE: TEXT},
+    "come back later. A client that accepts JSON, and no event stream, polls: it is told at once "
+    "what it is owed.",
+    {MEDIA_TYPE: TEXT, JSON: reference("Poll")},
     headers={
-        "Cache-Control": {"schema": {"const": "no-store, no-transform"}},
+        "Cache-Control": {"schema": {"enum": ["no-store, no-transform", "no-store"]}},
+        "Retry-After": {
+            "description": "In the answer to a poll: the seconds until the next one.",
+            "schema": COUNT,
+        },
+        "Access-Control-Expose-Headers": {"schema": {"const": "Retry-After"}},
         "X-Accel-Buffering": {"schema": {"const": "no"}},
         "X-Sse-Push-Soft-Answer": {"schema": {"const": "1"}},
         **_CORS_HEADERS,

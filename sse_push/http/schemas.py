@@ -130,6 +130,30 @@ SCHEMAS: Mapping[str, Node] = {
     ),
     "Accepted": _fields(id={"type": "string", "pattern": f"^{EVENT_ID_PATTERN}$"}),
     "Revoked": _fields(id={"type": "string", "pattern": f"^{ENTRY_ID_PATTERN}$"}),
+    "Poll": _fields(
+        merchants={
+            "description": "What the client is owed since its position, by merchant; empty: "
+            "nothing.",
+            "type": "object",
+            "propertyNames": NAME,
+            "additionalProperties": {
+                "type": "object",
+                "required": ["id", "topics", "reason"],
+                "additionalProperties": False,
+                "properties": {
+                    "id": {
+                        "description": "The position to give back as it is; null: there is none.",
+                        "type": ["string", "null"],
+                        "pattern": f"^({NAME_PATTERN}@)?{EVENT_ID_PATTERN}$",
+                    },
+                    "topics": one_of(
+                        array_of(NAME), NULL, description="What has changed; null: anything may."
+                    ),
+                    "reason": {"enum": ["connected", "missed"]},
+                },
+            },
+        },
+    ),
     "Error": {
         "type": "object",
         "required": ["error", "detail"],

@@ -215,6 +215,7 @@ def _event_streams(settings: Settings, hub: Hub[Frame], follower: Follower) -> E
         soft_retry_max_ms=settings.soft_retry_max_ms,
         send_timeout_s=settings.send_timeout_s,
         send_buffer_bytes=settings.send_buffer_bytes,
+        poll_interval_s=settings.poll_interval_s,
     )
 
 

@@ -20,7 +20,7 @@ SERIES: dict[str, Series] = {
     "sse_push_build_info": Series("gauge", "always 1; what runs", ("version", "python")),
     "sse_push_connections_open": Series("gauge", "open connections"),
     "sse_push_connections_limit": Series("gauge", "maximum number of connections"),
-    "sse_push_connections_opened_total": Series("counter", "connections opened"),
+    "sse_push_connections_opened_total": Series("counter", "connections opened, polls too"),
     "sse_push_connections_closed_total": Series("counter", "connections ended", ("reason",)),
     "sse_push_soft_answers_total": Series(
         "counter", "clients asked to come back later", ("reason",)

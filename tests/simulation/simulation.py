@@ -80,6 +80,7 @@ class Simulation:
             soft_retry_max_ms=100,
             send_timeout_s=1000,
             send_buffer_bytes=4096,
+            poll_interval_s=10,
             # Redis in time, or so late that ``ready`` goes first: chance decides.
             arm_timeout_s=self.chance.choice([0, 1000]),
         )

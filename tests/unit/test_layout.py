@@ -199,6 +199,7 @@ ARROWS: dict[str, set[str]] = {
         "access.keys",
         "errors",
         "event_stream.wire",
+        "http.bodies",
         "http.paths",
         "notification",
         "runtime.uvicorn",

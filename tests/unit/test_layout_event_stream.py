@@ -16,6 +16,15 @@ EVENT_STREAM: dict[str, set[str]] = {
         "hub",
         "notification",
     },
+    "event_stream.poll": {
+        "access.grant",
+        "access.keys",
+        "errors",
+        "event_stream.comparison",
+        "event_stream.shared",
+        "event_stream.wire",
+        "hub",
+    },
     "event_stream.opening": {
         "access.grant",
         "errors",
@@ -50,6 +59,7 @@ EVENT_STREAM: dict[str, set[str]] = {
     },
     "event_stream": {
         "event_stream.gaps",
+        "event_stream.poll",
         "event_stream.portable",
         "event_stream.resume",
         "event_stream.response",

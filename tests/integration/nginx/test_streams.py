@@ -252,3 +252,21 @@ async def test_every_browser_ends_with_the_newest_id(
         f" of 300 answers\n"
     )
     assert nginx.error_log == ""
+
+
+async def test_a_poll_passes_as_the_service_answers_it_and_a_service_that_is_down_is_503(
+    nginx: Nginx, deserted: Nginx, backend: Publisher, merchant: str
+) -> None:
+    url, headers = f"/events?merchant_id={merchant}", {"Accept": "application/json"}
+    position = await backend.notify(merchant)
+    async with nginx.client() as client, deserted.client() as of_nobody:
+        owed = await client.get(url, headers=headers)
+        current = await client.get(url, headers={**headers, "Last-Event-ID": position})
+        down = await of_nobody.get(url, headers=headers)
+
+    assert owed.json()["merchants"][merchant]["id"] == position
+    assert current.content == b'{"merchants":{}}'
+    assert 5 <= int(current.headers["retry-after"]) <= 15
+    assert current.headers["cache-control"] == "no-store"
+    assert (down.status_code, down.headers["content-type"]) == (503, "application/json")
+    assert int(down.headers["retry-after"]) > 0

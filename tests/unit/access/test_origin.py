@@ -12,29 +12,34 @@ from sse_push.errors import OriginNotAllowed
 APP = "https://app.test"
 
 
+OWN = (b"cache-control", b"no-store")
+
+
 def headers_of(*pairs: tuple[str, str]) -> Headers:
     return Headers(raw=[(name.lower().encode(), value.encode("latin-1")) for name, value in pairs])
 
 
-async def added_headers(origins: Origins, *pairs: tuple[str, str]) -> list[tuple[bytes, bytes]]:
+async def added_headers(
+    origins: Origins, *pairs: tuple[str, str], own: tuple[bytes, bytes] = OWN
+) -> list[tuple[bytes, bytes]]:
     """Return the headers that are added to an answer, which already has one."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    own = [(b"cache-control", b"no-store")]
-    start = {"type": "http.response.start", "status": 200, "headers": own}
+    headers = [own]
+    start = {"type": "http.response.start", "status": 200, "headers": headers}
     body: dict[str, Any] = {"type": "http.response.body", "body": b"x"}
     sending = origins.with_cors_headers({"type": "http", "headers": headers_of(*pairs).raw}, send)
     await sending(start)
     await sending(body)
 
     assert sent[1] is body
-    assert own == [(b"cache-control", b"no-store")]  # others send the same list
-    headers: list[tuple[bytes, bytes]] = sent[0]["headers"]
-    assert headers[:1] == own
-    return headers[1:]
+    assert headers == [own]  # others send the same list
+    all_headers: list[tuple[bytes, bytes]] = sent[0]["headers"]
+    assert all_headers[:1] == [own]
+    return all_headers[1:]
 
 
 def test_a_request_without_origin_passes() -> None:
@@ -140,6 +145,16 @@ async def test_an_answer_to_an_allowed_origin_allows_credentials() -> None:
         (b"access-control-allow-origin", APP.encode()),
         (b"access-control-allow-credentials", b"true"),
     ]
+
+
+async def test_a_page_of_an_allowed_origin_may_read_when_to_come_back() -> None:
+    own, exposed = (b"retry-after", b"10"), (b"access-control-expose-headers", b"Retry-After")
+
+    allowed = await added_headers(Origins((APP,)), ("Origin", APP), own=own)
+    others = await added_headers(Origins((APP,)), ("Origin", "https://b.test"), own=own)
+
+    assert allowed[-1] == exposed
+    assert others == [(b"vary", b"Origin")]
 
 
 @pytest.mark.parametrize(

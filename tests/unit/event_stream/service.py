@@ -111,6 +111,7 @@ class Service:
             soft_retry_max_ms=5003,
             send_timeout_s=send_timeout_s,
             send_buffer_bytes=16_384,
+            poll_interval_s=10,
             arm_timeout_s=arm_timeout_s,
         )
 

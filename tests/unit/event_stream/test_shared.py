@@ -21,6 +21,13 @@ async def test_reconnection_times_are_spread_by_half(serve: Serve) -> None:
     assert len(times) > 300
 
 
+async def test_polls_are_spread_by_half_in_whole_seconds_without_zero(service: Service) -> None:
+    fast = dataclasses.replace(service.streams, poll_interval_s=1)
+
+    assert {service.streams.jittered_poll_s() for _ in range(1000)} == {*range(6, 16)}
+    assert {fast.jittered_poll_s() for _ in range(1000)} == {1, 2}
+
+
 def test_ready_waits_for_redis_for_half_a_second() -> None:
     fields = {field.name: field.default for field in dataclasses.fields(EventStreams)}
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import httpx2
 import pytest
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -29,7 +30,13 @@ from sse_push.errors import (
     Unauthorized,
 )
 from sse_push.http import paths
-from sse_push.http.answers import EXCEPTION_HANDLERS, KEY_SCOPE_KEY, body_of, not_all_stored
+from sse_push.http.answers import (
+    EXCEPTION_HANDLERS,
+    KEY_SCOPE_KEY,
+    asks_to_poll,
+    body_of,
+    not_all_stored,
+)
 from sse_push.runtime.refusals import Refusals
 from sse_push.runtime.uvicorn import REFUSED_KEY
 
@@ -41,6 +48,9 @@ class SoftAnswers:
 
     def soft_answer(self, reason: EndReason) -> Response:
         return Response(f"soft {reason.value}")
+
+    def jittered_poll_s(self) -> int:
+        return 13
 
 
 class Service:
@@ -152,9 +162,27 @@ async def test_a_client_without_event_streams_that_is_not_served_gets_503() -> N
 
     answer = await service.get(headers={"Accept": "application/json"})
 
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "13")
     assert answer.json() == {"error": "unavailable", "detail": "full"}
     assert service.counted() == {"unavailable": 1}
+
+
+@pytest.mark.parametrize(
+    ("accept", "polls"),
+    [
+        ("application/json", True),
+        ("Application/JSON, text/plain", True),
+        ("application/json, text/plain, */*", False),
+        ("application/json, text/event-stream", False),
+        ("text/html", False),
+        ("*/*", False),
+        (None, False),
+    ],
+)
+def test_a_client_that_accepts_json_and_no_event_stream_polls(
+    accept: str | None, *, polls: bool
+) -> None:
+    assert asks_to_poll(Headers({} if accept is None else {"Accept": accept})) is polls
 
 
 async def test_a_soft_answer_is_a_refusal_without_a_code_and_that_of_a_deploy_is_none() -> None:

@@ -109,6 +109,7 @@ async def worker(tmp_path: Path) -> Worker:
         soft_retry_max_ms=30_000,
         send_timeout_s=15,
         send_buffer_bytes=16_384,
+        poll_interval_s=10,
     )
     board = WorkerBoard(tmp_path)
     refusals = Refusals()
