@@ -5,6 +5,7 @@
     python -m tests.bench --only burst idle
     python -m tests.bench --baseline DIR  each case also with the service of another checkout
     python -m tests.bench --growth        draw how cost grows (tests/bench/growth.svg)
+    python -m tests.bench.scale           what a million browsers need (sse_push/docs/scale.md)
 
 The server has one core, Redis and the load generator another. Needs redis-server, and
 libnginx-mod-nchan (Debian) for the comparison.
@@ -25,10 +26,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tests.bench.plot import Line, draw
@@ -38,6 +40,7 @@ from tests.harness.waiting import free_port, program, wait_for
 
 Result = dict[str, Any]
 SERVER_CORE, LOAD_CORE = 0, 1
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 NCHAN_MODULE = Path("/usr/lib/nginx/modules/ngx_nchan_module.so")
 
 NCHAN_CONFIGURATION = """
@@ -224,7 +227,9 @@ class Server:
 
 
 @contextmanager
-def ours(folder: Path, checkout: Path | None = None) -> Generator[Server]:
+def ours(
+    folder: Path, checkout: Path | None = None, settings: Mapping[str, object] = NOTHING
+) -> Generator[Server]:
     """Run the service of this checkout, or of another one."""
     redis = Redis.start(folder)
     os.sched_setaffinity(redis.process.pid, {LOAD_CORE})
@@ -234,6 +239,7 @@ def ours(folder: Path, checkout: Path | None = None) -> Generator[Server]:
             folder,
             redis.url,
             *("--notify-keys", "none"),
+            settings=settings,
             through=pinned(SERVER_CORE),
             cwd=checkout,
             port=port,
@@ -316,9 +322,11 @@ def measure(case: Case, name: str, baseline: Path | None = None) -> Result:
             return result
 
 
-def load(case: str, dialect: str, server: Server, options: Result) -> Result:
+def load(
+    case: str, dialect: str, server: Server, options: Result, ports: Mapping[str, int] = NOTHING
+) -> Result:
     spoken = "nchan" if dialect == "nchan" else "ours"
-    given = {"case": case, "port": server.port, "dialect": spoken, "options": options}
+    given = {"case": case, "port": server.port, "dialect": spoken, "options": options, **ports}
     done = subprocess.run(
         [*pinned(LOAD_CORE), sys.executable, "-m", "tests.bench.load"],
         input=json.dumps(given),

@@ -16,10 +16,11 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import uvloop
+
+from tests.bench.processes import Pids, cpu_s, pss_kib
 
 Result = dict[str, Any]
 DEADLINE_S = 120.0
@@ -69,6 +70,8 @@ class Tally:
         self.open = 0
         self.lost = 0
         self.events = 0
+        self.heartbeats = 0
+        self.bytes = 0
         self.last_at = 0.0
         self.half_after = 0
         self.half_at = 0.0
@@ -104,6 +107,7 @@ class Browser(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
+        self.tally.bytes += len(data)
         if not self.first_at:
             head = data.find(b"\r\n\r\n")
             if head < 0:
@@ -114,7 +118,9 @@ class Browser(asyncio.Protocol):
             self.tally.open += 1
             data = data[head:]
         found = data.rfind(self.marker)
-        if found >= 0:
+        if found < 0:
+            self.tally.heartbeats += data.count(b"event: heartbeat\n")
+        else:
             self.events += data.count(self.marker)
             start = found + len(self.marker)
             self.last = data[start : data.find(b"\n", start)]
@@ -178,6 +184,8 @@ class Bench:
 
     port: int
     dialect: Dialect
+    backends_port: int
+    """Where notifications go: the port of the browsers, unless a proxy is before that one only."""
     tally: Tally = field(default_factory=Tally)
     browsers: list[Browser] = field(default_factory=list)
 
@@ -203,7 +211,7 @@ class Bench:
         await until(lambda: self.tally.open >= len(channels), "all first bytes")
         return time.perf_counter() - began
 
-    async def leave(self, pid: int) -> None:
+    async def leave(self, pid: Pids) -> None:
         """Close all browsers; wait until the server has forgotten them, and uses no CPU."""
         for browser in self.browsers:
             browser.transport.abort()
@@ -217,7 +225,7 @@ class Bench:
 
     async def backend(self) -> Backend:
         _, backend = await asyncio.get_running_loop().create_connection(
-            Backend, "127.0.0.1", self.port
+            Backend, "127.0.0.1", self.backends_port
         )
         return backend
 
@@ -247,19 +255,6 @@ async def until(is_done: Callable[[], bool], what: str) -> None:
         await asyncio.sleep(0.001)
 
 
-def cpu_s(pid: int) -> float:
-    """Return the seconds of CPU that a process has used, to the nanosecond."""
-    total = 0
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        total += int((task / "schedstat").read_text().split()[0])
-    return total / 1e9
-
-
-def pss_kib(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-
-
 def percentile(values: list[float], share: float) -> float:
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
@@ -268,7 +263,7 @@ def percentile(values: list[float], share: float) -> float:
 # -- cases
 
 
-async def fan_out(bench: Bench, *, pid: int, browsers: int, times: int, pause_s: float) -> Result:
+async def fan_out(bench: Bench, *, pid: Pids, browsers: int, times: int, pause_s: float) -> Result:
     """One merchant, one notification at a time."""
     await bench.connect(["hot"] * browsers)
     backend = await bench.backend()
@@ -276,7 +271,7 @@ async def fan_out(bench: Bench, *, pid: int, browsers: int, times: int, pause_s:
         bench.newest(await backend.post(bench.dialect.post("hot", "warm")), "warm")
     )
     halves, lasts = [], []
-    used = -cpu_s(pid)
+    used, received = -cpu_s(pid), -bench.tally.bytes
     for number in range(times):
         await asyncio.sleep(pause_s)
         bench.tally.half_after = bench.tally.events + browsers // 2
@@ -287,14 +282,16 @@ async def fan_out(bench: Bench, *, pid: int, browsers: int, times: int, pause_s:
         lasts.append((bench.tally.last_at - began) * 1000)
         halves.append((bench.tally.half_at - began) * 1000)
     used += cpu_s(pid)
+    received += bench.tally.bytes
     return {
         "us_per_delivery": used / times / browsers * 1e6,
+        "bytes_per_delivery": received / times / browsers,
         "ms_to_median": percentile(halves, 0.5),
         "ms_to_last": percentile(lasts, 0.5),
     }
 
 
-async def burst(bench: Bench, *, pid: int, browsers: int, posts: int, at_once: int) -> Result:
+async def burst(bench: Bench, *, pid: Pids, browsers: int, posts: int, at_once: int) -> Result:
     """One merchant, notifications as fast as the server accepts them."""
     await bench.connect(["hot"] * browsers)
     backends = [await bench.backend() for _ in range(at_once)]
@@ -329,7 +326,7 @@ async def burst(bench: Bench, *, pid: int, browsers: int, posts: int, at_once: i
     }
 
 
-async def steady(bench: Bench, *, pid: int, browsers: int, per_s: float, seconds: float) -> Result:
+async def steady(bench: Bench, *, pid: Pids, browsers: int, per_s: float, seconds: float) -> Result:
     """One merchant, notifications at a steady rate: from each 200 to the last browser."""
     await bench.connect(["hot"] * browsers)
     backend = await bench.backend()
@@ -372,11 +369,18 @@ async def steady(bench: Bench, *, pid: int, browsers: int, per_s: float, seconds
 
 
 async def many_merchants(
-    bench: Bench, *, pid: int, redis_pid: int, merchants: int, per_s: float, seconds: float
+    bench: Bench,
+    *,
+    pid: Pids,
+    redis_pid: int,
+    merchants: int,
+    per_s: float,
+    seconds: float,
+    is_heard: bool = True,
 ) -> Result:
-    """A browser per merchant, notifications at random at a rate that does not wait."""
+    """A browser per merchant, or none; notifications at random at a rate that does not wait."""
     channels = [f"m{number}" for number in range(merchants)]
-    await bench.connect(channels)
+    await bench.connect(channels if is_heard else [])
     by_channel = {browser.request: browser for browser in bench.browsers}
     chance = random.Random(1)
     backends: asyncio.Queue[Backend] = asyncio.Queue()
@@ -388,12 +392,13 @@ async def many_merchants(
 
     async def tell(channel: str, due: float, number: int) -> None:
         backend = await backends.get()
-        browser = by_channel[bench.dialect.get(channel)]
         text = f"x{number}"
         answer = await backend.post(bench.dialect.post(channel, text))
         backends.put_nowait(backend)
         newest = bench.newest(answer, text)
-        await browser.hears(newest, is_json=bench.dialect.is_json)
+        if is_heard:
+            browser = by_channel[bench.dialect.get(channel)]
+            await browser.hears(newest, is_json=bench.dialect.is_json)
         waits.append((time.perf_counter() - due) * 1000)
 
     tasks = []
@@ -428,25 +433,33 @@ def numbers_of(event_id: bytes) -> tuple[int, ...]:
     return tuple(map(int, event_id.partition(b".")[0].split(b"-")))
 
 
-async def idle(bench: Bench, *, pid: int, browsers: int, seconds: float) -> Result:
+async def idle(bench: Bench, *, pid: Pids, browsers: int, seconds: float) -> Result:
     """Browsers that get heartbeats only: their cost in memory and CPU."""
     before = pss_kib(pid)
     await bench.connect([f"idle{number % 100}" for number in range(browsers)])
     await asyncio.sleep(2)
     after = pss_kib(pid)
-    used = -cpu_s(pid)
+    tally = bench.tally
+    used, received, heartbeats = -cpu_s(pid), -tally.bytes, -tally.heartbeats
     await asyncio.sleep(seconds)
     used += cpu_s(pid)
-    return {"kib_per_browser": (after - before) / browsers, "cpu_share": used / seconds}
+    heartbeats = max(1, heartbeats + tally.heartbeats)
+    return {
+        "kib_per_browser": (after - before) / browsers,
+        "cpu_share": used / seconds,
+        "us_per_heartbeat": used / heartbeats * 1e6,
+        "bytes_per_heartbeat": (received + tally.bytes) / heartbeats,
+        "kib_alone": before,
+    }
 
 
-async def connect_storm(bench: Bench, *, pid: int, browsers: int, is_first: bool = True) -> Result:
+async def connect_storm(bench: Bench, *, pid: Pids, browsers: int, is_first: bool = True) -> Result:
     """All browsers at once: at a server that has just started, or once they have been there."""
     channels = [f"c{number % 100}" for number in range(browsers)]
     if not is_first:
         await bench.connect(channels)
         await bench.leave(pid)
-    used = -cpu_s(pid)
+    used, received = -cpu_s(pid), -bench.tally.bytes
     began = time.perf_counter()
     seconds = await bench.connect(channels, at_once=browsers)
     used += cpu_s(pid)
@@ -454,10 +467,11 @@ async def connect_storm(bench: Bench, *, pid: int, browsers: int, is_first: bool
         "connections_per_s": browsers / seconds,
         "s_longest_wait": max(browser.first_at for browser in bench.browsers) - began,
         "us_per_connection": used / browsers * 1e6,
+        "bytes_per_connection": (received + bench.tally.bytes) / browsers,
     }
 
 
-async def prepare_return(bench: Bench, *, pid: int, browsers: int) -> Result:
+async def prepare_return(bench: Bench, *, pid: Pids, browsers: int) -> Result:
     """Two notifications for each merchant: the IDs to come back with, and those to end at."""
     backend = await bench.backend()
     ids: list[list[str]] = []
@@ -476,7 +490,7 @@ async def prepare_return(bench: Bench, *, pid: int, browsers: int) -> Result:
     return {"ids": ids}
 
 
-async def return_storm(bench: Bench, *, pid: int, browsers: int, ids: list[list[str]]) -> Result:
+async def return_storm(bench: Bench, *, pid: Pids, browsers: int, ids: list[list[str]]) -> Result:
     """One browser per merchant, each with a last event ID; half of them have missed an event."""
     older, newest = ids
     seen = [newest[number] if number % 2 else older[number] for number in range(browsers)]
@@ -495,7 +509,7 @@ async def return_storm(bench: Bench, *, pid: int, browsers: int, ids: list[list[
 
 
 async def notify(
-    bench: Bench, *, pid: int, publishers: int, seconds: float, times: int, merchants: int
+    bench: Bench, *, pid: Pids, publishers: int, seconds: float, times: int, merchants: int
 ) -> Result:
     """Publishers only: how many notifications the server accepts."""
     backends = [await bench.backend() for _ in range(publishers)]
@@ -526,7 +540,7 @@ async def notify(
     }
 
 
-async def sleeper(bench: Bench, *, pid: int, posts: int) -> Result:
+async def sleeper(bench: Bench, *, pid: Pids, posts: int) -> Result:
     """A reader that sleeps through many notifications: how many events wait for it then."""
     await bench.connect(["hot"])
     (browser,) = bench.browsers
@@ -560,8 +574,10 @@ CASES: dict[str, Callable[..., Awaitable[Result]]] = {
 }
 
 
-async def run(case: str, port: int, dialect: str, options: dict[str, Any]) -> Result:
-    bench = Bench(port, DIALECTS[dialect])
+async def run(
+    case: str, port: int, dialect: str, options: dict[str, Any], backends_port: int | None = None
+) -> Result:
+    bench = Bench(port, DIALECTS[dialect], backends_port or port)
     used, began = -time.process_time(), -time.perf_counter()
     result = await CASES[case](bench, **options)
     used += time.process_time()

@@ -68,6 +68,7 @@ OTHERS = {"sse_push/docs/deploy.md"}
 NOT_RUN = {
     Example("README.md", "sh", 0): "installs the package; its parts are in test_package, test_demo",
     Example("README.md", "sh", 4): "the gate, which runs this test",
+    Example("sse_push/docs/scale.md", "sh", 0): "a measure, in test_bench",
     Example("sse_push/docs/reference.md", "sh", 0): "completion, in test_completion",
     **{
         Example("sse_push/docs/troubleshooting.md", "sh", number): "test_troubleshooting"
