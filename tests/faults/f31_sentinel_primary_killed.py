@@ -24,5 +24,5 @@ async def inject(world: World) -> None:
     world.history_lost()  # the newest may not have reached the replica
     took_s = await world.failed_over()
     world.over()
-    ready_s = await world.until(world.service.is_ready, "ready again", 8)
+    ready_s = await world.until(world.is_ready, "ready again", 8)
     world.note(f"another primary named after {took_s:.1f} s, ready {ready_s:.1f} s later")

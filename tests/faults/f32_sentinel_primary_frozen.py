@@ -26,7 +26,7 @@ async def inject(world: World) -> None:
         world.history_lost()
         world.publish()
         took_s = await world.failed_over()
-        ready_s = await world.until(world.service.is_ready, "ready again", 12)
+        ready_s = await world.until(world.is_ready, "ready again", 12)
         await world.lasts(3)
     await world.until(
         lambda: "role:slave" in old.cli("INFO", "replication"), "a replica", 60, pause_s=0.2

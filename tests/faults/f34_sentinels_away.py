@@ -22,16 +22,14 @@ async def inject(world: World) -> None:
     await world.lasts(3)
     world.kill_sentinels()
     await world.lasts(20)
-    if not await asyncio.to_thread(world.service.is_ready):
+    if not await asyncio.to_thread(world.is_ready):
         world.wrong("not ready, though its connections were open")
     refused = [name for name in world.backend.ledger.outcomes if name != "stored"]
     if refused:
         world.wrong(f"notifications were {refused}, though connections were open")
     world.redis.cli("CLIENT", "KILL", "TYPE", "normal")
-    await world.until(
-        lambda: not world.service.is_ready(), "a service that is not ready", 12, pause_s=0.1
-    )
+    await world.until(lambda: not world.is_ready(), "a service that is not ready", 12, pause_s=0.1)
     await world.restart_sentinels()
     world.over()
-    ready_s = await world.until(world.service.is_ready, "ready again", 8)
+    ready_s = await world.until(world.is_ready, "ready again", 8)
     world.note(f"ready again after {ready_s:.1f} s")

@@ -11,7 +11,7 @@ import json
 import re
 import resource
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -195,9 +195,14 @@ class World:
         return {**scaled, **self.fault.settings}
 
     @property
+    def instances(self) -> list[Service]:
+        """The instances of the service, each with its workers."""
+        return [self.service]
+
+    @property
     def workers(self) -> list[int]:
         """The process IDs of the service's workers, oldest first."""
-        return self.service.workers
+        return [pid for each in self.instances for pid in each.workers]
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Start every part, open every browser, and take the measures of a world that is whole."""
@@ -210,7 +215,7 @@ class World:
         self.nginx = await asyncio.to_thread(self.start_nginx)
         stack.callback(self._stop_nginx)
         limit_s = float(str(self.settings["notify_timeout_s"]))
-        self.backend = Backend(self.service.url, self.merchants, limit_s)
+        self.backend = Backend(self.entry, self.merchants, limit_s)
         stack.push_async_callback(self.backend.hang_up)
         clock = asyncio.create_task(self.backend.watch_the_clock())
         stack.callback(clock.cancel)
@@ -284,8 +289,9 @@ class World:
         self.redis.kill()
 
     def _kill_service(self) -> None:
-        self.service.process.kill()
-        self.service.process.wait()
+        for each in self.instances:
+            each.process.kill()
+            each.process.wait()
 
     def _close_browsers(self) -> None:
         for browser in self.browsers:
@@ -306,6 +312,11 @@ class World:
         # All browsers come from one address.
         replace(folder, "limit_conn sse_push_address 200", "limit_conn sse_push_address 65535")
         replace(folder, "rate=50r/s", "rate=100000r/s")
+
+    @property
+    def entry(self) -> str:
+        """Where the backend notifies."""
+        return self.service.url
 
     def front(self) -> Address:
         """Return where browsers connect to."""
@@ -339,8 +350,8 @@ class World:
         ]
 
     def is_ready(self) -> bool:
-        """Return whether the worker that answers is ready."""
-        return self.service.is_ready()
+        """Return whether every instance says that it is ready."""
+        return all(each.is_ready() for each in self.instances)
 
     def part(self, count: int) -> list[Browser]:
         """Return one of ``count`` equal parts of the browsers, some of each merchant."""
@@ -496,13 +507,9 @@ class World:
             self.wrong(f"{len(twice)} stored more than once")
 
     async def metric(self, name: str, **labels: str) -> float:
-        """Scrape the service, and return a series' value; 0 for one that is not there yet."""
-        text = await asyncio.to_thread(lambda: plain_http.get(f"{self.service.url}/metrics").text)
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                if sample.name == name and labels.items() <= sample.labels.items():
-                    return sample.value
-        return 0.0
+        """Scrape each instance, and return the sum of a series; 0 for one that is not there yet."""
+        values = [await asyncio.to_thread(scraped, each, name, labels) for each in self.instances]
+        return sum(values)
 
     async def is_back(self) -> bool:
         """Return whether the gauges are where they were before any browser came."""
@@ -521,7 +528,7 @@ class World:
         await self.backend.hang_up()
         limit = max(self._baseline.values()) + _FD_SLACK
         await self.until(
-            lambda: self.redis.connections("tail") == self.fault.workers,
+            lambda: self.redis.connections("tail") == self.fault.workers * len(self.instances),
             "one tracked connection for each worker",
             5,
         )
@@ -536,15 +543,16 @@ class World:
 
     async def stop(self) -> None:
         """Stop the service as an operator does, and look for errors in its log."""
-        status = await asyncio.to_thread(self.service.stop)
-        if status != 0:
-            self.wrong(f"the service ended with status {status}")
+        for each in self.instances:
+            status = await asyncio.to_thread(each.stop)
+            if status != 0:
+                self.wrong(f"the service ended with status {status}")
         await self.until(
             lambda: self.redis.cli("CLIENT", "LIST").count("name=sse_push-") == 0,
             "no connection to Redis left",
             5,
         )
-        for line in alarms(self.service.log):
+        for line in [line for each in self.instances for line in alarms(each.log)]:
             if not any(re.search(pattern, line) for pattern in self.fault.log):
                 self.wrong(f"the log says: {line[:300]}")
                 break
@@ -582,6 +590,15 @@ async def run(
         world.outcome.lost = world.outcome.lost or len(world.behind() if world.browsers else [])
     world.outcome.took_s = time.monotonic() - began_at
     return world.outcome
+
+
+def scraped(service: Service, name: str, labels: Mapping[str, str]) -> float:
+    """Scrape an instance, and return a series' value; 0 for one that is not there yet."""
+    for family in text_string_to_metric_families(plain_http.get(f"{service.url}/metrics").text):
+        for sample in family.samples:
+            if sample.name == name and labels.items() <= sample.labels.items():
+                return sample.value
+    return 0.0
 
 
 def busiest_second(times: Sequence[float]) -> int:
