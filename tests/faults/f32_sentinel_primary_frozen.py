@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.sentinels import Watched
+from tests.faults.sentinels import Watched, is_replica
 from tests.faults.world import Fault, World
 from tests.harness.processes import frozen
 
@@ -28,8 +28,6 @@ async def inject(world: World) -> None:
         took_s = await world.failed_over()
         ready_s = await world.until(world.is_ready, "ready again", 12)
         await world.lasts(3)
-    await world.until(
-        lambda: "role:slave" in old.cli("INFO", "replication"), "a replica", 60, pause_s=0.2
-    )
+    await world.until(lambda: is_replica(old.cli), "a replica", 60, pause_s=0.2)
     world.over()
     world.note(f"another primary named after {took_s:.1f} s, ready {ready_s:.1f} s later")

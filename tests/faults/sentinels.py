@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -110,3 +111,14 @@ class Watched(World):
 
     def _kill_replica(self) -> None:
         self.replica.kill()  # whichever it is in the end
+
+
+def is_replica(cli: Callable[..., str]) -> bool:
+    """Return whether a server is a replica, as its ``redis-cli`` says; no answer is none.
+
+    A Sentinel that makes it one ends all its connections, that of ``redis-cli`` as well.
+    """
+    try:
+        return "role:slave" in cli("INFO", "replication")
+    except subprocess.CalledProcessError:
+        return False

@@ -22,6 +22,7 @@ from sse_push.stream.address import Address
 from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.opening import Unsuited, dial, open_connection
 from sse_push.stream.sentinel import PrimaryAddress
+from tests.faults.sentinels import is_replica
 from tests.harness.keys import KEYS
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
@@ -174,8 +175,8 @@ async def test_a_primary_that_was_frozen_comes_back_as_a_replica_and_is_left(
 
         with frozen(old.process.pid):
             await follow_failover(followed, watched, old)
-        role = partial(watched.server(old.port).cli, "INFO", "replication")
-        await until(lambda: "role:slave" in role(), "the old primary as a replica", 30 * SECOND)
+        cli = watched.server(old.port).cli
+        await until(lambda: is_replica(cli), "the old primary as a replica", 30 * SECOND)
 
         await followed.until_newest(await accepted(followed, "42"))
 
