@@ -328,6 +328,14 @@ class Settings(BaseSettings):
         description="maximum number of connections of one merchant per process; two thirds of "
         "`max_connections` leave room for other merchants; 0: no limit",
     )
+    max_merchants_per_connection: int = Field(
+        16,
+        ge=1,
+        le=64,
+        description="maximum number of merchants of one connection; with 16 the longest names, "
+        "their positions and the longest token still fit into a request line that nginx accepts "
+        "by default",
+    )
     max_connections_per_address: int = Field(
         0,
         ge=0,

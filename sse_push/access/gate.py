@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 from starlette.requests import Request
 
-from sse_push.access.grant import Grant, choose_merchant, hash_claim
+from sse_push.access.grant import Grant, Rights, choose_merchants, hash_claim
 from sse_push.access.keys import NotifyKey
 from sse_push.access.proxies import OWS, Proxies
 from sse_push.access.tokens import TokenRules, Tokens
 from sse_push.errors import (
     AmbiguousCredentials,
     InvalidMerchantId,
+    InvalidQuery,
     RefusalReason,
     Unauthorized,
 )
@@ -81,52 +82,81 @@ def _bearer(authorization: Sequence[str], credential: str, missing: RefusalReaso
 
 
 class Gate:
-    """Decides for each request to ``/events`` which merchant its client may listen to."""
+    """Decides for each request to ``/events`` which merchants its client may listen to."""
 
     def __init__(
         self,
         mode: ListenMode,
         *,
         proxies: Proxies,
+        max_merchants: int,
+        digest_key: bytes = b"",
         token_rules: TokenRules | None = None,
         token_cookie: str | None = None,
     ) -> None:
         """Build the gate; ``token_rules`` are needed in the mode ``"token"``, and only there."""
         self.proxies = proxies
         self._cookie = token_cookie
-        self.authorize_subscribe: Callable[[Request[Any], str | None], Grant] = self._anyone
+        self._max_merchants = max_merchants
+        self._digest_key = digest_key
+        self._authorize: Callable[[Request[Any], Sequence[str]], Rights] = self._anyone
         if mode == "header":
-            self.authorize_subscribe = self._by_header
+            self._authorize = self._by_header
         elif mode == "token":
             assert token_rules is not None, "a gate of tokens has its rules"
             self._tokens = Tokens(token_rules)
-            self.authorize_subscribe = self._by_token
+            self._authorize = self._by_token
 
-    def _anyone(self, _request: Request[Any], merchant_id: str | None) -> Grant:
-        """Let the client listen to the merchant that the query names.
+    def authorize_subscribe(self, request: Request[Any], requested: Sequence[str]) -> Rights:
+        """Let the client listen to the merchants that it requests, or to all of its own.
+
+        Raises:
+            AmbiguousCredentials: the request carries several credentials.
+            Unauthorized: the credentials are missing or invalid.
+            InvalidMerchantId: a merchant is malformed, or missing though nothing else names one.
+            Forbidden: the client may not listen to a merchant that it requests.
+            InvalidQuery: there are more merchants than one connection may have.
+        """
+        rights = self._authorize(request, requested)
+        if len(rights.grants) > self._max_merchants:
+            raise InvalidQuery(
+                f"expected at most {self._max_merchants} merchants on one connection, got "
+                f"{len(rights.grants)}: name fewer by merchant_id, and open another connection",
+                reason=RefusalReason.TOO_MANY_MERCHANTS,
+            )
+        return rights
+
+    def digest(self, rights: Rights) -> str:
+        """Return what stands for these rights, in all processes with the same ``digest_key``."""
+        return rights.digest(self._digest_key)
+
+    def _anyone(self, _request: Request[Any], requested: Sequence[str]) -> Rights:
+        """Let the client listen to the merchants that the query names.
 
         Raises:
             InvalidMerchantId: the query has no ``merchant_id``, or a malformed one.
         """
-        return Grant(parse_merchant_id(merchant_id))
+        merchants = dict.fromkeys(map(parse_merchant_id, requested or (None,)))
+        return Rights(tuple(map(Grant, merchants)))
 
-    def _by_token(self, request: Request[Any], merchant_id: str | None) -> Grant:
-        """Let the client listen to a merchant of its token.
+    def _by_token(self, request: Request[Any], requested: Sequence[str]) -> Rights:
+        """Let the client listen to merchants of its token.
 
         Raises:
             AmbiguousCredentials: the request carries several tokens, or one place carries two.
             Unauthorized: the token is missing or invalid.
-            InvalidMerchantId: the token has several merchants, and the query names none.
-            Forbidden: the token is not for the merchant in the query.
+            InvalidMerchantId: the query has a malformed merchant.
+            Forbidden: the token is not for a merchant in the query.
         """
         claims = self._tokens.check(self._token(request))
-        return Grant(
-            choose_merchant(claims.merchants, merchant_id),
+        rest = (
             claims.expires_at,
             None if claims.subject is None else hash_claim(claims.subject),
             None if claims.token_id is None else hash_claim(claims.token_id),
             claims.issued_at,
         )
+        chosen = choose_merchants(claims.merchants, requested)
+        return Rights(tuple(Grant(each, *rest) for each in chosen), claims.merchants)
 
     def _token(self, request: Request[Any]) -> str:
         tokens = []
@@ -142,14 +172,14 @@ class Gate:
             raise AmbiguousCredentials("expected one token, got several that differ")
         return tokens[0]
 
-    def _by_header(self, request: Request[Any], merchant_id: str | None) -> Grant:
-        """Let the client listen to a merchant that a trusted proxy has named in its header.
+    def _by_header(self, request: Request[Any], requested: Sequence[str]) -> Rights:
+        """Let the client listen to merchants that a trusted proxy has named in its header.
 
         Raises:
             AmbiguousCredentials: the request has the header several times.
             Unauthorized: the header is missing, or the request is not from a trusted proxy.
             InvalidMerchantId: the header, or the query, is malformed.
-            Forbidden: the header does not name the merchant in the query.
+            Forbidden: the header does not name a merchant in the query.
         """
         if not self.proxies.trusts(request.scope.get("client")):
             raise Unauthorized(
@@ -164,10 +194,10 @@ class Gate:
                 reason=RefusalReason.PROXY_NAMES_NOBODY,
             )
         try:
-            merchants = [parse_merchant_id(each.strip(OWS)) for each in header[0].split(",")]
+            named = tuple(parse_merchant_id(each.strip(OWS)) for each in header[0].split(","))
         except InvalidMerchantId as exc:
             raise InvalidMerchantId(f"{MERCHANT_HEADER}: {exc}") from exc
-        return Grant(choose_merchant(merchants, merchant_id))
+        return Rights(tuple(map(Grant, choose_merchants(named, requested))), named)
 
 
 def _at_most_one(values: list[str], place: str) -> list[str]:

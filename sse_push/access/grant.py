@@ -6,6 +6,7 @@ Knows merchants, and the claims of a token that identify it. Does not know how t
 from __future__ import annotations
 
 import hashlib
+import hmac
 from collections.abc import Sequence
 from typing import NamedTuple, NewType
 
@@ -19,6 +20,9 @@ ClaimHash = NewType("ClaimHash", bytes)
 CLAIM_HASH_BYTES = 16
 """Two claims with the same hash, which nobody finds in 2 ** 64 attempts, would be revoked together.
 """
+
+_DIGEST_BYTES = 8
+"""Rights that differ have the same digest one time in 2 ** 64."""
 
 
 def hash_claim(text: str) -> ClaimHash:
@@ -41,18 +45,46 @@ class Grant(NamedTuple):
     issued_at: float | None = None
 
 
-def choose_merchant(permitted: Sequence[str], merchant_id: str | None) -> str:
-    """Return the requested merchant if it is permitted; without a request, the only permitted one.
+class Rights(NamedTuple):
+    """What a client may listen to: a grant for each merchant that it wants, and all permitted ones.
+
+    All grants have the same claims.
+    """
+
+    grants: tuple[Grant, ...]
+    permitted: tuple[str, ...] = ()
+    """Empty: any merchant."""
+
+    @property
+    def merchant_ids(self) -> tuple[str, ...]:
+        """The merchants of the grants."""
+        return tuple(grant.merchant_id for grant in self.grants)
+
+    def digest(self, key: bytes) -> str:
+        """Return 16 hexadecimal digits that stand for the subject and all permitted merchants.
+
+        Two clients have the same digest if they have the same rights; without the key nobody finds
+        a subject by trying.
+        """
+        subject = self.grants[0].subject
+        names = ["" if subject is None else subject.hex(), *sorted(self.permitted)]
+        return hmac.digest(key, "\n".join(names).encode(), "sha256")[:_DIGEST_BYTES].hex()
+
+
+def choose_merchants(permitted: Sequence[str], requested: Sequence[str]) -> tuple[str, ...]:
+    """Return the requested merchants, each once, if all are permitted; without any, all permitted.
 
     Raises:
-        InvalidMerchantId: the requested ID is malformed, or missing though several are permitted.
-        Forbidden: the merchant is not permitted; which ones are is not disclosed.
+        InvalidMerchantId: a requested ID is malformed.
+        Forbidden: a merchant is not permitted. The first one is named; which ones are permitted is
+            not disclosed.
     """
-    if merchant_id is None and len(permitted) == 1:
-        return permitted[0]
-    parsed = parse_merchant_id(merchant_id)
-    if parsed not in permitted:
-        raise Forbidden(
-            f"expected a merchant that you may listen to, got {parsed!r}", who=name_merchant(parsed)
-        )
-    return parsed
+    if not requested:
+        return tuple(dict.fromkeys(permitted))
+    chosen = tuple(dict.fromkeys(map(parse_merchant_id, requested)))
+    for each in chosen:
+        if each not in permitted:
+            raise Forbidden(
+                f"expected a merchant that you may listen to, got {each!r}", who=name_merchant(each)
+            )
+    return chosen

@@ -70,6 +70,11 @@ class RefusalReason(enum.Enum):
     UNKNOWN_FIELD = "unknown_field", Refusal.MALFORMED
     UNKNOWN_PARAMETER = "unknown_parameter", Refusal.MALFORMED
     MALFORMED_MERCHANT = "malformed_merchant", Refusal.MALFORMED
+    TOO_MANY_MERCHANTS = (
+        "too_many_merchants",
+        Refusal.MALFORMED,
+        "max_merchants_per_connection",
+    )
     REPEATED_PARAMETER = "repeated_parameter", Refusal.MALFORMED
     SEVERAL_CREDENTIALS = "several_credentials", Refusal.MALFORMED
     KEY_MISSING = "key_missing", Refusal.UNAUTHORIZED, "notify_keys"

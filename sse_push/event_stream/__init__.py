@@ -4,6 +4,7 @@
 server. Both begin with an ``opening``. What the client is owed is found by a ``comparison``, whose
 rules are those of ``resume``, and what it has missed by ``gaps``.
 A ``poll`` is the same comparison, answered at once as JSON.
+Whom either is for, ``listening`` says.
 ``shared`` has what all event streams of a process share, ``wire`` the bytes of each event.
 
 The life of a connection, with the calls of the hub and the states of the fast way::
@@ -30,10 +31,14 @@ The life of a connection, with the calls of the hub and the states of the fast w
          v                           CUT, from any state: the client takes no bytes
     hub.unsubscribe                  the client has disconnected, which it may at any time
 
+A client of several merchants has a place at each, and joins at each on its own; its ``ready`` says
+how each stands. The connection is one in all else: its state, its heartbeat, its end.
+
 Does not know Redis, nor who may get an event stream.
 """
 
 from sse_push.event_stream.gaps import Gaps
+from sse_push.event_stream.listening import Listening
 from sse_push.event_stream.poll import poll
 from sse_push.event_stream.portable import keep_streams_at_shutdown
 from sse_push.event_stream.response import open_event_stream
@@ -47,6 +52,7 @@ __all__ = [
     "EventStreams",
     "Frame",
     "Gaps",
+    "Listening",
     "keep_streams_at_shutdown",
     "open_event_stream",
     "poll",

@@ -1,7 +1,7 @@
 """How every event stream opens, whichever way it is written: ``ready``, then what is owed.
 
-Knows the hub, and when a client goes live. Does not know how what it is owed is found
-(``comparison``), nor how bytes reach the client.
+Knows the hub, and when a client goes live at each of its merchants. Does not know how what it is
+owed is found (``comparison``), nor how bytes reach the client.
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ import logging
 import os
 import secrets
 
-from sse_push.access.grant import Grant
 from sse_push.errors import EndReason
 from sse_push.event_stream.comparison import Comparison, Owed
 from sse_push.event_stream.gaps import Gap
+from sse_push.event_stream.listening import Listening, take_places
 from sse_push.event_stream.shared import EventStreams
-from sse_push.event_stream.wire import Frame, encode_ready
-from sse_push.hub import Sink
-from sse_push.notification import EventId
+from sse_push.event_stream.wire import (
+    Frame,
+    Standing,
+    encode_position,
+    encode_ready,
+    encode_ready_for_all,
+)
+from sse_push.hub import Sink, Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -33,116 +38,167 @@ def _process_name(_pid: int) -> str:
     return secrets.token_hex(4)
 
 
-class _NamingSink:
-    """The way to a client whose IDs name their merchant."""
-
-    __slots__ = ("_merchant_id", "_sink")
-
-    def __init__(self, merchant_id: str, sink: Sink[Frame]) -> None:
-        self._merchant_id = merchant_id
-        self._sink = sink
-
-    def offer(self, frame: Frame) -> bool:
-        return self._sink.offer(frame.named(self._merchant_id))
-
-    def end(self, reason: EndReason) -> None:
-        self._sink.end(reason)
-
-
 class Opening:
-    """A connection's place in the hub, and the first bytes of its event stream.
+    """A connection's place in the hub at each of its merchants, and its first bytes.
 
-    The place is taken before Redis is asked: a change that is published meanwhile is not lost.
+    The places are taken before Redis is asked: a change that is published meanwhile is not lost.
 
     Raises:
-        Unauthorized: the grant was revoked.
+        Unauthorized: a grant was revoked.
     """
 
-    def __init__(
-        self,
-        streams: EventStreams,
-        grant: Grant,
-        sink: Sink[Frame],
-        last_event_id: str | None,
-        *,
-        is_named: bool,
-    ) -> None:
-        """Take the place; ``is_named``: the IDs that the client gets name their merchant."""
-        self._is_named = is_named
-        if is_named:
-            sink = _NamingSink(grant.merchant_id, sink)
-        self.subscription = streams.hub.subscribe(grant, sink)
+    __slots__ = ("_is_late", "_listening", "_streams", "_untold", "_waiting", "places")
+
+    def __init__(self, streams: EventStreams, listening: Listening, sink: Sink[Frame]) -> None:
+        """Take the places."""
         self._streams = streams
-        self._comparison = Comparison(streams.hub, streams.gaps, self.subscription, last_event_id)
-        self._newest: EventId | None = None
-        """The newest ID, if the client is owed nothing up to it."""
-        self._waiting: asyncio.Task[None] | None = None
-        """Waits for Redis."""
+        self._listening = listening
+        self.places = take_places(streams.hub, listening, sink)
+        self._waiting: tuple[asyncio.Task[Owed | None], ...] = ()
+        """Each waits for Redis on behalf of one merchant."""
         self._is_late = False
-        """The first bytes are written before Redis has answered."""
+        """The first bytes were written: who joins from now on joins late."""
+        self._untold: tuple[tuple[Subscription[Frame], Frame], ...] = ()
+        """The places that join late and are owed nothing, each with its ``position``."""
+
+    @property
+    def subscription(self) -> Subscription[Frame]:
+        """The place that leads."""
+        return self.places[0]
 
     async def first_bytes(self) -> bytes:
         """Return the first bytes to write, within ``arm_timeout_s``: proxies flush on them.
 
-        If Redis has not answered by then, they are a ``ready`` without ID; what is owed is offered
-        to the sink when Redis has answered.
+        If Redis has not answered for a merchant by then, they say nothing of that merchant; what is
+        owed, or its position, is offered to the sink when Redis has answered.
         """
-        streams, subscription = self._streams, self.subscription
-        found = self._comparison.at_once()
-        if isinstance(found, Owed):
-            self._go_live(found)
-        else:
-            await self._wait(found)
-        frame = streams.hub.first_frame(subscription)
-        merchant_id = subscription.merchant.id
-        ready = encode_ready(
-            merchant_id,
-            retry_ms=streams.jittered_retry_ms(),
-            heartbeat_s=streams.heartbeat_s,
-            connection_id=f"{_process_name(os.getpid())}-{next(_connection_numbers)}",
-            newest=self._newest,
-            is_named=self._is_named,
+        found = [
+            self._begin(place, last_event_id)
+            for place, last_event_id in zip(
+                self.places, self._listening.last_event_ids, strict=True
+            )
+        ]
+        self._waiting = tuple(each for each in found if isinstance(each, asyncio.Task))
+        if self._waiting:
+            await self._wait()
+        standings = [_standing(each) for each in found]
+        frames = (self._streams.hub.first_frame(place) for place in self.places)
+        return self._ready(standings) + b"".join(
+            self._written(place, frame)
+            for place, frame in zip(self.places, frames, strict=True)
+            if frame is not None
         )
-        if frame is None:
-            return ready
-        return ready + (frame.named(merchant_id) if self._is_named else frame).body
+
+    def drained(self) -> None:
+        """Note that the client can take bytes again, and offer it all that waits for that."""
+        self._streams.hub.drained(self.subscription)
+        self._tell()
 
     async def close(self) -> None:
-        """Give up the place, and stop waiting for Redis."""
+        """Give up the places, and stop waiting for Redis."""
         self._streams.hub.unsubscribe(self.subscription)
-        if self._waiting is not None:
-            self._waiting.cancel()
-            await asyncio.wait([self._waiting])
+        for waiting in self._waiting:
+            waiting.cancel()
+        if self._waiting:
+            await asyncio.wait(self._waiting)
 
-    def _go_live(self, owed: Owed) -> None:
-        # An ID moves the client forward: ``ready`` has one only if nothing up to it is owed.
-        self._newest = None if owed.refreshes else owed.newest
-        self._streams.hub.admit(self.subscription, owed.refreshes)
+    def _ready(self, standings: list[Standing]) -> bytes:
+        streams, listening = self._streams, self._listening
+        connection_id = f"{_process_name(os.getpid())}-{next(_connection_numbers)}"
+        if len(standings) > 1:
+            return encode_ready_for_all(
+                {
+                    place.merchant.id: each
+                    for place, each in zip(self.places, standings, strict=True)
+                },
+                retry_ms=streams.jittered_retry_ms(),
+                heartbeat_s=streams.heartbeat_s,
+                connection_id=connection_id,
+                grant=listening.digest,
+            )
+        newest = standings[0]
+        return encode_ready(
+            self.subscription.merchant.id,
+            retry_ms=streams.jittered_retry_ms(),
+            heartbeat_s=streams.heartbeat_s,
+            connection_id=connection_id,
+            newest=None if isinstance(newest, str) else newest,
+            is_named=listening.is_named,
+            grant=listening.digest,
+        )
 
-    async def _wait(self, gap: Gap | None) -> None:
-        """Wait for Redis for at most ``arm_timeout_s``; after that the task waits alone."""
-        name = f"join {self.subscription.merchant.id}"
-        self._waiting = asyncio.create_task(self._join(gap), name=name)
-        await asyncio.wait([self._waiting], timeout=self._streams.arm_timeout_s)
-        self._is_late = not self._waiting.done()
-        self._waiting.add_done_callback(self._check)
-        if not self._is_late:
-            self._waiting.result()
+    def _written(self, place: Subscription[Frame], frame: Frame) -> bytes:
+        return (frame.named(place.merchant.id) if self._listening.is_named else frame).body
 
-    async def _join(self, gap: Gap | None) -> None:
-        """Go live as soon as Redis has answered."""
-        owed = await self._comparison.result(gap)
+    def _begin(
+        self, place: Subscription[Frame], last_event_id: str | None
+    ) -> Owed | asyncio.Task[Owed | None]:
+        """Go live at one merchant, or let a task wait for Redis first."""
+        comparison = Comparison(self._streams.hub, self._streams.gaps, place, last_event_id)
+        found = comparison.at_once()
+        if isinstance(found, Owed):
+            self._streams.hub.admit(place, found.refreshes)
+            return found
+        joining = self._join(place, comparison, found)
+        return asyncio.create_task(joining, name=f"join {place.merchant.id}")
+
+    async def _wait(self) -> None:
+        """Wait for Redis for at most ``arm_timeout_s``; after that the tasks wait alone."""
+        _, late = await asyncio.wait(
+            self._waiting,
+            timeout=self._streams.arm_timeout_s,
+            return_when=asyncio.FIRST_EXCEPTION,
+        )
+        self._is_late = True
+        for each in late:
+            each.add_done_callback(self._check)
+
+    async def _join(
+        self, place: Subscription[Frame], comparison: Comparison, gap: Gap | None
+    ) -> Owed | None:
+        """Go live at one merchant as soon as Redis has answered."""
+        owed = await comparison.result(gap)
         if owed is None:
-            return
-        self._go_live(owed)
+            return None
+        if self._is_late and len(self.places) > 1 and not owed.refreshes:
+            # ``ready`` said that the position follows. Later changes stay pending until then.
+            position = encode_position(place.merchant.id, owed.newest)
+            self._untold = (*self._untold, (place, position))
+            self._tell()
+            return owed
+        self._streams.hub.admit(place, owed.refreshes)
         if self._is_late:
-            self._streams.hub.drained(self.subscription)
+            self._streams.hub.offer_pending(place)
+        return owed
 
-    def _check(self, waiting: asyncio.Task[None]) -> None:
+    def _tell(self) -> None:
+        """Offer each position that was not told; a refresh that is pending by now stands for it."""
+        hub, untold = self._streams.hub, self._untold
+        self._untold = ()
+        for place, position in untold:
+            if place.pending or hub.offer(place, position):
+                hub.admit(place, ())
+                hub.offer_pending(place)
+            else:
+                self._untold = (*self._untold, (place, position))
+
+    def _check(self, waiting: asyncio.Task[Owed | None]) -> None:
         """End a connection whose joining has failed late: it would get nothing but heartbeats.
 
         A failure before the first bytes is raised by ``first_bytes``.
         """
-        if self._is_late and not waiting.cancelled() and waiting.exception() is not None:
+        if not waiting.cancelled() and waiting.exception() is not None:
             logger.error("joining failed, ending the stream", exc_info=waiting.exception())
             self._streams.hub.end(self.subscription, EndReason.FAILED)
+
+
+def _standing(found: Owed | asyncio.Task[Owed | None]) -> Standing:
+    """Return where a client stands at one merchant, for ``ready``.
+
+    An ID moves the client forward: it stands there only if nothing up to it is owed.
+    """
+    if isinstance(found, Owed):
+        return "owed" if found.refreshes else found.newest
+    if not found.done() or (owed := found.result()) is None:
+        return "pending"
+    return _standing(owed)

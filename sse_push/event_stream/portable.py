@@ -13,8 +13,8 @@ from collections.abc import AsyncGenerator
 from sse_starlette.sse import AppStatus, EventSourceResponse, SendTimeoutError
 from starlette.types import Receive, Scope, Send
 
-from sse_push.access.grant import Grant
 from sse_push.errors import EndReason
+from sse_push.event_stream.listening import Listening
 from sse_push.event_stream.opening import Opening
 from sse_push.event_stream.shared import HEADERS, EventStreams, cut_time
 from sse_push.event_stream.wire import Frame
@@ -38,14 +38,7 @@ class PortableStream(EventSourceResponse):
     hub.
     """
 
-    def __init__(
-        self,
-        streams: EventStreams,
-        grant: Grant,
-        last_event_id: str | None,
-        *,
-        is_named: bool = False,
-    ) -> None:
+    def __init__(self, streams: EventStreams, listening: Listening) -> None:
         super().__init__(
             self._events(),
             headers=HEADERS,
@@ -55,9 +48,7 @@ class PortableStream(EventSourceResponse):
         )
         del self.headers["connection"]  # the server decides, and HTTP/2 has no such header
         self._streams = streams
-        self._grant = grant
-        self._last_event_id = last_event_id
-        self._is_named = is_named
+        self._listening = listening
         self._opening: Opening | None = None
         self._cut: asyncio.Timeout | None = None
         self._end_reason: EndReason | None = None
@@ -69,19 +60,17 @@ class PortableStream(EventSourceResponse):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client disconnects, or until ``end`` has completed the response."""
         # Opened here: the generator never starts if the client disconnects at once.
-        opening = self._opening = Opening(
-            self._streams, self._grant, self, self._last_event_id, is_named=self._is_named
-        )
+        opening = self._opening = Opening(self._streams, self._listening, self)
         expires_at = opening.subscription.expires_at
         self._cut = asyncio.timeout_at(None if expires_at == math.inf else expires_at)
         try:
             async with self._cut:
                 await super().__call__(scope, receive, send)
         except SendTimeoutError:
-            logger.debug("client takes no bytes merchant_id=%s", self._grant.merchant_id)
+            logger.debug("client takes no bytes merchant_id=%s", self._listening)
             self._streams.hub.end(opening.subscription, EndReason.STALLED)
         except TimeoutError:
-            logger.debug("token expired merchant_id=%s", self._grant.merchant_id)
+            logger.debug("token expired merchant_id=%s", self._listening)
         finally:
             await opening.close()
             # The subscription refers to this response: a cycle for the garbage collector.
@@ -115,7 +104,7 @@ class PortableStream(EventSourceResponse):
 
     async def _next(self, opening: Opening) -> Frame | None:
         self._is_waiting = True
-        self._streams.hub.drained(opening.subscription)  # which may offer a frame at once
+        opening.drained()  # which may offer a frame at once
         while self._frame is None and self._end_reason is None:
             self._changed.clear()
             await self._changed.wait()

@@ -17,12 +17,11 @@ from typing import Literal, NotRequired, Protocol, TypedDict
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from sse_push.access.grant import Grant
 from sse_push.errors import EndReason
+from sse_push.event_stream.listening import Listening
 from sse_push.event_stream.opening import Opening
 from sse_push.event_stream.shared import HEADERS, EventStreams, cut_time
 from sse_push.event_stream.wire import MEDIA_TYPE, Frame
-from sse_push.hub import Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -141,25 +140,15 @@ class TransportStream(Response):
     status_code = 200
     background = None
 
-    def __init__(
-        self,
-        streams: EventStreams,
-        grant: Grant,
-        last_event_id: str | None,
-        cycle: Cycle,
-        *,
-        is_named: bool = False,
-    ) -> None:
+    def __init__(self, streams: EventStreams, listening: Listening, cycle: Cycle) -> None:
         self.raw_headers = _RAW_HEADERS
         self.state = OPENING
         self._streams = streams
-        self._grant = grant
-        self._last_event_id = last_event_id
-        self._is_named = is_named
+        self._listening = listening
         self._cycle = cycle
         self._flow = cycle.flow
         self._write = cycle.transport.write
-        self._subscription: Subscription[Frame] | None = None
+        self._opening: Opening | None = None
         self._cut_at = math.inf
         """When the connection is cut off at the latest, by the event loop's clock."""
         self._task: asyncio.Task[None] | None = None
@@ -167,10 +156,7 @@ class TransportStream(Response):
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the client disconnects, or until ``end`` has completed the response."""
-        opening = Opening(
-            self._streams, self._grant, self, self._last_event_id, is_named=self._is_named
-        )
-        self._subscription = opening.subscription
+        opening = self._opening = Opening(self._streams, self._listening, self)
         self._cut_at = opening.subscription.expires_at
         try:
             self._bound_buffers()
@@ -185,7 +171,7 @@ class TransportStream(Response):
                 self._task.cancel()
                 await asyncio.wait([self._task])
             # The subscription refers to this response: a cycle for the garbage collector.
-            self._subscription = None
+            self._opening = None
 
     def offer(self, frame: Frame) -> bool:
         """Write a frame if the client takes bytes; the hub calls this for each delivery."""
@@ -205,7 +191,7 @@ class TransportStream(Response):
         self._cut_at = cut_time(reason, self._cut_at)
         if reason is EndReason.STALLED:
             # The client has taken no bytes for ``send_timeout_s``: it would not take a goodbye.
-            logger.debug("client takes no bytes merchant_id=%s", self._grant.merchant_id)
+            logger.debug("client takes no bytes merchant_id=%s", self._listening)
             self._cut()
         elif self.state is OPENING:
             # The server's ``send`` still has the first bytes; the goodbye follows them.
@@ -223,12 +209,12 @@ class TransportStream(Response):
         self.state = state
 
     def _opened(self) -> None:
-        assert self._subscription is not None, "opened while subscribed"
+        assert self._opening is not None, "opened while subscribed"
         if self.state is ENDING:
-            self._finish(self._subscription.end_reason)
+            self._finish(self._opening.subscription.end_reason)
         elif self.state is not CUT:
             self._become(OPEN)
-            self._streams.hub.drained(self._subscription)
+            self._opening.drained()
 
     def _finish(self, reason: EndReason) -> None:
         self._become(FINISHING)
@@ -242,15 +228,15 @@ class TransportStream(Response):
     def _start(self, work: Coroutine[None, None, None], name: str) -> None:
         if self._task is not None:
             self._task.cancel()
-        self._task = asyncio.create_task(work, name=f"{name} {self._grant.merchant_id}")
+        self._task = asyncio.create_task(work, name=f"{name} {self._listening}")
         self._task.add_done_callback(self._check)
 
     def _check(self, task: asyncio.Task[None]) -> None:
         """Cut off a client whose task has failed: nothing would be written to it again."""
         if not task.cancelled() and task.exception() is not None:
             logger.error("writing failed, cutting the stream", exc_info=task.exception())
-            if self._subscription is not None:
-                self._subscription.end_reason = EndReason.FAILED
+            if self._opening is not None:
+                self._opening.subscription.end_reason = EndReason.FAILED
             self._cut()
 
     async def _send(self, body: bytes, *, more_body: bool = True) -> None:

@@ -8,12 +8,17 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from sse_push.hub import Refresh
 from sse_push.notification import EventId
 
 MEDIA_TYPE = "text/event-stream"
+
+Standing = EventId | Literal["owed", "pending"] | None
+"""Where a client stands at one of its merchants: it is owed nothing up to an ID; or a refresh
+follows; or Redis has not answered yet. None: it is owed nothing, and there is no entry."""
 
 
 class Frame:
@@ -34,9 +39,9 @@ class Frame:
 
         No line but that of an ID begins with ``id:``, whatever is in the data.
         """
-        if b"id: " not in self.body:
-            return self
         if self._named is None:
+            if b"id: " not in self.body:
+                return self
             line = b"\nid: %b@" % merchant_id.encode()
             self._named = Frame((b"\n" + self.body).replace(b"\nid: ", line)[1:])
         return self._named
@@ -74,16 +79,54 @@ def encode_ready(
     connection_id: str,
     newest: EventId | None,
     is_named: bool = False,
+    grant: str | None = None,
 ) -> bytes:
     """Encode the first event of a connection; ``newest`` only if the client is owed nothing."""
     name = f"{merchant_id}@" if is_named else ""
     line = "" if newest is None else f"id: {name}{newest}\n"
+    data = {"merchant_id": merchant_id, **_of_connection(grant, heartbeat_s, connection_id)}
+    return f"retry: {retry_ms}\n{line}event: ready\ndata: {_json(data)}\n\n".encode()
+
+
+def encode_ready_for_all(
+    standings: Mapping[str, Standing],
+    *,
+    retry_ms: int,
+    heartbeat_s: float,
+    connection_id: str,
+    grant: str | None,
+) -> bytes:
+    """Encode the first event of a connection to several merchants, which says how each stands.
+
+    Without ``id``: one last event ID can't stand for several merchants.
+    """
+    merchants = {each: _told(each, standing) for each, standing in standings.items()}
+    data = {"merchants": merchants, **_of_connection(grant, heartbeat_s, connection_id)}
+    return f"retry: {retry_ms}\nevent: ready\ndata: {_json(data)}\n\n".encode()
+
+
+def _told(merchant_id: str, standing: Standing) -> Mapping[str, object]:
+    if isinstance(standing, str):
+        return {standing: True}
+    return {"id": None if standing is None else f"{merchant_id}@{standing}"}
+
+
+def _of_connection(
+    grant: str | None, heartbeat_s: float, connection_id: str
+) -> Mapping[str, object]:
     # 15 and not 15.0: a whole number has no fraction.
     heartbeat = int(heartbeat_s) if heartbeat_s == int(heartbeat_s) else heartbeat_s
-    data = _json(
-        {"merchant_id": merchant_id, "heartbeat_s": heartbeat, "connection_id": connection_id}
-    )
-    return f"retry: {retry_ms}\n{line}event: ready\ndata: {data}\n\n".encode()
+    digest = {} if grant is None else {"grant": grant}
+    return {**digest, "heartbeat_s": heartbeat, "connection_id": connection_id}
+
+
+def encode_position(merchant_id: str, newest: EventId | None) -> Frame:
+    """Encode the event that follows if ``ready`` could not say where the client stands.
+
+    It says that the client is owed nothing up to this ID.
+    """
+    line = "" if newest is None else f"id: {newest}\n"
+    return Frame(f'{line}event: position\ndata: {{"merchant_id":"{merchant_id}"}}\n\n'.encode())
 
 
 def encode_goodbye(reason: str, retry_ms: int) -> bytes:

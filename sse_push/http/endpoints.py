@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sse_push.access.gate import authorize_notify
+from sse_push.access.grant import Rights
 from sse_push.access.keys import NotifyKey
 from sse_push.access.origin import PREFLIGHT_HEADERS, require_backend
 from sse_push.access.revocation import FIELDS as FIELDS_OF_REVOCATION
@@ -33,6 +34,7 @@ from sse_push.errors import (
 from sse_push.event_stream import (
     HEADERS,
     EventStreams,
+    Listening,
     open_event_stream,
     poll,
     position_of,
@@ -41,6 +43,7 @@ from sse_push.event_stream import (
 from sse_push.http.answers import KEY_SCOPE_KEY, asks_to_poll, body_of, count, not_all_stored
 from sse_push.http.bodies import FORM, JSON, parse_form, read_body, require_media_type
 from sse_push.http.parameters import (
+    GRANT,
     LAST_EVENT_ID,
     LAST_EVENT_ID_OF_POLYFILL,
     MERCHANT,
@@ -65,16 +68,39 @@ _REVOCATIONS_WAIT_S = 0.5
 
 
 async def events(request: Request[State]) -> Response:
-    """GET /events?merchant_id=42[&last_event_id=…] -> 200, an event stream, or JSON."""
+    """GET /events?merchant_id=42[&merchant_id=43] -> 200, an event stream, or JSON."""
     state = request.state
     state["origins"].check(request.headers)
     query = read_query(request, OF_EVENTS)
-    named_merchant = only(query, MERCHANT)
-    grant = state["gate"].authorize_subscribe(request, named_merchant)
-    # ``Hub.subscribe`` checks the grant again, in one step with adding the connection. The check is
-    # also here because a HEAD request never reaches ``subscribe``, and because a revoked client
-    # gets 401 rather than a soft answer.
-    state["hub"].require_unrevoked(grant)
+    requested = query.get(MERCHANT, ())
+    rights = state["gate"].authorize_subscribe(request, requested)
+    # The hub checks the grants again, in one step with adding the connection. The check is also
+    # here because a HEAD request never reaches the hub, and because a revoked client gets 401
+    # rather than a soft answer.
+    for grant in rights.grants:
+        state["hub"].require_unrevoked(grant)
+    streams, is_poll = state["event_streams"], asks_to_poll(request.headers)
+    listening = _listening(request, query, rights, is_poll=is_poll)
+    if request.method == "HEAD":
+        headers, media_type = (_of_poll(streams), JSON) if is_poll else (HEADERS, wire.MEDIA_TYPE)
+        return Response(headers=headers, media_type=media_type)
+    await _require_serving(state)
+    place: Place = request.scope[PLACE_SCOPE_KEY]
+    place.reserve(rights.merchant_ids, _counted_address(request))
+    if is_poll:
+        return JSONResponse(await poll(streams, listening), headers=_of_poll(streams))
+    return open_event_stream(streams, request.scope, listening)
+
+
+def _of_poll(streams: EventStreams) -> Mapping[str, str]:
+    """Return the headers of the answer to a poll, with the pace of its client."""
+    return {"Cache-Control": "no-store", "Retry-After": str(streams.jittered_poll_s())}
+
+
+def _listening(
+    request: Request[State], query: Mapping[str, list[str]], rights: Rights, *, is_poll: bool
+) -> Listening:
+    """Return what a client listens to, from which positions, and how it is told."""
     # The header wins: it is newer than the page, which has the ID in its URL.
     header = request.headers.get("last-event-id")
     given = (
@@ -82,25 +108,12 @@ async def events(request: Request[State]) -> Response:
         query.get(LAST_EVENT_ID_OF_POLYFILL, ()),
         query.get(LAST_EVENT_ID, ()),
     )
-    # Without a merchant in its URL, a request may be for another one than that of its ID.
-    is_named = named_merchant is None
-    last_event_id = position_of(grant.merchant_id, given, is_named=is_named)
-    streams, is_poll = state["event_streams"], asks_to_poll(request.headers)
-    if request.method == "HEAD":
-        headers, media_type = (_of_poll(streams), JSON) if is_poll else (HEADERS, wire.MEDIA_TYPE)
-        return Response(headers=headers, media_type=media_type)
-    await _require_serving(state)
-    place: Place = request.scope[PLACE_SCOPE_KEY]
-    place.reserve((grant.merchant_id,), _counted_address(request))
-    if is_poll:
-        owed = await poll(streams, grant, last_event_id, is_named=is_named)
-        return JSONResponse(owed, headers=_of_poll(streams))
-    return open_event_stream(streams, request.scope, grant, last_event_id, is_named=is_named)
-
-
-def _of_poll(streams: EventStreams) -> Mapping[str, str]:
-    """Return the headers of the answer to a poll, with the pace of its client."""
-    return {"Cache-Control": "no-store", "Retry-After": str(streams.jittered_poll_s())}
+    # Unless its URL names one merchant, a request may be for another one than that of its ID.
+    is_named = MERCHANT not in query or len(rights.grants) > 1
+    positions = [position_of(each, given, is_named=is_named) for each in rights.merchant_ids]
+    wants_digest = only(query, GRANT) == "1" or is_named or is_poll
+    digest = request.state["gate"].digest(rights) if wants_digest else None
+    return Listening(rights.grants, tuple(positions), is_named, digest)
 
 
 async def preflight(request: Request[State]) -> Response:

@@ -19,7 +19,7 @@ from sse_push.event_stream.wire import MEDIA_TYPE
 from sse_push.http import paths
 from sse_push.http.bodies import FORM, JSON
 from sse_push.http.openapi_answers import RESPONSES, answer, content, refused
-from sse_push.http.parameters import LAST_EVENT_ID, LAST_EVENT_ID_OF_POLYFILL, MERCHANT
+from sse_push.http.parameters import GRANT, LAST_EVENT_ID, LAST_EVENT_ID_OF_POLYFILL, MERCHANT
 from sse_push.http.schemas import (
     ALIVE,
     COUNT,
@@ -90,7 +90,7 @@ _CORS_HEADERS: Node = {
     },
 }
 _EVENT_STREAM = answer(
-    "The event stream: `ready`, then `refresh`, `heartbeat`, `expiring`; the last event is "
+    "The event stream: `ready`, then `position`, `refresh`, `heartbeat`, `expiring`; the last is "
     "`goodbye`. With X-Sse-Push-Soft-Answer `goodbye` is the only event, and the client should "
     "come back later. A client that accepts JSON, and no event stream, polls: it is told at once "
     "what it is owed.",
@@ -111,23 +111,31 @@ _PARAMETERS = [
     _parameter(
         "query",
         MERCHANT,
-        "The merchant whose changes are sent. Optional if a token, or a proxy, names just one.",
-        schema=NAME,
-        example="42",
+        "The merchants whose changes are sent, once each, up to max_merchants_per_connection. "
+        "Without any: all merchants of the token, or of the proxy's header.",
+        schema=array_of(NAME),
+        example=["42"],
     ),
     _parameter(
         "query",
         LAST_EVENT_ID,
         "The last event ID that the page was rendered with. Any other text is unknown, and so is "
-        "one from before Redis was restarted or replaced: the client gets a refresh. Without "
-        "merchant_id it names its merchant (42@1795454750480-0.9f86d081), counts only for that "
-        "one, and may stand once for each of several; two that differ for one are unknown.",
-        example="1795454750480-0.9f86d081",
+        "one from before Redis was restarted or replaced: the client gets a refresh. Unless just "
+        "one merchant_id is given, it names its merchant (42@1795454750480-0.9f86d081), counts "
+        "only for that one, and may stand once for each; two that differ for one are unknown.",
+        schema=array_of(TEXT),
+        example=["1795454750480-0.9f86d081"],
     ),
     _parameter(
         "query",
         LAST_EVENT_ID_OF_POLYFILL,
         "The same, as event-source-polyfill adds it to the URL; wins over last_event_id.",
+    ),
+    _parameter(
+        "query",
+        GRANT,
+        "With 1, `ready` has `grant` also if just one merchant_id is given: it stands for the "
+        "client's rights.",
     ),
     _parameter("header", "Last-Event-ID", "Set by EventSource; wins over the query."),
     _parameter(

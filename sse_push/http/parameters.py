@@ -21,7 +21,10 @@ LAST_EVENT_ID_OF_POLYFILL = "lastEventId"
 MERCHANT_OF_SWOOLE = "merchantId"
 """As the old Swoole server was asked (``swoole``)."""
 
-OF_EVENTS = (MERCHANT, LAST_EVENT_ID_OF_POLYFILL, LAST_EVENT_ID, "token")
+GRANT = "grant"
+"""Whether ``ready`` has the digest of the client's rights; on a URL that names one merchant."""
+
+OF_EVENTS = (GRANT, MERCHANT, LAST_EVENT_ID_OF_POLYFILL, LAST_EVENT_ID, "token")
 """Those of ``GET /events``; of two that are alike, an error suggests the last."""
 
 
@@ -30,7 +33,7 @@ def read_query(request: Request[Any], known: tuple[str, ...]) -> Mapping[str, li
 
     A slip is a name that certainly stands for a known one. Others are for somebody else: a
     parameter against caches, or one of a proxy. A slip that is ignored is worse than an error:
-    without ``merchant_id``, a client listens to the one merchant of its token, whichever that is.
+    without ``merchant_id``, a client listens to all merchants of its token, whichever these are.
 
     Raises:
         InvalidQuery: a slip is in the query.

@@ -153,6 +153,11 @@ SCHEMAS: Mapping[str, Node] = {
                 },
             },
         },
+        grant={
+            "description": "Stands for the rights of the client: its subject and all merchants.",
+            "type": "string",
+            "pattern": "^[0-9a-f]{16}$",
+        },
     ),
     "Error": {
         "type": "object",

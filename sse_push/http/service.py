@@ -6,6 +6,7 @@ Knows every part by its constructor. Does not know HTTP, nor what the parts do.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -242,9 +243,19 @@ def _gate(settings: Settings, rules: TokenRules | None) -> Gate:
     return Gate(
         settings.subscribe_auth,
         proxies=Proxies(settings.trusted_proxies, is_unix_socket=settings.uds is not None),
+        max_merchants=settings.max_merchants_per_connection,
+        digest_key=_digest_key(settings),
         token_rules=rules,
         token_cookie=settings.token_cookie,
     )
+
+
+def _digest_key(settings: Settings) -> bytes:
+    """Return the key of the digests of rights: one for all processes with the same secrets."""
+    keys = () if settings.notify_keys in (None, "none") else settings.notify_keys
+    secrets = [each.secret.get_secret_value() for each in (*keys, *settings.token_keys)]
+    text = "\n".join(["sse-push rights", *sorted(secrets)])
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 def _board(folder: Path, follower: Follower) -> WorkerBoard:

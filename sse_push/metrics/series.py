@@ -18,7 +18,9 @@ class Series(NamedTuple):
 
 SERIES: dict[str, Series] = {
     "sse_push_build_info": Series("gauge", "always 1; what runs", ("version", "python")),
-    "sse_push_connections_open": Series("gauge", "open connections"),
+    "sse_push_connections_open": Series(
+        "gauge", "open connections; one to several merchants counts once"
+    ),
     "sse_push_connections_limit": Series("gauge", "maximum number of connections"),
     "sse_push_connections_opened_total": Series("counter", "connections opened, polls too"),
     "sse_push_connections_closed_total": Series("counter", "connections ended", ("reason",)),

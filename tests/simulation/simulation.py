@@ -16,7 +16,7 @@ from typing import Any, cast
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason
-from sse_push.event_stream import EventStreams, Gaps, resume, wire
+from sse_push.event_stream import EventStreams, Gaps, Listening, resume, wire
 from sse_push.event_stream.transport import TransportStream
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub, Subscription
@@ -160,13 +160,8 @@ class Simulation:
             page.merchant_id, [[page.last_event_id]], is_named=page.is_named
         )
         page.opened_with = position or ""
-        response = self.stream(
-            self.event_streams,
-            Grant(page.merchant_id),
-            position,
-            cast("Any", page.cycle),
-            is_named=page.is_named,
-        )
+        listening = Listening((Grant(page.merchant_id),), (position,), page.is_named)
+        response = self.stream(self.event_streams, listening, cast("Any", page.cycle))
         page.response = response
         call = response({}, cast("Any", page.cycle.receive), cast("Any", page.cycle.send))
         page.task = asyncio.ensure_future(call)

@@ -17,11 +17,10 @@ from typing import Any, NamedTuple, cast
 import pytest
 
 from sse_push.errors import EndReason
-from sse_push.event_stream import comparison, resume, transport
+from sse_push.event_stream import comparison, opening, resume, transport
 from sse_push.event_stream.comparison import Owed
-from sse_push.event_stream.opening import Opening
 from sse_push.event_stream.transport import DRAINING, FINISHING, OPEN, TransportStream
-from sse_push.event_stream.wire import Frame
+from sse_push.event_stream.wire import Frame, Standing
 from sse_push.hub import Hub, Refresh, State, Subscription, fan_out, frames
 from sse_push.hub import hub as register
 from sse_push.hub import state as hub_state
@@ -123,7 +122,7 @@ FOUND_BY = {
     "WritesToTheJoining-TransportStream": 1994,
     "Refresh-merged_with-keeps_the_newest_by": 291,
     "sse_push.event_stream.resume-position_of-of_any_merchant": 447,
-    "Opening-_go_live-tells_the_id_before_the_refresh": 896,
+    "sse_push.event_stream.opening-_standing-tells_the_id_before_the_refresh": 896,
     "sse_push.event_stream.resume-is_one_history-always_one": 1617,
     "sse_push.event_stream.resume-is_one_history-also_without_a_name": 3108,
     "sse_push.stream.histories-is_one_history-also_without_a_name": 489,
@@ -532,9 +531,9 @@ def in_any_order(pending: Pending) -> list[Refresh]:
     return sorted(pending.values(), key=lambda refresh: str(refresh.topic))
 
 
-def tells_the_id_before_the_refresh(self: Opening, owed: Owed) -> None:
-    _go_live(self, owed)
-    self._newest = owed.newest
+def tells_the_id_before_the_refresh(found: Owed | asyncio.Task[Owed | None]) -> Standing:
+    owed = found if isinstance(found, Owed) else found.done() and found.result()
+    return owed.newest if owed else None
 
 
 def gives_a_missing_stream_an_id(
@@ -568,7 +567,6 @@ def also_without_a_name(name: str, other: str) -> bool:
     return name == other
 
 
-_go_live = Opening._go_live
 _owed = resume.owed
 
 
@@ -581,7 +579,7 @@ _owed = resume.owed
         (fan_out, "in_order", in_any_order),
         (frames, "in_order", in_any_order),
         (resume, "position_of", of_any_merchant),
-        (Opening, "_go_live", tells_the_id_before_the_refresh),
+        (opening, "_standing", tells_the_id_before_the_refresh),
         (comparison, "owed", gives_a_missing_stream_an_id),
         (model, "entries_between", takes_what_is_left_for_all),
         (resume, "is_one_history", always_one),

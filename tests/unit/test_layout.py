@@ -206,6 +206,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "http.endpoints": {
         "access.gate",
+        "access.grant",
         "access.keys",
         "access.origin",
         "access.revocation",

@@ -19,7 +19,7 @@ from tests.harness.tokens import SECRET, token_of
 from tests.harness.waiting import SECOND, Deadline
 
 POLL = {"Accept": "application/json"}
-CURRENT = b'{"merchants":{}}'
+CURRENT = b'{"merchants":{},"grant":"?"}'
 
 
 async def ask(
@@ -32,7 +32,12 @@ async def ask(
 
 def told(merchant: str, position: str, topics: str, reason: str) -> bytes:
     owed = f'{{"id":"{position}","topics":{topics},"reason":"{reason}"}}'
-    return f'{{"merchants":{{"{merchant}":{owed}}}}}'.encode()
+    return f'{{"merchants":{{"{merchant}":{owed}}},"grant":"?"}}'.encode()
+
+
+def body(answer: httpx2.Response) -> bytes:
+    """Return the bytes, without the digest of the client's rights."""
+    return re.sub(rb'"grant":"[0-9a-f]{16}"', b'"grant":"?"', answer.content)
 
 
 async def test_a_page_polls_from_its_first_load_to_its_next_change(
@@ -45,9 +50,9 @@ async def test_a_page_polls_from_its_first_load_to_its_next_change(
     changed = await ask(publisher.client, merchant, before)
     by_header = await ask(publisher.client, merchant, before, **{"Last-Event-ID": after})
 
-    assert first.content == told(merchant, before, "null", "connected")
-    assert current.content == by_header.content == CURRENT
-    assert changed.content == told(merchant, after, '["seats"]', "missed")
+    assert body(first) == told(merchant, before, "null", "connected")
+    assert body(current) == body(by_header) == CURRENT
+    assert body(changed) == told(merchant, after, '["seats"]', "missed")
     for answer in (first, current, changed):
         assert answer.status_code == 200
         assert 5 <= int(answer.headers.pop("retry-after")) <= 15
@@ -64,8 +69,8 @@ async def test_a_merchant_without_a_stream_gets_a_position(
     first = await ask(publisher.client, merchant)
     position = first.json()["merchants"][merchant]["id"]
 
-    assert first.content == told(merchant, position, "null", "connected")
-    assert (await ask(publisher.client, merchant, position)).content == CURRENT
+    assert body(first) == told(merchant, position, "null", "connected")
+    assert body(await ask(publisher.client, merchant, position)) == CURRENT
 
 
 async def test_a_head_request_is_answered_as_a_poll_without_a_body(publisher: Publisher) -> None:
@@ -114,7 +119,7 @@ async def test_a_poll_costs_no_read_of_redis_if_its_merchant_is_live_and_one_oth
                 live = await ask(client, "42", current)
                 other = await ask(client, "43", position)
 
-    assert {each.content for each in (*of_live, *of_other, live)} == {CURRENT}
+    assert {body(each) for each in (*of_live, *of_other, live)} == {CURRENT}
     assert (for_stream, for_live, for_other) == (1, 0, 10)
     assert (other.status_code, other.json()) == (
         503,
@@ -167,11 +172,11 @@ async def test_a_poll_needs_the_rights_of_an_event_stream(
         await client.post("/revoke", json={"merchant_id": merchant, "jti": "mine"})
         await until_revoked(client, mine)
 
-    assert named.content == told_named(merchant, told)
+    assert body(named) == told_named(merchant, told)
     assert 50 <= int(named.headers["retry-after"]) <= 150
     assert named.headers["access-control-allow-origin"] == app
     assert named.headers["access-control-expose-headers"] == "Retry-After"
-    assert current.content == CURRENT
+    assert body(current) == CURRENT
     assert plain.content == named.content, "an ID without a name counts for no merchant here"
     assert [each.status_code for each in refused] == [401, 403, 403, 400]
 
@@ -187,3 +192,28 @@ async def until_revoked(client: httpx2.AsyncClient, headers: dict[str, str]) -> 
         assert not deadline.is_over(), "a poll is answered though its token is revoked"
         await asyncio.sleep(deadline.pause_s)
     assert (answer.status_code, answer.json()["error"]) == (401, "unauthorized")
+
+
+async def test_a_poll_of_several_merchants_is_told_of_each_that_owes_something(
+    publisher: Publisher, merchant: str
+) -> None:
+    a, b, c = (f"{merchant}-{name}" for name in "abc")
+    at_a, at_b = await publisher.notify(a), await publisher.notify(b)
+    newest = await publisher.notify(b, topic="seats")
+    at_c = await publisher.notify(c)
+    query = f"merchant_id={a}&merchant_id={b}&merchant_id={c}"
+    query += f"&last_event_id={a}@{at_a}&last_event_id={b}@{at_b}"
+    answer = await publisher.client.get(f"/events?{query}", headers=POLL)
+    again = await publisher.client.get(
+        f"/events?{query}&last_event_id={c}@{at_c}",
+        headers={**POLL, "Last-Event-ID": f"{b}@{newest}"},
+    )
+
+    assert (
+        body(answer)
+        == (
+            f'{{"merchants":{{"{b}":{{"id":"{b}@{newest}","topics":["seats"],"reason":"missed"}},'
+            f'"{c}":{{"id":"{c}@{at_c}","topics":null,"reason":"connected"}}}},"grant":"?"}}'
+        ).encode()
+    )
+    assert body(again) == CURRENT

@@ -9,6 +9,7 @@ import select
 import socket
 from collections.abc import Generator
 from contextlib import AsyncExitStack, ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,30 @@ async def test_clients_of_a_merchant_that_is_full_are_refused_and_those_of_other
     key = "sse_push_soft_answers_total{merchant_full}"
     assert after[key] - before[key] >= 1
     assert after["sse_push_connections_limit"] == MAX
+
+
+async def test_a_connection_to_several_merchants_has_a_place_at_each_and_one_in_the_process(
+    empty: Service, merchant: str
+) -> None:
+    """Six of them fill two merchants, and half of the process; one full merchant is enough."""
+    merchants = f"{merchant}-a", f"{merchant}-b"
+    query = "&".join(f"merchant_id={each}" for each in merchants)
+    async with AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(open_stream(empty.url, query=query, source=source))
+            for source in sources(MAX_PER_MERCHANT)
+        ]
+        assert {await refusal(stream) for stream in streams} == {None}
+        for each in merchants:
+            assert await refused(empty, each) == "merchant_full"
+        assert (await scrape(empty))["sse_push_connections_open"] == MAX_PER_MERCHANT
+        assert (await scrape(empty))["sse_push_merchants_live"] == len(merchants)
+        several = f"merchant_id={merchant}-c&merchant_id={merchants[1]}"
+        async with open_stream(empty.url, query=several, source="127.0.0.99") as stream:
+            assert await refusal(stream) == "merchant_full"
+        await streams[0].close()
+        for each in merchants:
+            await eventually(partial(refused, empty, each), None)
 
 
 async def test_a_process_that_is_full_refuses_all_clients_until_one_leaves(

@@ -12,6 +12,7 @@ import pytest
 
 from sse_push import server
 from sse_push.settings import Settings
+from tests.harness.documents import ROOT
 from tests.harness.nginx import (
     SHIPPED,
     SITE,
@@ -56,6 +57,15 @@ def test_a_stream_is_never_redirected() -> None:
     directives = "\n".join(re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE) for text in texts)
 
     assert re.findall(r"return 30\d|rewrite .* (?:redirect|permanent)", directives) == []
+
+
+def test_no_file_reads_a_parameter_that_may_stand_several_times() -> None:
+    """``$arg_merchant_id`` is the first merchant only: the others would pass unseen."""
+    files = [path for folder in ("nginx", "sse_push/kit") for path in (ROOT / folder).rglob("*")]
+
+    assert [
+        path for path in files if path.is_file() and b"$arg_" in path.read_bytes().lower()
+    ] == []
 
 
 def test_the_recommended_upstream_is_the_default_one_on_a_unix_socket() -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from sse_push.access.tokens import TOKEN_BYTES
 from sse_push.notification import EntryId, EventId
+from sse_push.settings import Settings
 from tests.harness.nginx import (
     OPEN,
     OUTSIDER,
@@ -125,7 +127,7 @@ async def test_a_client_resumes(nginx: Nginx, backend: Publisher, merchant: str)
     ]
 
 
-@pytest.mark.parametrize("query", ["", "merchant_id=a/b", "merchant_id=1&merchant_id=2"])
+@pytest.mark.parametrize("query", ["", "merchant_id=a/b", "merchant_id=1&grant=1&grant=1"])
 async def test_a_400_passes_as_it_is(nginx: Nginx, service: Service, query: str) -> None:
     async with nginx.client() as client:
         answer = await client.get(f"/events?{query}", headers={"Accept": "text/event-stream"})
@@ -134,6 +136,31 @@ async def test_a_400_passes_as_it_is(nginx: Nginx, service: Service, query: str)
     assert answer.status_code == 400
     assert answer.content == direct.content
     assert answer.json()["error"] == "malformed"
+
+
+async def test_the_longest_url_of_a_stream_fits_into_what_nginx_reads(nginx: Nginx) -> None:
+    """As many merchants as one connection may have, with the longest names, all with positions."""
+    most = Settings.model_fields["max_merchants_per_connection"].default
+    merchants = [f"{number:02}".ljust(64, "m") for number in range(most)]
+    positions = [f"{each}%40{2**41}-999.0a1b2c3d" for each in merchants]
+    query = "&".join(
+        [
+            *(f"merchant_id={each}" for each in merchants),
+            *(f"last_event_id={each}" for each in positions),
+            f"token={'t' * TOKEN_BYTES}",
+        ]
+    )
+    async with open_stream(nginx.url, query=query) as stream:
+        ready = json.loads((await stream.next("ready")).data)
+    async with nginx.client() as client:
+        longer = await client.get(f"/events?{query}&last_event_id={'x' * 1536}")
+
+    assert [*ready["merchants"]] == merchants
+    assert 7000 < len(query) < 7400
+    assert (longer.status_code, longer.json()) == (
+        414,
+        {"error": "too_large", "detail": "expected a request line of at most 8 KiB"},
+    )
 
 
 async def test_a_stream_is_only_read(nginx: Nginx) -> None:
@@ -265,7 +292,7 @@ async def test_a_poll_passes_as_the_service_answers_it_and_a_service_that_is_dow
         down = await of_nobody.get(url, headers=headers)
 
     assert owed.json()["merchants"][merchant]["id"] == position
-    assert current.content == b'{"merchants":{}}'
+    assert current.json()["merchants"] == {}
     assert 5 <= int(current.headers["retry-after"]) <= 15
     assert current.headers["cache-control"] == "no-store"
     assert (down.status_code, down.headers["content-type"]) == (503, "application/json")

@@ -207,11 +207,12 @@ def test_a_stream_without_a_goodbye_has_no_reason() -> None:
 
 def test_the_first_words_of_a_401_without_credentials_are_those_of_the_gate_and_of_nginx() -> None:
     rules = TokenRules(keys=(), audience=None, issuer=None, leeway_s=5, max_lifetime_s=3600)
-    gate = Gate("token", proxies=Proxies((), is_unix_socket=False), token_rules=rules)
+    proxies = Proxies((), is_unix_socket=False)
+    gate = Gate("token", proxies=proxies, max_merchants=16, token_rules=rules)
     request = Request({"type": "http", "headers": [], "query_string": b""})
 
     with pytest.raises(Unauthorized) as refused:
-        gate.authorize_subscribe(request, None)
+        gate.authorize_subscribe(request, [])
 
     of_gate, of_nginx = rights.NOTHING_SHOWN
     assert str(refused.value).startswith(of_gate)

@@ -15,7 +15,7 @@ from starlette.types import Message, Scope
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocation, Revocations
 from sse_push.errors import EndReason
-from sse_push.event_stream import EventStreams, Gaps, open_event_stream
+from sse_push.event_stream import EventStreams, Gaps, Listening, open_event_stream
 from sse_push.event_stream.transport import State, TransportStream
 from sse_push.event_stream.wire import HEARTBEAT, Frame, encode_expiring, encode_refreshes
 from sse_push.hub import Hub, Subscription
@@ -50,6 +50,13 @@ def goodbye(reason: str) -> bytes:
 def masked(body: bytes) -> bytes:
     """Hide what differs from connection to connection."""
     return re.sub(rb'"connection_id":"[0-9a-f]{8}-[0-9]+"', b'"connection_id":"?"', body)
+
+
+def listening_to(
+    positions: Mapping[str, str | None], expires_at: float | None = None, *, is_named: bool = True
+) -> Listening:
+    grants = tuple(Grant(each, expires_at) for each in positions)
+    return Listening(grants, tuple(positions.values()), is_named)
 
 
 async def turns(count: int = 20) -> None:
@@ -123,12 +130,12 @@ class Service:
             for subscription in merchant.subscriptions
         ]
 
-    def armed(self, newest: EventId | None) -> None:
-        self.hub.armed("42", newest)
+    def armed(self, newest: EventId | None, merchant_id: str = "42") -> None:
+        self.hub.armed(merchant_id, newest)
 
-    def change(self, number: int, topic: str | None = "seats") -> None:
+    def change(self, number: int, topic: str | None = "seats", *, merchant_id: str = "42") -> None:
         changed = entry(number, topic)
-        self.hub.publish(Change("42", changed.id, (changed,)), HISTORY)
+        self.hub.publish(Change(merchant_id, changed.id, (changed,)), HISTORY)
 
     def end(self, reason: EndReason) -> None:
         for subscription in self.subscriptions:
@@ -177,8 +184,8 @@ class Cycle(ModelCycle):
 class RecordedStream(TransportStream):
     """Remembers its states."""
 
-    def __init__(self, *args: Any, is_named: bool) -> None:
-        super().__init__(*args, is_named=is_named)
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.states = [self.state]
 
     def _become(self, state: State) -> None:
@@ -197,15 +204,11 @@ class Browser:
         expires_at: float | None = None,
         *,
         is_named: bool = False,
+        listening: Listening | None = None,
     ) -> None:
         self.cycle = cycle or Cycle(10**6)
-        self.stream = RecordedStream(
-            service.streams,
-            Grant("42", expires_at),
-            last_event_id,
-            self.cycle,
-            is_named=is_named,
-        )
+        listening = listening or listening_to({"42": last_event_id}, expires_at, is_named=is_named)
+        self.stream = RecordedStream(service.streams, listening, self.cycle)
         call = self.stream({}, cast("Any", self.cycle.receive), cast("Any", self.cycle.send))
         self.task = service.begin(call)
         self._dechunker = Dechunker()
@@ -236,19 +239,15 @@ class Server:
         method: str = "GET",
         expires_at: float | None = None,
         is_named: bool = False,
+        listening: Listening | None = None,
     ) -> None:
         self.scope: Scope = {"type": "http", "method": method, "http_version": "1.1"}
         self.messages: list[Message] = []
         self.takes = asyncio.Event()
         self.takes.set()
         self.is_gone = asyncio.Event()
-        self.stream = open_event_stream(
-            service.streams,
-            self.scope,
-            Grant("42", expires_at),
-            last_event_id,
-            is_named=is_named,
-        )
+        listening = listening or listening_to({"42": last_event_id}, expires_at, is_named=is_named)
+        self.stream = open_event_stream(service.streams, self.scope, listening)
         self.task = service.begin(self.stream(self.scope, self.receive, self.send))
 
     async def send(self, message: Message) -> None:

@@ -7,19 +7,22 @@ from typing import Any
 import pytest
 
 from sse_push.access.grant import Grant
+from sse_push.access.revocation import Revocation
 from sse_push.errors import EndReason, NotNow, RefusalReason, Unauthorized
-from sse_push.event_stream import poll
+from sse_push.event_stream import Listening, poll
 from sse_push.notification import EntryId
 from tests.harness.ids import at
 from tests.harness.waiting import SECOND
 from tests.unit.event_stream.service import Neighbor, Serve, Service, entry, revoke, turns
 
-CURRENT: dict[str, object] = {"merchants": {}}
+GRANT = "0a1b2c3d4e5f6071"
+CURRENT: dict[str, object] = {"merchants": {}, "grant": GRANT}
 
 
 def told(number: int, reason: str, *topics: str | None) -> dict[str, object]:
     listed = None if None in topics else [*topics]
-    return {"merchants": {"42": {"id": str(at(number)), "topics": listed, "reason": reason}}}
+    owed = {"id": str(at(number)), "topics": listed, "reason": reason}
+    return {"merchants": {"42": owed}, "grant": GRANT}
 
 
 async def ask(
@@ -30,9 +33,8 @@ async def ask(
     expires_at: float | None = None,
 ) -> Any:
     async with asyncio.timeout(5 * SECOND):
-        return await poll(
-            service.streams, Grant("42", expires_at), last_event_id, is_named=is_named
-        )
+        grants, positions = (Grant("42", expires_at),), (last_event_id,)
+        return await poll(service.streams, Listening(grants, positions, is_named, GRANT))
 
 
 def live(service: Service, newest: int | None = 7) -> Service:
@@ -89,7 +91,8 @@ async def test_a_stream_without_an_entry_has_no_position(service: Service) -> No
     live(service, None)
 
     assert await ask(service) == {
-        "merchants": {"42": {"id": None, "topics": None, "reason": "connected"}}
+        "merchants": {"42": {"id": None, "topics": None, "reason": "connected"}},
+        "grant": GRANT,
     }
 
 
@@ -277,3 +280,75 @@ async def test_a_poll_that_is_ended_while_the_stream_is_asked_is_not_answered(
 
     with pytest.raises(NotNow):
         await asking
+
+
+# -- several merchants
+
+
+async def ask_for_all(service: Service, **positions: int | None) -> Any:
+    """Poll for merchants whose names begin with a letter here."""
+    grants = tuple(Grant(name[1:]) for name in positions)
+    texts = tuple(None if number is None else str(at(number)) for number in positions.values())
+    async with asyncio.timeout(5 * SECOND):
+        return await poll(service.streams, Listening(grants, texts, is_named=True, digest=GRANT))
+
+
+async def test_a_poll_is_told_what_each_of_its_merchants_owes(patient: Service) -> None:
+    live(patient)
+    patient.shelf.entries = (entry(6, "seats"),)
+    asking = asyncio.create_task(ask_for_all(patient, m42=7, m43=5, m44=None))
+    await turns()
+    for merchant_id in ("43", "44"):
+        patient.armed(at(7), merchant_id)
+
+    answer = await asking
+
+    assert answer == {
+        "merchants": {
+            "43": {"id": f"43@{at(7)}", "topics": ["seats"], "reason": "missed"},
+            "44": {"id": f"44@{at(7)}", "topics": None, "reason": "connected"},
+        },
+        "grant": GRANT,
+    }
+    assert len(patient.hub) == 1
+    assert patient.hub.tally.closed[EndReason.POLLED] == 1
+
+
+async def test_a_poll_is_put_off_if_redis_does_not_answer_for_one_merchant(
+    service: Service,
+) -> None:
+    live(service)
+
+    with pytest.raises(NotNow) as caught:
+        await ask_for_all(service, m42=7, m43=7)
+
+    assert (caught.value.reason, caught.value.who) == (EndReason.NOT_READY, "merchant 43")
+    assert len(service.hub) == service.hub.merchant_count == 1
+
+
+async def test_a_poll_that_fails_for_one_merchant_fails_at_once(patient: Service) -> None:
+    live(patient)
+    before = asyncio.all_tasks()
+    patient.shelf.error = OSError("no archive")
+
+    with pytest.raises(OSError, match="no archive"):
+        await ask_for_all(patient, m42=5, m43=7)
+
+    assert len(patient.hub) == 1
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("revoked", ["42", "43"])
+async def test_a_poll_is_refused_if_one_merchant_is_revoked_meanwhile(
+    patient: Service, revoked: str
+) -> None:
+    grants = tuple(Grant(each, time.time() + 60) for each in ("42", "43"))
+    listening = Listening(grants, (None, None), is_named=True, digest=GRANT)
+    asking = asyncio.create_task(poll(patient.streams, listening))
+    await turns()
+
+    patient.hub.revoke(Revocation(revoked), time.time())
+
+    with pytest.raises(Unauthorized):
+        await asking
+    assert len(patient.hub) == patient.hub.merchant_count == 0

@@ -25,6 +25,7 @@ from tests.unit.event_stream.service import (
     Server,
     Service,
     goodbye,
+    listening_to,
     revoke,
     turns,
 )
@@ -35,6 +36,8 @@ async def another_send(_message: Message) -> None:
     raise NotImplementedError
 
 
+LISTENING = listening_to({"42": None}, is_named=False)
+
 UNTIL_IT_EXPIRES = (
     READY_AT_7 + b'event: expiring\ndata: {"expires_in_s":1}\n\n' + goodbye("token_expired")
 )
@@ -44,7 +47,7 @@ UNTIL_IT_EXPIRES = (
 async def test_an_event_stream_under_uvicorn_is_written_to_the_transport(service: Service) -> None:
     _, scope = uvicorn_cycle()
 
-    assert type(open_event_stream(service.streams, scope, Grant("42"), None)) is TransportStream
+    assert type(open_event_stream(service.streams, scope, LISTENING)) is TransportStream
     assert SEND_SCOPE_KEY not in scope  # the cycle holds the scope
 
 
@@ -57,7 +60,7 @@ async def test_an_event_stream_under_an_unknown_server_is_written_the_portable_w
     wrapped_by_nobody = {"http_version": "1.1"}
 
     for scope in (old_http, another_kind, another_server, wrapped_by_nobody):
-        assert type(open_event_stream(service.streams, scope, Grant("42"), None)) is PortableStream
+        assert type(open_event_stream(service.streams, scope, LISTENING)) is PortableStream
 
 
 async def test_a_client_gets_expiring_and_a_goodbye_before_its_token_expires(

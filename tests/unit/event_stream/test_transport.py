@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import pytest
 
-from sse_push.access.grant import Grant
 from sse_push.errors import EndReason
 from sse_push.event_stream import open_event_stream
 from sse_push.event_stream.transport import (
@@ -36,6 +35,7 @@ from tests.unit.event_stream.service import (
     Serve,
     Service,
     goodbye,
+    listening_to,
     masked,
     revoke,
     turns,
@@ -68,7 +68,7 @@ class CycleOfSocket(Cycle):
 async def test_a_frame_of_the_hub_is_a_chunk_like_those_of_uvicorn(service: Service) -> None:
     cycle, scope = uvicorn_cycle()
     transport = cast("OwnTransport", cycle.transport)
-    stream = open_event_stream(service.streams, scope, Grant("42"), None)
+    stream = open_event_stream(service.streams, scope, listening_to({"42": None}, is_named=False))
 
     task = service.begin(stream(scope, cast("Any", cycle.receive), cast("Any", cycle.send)))
     await turns()

@@ -8,7 +8,9 @@ from sse_push.event_stream.wire import (
     HEARTBEAT,
     Frame,
     encode_goodbye,
+    encode_position,
     encode_ready,
+    encode_ready_for_all,
     encode_refreshes,
 )
 from sse_push.hub import Reason, Refresh
@@ -94,6 +96,43 @@ def test_ready_on_the_wire(
     )
 
     assert encoded == (expected.replace(b"id: 7", b"id: 42@7") if is_named else expected)
+
+
+def test_ready_has_the_digest_of_the_rights_of_a_client_that_asks() -> None:
+    encoded = encode_ready(
+        "42", retry_ms=2000, heartbeat_s=15.0, connection_id="1f-1", newest=None, grant="0a1b"
+    )
+
+    assert encoded == (
+        b"retry: 2000\nevent: ready\n"
+        b'data: {"merchant_id":"42","grant":"0a1b","heartbeat_s":15,"connection_id":"1f-1"}\n\n'
+    )
+
+
+def test_ready_says_how_a_client_stands_at_each_of_several_merchants() -> None:
+    encoded = encode_ready_for_all(
+        {"42": at(7), "43": "owed", "44": "pending", "45": None},
+        retry_ms=2345,
+        heartbeat_s=15.0,
+        connection_id="1f-1",
+        grant="0a1b",
+    )
+
+    assert encoded == (
+        b"retry: 2345\nevent: ready\n"
+        b'data: {"merchants":{"42":{"id":"42@7-0.0a1b2c3d"},"43":{"owed":true},'
+        b'"44":{"pending":true},"45":{"id":null}},"grant":"0a1b","heartbeat_s":15,'
+        b'"connection_id":"1f-1"}\n\n'
+    )
+
+
+def test_a_position_on_the_wire() -> None:
+    position, without_entry = encode_position("44", at(7)), encode_position("44", None)
+
+    assert position.named("44").body == (
+        b'id: 44@7-0.0a1b2c3d\nevent: position\ndata: {"merchant_id":"44"}\n\n'
+    )
+    assert without_entry.named("44").body == b'event: position\ndata: {"merchant_id":"44"}\n\n'
 
 
 def test_a_goodbye_on_the_wire() -> None:

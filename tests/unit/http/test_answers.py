@@ -79,7 +79,7 @@ class Service:
         scope["state"] = {
             "refusals": self.refusals,
             "event_streams": SoftAnswers(),
-            "gate": Gate("none", proxies=proxies),
+            "gate": Gate("none", proxies=proxies, max_merchants=16),
         }
         if self.key is not None:
             scope[KEY_SCOPE_KEY] = self.key

@@ -43,6 +43,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_connections": (1, 1_000_000),
     "max_connections_per_merchant": (0, 1_000_000),
     "max_connections_per_address": (0, 1_000_000),
+    "max_merchants_per_connection": (1, 64),
     "header_limit_bytes": (1024, 1_048_576),
     "request_timeout_s": (0.1, 600),
     "notify_rate_per_s": (0, 1_000_000),
