@@ -17,10 +17,10 @@
  * nothing makes no call. A page that has heard nothing for 3 s is called for its first load
  * nevertheless, and again by the first connection.
  *
- * **One call at a time.** If `callback` returns a promise, the next call waits until the promise
- * settles. All refreshes that arrive meanwhile are merged into exactly one call. A promise that
- * never settles therefore stops all further calls: give each fetch a time limit, such as
- * `{ signal: AbortSignal.timeout(30_000) }`.
+ * **One call at a time**, for each merchant of the stream. If `callback` returns a promise, the next
+ * call for this merchant waits until the promise settles. All refreshes that arrive meanwhile are
+ * merged into exactly one call. A promise that never settles therefore stops all further calls for
+ * the merchant: give each fetch a time limit, such as `{ signal: AbortSignal.timeout(30_000) }`.
  *
  * **A failed call is repeated.** If `callback` throws or rejects, the error goes to `reportError`
  * (in Node to `console.error`), and the call is repeated after a random wait: at most 1 s after the
@@ -58,12 +58,13 @@
  * The EventSource is closed when the page is left, so that the page can go into the back/forward
  * cache, and opened again if it is shown again. `whileHidden` says what a hidden page does.
  *
- * @param url The URL of the event stream; may be relative. A page that was rendered by a server can
- * put the last event ID that it was rendered with into the query, as `last_event_id`: the `id` of an
- * event, or of an answer to `/notify`, as it is. If the URL has no `merchant_id`, the ID must name
- * its merchant, as the IDs of events do then: put `42@` before that of an answer to `/notify`. Later
- * openings replace `last_event_id` by the last one received, and leave the rest of the query as it
- * is.
+ * @param url The URL of the event stream; may be relative. It names one merchant, several, or none:
+ * then the stream is of all merchants of the token, or of the proxy's header. A page that was
+ * rendered by a server can put the last event ID that it was rendered with into the query, as
+ * `last_event_id`, once for each merchant: the `id` of an event, or of an answer to `/notify`, as it
+ * is. Unless the URL names exactly one merchant, an ID must name its merchant, as the IDs of events
+ * do then: put `42@` before that of an answer to `/notify`. Later openings replace `last_event_id` by
+ * the last ones received, and leave the rest of the query as it is.
  * @param callback Fetches and shows the changed data. It may ignore its argument and fetch
  * everything.
  * @returns A function that undoes `onRefresh`. After it has been called, no call of `callback`
@@ -80,10 +81,19 @@ export function onRefresh(
   options?: Options,
 ): () => void
 
-/** The reason for one call: one refresh, or several that were merged. */
+/** The reason for one call: one refresh, or several that were merged; always of one merchant. */
 export interface Refresh {
   /**
-   * The newest event ID when the call starts, as it is; `undefined` before the first. The data that
+   * The merchant whose data has changed. `undefined` only if the URL names no merchant and the
+   * service has not said yet whose stream it is: all of the page may be out of date then.
+   *
+   * ```js
+   * onRefresh('/events?merchant_id=42&merchant_id=43', ({ merchantId }) => loadShop(merchantId))
+   * ```
+   */
+  readonly merchantId: string | undefined
+  /**
+   * The newest event ID of the merchant when the call starts, as it is; `undefined` before the first. The data that
    * is fetched must be at least as new. IDs can only be compared for equality: after Redis has lost
    * data, a newer ID may be the lesser one.
    */
@@ -126,7 +136,7 @@ export interface Refresh {
  *
  * - `connecting`: the browser or this module is connecting, or waits before the next attempt, or
  *   until the page is shown
- * - `open`: the service has sent `ready`; changes arrive from now on
+ * - `open`: the service has said where the page stands, of each merchant; changes arrive from now on
  * - `refused`: the service has answered 401 or 403 twice in a row, and the error has gone to
  *   `reportError`. Everything has ended as after the undo. Neither time nor a page that becomes
  *   visible or online starts it again; only another `onRefresh` does

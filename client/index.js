@@ -9,13 +9,15 @@
  */
 
 /** @import { EventSourceLike, Options, Refresh, State } from './index.js' */
-/** @typedef {Omit<Refresh, 'id'>} Arrival what one or more events have said */
+/** @typedef {Partial<Omit<Refresh, 'id' | 'merchantId'>>} Arrival what one or more events have said */
+/** @typedef {Record<string, string>} Positions the newest event ID of each merchant */
 /**
  * @typedef {object} Message what the tab with the stream tells the others
  * @property {string} [type] of the event that has arrived, if any
  * @property {string} [data] of that event
- * @property {string} before the position before that event
- * @property {string} id the position now
+ * @property {Positions} before the positions before that event
+ * @property {Positions} positions now
+ * @property {string[]} merchants of the stream, as far as they are known
  * @property {State | undefined} state
  * @property {number} heartbeatMs
  */
@@ -31,20 +33,31 @@ const RECONNECTING_MS = 60_000
 /** A timer for a longer time than this would end at once. */
 const LONGEST_TIMER_MS = 2 ** 31 - 1
 /** The form of a `Message`. Tabs whose modules have different forms do not share a stream. */
-const MESSAGE_FORM = 'sse-push/1'
+const MESSAGE_FORM = 'sse-push/2'
 
-const EVENT_TYPES = ['open', 'ready', 'refresh', 'heartbeat', 'expiring', 'goodbye', 'error']
+const EVENT_TYPES = [
+  'open',
+  'ready',
+  'refresh',
+  'position',
+  'heartbeat',
+  'expiring',
+  'goodbye',
+  'error',
+]
 /** `readyState` of an EventSource that has given up. WHATWG #dom-eventsource-closed */
 const CLOSED = 2
 
 /** @type {Refresh['reason'][]} weakest first */
 const REASONS = ['connected', 'missed', 'resync']
+/** @type {Arrival} */
+const UNCONFIRMED = { reason: 'unconfirmed' }
 
 /**
  * The states that `onState` reports, and the states that can follow each of them.
  *
  *     from        to          when
- *     connecting  open        `ready` has arrived
+ *     connecting  open        `ready` has arrived, and what it knew nothing of yet has followed
  *     open        connecting  the stream has ended, has been silent for too long, or is replaced
  *     connecting  refused     the service has refused twice without a `ready` between
  *     any         closed      the page has called the undo
@@ -83,10 +96,12 @@ export function onRefresh(url, callback, options = {}) {
   let refusals = 0 // since the last `ready`
   let readyAt = 0
   let heartbeatMs = HEARTBEAT_MS
+  /** @type {Set<string>} merchants of which `ready` knew nothing yet, as Redis had not answered */
+  const pending = new Set()
 
   const stream = oneSourceAtATime(String(url), options, handleEvent)
   const isHeld = () => whileHidden === 'defer' && isHidden()
-  const calls = scheduleCalls(callback, stream.lastEventId, waitMs, isHeld, options)
+  const calls = scheduleCalls(callback, stream, waitMs, isHeld, options)
   const silence = watchSilence(() => {
     if (!tabs.mayConnect()) return calls.areDeferred() || open()
     if (!stream.source()) report(new Error('token() has not settled'))
@@ -119,9 +134,10 @@ export function onRefresh(url, callback, options = {}) {
     silence.allow(SUSPICION * heartbeatMs)
   }
 
-  /** @param {string} [type] @param {string} [data] @param {string} [before] */
-  function tell(type, data, before = stream.position()) {
-    tabs.tell({ type, data, before, id: stream.position(), state, heartbeatMs })
+  /** @param {string} [type] @param {string} [data] @param {Positions} [before] */
+  function tell(type, data, before = stream.positions()) {
+    const positions = stream.positions()
+    tabs.tell({ type, data, before, positions, merchants: stream.merchants(), state, heartbeatMs })
   }
 
   // Chromium hands a frozen page its messages, but no event of its stream, and runs no timer.
@@ -131,18 +147,26 @@ export function onRefresh(url, callback, options = {}) {
     if (silence.silentMs() < allowedMs) tell()
   }
 
-  // What counts is the position: a message may have been told while this tab was frozen or away.
+  // What counts are the positions: a message may have been told while this tab was frozen or away.
+  // A tab that was where the leader was before the event has missed nothing but the event.
   /** @param {Message} message */
-  function hear(message) {
-    const { type, data = '', before, id } = message
-    const own = stream.position()
+  function hear({ type, data = '', before, positions, merchants, ...message }) {
     heartbeatMs = message.heartbeatMs
     silence.allow(SUSPICION * heartbeatMs)
-    stream.moveTo(id)
-    if (type === 'refresh' && own === before) handleRefresh(parse(data))
-    else if (id && id !== own)
-      calls.add({ topics: undefined, data: undefined, reason: own ? 'missed' : 'connected' })
-    else if (id && message.state === 'open') calls.confirm()
+    stream.keep(merchants)
+    calls.keep()
+    const fields = parse(data)
+    const changed = type === 'refresh' ? merchantOf(fields) : undefined
+    const all = changed === undefined ? positions : { [changed]: '', ...positions }
+    for (const [merchant, id] of Object.entries(all)) {
+      const own = stream.position(merchant)
+      const isNext = own === before[merchant]
+      if (id) stream.moveTo(merchant, id)
+      if (isNext && merchant === changed) handleRefresh(fields)
+      else if (!isNext && id && id !== own)
+        calls.add(merchant, { reason: own ? 'missed' : 'connected' })
+      else if (id && message.state === 'open') calls.confirm(merchant)
+    }
     if (message.state) enter(message.state)
     lookAtPage()
   }
@@ -243,11 +267,12 @@ export function onRefresh(url, callback, options = {}) {
     lookAtPage()
   }
 
-  /** @param {MessageEvent} event @param {string} before the position before the event */
+  /** @param {MessageEvent} event @param {Positions} before the positions before the event */
   function handleEvent({ type, data, lastEventId }, before) {
     if (type === 'error') return handleError()
     const fields = parse(data)
     if (fields.heartbeat_s > 0) heartbeatMs = fields.heartbeat_s * 1_000
+    if (type === 'ready') learn(fields)
     tell(type, data, before) // all of it: what is this page's own change is not the others'
     silence.allow(3 * heartbeatMs)
     if (type === 'refresh') handleRefresh(fields)
@@ -255,7 +280,9 @@ export function onRefresh(url, callback, options = {}) {
     // failure, so that such tokens are not renewed in a loop.
     const hasLasted = Date.now() - readyAt > 5 * waitBaseMs
     if (hasLasted) failures = 0
-    if (type === 'ready') handleReady(lastEventId)
+    if (type === 'ready') handleReady(fields, lastEventId)
+    if (type === 'position') calls.confirm(merchantOf(fields))
+    if (type === 'refresh' || type === 'position') settle(merchantOf(fields))
     if (token && type === 'expiring' && hasLasted) renewToken()
     if (token && type === 'goodbye' && fields.reason === 'token_expired') {
       if (hasLasted) open()
@@ -264,13 +291,34 @@ export function onRefresh(url, callback, options = {}) {
     lookAtPage()
   }
 
-  /** @param {string} lastEventId none before the first call, unless the page is owed nothing */
-  function handleReady(lastEventId) {
+  /** The merchants of the stream, and where the page stands. @param {any} fields of `ready` */
+  function learn({ merchants, merchant_id: merchant }) {
+    stream.keep(merchants ? Object.keys(merchants) : [merchant])
+    for (const [merchant, { id }] of Object.entries(merchants ?? {}))
+      if (id) stream.moveTo(merchant, id)
+  }
+
+  /**
+   * @param {any} fields a stream of several merchants says of each what the page is owed
+   * @param {string} lastEventId none before the first call, unless the page is owed nothing
+   */
+  function handleReady(fields, lastEventId) {
     readyAt = Date.now()
-    if (lastEventId) calls.confirm()
     refusals = 0
     if (!token) failures = 0
-    enter('open')
+    pending.clear()
+    calls.keep()
+    const merchants = fields.merchants ?? { [merchantOf(fields)]: { owed: !lastEventId } }
+    for (const [merchant, { owed, pending: isPending }] of Object.entries(merchants)) {
+      if (isPending) pending.add(merchant)
+      else if (!owed) calls.confirm(merchant)
+    }
+    if (!pending.size) enter('open')
+  }
+
+  /** The service has said where the page stands. @param {string} merchant */
+  function settle(merchant) {
+    if (pending.delete(merchant) && !pending.size) enter('open')
   }
 
   function handleError() {
@@ -284,15 +332,20 @@ export function onRefresh(url, callback, options = {}) {
   }
 
   /** @param {any} fields of a `refresh` */
-  function handleRefresh({ topic, data, by: sender, reason }) {
+  function handleRefresh(fields) {
+    const { topic, data, by: sender, reason } = fields
     // With a reason, a refresh stands for other changes than the page's own as well.
     if (by !== undefined && sender === by && reason === undefined) return
-    calls.add({
+    calls.add(merchantOf(fields), {
       topics: typeof topic === 'string' ? [topic] : undefined,
       data,
       reason: REASONS.find(known => known === reason),
     })
   }
+
+  /** @param {any} fields of an event */
+  const merchantOf = ({ merchant_id: merchant }) =>
+    typeof merchant === 'string' ? merchant : (stream.merchants()[0] ?? '')
 
   /** @param {State} next */
   async function enter(next) {
@@ -329,8 +382,71 @@ export function onRefresh(url, callback, options = {}) {
 }
 
 /**
- * Calls the page, one call at a time. What has arrived and is not taken by a call is *owed*. The
- * states:
+ * A slot for each merchant of the stream, all apart from each other. Until the service has said
+ * which merchants these are, the slots are those that the URL names, or one without a name.
+ *
+ * @param {(refresh: Refresh) => unknown} callback
+ * @param {{ merchants(): string[], lastEventId(merchant: string): string | undefined }} stream
+ * @param {(failed: number) => number} waitMs before a failed call is repeated
+ * @param {() => boolean} isHeld whether the page wants no call while it is hidden
+ * @param {Options} options
+ */
+function scheduleCalls(callback, stream, waitMs, isHeld, options) {
+  /** @type {Map<string, ReturnType<typeof openSlot>>} */
+  const slots = new Map()
+  let hasEnded = false
+
+  /** @param {string} merchant */
+  function slotOf(merchant) {
+    if (!slots.has(merchant) && !hasEnded)
+      slots.set(merchant, openSlot(merchant, callback, stream.lastEventId, waitMs, isHeld, options))
+    return slots.get(merchant)
+  }
+
+  return {
+    /** @param {string} merchant @param {Arrival} arrival */
+    add: (merchant, arrival) => slotOf(merchant)?.add(arrival),
+    startIfDue: () => slots.forEach(slot => slot.startIfDue()),
+    areDeferred: () => slots.size > 0 && [...slots.values()].every(slot => slot.isDeferred()),
+    /** Opens the first slots, once. */
+    begin() {
+      stream.merchants().forEach(slotOf)
+      if (!slots.size) slotOf('')
+    },
+    /**
+     * The stream is of its merchants, and of no other any more. The first of them takes over what
+     * the slot without a name has begun.
+     */
+    keep() {
+      const merchants = stream.merchants()
+      const nameless = slots.get('')
+      if (nameless && merchants[0]) {
+        slots.delete('')
+        slots.set(merchants[0], nameless.rename(merchants[0]))
+      }
+      for (const merchant of merchants) {
+        if (!slots.has(merchant) && nameless?.isBusy()) slotOf(merchant)?.add(UNCONFIRMED)
+        else slotOf(merchant)
+      }
+      for (const [merchant, slot] of slots) {
+        if (!merchant || merchants.includes(merchant)) continue
+        slot.stop()
+        slots.delete(merchant)
+      }
+    },
+    /** The page is owed nothing of the merchant. @param {string} merchant */
+    confirm: merchant => slotOf(merchant)?.confirm(),
+    stop() {
+      hasEnded = true
+      slots.forEach(slot => slot.stop())
+      slots.clear()
+    },
+  }
+}
+
+/**
+ * Calls the page for one merchant, one call at a time. What has arrived and is not taken by a call
+ * is *owed*. The states:
  *
  *     from      to        when
  *     idle      due       a refresh has arrived
@@ -339,19 +455,21 @@ export function onRefresh(url, callback, options = {}) {
  *     calling   due       the call has succeeded, and the next one is owed
  *     calling   retrying  the call has failed: what it had taken is owed again, as the older part
  *     retrying  calling   its time has come, as from `due`
- *     any       ended     the page has called the undo, or the service has refused the page
+ *     any       ended     the page has called the undo, the service has refused the page, or the
+ *                         stream is of the merchant no more
  *
  * The time is set when `due` or `retrying` begins, and what arrives later never moves it: a call
  * that waited for silence would not be made while changes come fast. A page that is held starts no
  * call once it has been loaded; all else goes on as it would.
  *
+ * @param {string} merchant
  * @param {(refresh: Refresh) => unknown} callback
- * @param {() => string} position the newest event ID
+ * @param {(merchant: string) => string | undefined} lastEventId the newest event ID
  * @param {(failed: number) => number} waitMs before a failed call is repeated
  * @param {() => boolean} isHeld whether the page wants no call while it is hidden
  * @param {Options} options
  */
-function scheduleCalls(callback, position, waitMs, isHeld, options) {
+function openSlot(merchant, callback, lastEventId, waitMs, isHeld, options) {
   const { firstCallMs = 3_000, minIntervalMs = 0 } = options
   /** @type {'idle' | 'due' | 'calling' | 'retrying' | 'ended'} */
   let state = 'idle'
@@ -361,11 +479,10 @@ function scheduleCalls(callback, position, waitMs, isHeld, options) {
   let failures = 0 // in a row
   let isLoaded = false
   let timer = 0
-  /** @type {number | undefined} */
-  let firstTimer
+  const firstTimer = after(firstCallMs, () => add(UNCONFIRMED))
 
   function startIfDue() {
-    if ((state !== 'due' && state !== 'retrying') || areDeferred()) return
+    if ((state !== 'due' && state !== 'retrying') || isDeferred()) return
     clearTimeout(timer)
     const leftMs = dueAt - performance.now()
     if (leftMs > 0) timer = after(leftMs, startIfDue)
@@ -373,12 +490,18 @@ function scheduleCalls(callback, position, waitMs, isHeld, options) {
   }
 
   async function call() {
-    const taken = owed
+    const taken = /** @type {Arrival} */ (owed)
     owed = undefined
     state = 'calling'
     dueAt = performance.now() + minIntervalMs
     try {
-      await callback({ .../** @type {Arrival} */ (taken), id: position() || undefined })
+      await callback({
+        merchantId: merchant || undefined,
+        id: lastEventId(merchant),
+        topics: taken.topics,
+        data: taken.data,
+        reason: taken.reason,
+      })
       if (hasEnded()) return
       failures = 0
       isLoaded = true
@@ -397,7 +520,7 @@ function scheduleCalls(callback, position, waitMs, isHeld, options) {
   }
 
   const hasEnded = () => state === 'ended'
-  const areDeferred = () => isLoaded && isHeld()
+  const isDeferred = () => isLoaded && isHeld()
 
   /** @param {Arrival} arrival */
   function add(arrival) {
@@ -408,15 +531,15 @@ function scheduleCalls(callback, position, waitMs, isHeld, options) {
     startIfDue()
   }
 
-  return {
+  const slot = {
     add,
     startIfDue,
-    areDeferred,
-    /** Allows the first refresh its time, once. */
-    begin() {
-      firstTimer ??= after(firstCallMs, () =>
-        add({ topics: undefined, data: undefined, reason: 'unconfirmed' }),
-      )
+    isDeferred,
+    isBusy: () => state !== 'idle',
+    /** @param {string} name */
+    rename(name) {
+      merchant = name
+      return slot
     },
     /** The page is owed nothing: without a call so far, it was right when it was made. */
     confirm() {
@@ -430,6 +553,7 @@ function scheduleCalls(callback, position, waitMs, isHeld, options) {
       clearTimeout(firstTimer)
     },
   }
+  return slot
 }
 
 /** @param {Arrival} [a] the older one @param {Arrival} [b] @returns {Arrival | undefined} */
@@ -437,51 +561,72 @@ function merge(a, b) {
   if (!a || !b) return a ?? b
   return {
     topics: a.topics && b.topics && [...new Set([...a.topics, ...b.topics])],
-    data: undefined,
     reason: REASONS[Math.max(REASONS.indexOf(a.reason), REASONS.indexOf(b.reason))] ?? a.reason,
   }
 }
 
 /**
- * Keeps at most one EventSource, and the last event ID from each to the next. Events of one that
- * was replaced or closed are dropped.
+ * Keeps at most one EventSource, and the last event ID of each merchant from each to the next.
+ * Events of one that was replaced or closed are dropped.
  *
  * @param {string} address
  * @param {Options} options
- * @param {(event: MessageEvent, before: string) => void} handle
+ * @param {(event: MessageEvent, before: Positions) => void} handle
  */
 function oneSourceAtATime(address, options, handle) {
   const { EventSource = globalThis.EventSource, withCredentials } = options
+  const query = new URLSearchParams(address.split('#')[0].split(/\?(.*)/s)[1])
+  let merchants = [...new Set(query.getAll('merchant_id'))]
+  // An ID has no name where the URL names one merchant.
+  const only = merchants.length === 1 ? merchants[0] : ''
   /** @type {EventSourceLike | undefined} */
   let source
   let url = ''
-  let lastEventId = ''
+  /** @type {Map<string, string>} */
+  const heard = new Map()
+  /** A page that has heard nothing shows what it was rendered with. @type {Map<string, string>} */
+  const rendered = new Map()
+  for (const id of query.getAll('last_event_id')) if (ownerOf(id)) rendered.set(ownerOf(id), id)
 
-  // A page that has heard nothing shows what it was rendered with.
-  const rendered = new URLSearchParams(address.split(/[?#]/)[1]).get('last_event_id') ?? ''
-  const position = () => lastEventId || rendered
+  /** @param {string} id */
+  function ownerOf(id) {
+    return id.includes('@') ? id.split('@')[0] : only
+  }
+
+  const positions = () => Object.fromEntries([...rendered, ...heard])
 
   return {
     source: () => source,
     url: () => url,
-    lastEventId: () => lastEventId,
-    position,
-    /** @param {string} id another tab has received it */
-    moveTo(id) {
-      if (id) lastEventId = id
+    /** None as long as the URL leaves them to the service, which has not said them. */
+    merchants: () => merchants,
+    /** @param {string} merchant */
+    lastEventId: merchant => heard.get(merchant),
+    /** @param {string} merchant */
+    position: merchant => heard.get(merchant) ?? rendered.get(merchant),
+    positions,
+    /** @param {string} merchant @param {string} id received by another tab, or part of `ready` */
+    moveTo: (merchant, id) => heard.set(merchant, id),
+    /** @param {string[]} told the stream is of no other merchant any more; none: that is not known */
+    keep(told) {
+      if (told[0]) merchants = told
+      for (const known of [heard, rendered])
+        for (const merchant of known.keys())
+          if (merchant && !merchants.includes(merchant)) known.delete(merchant)
     },
     /** @param {string} token */
     open(token) {
-      // A new EventSource has no last event ID and sends no headers of ours: its URL carries both.
-      url = setParameter(setParameter(address, 'token', token), 'last_event_id', lastEventId)
+      // A new EventSource has no last event ID and sends no headers of ours: its URL carries all.
+      url = setParameter(address, 'token', [token].filter(Boolean))
+      if (heard.size) url = setParameter(url, 'last_event_id', Object.values(positions()))
       const opened = new EventSource(url, { withCredentials })
       source?.close() // after the constructor, which may throw
       source = opened
       for (const type of EVENT_TYPES) {
         opened.addEventListener(type, event => {
           if (opened !== source) return
-          const before = position()
-          if (event.lastEventId) lastEventId = event.lastEventId
+          const before = positions()
+          if (event.lastEventId) heard.set(ownerOf(event.lastEventId), event.lastEventId)
           handle(event, before)
         })
       }
@@ -493,12 +638,12 @@ function oneSourceAtATime(address, options, handle) {
   }
 }
 
-/** @param {string} url @param {string} name @param {string} value */
-function setParameter(url, name, value) {
-  if (!value) return url
+/** @param {string} url @param {string} name @param {string[]} values */
+function setParameter(url, name, values) {
+  if (!values.length) return url
   const [path, query = ''] = url.split('#')[0].split(/\?(.*)/s)
   const pairs = query.split('&').filter(pair => pair && pair.split('=')[0] !== name)
-  return `${path}?${[...pairs, `${name}=${encodeURIComponent(value)}`].join('&')}`
+  return `${path}?${[...pairs, ...values.map(value => `${name}=${encodeURIComponent(value)}`)].join('&')}`
 }
 
 /**

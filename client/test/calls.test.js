@@ -32,6 +32,7 @@ describe('one call at a time', () => {
     callback.calls[0].resolve()
     await settle()
     assert.deepEqual(callback.refreshes()[1], {
+      merchantId: '42',
       id: undefined,
       topics: ['orders', 'films'],
       data: undefined,
@@ -142,6 +143,7 @@ describe('a failed call', () => {
 
     await clock.advance(1)
     assert.deepEqual(callback.refreshes()[1], {
+      merchantId: '42',
       id: '5-0',
       topics: ['seats'],
       data: 1,
@@ -180,6 +182,7 @@ describe('a failed call', () => {
 
     await clock.advance(1)
     assert.deepEqual(callback.refreshes()[1], {
+      merchantId: '42',
       id: undefined,
       topics: ['seats', 'orders', 'films'],
       data: undefined,

@@ -17,7 +17,13 @@ import {
 
 useFakes()
 
-const NOTHING = { id: undefined, topics: undefined, data: undefined, reason: undefined }
+const NOTHING = {
+  merchantId: '42',
+  id: undefined,
+  topics: undefined,
+  data: undefined,
+  reason: undefined,
+}
 
 describe('the event stream', () => {
   test('a whole connection is parsed from its bytes', async () => {
@@ -39,7 +45,7 @@ describe('the event stream', () => {
     await settle()
 
     assert.deepEqual(calls, [
-      { id: '1712-3', topics: ['seats'], data: { row: 7 }, reason: 'missed' },
+      { merchantId: '42', id: '1712-3', topics: ['seats'], data: { row: 7 }, reason: 'missed' },
     ])
     assert.deepEqual(states, ['connecting', 'open', 'connecting'])
     assert.equal(sources.length, 1)

@@ -21,7 +21,13 @@ import {
 
 useFakes()
 
-const UNCONFIRMED = { id: undefined, topics: undefined, data: undefined, reason: 'unconfirmed' }
+const UNCONFIRMED = {
+  merchantId: '42',
+  id: undefined,
+  topics: undefined,
+  data: undefined,
+  reason: 'unconfirmed',
+}
 
 describe('a page that has heard nothing', () => {
   for (const [name, meanwhile] of Object.entries({

@@ -64,7 +64,13 @@ describe('a hidden page', () => {
 
     visibility('visible')
     assert.deepEqual(calls, [
-      { id: '3-0', topics: ['seats', 'orders'], data: undefined, reason: undefined },
+      {
+        merchantId: '42',
+        id: '3-0',
+        topics: ['seats', 'orders'],
+        data: undefined,
+        reason: undefined,
+      },
     ])
     await beat(60_000)
     last().refresh()

@@ -14,6 +14,7 @@ declare const onRefresh: typeof import('sse-push-client').onRefresh
 declare const url: string
 declare const userId: string
 declare function load(): Promise<void>
+declare function loadShop(merchantId: string | undefined): Promise<void>
 declare function loadSeats(): Promise<void>
 declare function show(seats: unknown): void
 declare function showSeat(seat: unknown): void
@@ -49,7 +50,7 @@ test('each example of the reference compiles, and an unknown option does not', a
   const examples = [...text.matchAll(/```js\n([^]*?)```/g)].map(([, code]) =>
     code.replace(/^\s*\* ?/gm, ''),
   )
-  assert.equal(examples.length, 16)
+  assert.equal(examples.length, 17)
   const wrong = 'onRefresh(url, load, { nothing: 1 })'
   const files = [...examples, wrong].map((code, index) => [
     `${FOLDER}example-${index}.ts`,

@@ -269,7 +269,7 @@ describe('the lead', () => {
     await settle()
 
     assert.equal(told.length, 1)
-    assert.equal(told[0].id, '1-0')
+    assert.deepEqual(told[0].positions, { 42: '1-0' })
     assert.equal(browser.streams[0].tab, tabs[1])
   })
 

@@ -40,14 +40,24 @@ async function objection(text) {
 
 describe('a rule that is taken out is missed', () => {
   for (const [name, rule, replacement, expected] of [
-    ['a position that differs is missed', 'else if (id && id !== own)', 'else if (0)', /rows/],
     [
-      'a change counts only from the position before it',
-      "type === 'refresh' && own === before",
-      "type === 'refresh'",
+      'a position that differs is missed',
+      'else if (!isNext && id && id !== own)',
+      'else if (0)',
       /rows/,
     ],
-    ['a tab takes the position that it hears', '    stream.moveTo(id)\n', '', /rows|quiet/],
+    [
+      'a change counts only from the position before it',
+      'if (isNext && merchant === changed)',
+      'if (merchant === changed)',
+      /rows/,
+    ],
+    [
+      'a tab takes the position that it hears',
+      'if (id) stream.moveTo(merchant, id)\n      if (isNext',
+      'if (isNext',
+      /rows|quiet/,
+    ],
     ['a tab takes the state that it hears', 'enter(message.state)', '', /the stream is open/],
     ['the name says who is logged in', '[MESSAGE_FORM, share,', '[MESSAGE_FORM,', /rows/],
     ['the name leaves positions out', "['token', 'last_event_id']", "['token']", /one stream/],

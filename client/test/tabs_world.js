@@ -26,9 +26,11 @@ export class TabsWorld {
     this.draw = drawsOf(seed)
     Math.random = this.draw
     this.browser = new Browser(text)
+    this.merchants = this.pick([['42'], ['42', '43']])
     for (const [index, user] of USERS.entries()) {
-      this.backends[user] = new Backend()
-      for (const topic of TOPICS) this.backends[user].rows[topic] = index * 1_000
+      this.backends[user] = this.merchants.map(() => new Backend())
+      for (const { rows } of this.backends[user])
+        for (const topic of TOPICS) rows[topic] = index * 1_000
     }
     this.options = {
       whileHidden: this.pick(['call', 'defer']),
@@ -56,36 +58,42 @@ export class TabsWorld {
   open(user = this.pick(USERS)) {
     if (this.tabs.length === AT_MOST) return
     const tab = this.browser.open({ hidden: this.draw() < 0.3 })
-    const backend = this.backends[user]
+    const backends = this.backends[user]
     const options = { ...this.options, share: user, by: `tab ${this.browser.tabs.length}` }
     if (this.hasTokens) options.token = async () => `${user}-${options.by}`
-    Object.assign(tab, { user, backend, running: [], by: options.by, shown: {} })
-    for (const topic of TOPICS) tab.shown[topic] = -1
-    let url = '/events?merchant_id=42'
-    if (this.draw() < 0.3) {
-      Object.assign(tab.shown, backend.rows)
-      url += `&last_event_id=${backend.newest}`
+    const shown = backends.map(() => Object.fromEntries(TOPICS.map(topic => [topic, -1])))
+    Object.assign(tab, { user, backends, running: [], by: options.by, shown })
+    let url = `/events?${this.merchants.map(merchant => `merchant_id=${merchant}`).join('&')}`
+    for (const [at, backend] of backends.entries()) {
+      if (this.draw() >= 0.3) continue
+      Object.assign(tab.shown[at], backend.rows)
+      url += `&last_event_id=${this.#named(at, backend.newest)}`
     }
     tab.listen(options, url, refresh => this.#called(tab, refresh))
   }
 
-  #called(tab, { topics, data }) {
+  #named(at, id) {
+    return this.merchants.length > 1 ? `${this.merchants[at]}@${id}` : id
+  }
+
+  #called(tab, { merchantId, topics, data }) {
     this.counted.calls++
-    const { rows } = tab.backend
+    const at = this.merchants.indexOf(merchantId)
+    const { rows } = tab.backends[at]
     const read = data ?? Object.fromEntries((topics ?? TOPICS).map(topic => [topic, rows[topic]]))
-    return new Promise((resolve, reject) => tab.running.push({ read, resolve, reject }))
+    return new Promise((resolve, reject) => tab.running.push({ at, read, resolve, reject }))
   }
 
   endCall(tab, isGood) {
-    const { read, resolve, reject } = tab?.running.pop() ?? {}
+    const { at, read, resolve, reject } = tab?.running.shift() ?? {}
     if (!read) return
     if (!isGood) return tab.run(() => reject(new Error('the backend is away')))
-    for (const topic of Object.keys(read)) this.#show(tab, topic, read[topic])
+    for (const topic of Object.keys(read)) this.#show(tab, at, topic, read[topic])
     tab.run(resolve)
   }
 
-  #show(tab, topic, version) {
-    tab.shown[topic] = Math.max(tab.shown[topic], version)
+  #show(tab, at, topic, version) {
+    tab.shown[at][topic] = Math.max(tab.shown[at][topic], version)
   }
 
   /** A page in the back/forward cache holds nothing that would put it out. */
@@ -115,21 +123,24 @@ export class TabsWorld {
 
   // -- the service
 
-  #tell(stream, refresh, id) {
+  #tell(stream, at, refresh) {
     if (stream.readyState !== FakeEventSource.OPEN || stream.isMute) return
+    const id = this.#named(at, stream.tab.backends[at].newest)
     this.told.set(stream, id)
-    stream.tab.run(() => (refresh ? stream.refresh(refresh, id) : stream.ready({ id })))
+    const fields = { merchant_id: this.merchants[at], ...refresh }
+    stream.tab.run(() => (refresh ? stream.event('refresh', fields, id) : stream.ready({ id })))
   }
 
-  change(user = this.pick(USERS)) {
+  change(user = this.pick(USERS), at = this.pick([...this.merchants.keys()])) {
     const own = this.draw() < 0.3 ? this.pick(this.awake) : undefined
-    const backend = this.backends[own?.user ?? user]
+    const backend = this.backends[own?.user ?? user][at]
     const refresh = backend.change(this.pick(TOPICS), own?.by)
     if (own)
-      for (const [topic, version] of Object.entries(refresh.data)) this.#show(own, topic, version)
+      for (const [topic, version] of Object.entries(refresh.data))
+        this.#show(own, at, topic, version)
     if (this.draw() < 0.5) delete refresh.data
     for (const stream of this.browser.streams)
-      if (stream.tab.backend === backend) this.#tell(stream, refresh, backend.newest)
+      if (stream.tab.backends[at] === backend) this.#tell(stream, at, refresh)
   }
 
   connect() {
@@ -142,14 +153,32 @@ export class TabsWorld {
       stream.isMute = !this.#isAtPeace && this.draw() < 0.1
       stream.accept()
       if (stream.isMute) continue
-      const { backend } = stream.tab
-      const owed = backend.owed(this.told.get(stream) ?? stream.url.split('last_event_id=')[1])
-      if (!owed) this.#tell(stream, undefined, backend.newest)
-      else {
-        stream.ready()
-        this.#tell(stream, owed, backend.newest)
-      }
+      this.#compare(stream)
     }
+  }
+
+  /** Says where the tab stands, and what it is owed. A browser that reconnects adds its last ID. */
+  #compare(stream) {
+    const { backends } = stream.tab
+    const inUrl = new URLSearchParams(stream.url.split('?')[1]).getAll('last_event_id')
+    const ids = [this.told.get(stream) ?? '', ...inUrl]
+    const owed = backends.map((backend, at) => {
+      const own = ids.find(id => id && id === this.#named(at, id.split('@').pop()))
+      return backend.owed(own?.split('@').pop())
+    })
+    if (this.merchants.length === 1 && !owed[0]) return this.#tell(stream, 0)
+    if (this.merchants.length === 1) stream.ready()
+    else {
+      const merchants = Object.fromEntries(
+        backends.map(({ newest }, at) => [
+          this.merchants[at],
+          owed[at] ? { owed: true } : { id: this.#named(at, newest) },
+        ]),
+      )
+      const ready = { merchants, heartbeat_s: 15, connection_id: 'c-1' }
+      stream.tab.run(() => stream.event('ready', ready))
+    }
+    for (const [at, refresh] of owed.entries()) if (refresh) this.#tell(stream, at, refresh)
   }
 
   break(how) {
@@ -196,7 +225,7 @@ export class TabsWorld {
       [1, () => this.break('drop')],
       [1, () => this.break('giveUp')],
       [1, () => this.break('mute')],
-      [0.3, () => this.backends[this.pick(USERS)].lose()],
+      [0.3, () => this.pick(this.backends[this.pick(USERS)]).lose()],
       [0.3, () => clock.sleep(this.pick([10_000, 3_600_000]))],
       [8, () => this.browser.pass(this.pick([100, 1_000, 5_000, 20_000, 60_000, 400_000]))],
     ]
@@ -217,11 +246,12 @@ export class TabsWorld {
     await this.#work()
     for (const tab of this.tabs) tab.show()
     await this.#work()
-    for (const user of USERS) this.change(user)
+    for (const user of USERS) for (const at of this.merchants.keys()) this.change(user, at)
     await this.#work()
     for (const tab of this.tabs) {
       if (tab.isLoggedOut) continue
-      assert.deepEqual(tab.shown, tab.backend.rows, 'each tab shows the rows of its user')
+      for (const [at, { rows }] of tab.backends.entries())
+        assert.deepEqual(tab.shown[at], rows, 'each tab shows the rows of its user')
       assert.equal(tab.running.length, 0, 'each tab is quiet')
       assert.equal(tab.states.at(-1), 'open', 'each tab knows that the stream is open')
     }
@@ -238,7 +268,7 @@ export class TabsWorld {
     for (let round = 0; round < 10; round++) {
       this.connect()
       await this.browser.pass(10_000)
-      for (const tab of this.tabs) this.endCall(tab, true)
+      for (const tab of this.tabs) for (const {} of this.merchants) this.endCall(tab, true)
       await settle()
     }
   }

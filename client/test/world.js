@@ -1,5 +1,5 @@
 /**
- * A random history of one page: rows that change, a service that tells of changes, connections that
+ * A random history of one page of one or several merchants: rows that change, a service that tells of changes, connections that
  * break or fall silent, and a backend that takes long and fails. Does not know how the module
  * works. It judges
  *
@@ -34,7 +34,7 @@ export function drawsOf(seed) {
   }
 }
 
-/** What the backend has, and what the service tells of it: one merchant. */
+/** What the backend has of one merchant, and what the service tells of it. */
 export class Backend {
   rows = Object.fromEntries(TOPICS.map(topic => [topic, 0]))
   #history = 1
@@ -68,71 +68,46 @@ export class Backend {
   }
 }
 
-export class World {
+/** What the page shows of one merchant, and the judge of each call for it. */
+class Show {
   backend = new Backend()
-  shown = Object.fromEntries(TOPICS.map(topic => [topic, -1]))
+  rows = Object.fromEntries(TOPICS.map(topic => [topic, -1]))
   running = []
   found = [] // what the judge objects to in a call, where the module would catch an error
   counted = 0 // calls
-  #told = new Map() // the last event ID of each EventSource
-  #isMute = false
-  #isAtPeace = false
-  #newestTold // what the page was told last, by any EventSource
-  #owedSince
+  newestTold // what the page was told last, by any EventSource
+  isPending = false // the service does not know yet where the page stands
+  owedSince
+  isLoaded = false
+  openedAt // when the page began to wait for its first load
+  #options
   #startedAt = -Infinity
   #failures = []
   #mayStartAt = -Infinity // after a failure
-  #isLoaded = false
-  #isInCache = false
-  #openedAt // when the page began to wait for its first load
-  #shownAt = -Infinity
 
-  constructor(onRefresh, seed) {
-    installFakes()
-    this.draw = drawsOf(seed)
-    this.options = {
-      minIntervalMs: this.pick([0, 0, 1_000, 20_000]),
-      firstCallMs: this.pick([0, 3_000, 3_000, 60_000]),
-      whileHidden: this.pick(['call', 'defer']),
-      hiddenCloseMs: this.pick([60_000, 300_000]),
-    }
-    let url = '/events?merchant_id=42'
-    if (this.draw() < 0.3) {
-      // The page was rendered by the backend.
-      Object.assign(this.shown, this.backend.rows)
-      this.#newestTold = undefined
-      url += `&last_event_id=${this.backend.newest}`
-    }
-    page.hidden = this.draw() < 0.3
-    page.prerendering = page.hidden && this.draw() < 0.5
-    this.undo = onRefresh(url, refresh => this.#called(refresh), { by: 'me', ...this.options })
-    if (!page.prerendering) this.#openedAt = clock.now()
+  constructor(merchant, options) {
+    this.merchant = merchant
+    this.#options = options
   }
 
-  get #isDeferring() {
-    return this.options.whileHidden === 'defer' && page.hidden && this.#isLoaded
+  get isDeferring() {
+    return this.#options.whileHidden === 'defer' && page.hidden && this.isLoaded
   }
 
-  pick(values) {
-    return values[Math.floor(this.draw() * values.length)]
-  }
-
-  // -- the page
-
-  #called({ id, topics, data, reason }) {
+  called({ id, topics, data, reason }) {
     const now = clock.now()
     this.#expectFirst()
     const expect = (isTrue, rule) => isTrue || this.found.push(rule)
     expect(this.running.length === 0, 'one call at a time')
-    expect(id === this.#newestTold, 'the ID is the one of the latest arrival')
-    expect(now >= this.#startedAt + this.options.minIntervalMs, 'calls keep their distance')
+    expect(id === this.newestTold, 'the ID is the one of the latest arrival')
+    expect(now >= this.#startedAt + this.#options.minIntervalMs, 'calls keep their distance')
     expect(now >= this.#mayStartAt, 'a failed call waits')
-    expect(this.#owedSince !== undefined, 'a call has a reason')
-    expect(!this.#isDeferring, 'a hidden page that defers is not called')
+    expect(this.owedSince !== undefined, 'a call has a reason')
+    expect(!this.isDeferring, 'a hidden page that defers is not called')
     expect(!page.prerendering, 'a prerendered page is not called')
     expect(!reason || data === undefined, 'a reason has no data')
     this.#startedAt = now
-    this.#owedSince = undefined
+    this.owedSince = undefined
     this.counted++
     const read =
       data ?? Object.fromEntries((topics ?? TOPICS).map(at => [at, this.backend.rows[at]]))
@@ -145,71 +120,152 @@ export class World {
     if (!read) return
     if (isGood) {
       this.#failures = []
-      this.#isLoaded = true
-      for (const [topic, version] of Object.entries(read)) this.#show(topic, version)
+      this.isLoaded = true
+      for (const [topic, version] of Object.entries(read)) this.show(topic, version)
       return resolve()
     }
     this.#mayStartAt = clock.now() + Math.min(30_000, 1_000 * 2 ** this.#failures.length) / 2
     this.#failures.push(clock.now())
-    this.#owedSince ??= clock.now()
+    this.owedSince ??= clock.now()
     reject(new Error('the backend is away'))
   }
 
   // A page drops an answer that is older than what it shows, such as its own change.
-  #show(topic, version) {
-    this.shown[topic] = Math.max(this.shown[topic], version)
+  show(topic, version) {
+    this.rows[topic] = Math.max(this.rows[topic], version)
   }
+
+  /** The service has told the page: nothing is owed, or this refresh. */
+  told(refresh) {
+    this.newestTold = this.named(this.backend.newest)
+    if (refresh && refresh.by !== 'me') this.owedSince ??= clock.now()
+    if (this.openedAt !== undefined && !refresh) this.isLoaded = true
+    if (refresh?.by !== 'me') this.openedAt = undefined
+  }
+
+  named = id => id
 
   /** The first load is owed without a word of the service. */
   #expectFirst() {
-    const at = this.#openedAt + Math.max(1, this.options.firstCallMs) // no timer is shorter
+    const at = this.openedAt + Math.max(1, this.#options.firstCallMs) // no timer is shorter
     if (!(clock.now() >= at)) return // not yet, or no more
-    this.#openedAt = undefined
-    this.#owedSince ??= at
+    this.openedAt = undefined
+    this.owedSince ??= at
   }
 
   /** No call is late: a page that is owed one, and has none, waits for a reason. */
-  #judge() {
+  judge(shownAt, isAway) {
     this.#expectFirst()
     assert.deepEqual(this.found, [])
-    const isAway = page.prerendering || this.#isInCache
-    assert.ok(!isAway || last()?.readyState !== FakeEventSource.OPEN, 'nothing is open while away')
-    if (this.running.length > 0 || this.#owedSince === undefined) return
-    if (this.#isDeferring || isAway) return
+    if (this.running.length > 0 || this.owedSince === undefined) return
+    if (this.isDeferring || isAway) return
     const due = [
-      this.#owedSince,
-      this.#startedAt + this.options.minIntervalMs,
+      this.owedSince,
+      this.#startedAt + this.#options.minIntervalMs,
       this.#mayStartAt,
-      this.#shownAt,
+      shownAt,
     ]
     assert.ok(clock.now() <= Math.max(...due) + 1, 'no call is late')
+  }
+}
+
+export class World {
+  #told = new Map() // the last event ID of each EventSource
+  #isMute = false
+  #isAtPeace = false
+  #isInCache = false
+  #shownAt = -Infinity
+
+  constructor(onRefresh, seed) {
+    installFakes()
+    this.draw = drawsOf(seed)
+    this.options = {
+      minIntervalMs: this.pick([0, 0, 1_000, 20_000]),
+      firstCallMs: this.pick([0, 3_000, 3_000, 60_000]),
+      whileHidden: this.pick(['call', 'defer']),
+      hiddenCloseMs: this.pick([60_000, 300_000]),
+    }
+    const merchants = this.pick([['42'], ['42', '43'], ['42', '43', '44']])
+    this.shows = merchants.map(merchant => new Show(merchant, this.options))
+    if (merchants.length > 1)
+      for (const show of this.shows) show.named = id => `${show.merchant}@${id}`
+    let url = `/events?${merchants.map(merchant => `merchant_id=${merchant}`).join('&')}`
+    for (const show of this.shows) {
+      if (this.draw() >= 0.3) continue
+      // The page was rendered by the backend.
+      Object.assign(show.rows, show.backend.rows)
+      url += `&last_event_id=${show.named(show.backend.newest)}`
+    }
+    page.hidden = this.draw() < 0.3
+    page.prerendering = page.hidden && this.draw() < 0.5
+    const call = refresh => this.#showOf(refresh.merchantId).called(refresh)
+    this.undo = onRefresh(url, call, { by: 'me', ...this.options })
+    if (!page.prerendering) this.#opened()
+  }
+
+  get counted() {
+    return this.shows.reduce((sum, { counted }) => sum + counted, 0)
+  }
+
+  pick(values) {
+    return values[Math.floor(this.draw() * values.length)]
+  }
+
+  #showOf(merchant) {
+    return this.shows.find(show => show.merchant === merchant)
+  }
+
+  #opened() {
+    for (const show of this.shows) show.openedAt = clock.now()
+  }
+
+  #judge() {
+    const isAway = page.prerendering || this.#isInCache
+    assert.ok(!isAway || last()?.readyState !== FakeEventSource.OPEN, 'nothing is open while away')
+    for (const show of this.shows) show.judge(this.#shownAt, isAway)
   }
 
   // -- the service
 
-  #tell(refresh, id = this.backend.newest) {
-    const source = last()
-    if (this.#isMute || source?.readyState !== FakeEventSource.OPEN) return
-    this.#told.set(source, id)
-    this.#newestTold = id
-    if (refresh && refresh.by !== 'me') this.#owedSince ??= clock.now()
-    if (this.#openedAt !== undefined && !refresh) this.#isLoaded = true
-    if (refresh?.by !== 'me') this.#openedAt = undefined
-    if (refresh) source.refresh(refresh, id)
-    else source.ready({ id })
+  get #canTell() {
+    return !this.#isMute && last()?.readyState === FakeEventSource.OPEN
   }
 
-  change() {
-    const refresh = this.backend.change(this.pick(TOPICS))
+  #tell(show, refresh) {
+    // What is pending is told by the comparison, which comes later.
+    if (!this.#canTell || show.isPending) return
+    show.told(refresh)
+    this.#told.set(last(), show.newestTold)
+    const fields = { merchant_id: show.merchant }
+    if (refresh) last().event('refresh', { ...fields, ...refresh }, show.newestTold)
+    else if (this.shows.length > 1) last().event('position', fields, show.newestTold)
+    else last().ready({ id: show.newestTold })
+  }
+
+  /** The position that a connection comes with: a browser that reconnects adds its last ID. */
+  #positionOf(source, show) {
+    const inUrl = new URLSearchParams(source.url.split('?')[1]).getAll('last_event_id')
+    const ids = [this.#told.get(source) ?? '', ...inUrl]
+    const own = ids.find(id => id && id === show.named(id.split('@').pop()))
+    return own?.split('@').pop() ?? ''
+  }
+
+  change(show = this.pick(this.shows)) {
+    const refresh = show.backend.change(this.pick(TOPICS))
     if (this.draw() < 0.2) delete refresh.topic
     if (this.draw() < 0.5 || !refresh.topic) delete refresh.data
-    this.#tell(refresh)
+    this.#tell(show, refresh)
   }
 
   changeOwn() {
-    const refresh = this.backend.change(this.pick(TOPICS), 'me')
-    for (const [topic, version] of Object.entries(refresh.data)) this.#show(topic, version)
-    this.#tell(refresh)
+    const show = this.pick(this.shows)
+    const refresh = show.backend.change(this.pick(TOPICS), 'me')
+    for (const [topic, version] of Object.entries(refresh.data)) show.show(topic, version)
+    this.#tell(show, refresh)
+  }
+
+  lose() {
+    this.pick(this.shows).backend.lose()
   }
 
   connect() {
@@ -218,11 +274,40 @@ export class World {
     this.#isMute = !this.#isAtPeace && this.draw() < 0.1
     source.accept()
     if (this.#isMute) return
-    const [, inUrl] = source.url.split('last_event_id=')
-    const owed = this.backend.owed(this.#told.get(source) ?? inUrl)
-    if (!owed) return this.#tell()
+    if (this.shows.length > 1) return this.#connectSeveral(source)
+    const [show] = this.shows
+    const owed = show.backend.owed(this.#positionOf(source, show))
+    if (!owed) return this.#tell(show)
     source.ready()
-    this.#tell(owed)
+    this.#tell(show, owed)
+  }
+
+  #connectSeveral(source) {
+    const merchants = {}
+    for (const show of this.shows) {
+      show.isPending = !this.#isAtPeace && this.draw() < 0.2
+      const isOwed = show.backend.owed(this.#positionOf(source, show))
+      if (!show.isPending && !isOwed) show.told()
+      merchants[show.merchant] = show.isPending
+        ? { pending: true }
+        : isOwed
+          ? { owed: true }
+          : { id: show.newestTold }
+    }
+    source.event('ready', { merchants, heartbeat_s: HEARTBEAT_MS / 1_000, connection_id: 'c-1' })
+    for (const show of this.shows) if (merchants[show.merchant].owed) this.#compare(show)
+  }
+
+  /** Redis answers: what was pending is told. */
+  answer() {
+    const show = this.pick(this.shows.filter(({ isPending }) => isPending))
+    if (!show || !this.#canTell) return
+    show.isPending = false
+    this.#compare(show)
+  }
+
+  #compare(show) {
+    this.#tell(show, show.backend.owed(this.#positionOf(last(), show)))
   }
 
   drop() {
@@ -249,7 +334,7 @@ export class World {
     if (page.prerendering) {
       page.prerendering = false
       page.hidden = false
-      this.#openedAt = clock.now()
+      this.#opened()
       page.fire('prerenderingchange')
     }
     visibility('visible')
@@ -288,12 +373,13 @@ export class World {
     const actions = [
       [8, () => this.change()],
       [3, () => this.changeOwn()],
-      [6, () => this.endCall(this.draw() < 0.6)],
+      [6, () => this.shows.forEach(show => show.endCall(this.draw() < 0.6))],
       [4, () => this.connect()],
       [1, () => this.drop()],
       [1, () => this.giveUp()],
       [0.5, () => this.mute()],
-      [0.3, () => this.backend.lose()],
+      [0.3, () => this.lose()],
+      [2, () => this.answer()],
       [0.5, () => clock.sleep(this.pick([10_000, 3_600_000, -3_600_000]))],
       [0.3, () => tab.fire('online')],
       [1, () => this.hide()],
@@ -313,9 +399,11 @@ export class World {
     await this.#work()
     this.show()
     await this.#work()
-    assert.deepEqual(this.shown, this.backend.rows, 'the page shows the rows of the backend')
-    assert.equal(this.running.length, 0, 'the page is quiet')
-    assert.equal(this.#owedSince, undefined, 'nothing is owed')
+    for (const { rows, backend, running, owedSince } of this.shows) {
+      assert.deepEqual(rows, backend.rows, 'the page shows the rows of the backend')
+      assert.equal(running.length, 0, 'the page is quiet')
+      assert.equal(owedSince, undefined, 'nothing is owed')
+    }
     this.undo()
     assert.equal(clock.timers.size + page.listeners + tab.listeners, 0, 'nothing is left')
   }
@@ -323,8 +411,9 @@ export class World {
   async #work() {
     for (let round = 0; round < 12; round++) {
       this.connect()
+      for (const {} of this.shows) this.answer()
       await this.pass(10_000)
-      this.endCall(true)
+      for (const show of this.shows) show.endCall(true)
     }
   }
 }
