@@ -31,14 +31,13 @@ from sse_push.runtime.uvicorn import OTHER_CONNECTIONS, Requests, Waiting
 from sse_push.settings import Settings
 from sse_push.stream import (
     Address,
-    Announcing,
     Appender,
     Follower,
     Keys,
     Login,
-    Planting,
+    Primary,
+    Terms,
     parse_address,
-    reply_limit_bytes,
 )
 
 _REPORT_INTERVAL_S = 1.0
@@ -70,8 +69,7 @@ def build(
 ) -> State:
     """Return the parts of a process, of which none runs yet; called in its event loop."""
     hub = _hub(settings)
-    appender = _appender(settings)
-    follower = _follower(settings, hub, appender)
+    follower, appender = _primary(settings, hub)
     hub.source = follower
     event_streams = _event_streams(settings, hub, follower)
     refusals, keyless = Refusals(), _keyless(settings)
@@ -173,26 +171,22 @@ def _hub(settings: Settings) -> Hub[Frame]:
     )
 
 
-def _follower(settings: Settings, hub: Hub[Frame], appender: Appender) -> Follower:
-    keys = Keys(settings.key_prefix)
-    announcing = Announcing(
-        _address(settings),
-        keys.bell,
-        settings.bell,
-        reply_limit_bytes=reply_limit_bytes(settings.data_limit_bytes),
-    )
-    return Follower(
-        announcing,
-        hub,
-        appender,
-        Planting(keys, max_planted=settings.max_planted, stream_ttl_s=settings.stream_ttl_s),
-        keys,
+def _primary(settings: Settings, hub: Hub[Frame]) -> Primary:
+    terms = Terms(
+        keys=Keys(settings.key_prefix),
+        bell=settings.bell,
         data_limit_bytes=settings.data_limit_bytes,
+        notify_timeout_s=settings.notify_timeout_s,
+        stream_max_entries=settings.stream_max_entries,
+        stream_ttl_s=settings.stream_ttl_s,
+        revocation_lifetime_s=settings.revocation_lifetime_s,
+        max_planted=settings.max_planted,
         probe_interval_s=settings.probe_interval_s,
         probe_deadline_s=settings.probe_deadline_s,
         deaf_limit_s=settings.deaf_limit_s,
         sweep_s=settings.sweep_s,
     )
+    return Primary.at(_address(settings), hub, terms)
 
 
 def _pace(settings: Settings) -> Pace:
@@ -217,18 +211,6 @@ def _event_streams(settings: Settings, hub: Hub[Frame], follower: Follower) -> E
         send_timeout_s=settings.send_timeout_s,
         send_buffer_bytes=settings.send_buffer_bytes,
         poll_interval_s=settings.poll_interval_s,
-    )
-
-
-def _appender(settings: Settings) -> Appender:
-    return Appender(
-        _address(settings),
-        Keys(settings.key_prefix),
-        timeout_s=settings.notify_timeout_s,
-        stream_max_entries=settings.stream_max_entries,
-        stream_ttl_s=settings.stream_ttl_s,
-        revocation_lifetime_s=settings.revocation_lifetime_s,
-        bell=settings.bell,
     )
 
 

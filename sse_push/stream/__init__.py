@@ -3,8 +3,9 @@
 ``append`` adds what backends send; ``outcomes`` says what became of it. ``follow`` reads what is
 new over one connection on which Redis announces changes (``pipeline``), and proves that it does
 (``probe``); where Redis refuses that, messages take its place (``announcing``), by the rules of the
-``bell``. ``rounds`` are reads without a cause. ``tail`` and ``revocations`` decide which reads come
-next, without any I/O; the theory of operation is in ``tail``. ``histories`` names the history of a
+``bell``. ``heard`` hands on what is announced. A ``primary`` is all of that for one server.
+``rounds`` are reads without a cause. ``tail`` and ``revocations`` decide which reads come next,
+without any I/O; the theory of operation is in ``tail``. ``histories`` names the history of a
 server, ``window`` bounds what is on the way at once, ``parser`` the size of a reply; what exceeds
 it, or may, is read by ``aside`` on a connection of its own, as ``standing`` decides. ``leftovers``
 names keys that Redis tracks for nobody. ``keys`` names what is in Redis, ``contract`` knows its
@@ -39,7 +40,6 @@ https://redis.io/docs/latest/develop/reference/client-side-caching/
 """
 
 from sse_push.stream.address import Address
-from sse_push.stream.announcing import Announcing
 from sse_push.stream.append import Appender
 from sse_push.stream.bell import BellChoice
 from sse_push.stream.examine import examine
@@ -47,13 +47,12 @@ from sse_push.stream.follow import Follower, FollowTally
 from sse_push.stream.keys import Keys
 from sse_push.stream.listener import Listener
 from sse_push.stream.outcomes import AppendTally
-from sse_push.stream.planting import Planting, PlantTally
-from sse_push.stream.reads import reply_limit_bytes
+from sse_push.stream.planting import PlantTally
+from sse_push.stream.primary import Primary, Terms
 from sse_push.stream.sentinel import Login, parse_address
 
 __all__ = [
     "Address",
-    "Announcing",
     "AppendTally",
     "Appender",
     "BellChoice",
@@ -63,8 +62,8 @@ __all__ = [
     "Listener",
     "Login",
     "PlantTally",
-    "Planting",
+    "Primary",
+    "Terms",
     "examine",
     "parse_address",
-    "reply_limit_bytes",
 ]

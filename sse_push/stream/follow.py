@@ -17,9 +17,9 @@ from functools import partial
 from sse_push.notification import Entry, EntryId
 from sse_push.stream.announcing import Announcing
 from sse_push.stream.aside import Aside
-from sse_push.stream.bell import REVOCATIONS
 from sse_push.stream.connection import Announcement
 from sse_push.stream.failures import RedisError
+from sse_push.stream.heard import Heard
 from sse_push.stream.histories import NamesHistory
 from sse_push.stream.keys import Keys
 from sse_push.stream.known_merchants import KnownMerchants
@@ -72,7 +72,6 @@ class Follower:
         sweep_s: float | None = None,
     ) -> None:
         self._refusals = Refusals()
-        self._merchant_of = keys.merchant_of
         self.announcing = announcing
         self._pipeline = Pipeline(self._next_requests, self._announced)
         self.planting = planting
@@ -109,6 +108,7 @@ class Follower:
             deadline_s=probe_deadline_s,
             deaf_limit_s=deaf_limit_s,
         )
+        self._heard = Heard(keys, self._tail, self._revocations, self.probe, self._leftovers, wake)
         self._rounds = Rounds(self._tail.turns, planting, self._revocations, wake, sweep_s)
         self.tally = FollowTally(self._tail.tally, planting.tally)
         self._is_connected = False
@@ -212,7 +212,7 @@ class Follower:
                     self._pipeline.receive(opened.reading),
                     self._pipeline.send(opened.reading),
                     self._prove(),
-                    self.announcing.hear(opened.subscribed, self._heard),
+                    self.announcing.hear(opened.subscribed, self._heard.said),
                     self._rounds.sweep(self.announcing.kind),
                     self._rounds.read_late(),
                     self._refusals.retry(self._rounds.retry),
@@ -224,38 +224,7 @@ class Follower:
             self._pipeline.abandon()
 
     def _announced(self, announcement: Announcement) -> None:
-        if announcement.keys is None:
-            self._leftovers.clear()
-            self._doubt()
-        for key in announcement.keys or ():
-            merchant_id = self._merchant_of(key)
-            if merchant_id is not None:
-                self._changed(merchant_id)
-            elif key == self._revocations.key:
-                self._revocations.mark()
-        self._pipeline.wake()
-
-    def _heard(self, names: tuple[str, ...] | None) -> None:
-        if names is None:
-            self._doubt()
-        for name in names or ():
-            if name == REVOCATIONS:
-                self._revocations.mark()
-            else:
-                self._changed(name)
-        self._pipeline.wake()
-
-    def _doubt(self) -> None:
-        self._tail.announced(None)
-        self._revocations.mark()
-        self.probe.announced()
-
-    def _changed(self, merchant_id: str) -> None:
-        if merchant_id == self.probe.merchant_id:
-            self.probe.announced()
-        else:
-            self._tail.announced(merchant_id)
-            self._leftovers.discard(merchant_id)
+        self._heard.announced(announcement)
 
     def _next_requests(self, most: int) -> list[Request]:
         revocations_request = self._revocations.next_request()

@@ -9,15 +9,15 @@ from contextlib import asynccontextmanager
 from sse_push.access.revocation import Revocation
 from sse_push.notification import Change, Entry, EntryId, EventId, Notification
 from sse_push.stream import (
-    Announcing,
     Appender,
     BellChoice,
     Follower,
     Keys,
     Login,
-    Planting,
     parse_address,
 )
+from sse_push.stream.announcing import Announcing
+from sse_push.stream.planting import Planting
 from tests.harness.keys import KEYS
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server

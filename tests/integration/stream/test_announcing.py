@@ -12,7 +12,8 @@ import pytest
 
 from sse_push.access.revocation import Revocation
 from sse_push.notification import Notification
-from sse_push.stream import Announcing, BellChoice, parse_address
+from sse_push.stream import BellChoice, parse_address
+from sse_push.stream.announcing import Announcing
 from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.opening import TrackingRefused, Unsuited
 from tests.harness.keys import KEYS, REVOCATIONS_KEY

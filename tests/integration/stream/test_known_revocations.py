@@ -207,7 +207,7 @@ async def test_a_key_of_another_type_makes_revocations_unknown_and_is_logged_onc
 async def test_an_announcement_of_an_unknown_key_is_ignored(clear: Server) -> None:
     async with following(clear.url) as followed:
         await followed.until_known()
-        followed.follower._announced(Announcement([b"sse_push:another"]))
+        followed.follower._heard.announced(Announcement([b"sse_push:another"]))
 
         assert followed.follower._revocations._tail.schedule is Schedule.IDLE
         assert followed.follower.knows_revocations

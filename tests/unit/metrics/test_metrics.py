@@ -25,7 +25,9 @@ from sse_push.metrics import SERIES, Metrics, metrics
 from sse_push.notification import EntryId
 from sse_push.runtime.readiness import WorkerBoard
 from sse_push.runtime.refusals import Refusals
-from sse_push.stream import Announcing, Appender, Follower, Planting, parse_address
+from sse_push.stream import Appender, Follower, parse_address
+from sse_push.stream.announcing import Announcing
+from sse_push.stream.planting import Planting
 from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.keys import KEYS
 from tests.harness.waiting import SECOND
