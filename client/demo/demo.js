@@ -1,7 +1,9 @@
-// The demo's page: two browsers of one cinema side by side, and what passes between them.
+// The demo's page: two browsers of one cinema side by side, and what passes between them; or both
+// cinemas on one stream.
 
 import { getAbout, reset } from './box_office.js'
 import { createCrowd } from './crowd.js'
+import { createJoint } from './joint.js'
 import { $ } from './page.js'
 import { createPane } from './pane.js'
 import { createShow } from './show.js'
@@ -9,11 +11,16 @@ import { drawBars, showTrip } from './trace.js'
 
 /** @import { Trip } from './pane.js' */
 
+const BOTH = 'both'
+
 const links = /** @type {HTMLAnchorElement[]} */ ([...document.querySelectorAll('#cinemas a')])
 const askedAt = Date.now()
 const about = await getAbout()
 const answeredAt = Date.now()
 const aheadMs = clockAheadMs(about.now_ms)
+
+// Here a token is for one cinema, so that each browser can be logged out of it.
+if (about.tokens) links.splice(links.findIndex(isBoth), 1)[0].hidden = true
 
 const crowd = createCrowd(about.crowd)
 const left = createPane($('left'), {
@@ -33,6 +40,14 @@ const right = createPane($('right'), {
   },
 })
 
+const titles = new Map(links.map(link => [link.dataset.cinema ?? '', link.textContent ?? '']))
+const joint = createJoint(
+  new Map([
+    ['roxy', { title: titles.get('roxy') ?? '', pane: left }],
+    ['lumiere', { title: titles.get('lumiere') ?? '', pane: right }],
+  ]),
+)
+
 let isRightsTurn = false
 const show = createShow($('show'), () => {
   isRightsTurn = !isRightsTurn
@@ -43,6 +58,11 @@ const show = createShow($('show'), () => {
 function clockAheadMs(now) {
   if (askedAt <= now && now <= answeredAt) return 0
   return Math.round(now - (askedAt + answeredAt) / 2)
+}
+
+/** @param {HTMLElement} link */
+function isBoth(link) {
+  return link.dataset.cinema === BOTH
 }
 
 /** @param {Trip} trip */
@@ -64,14 +84,22 @@ function enter() {
     if (link.dataset.cinema === id) link.setAttribute('aria-current', 'page')
     else link.removeAttribute('aria-current')
   }
+  const isJoint = id === BOTH
+  document.body.dataset.shows = isJoint ? 'both' : 'one'
   $('curl').textContent =
     `curl ${location.origin}/notify -H 'Content-Type: application/json' \\\n` +
-    `  -d '{"merchant_id": "${id}"}'`
+    `  -d '{"merchant_id": "${isJoint ? 'lumiere' : id}"}'`
+  $('listen').textContent = isJoint
+    ? "'/events?merchant_id=roxy&merchant_id=lumiere'"
+    : `'/events?merchant_id=${id}'`
+  joint.leave()
+  if (isJoint) return joint.enter()
   left.enter(id)
   right.enter(id)
 }
 
 function leave() {
+  if (cinemaOf(location) === BOTH) return // windows share: no connection is saved
   left.leave()
   right.leave()
 }
@@ -82,6 +110,7 @@ for (const link of links) {
     if (button !== 0 || ctrlKey || metaKey || shiftKey || altKey) return // opens a tab or window
     event.preventDefault()
     if (cinemaOf(new URL(link.href)) === cinemaOf(location)) return
+    show.stop()
     history.pushState(null, '', link.href)
     enter()
   })
@@ -89,10 +118,16 @@ for (const link of links) {
 
 addEventListener('popstate', enter)
 // Over HTTP/1.1 all tabs of a browser have six connections to this origin, and each page takes two.
-document.addEventListener('visibilitychange', () => (document.hidden ? leave() : enter()))
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden) leave()
+  else if (cinemaOf(location) !== BOTH) enter()
+})
 $('left').addEventListener('click', () => show.stop())
 $('right').addEventListener('click', () => show.stop())
-$('reset').addEventListener('click', () => void reset(cinemaOf(location), 'the page'))
+$('reset').addEventListener('click', () => {
+  const id = cinemaOf(location)
+  for (const house of id === BOTH ? ['roxy', 'lumiere'] : [id]) void reset(house, 'the page')
+})
 
 drawBars()
 if (about.crowd > 0) {

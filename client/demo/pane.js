@@ -1,5 +1,6 @@
-// One of the two browsers: shows the seats of a cinema, sells them, and fetches them again after a
-// refresh. Does not know how refreshes travel: /client/index.js does.
+// One of the two panes: shows the seats of a cinema, sells them, and fetches them again after a
+// refresh. Alone it is a browser with an EventSource of its own; otherwise it is told of refreshes by
+// `joint.js`. Does not know how refreshes travel: /client/index.js does.
 
 import { onRefresh } from '/client/index.js'
 import { getSeats, sell } from './box_office.js'
@@ -8,7 +9,7 @@ import { $, newName } from './page.js'
 import { createMap } from './seats.js'
 import { createSession } from './session.js'
 
-/** @import { State } from '/client/index.js' */
+/** @import { Refresh, State } from '/client/index.js' */
 /** @import { Answer, House, Seat } from './house.js' */
 
 /**
@@ -26,22 +27,21 @@ import { createSession } from './session.js'
  * @property {number} [drawnAt]
  *
  * @typedef {object} Options
- * @property {string} label how the browser is called
+ * @property {string} label how the browser is called, when it is one of its own
  * @property {boolean} hasTokens whether the service expects a token
  * @property {(trip: Trip) => void} onTrip called whenever a trip has come further
  * @property {(count: any) => void} onCount called with the `data` of a notification about the crowd
  */
 
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000]
+/** @type {Record<State, string>} */
 const STATES = { connecting: 'Connecting…', open: 'Live', refused: 'Refused', closed: 'Closed' }
 
 /** @param {HTMLElement} root @param {Options} options */
 export function createPane(root, { label, hasTokens, onTrip, onCount }) {
   const by = newName(root.id)
   root.append(/** @type {HTMLTemplateElement} */ ($('pane')).content.cloneNode(true))
-  root.setAttribute('aria-label', label)
-  part('label').textContent = label
-  const map = createMap(part('map'), `Seats in ${label}`)
+  const map = createMap(part('map'))
   const session = hasTokens ? createSession(part, { start, stop: () => shown.stop() }) : undefined
   /** @type {House} the one on screen */
   let shown
@@ -54,7 +54,7 @@ export function createPane(root, { label, hasTokens, onTrip, onCount }) {
     else if (state !== 'pending') map.showBubble(name, state === 'mine' ? 'Yours' : 'Sold')
   })
 
-  return { by, enter, leave, sellAny }
+  return { by, enter, enterAs, leave, sellAny, showState, refresh }
 
   /** @param {string} name @returns {HTMLElement} */
   function part(name) {
@@ -70,15 +70,29 @@ export function createPane(root, { label, hasTokens, onTrip, onCount }) {
   // -------------------------------------------------------------- the cinema and its refreshes
 
   /**
-   * Leaves the cinema on screen, if there is one, and shows another.
+   * Leaves the cinema on screen, if there is one, and shows another, as a browser of its own.
    *
    * @param {string} id the merchant ID
    */
   function enter(id) {
-    leave()
-    shown = createHouse(id, by)
-    tell('')
+    enterAs(by, id, label)
     if (!session?.hasEnded()) start()
+  }
+
+  /**
+   * Shows a cinema of which the pane is told by somebody else.
+   *
+   * @param {string} buyer the name under which the pane buys
+   * @param {string} id the merchant ID
+   * @param {string} title
+   */
+  function enterAs(buyer, id, title) {
+    leave()
+    shown = createHouse(id, buyer)
+    root.setAttribute('aria-label', title)
+    part('label').textContent = title
+    map.name(`Seats in ${title}`)
+    tell('')
   }
 
   function leave() {
@@ -91,20 +105,15 @@ export function createPane(root, { label, hasTokens, onTrip, onCount }) {
     house.stop() // an event stream that is replaced
     house.stop = onRefresh(
       `/events?merchant_id=${encodeURIComponent(house.id)}`,
-      async ({ topics, data, reason }) => {
-        if (topics && !topics.includes('seats')) {
-          if (data) onCount(data) // of several merged counts there is none: the next one tells
-          return
-        }
+      async call => {
         const latest = trip
-        // If the request fails, so does this callback, and onRefresh repeats the call.
-        tellOfSales(await load(house))
-        if (latest && !latest.fetchedAt && reason === undefined) finish(latest)
+        await refresh(call)
+        if (latest && !latest.fetchedAt && call.reason === undefined) finish(latest)
       },
       {
         by,
         EventSource: /** @type {any} */ (openSource), // a function can be called with new
-        onState: state => showState(house, state),
+        onState: state => house === shown && showState(state),
         ...(session && { token: () => session.token(house.id) }),
       },
     )
@@ -112,11 +121,16 @@ export function createPane(root, { label, hasTokens, onTrip, onCount }) {
     void loadUntilAnswered(house)
   }
 
-  /** @param {House} house @param {State} state of its event stream */
-  function showState(house, state) {
-    if (house !== shown) return
-    const isAgain = state === 'connecting' && house.wasOpen
-    house.wasOpen ||= state === 'open'
+  /** Fetches and shows what a call is for; fails if a request does. @param {Refresh} call */
+  async function refresh({ topics, data }) {
+    if (!topics || topics.includes('seats')) tellOfSales(await load(shown))
+    else if (data) onCount(data) // of several merged counts there is none: the next one tells
+  }
+
+  /** @param {State} state of the event stream */
+  function showState(state) {
+    const isAgain = state === 'connecting' && shown.wasOpen
+    shown.wasOpen ||= state === 'open'
     part('state').dataset.state = state
     part('state').textContent = isAgain ? 'Reconnecting…' : STATES[state]
   }
@@ -239,12 +253,13 @@ export function createPane(root, { label, hasTokens, onTrip, onCount }) {
     const house = shown
     house.pending.add(name)
     map.drawSeat(house, name)
-    const result = await sell(house.id, name, by)
+    const result = await sell(house.id, name, house.by)
     house.pending.delete(name)
     if (house !== shown) return
 
     if (result?.ok) {
-      house.seats.set(name, { ...result.answer, seat: name, sold: true, by, changed: tick() })
+      const sale = { seat: name, sold: true, by: house.by, changed: tick() }
+      house.seats.set(name, { ...result.answer, ...sale })
       tell(`You bought ${name}`)
     } else if (result?.status === 409) {
       house.seats.set(name, { ...house.seats.get(name), seat: name, sold: true, changed: tick() })

@@ -9,11 +9,9 @@ const MARK_MS = 1_400
 const BUBBLE_MS = 2_600
 const WORDS = { free: 'free', pending: 'being bought', sold: 'sold', mine: 'yours' }
 
-/**
- * @param {HTMLElement} map an empty element that becomes the map
- * @param {string} label what the map shows
- */
-export function createMap(map, label) {
+/** @param {HTMLElement} map an empty element that becomes the map */
+export function createMap(map) {
+  let label = ''
   /** @type {Map<string, HTMLButtonElement>} */
   const buttons = new Map()
   /** @type {Map<string, HTMLElement>} */
@@ -27,7 +25,12 @@ export function createMap(map, label) {
     moveCursor(/** @type {HTMLElement} */ (event.target).dataset.seat ?? cursor)
   })
 
-  return { build, draw, drawSeat, mark, showBubble, onClick }
+  return { name, build, draw, drawSeat, mark, showBubble, onClick }
+
+  /** @param {string} text what the map shows */
+  function name(text) {
+    label = text
+  }
 
   /**
    * Gives the map exactly the rows and seats of a house. Seats that stay keep their element, and so

@@ -140,6 +140,39 @@ async def test_the_command_on_the_page_makes_both_browsers_fetch(
         await until(lambda: requested.count(f"{demo.url}/seats?merchant_id=lumiere") == 6, "loads")
 
 
+async def test_a_page_of_both_cinemas_has_one_stream_for_all_its_windows(
+    demo: Demo, browser: Browser
+) -> None:
+    requested: list[str] = []
+    async with open_quiet_window(browser, viewport=DESKTOP) as page:
+        page.context.on("request", lambda request: requested.append(request.url))
+        other = await page.context.new_page()
+        for each in (page, other):
+            await each.goto(f"{demo.url}/?cinema=both")
+            await expect_state(each, "open")
+        await expect(page.locator("#role")).to_contain_text("This window")
+        await expect(other.locator("#role")).to_contain_text("Another window")
+        requested.clear()
+
+        demo.sell("C7", "lumiere")
+        for each in (page, other):
+            await expect_seat(each, "right", "C7", "sold")
+            await expect(each.locator("#calls li").first).to_contain_text("Lumière")
+        await seat(page, "left", "D6").click()
+        await expect_seat(other, "left", "D6", "sold")
+        await expect_seat(page, "left", "D6", "mine")
+        loads = sorted(url.partition("merchant_id=")[2] for url in requested if "/seats?" in url)
+
+        await page.close()
+        await expect(other.locator("#role")).to_contain_text("This window")
+        demo.sell("E1", "roxy")
+        await expect_seat(other, "left", "E1", "sold")
+        await screenshot(other, "both")
+
+    assert loads == ["lumiere", "lumiere", "roxy"], "one for each window that did not sell"
+    assert len([url for url in requested if "/events?" in url]) == 1, "the other window's own"
+
+
 async def test_a_crowd_is_counted_after_each_sale(tmp_path: Path, browser: Browser) -> None:
     with Demo.start(tmp_path, "--crowd", "20") as demo:
         async with open_quiet_window(browser, viewport=DESKTOP) as page:
@@ -410,10 +443,12 @@ async def test_no_width_of_a_window_scrolls_sideways(demo: Demo, browser: Browse
     async with open_quiet_window(browser) as page:
         await enter(page, demo.url)
 
-        for width in (320, 379, 380, 819, 820, 1080, 1200):
-            await page.set_viewport_size({"width": width, "height": 900})
-            assert await page.evaluate("document.documentElement.scrollWidth") == width
-            assert await page.evaluate(OVERFLOWING) == []
+        for cinema in ("Roxy", "Both"):
+            await page.get_by_role("link", name=cinema).click()
+            for width in (320, 379, 380, 479, 480, 819, 820, 1080, 1200):
+                await page.set_viewport_size({"width": width, "height": 900})
+                assert await page.evaluate("document.documentElement.scrollWidth") == width
+                assert await page.evaluate(OVERFLOWING) == []
 
 
 async def test_the_keys_move_between_seats_and_buy(demo: Demo, browser: Browser) -> None:
