@@ -42,6 +42,7 @@ class Simulation:
     """One run: build, let chance act, come to rest, and see which page shows old data."""
 
     merchants = ("m1", "m2")
+    redis_type: type[ModelRedis] = ModelRedis
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class Simulation:
         self.chance = random.Random(seed)
         self.clock = ManualClock()
         self.clock.cost_s = self.chance.choice([0, 0, 0.0007, 0.003])
-        self.redis = ModelRedis(self.chance)
+        self.redis = self.redis_type(self.chance)
         self.hub: Hub[Frame] = hub(
             encode=wire.encode_refreshes,
             encode_expiring=wire.encode_expiring,
@@ -342,7 +343,7 @@ class Simulation:
     def wait(self) -> None:
         self.clock.advance(self.chance.choice([0.01, 0.05, 0.2, 4]))
 
-    PLUMBING = (
+    plumbing: tuple[tuple[str, float], ...] = (
         ("notify", 9),
         ("open", 5),
         ("leave", 2),
@@ -360,7 +361,7 @@ class Simulation:
         ("collect", 3),
         ("read_aside", 5),
     )
-    DISASTERS = (
+    disasters: tuple[tuple[str, float], ...] = (
         ("trim", 2),
         ("delete", 2),
         ("plant", 3),
@@ -383,7 +384,7 @@ class Simulation:
     async def run(self, actions: int) -> None:
         # Some runs are calm, so that a history grows long; in some everything breaks.
         roughness = self.chance.choice([0, 0.3, 1, 3])
-        weighted = [*self.PLUMBING, *((name, roughness * each) for name, each in self.DISASTERS)]
+        weighted = [*self.plumbing, *((name, roughness * each) for name, each in self.disasters)]
         names = [name for name, _ in weighted]
         weights = [weight for _, weight in weighted]
         self.follower.connect()
