@@ -136,8 +136,9 @@ class Gate:
         Raises:
             InvalidMerchantId: the query has no ``merchant_id``, or a malformed one.
         """
-        merchants = dict.fromkeys(map(parse_merchant_id, requested or (None,)))
-        return Rights(tuple(map(Grant, merchants)))
+        if len(requested) > 1:
+            return Rights(tuple(map(Grant, dict.fromkeys(map(parse_merchant_id, requested)))))
+        return Rights((Grant(parse_merchant_id(requested[0] if requested else None)),))
 
     def _by_token(self, request: Request[Any], requested: Sequence[str]) -> Rights:
         """Let the client listen to merchants of its token.

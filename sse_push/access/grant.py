@@ -58,7 +58,7 @@ class Rights(NamedTuple):
     @property
     def merchant_ids(self) -> tuple[str, ...]:
         """The merchants of the grants."""
-        return tuple(grant.merchant_id for grant in self.grants)
+        return tuple([grant.merchant_id for grant in self.grants])
 
     def digest(self, key: bytes) -> str:
         """Return 16 hexadecimal digits that stand for the subject and all permitted merchants.

@@ -52,10 +52,8 @@ def take_places(
     Raises:
         Unauthorized: a grant was revoked; no place is given.
     """
-    ways = [
-        (grant, _NamingSink(grant.merchant_id, sink) if listening.is_named else sink)
-        for grant in listening.grants
-    ]
-    if len(ways) == 1:
-        return (hub.subscribe(*ways[0]),)
-    return hub.subscribe_all(ways)
+    grants = listening.grants
+    ways = [_NamingSink(each.merchant_id, sink) if listening.is_named else sink for each in grants]
+    if len(grants) == 1:
+        return (hub.subscribe(grants[0], ways[0]),)
+    return hub.subscribe_all(tuple(zip(grants, ways, strict=True)))

@@ -29,6 +29,9 @@ from sse_push.hub import Sink, Subscription
 
 logger = logging.getLogger(__name__)
 
+_Found = Owed | asyncio.Task[Owed | None]
+"""What the comparison at one merchant has found, or will find; then None: the connection ended."""
+
 _connection_numbers = itertools.count(1)
 
 
@@ -72,27 +75,32 @@ class Opening:
         If Redis has not answered for a merchant by then, they say nothing of that merchant; what is
         owed, or its position, is offered to the sink when Redis has answered.
         """
-        found = [
-            self._begin(place, last_event_id)
-            for place, last_event_id in zip(
-                self.places, self._listening.last_event_ids, strict=True
-            )
-        ]
-        self._waiting = tuple(each for each in found if isinstance(each, asyncio.Task))
+        hub = self._streams.hub
+        found: list[_Found] = []
+        positions = self._listening.last_event_ids
+        for place, last_event_id in zip(self.places, positions, strict=True):
+            comparison = Comparison(hub, self._streams.gaps, place, last_event_id)
+            owed = comparison.at_once()
+            if isinstance(owed, Owed):
+                hub.admit(place, owed.refreshes)
+                found.append(owed)
+            else:
+                found.append(self._join_later(place, comparison, owed))
         if self._waiting:
             await self._wait()
-        standings = [_standing(each) for each in found]
-        frames = (self._streams.hub.first_frame(place) for place in self.places)
-        return self._ready(standings) + b"".join(
-            self._written(place, frame)
-            for place, frame in zip(self.places, frames, strict=True)
-            if frame is not None
-        )
+        pieces = [self._ready(found)]
+        for place in self.places:
+            frame = hub.first_frame(place)
+            if frame is not None:
+                named = frame.named(place.merchant.id) if self._listening.is_named else frame
+                pieces.append(named.body)
+        return b"".join(pieces)
 
     def drained(self) -> None:
         """Note that the client can take bytes again, and offer it all that waits for that."""
         self._streams.hub.drained(self.subscription)
-        self._tell()
+        if self._untold:
+            self._tell()
 
     async def close(self) -> None:
         """Give up the places, and stop waiting for Redis."""
@@ -102,21 +110,21 @@ class Opening:
         if self._waiting:
             await asyncio.wait(self._waiting)
 
-    def _ready(self, standings: list[Standing]) -> bytes:
+    def _ready(self, found: list[_Found]) -> bytes:
         streams, listening = self._streams, self._listening
         connection_id = f"{_process_name(os.getpid())}-{next(_connection_numbers)}"
-        if len(standings) > 1:
+        if len(found) > 1:
             return encode_ready_for_all(
                 {
-                    place.merchant.id: each
-                    for place, each in zip(self.places, standings, strict=True)
+                    place.merchant.id: _standing(each)
+                    for place, each in zip(self.places, found, strict=True)
                 },
                 retry_ms=streams.jittered_retry_ms(),
                 heartbeat_s=streams.heartbeat_s,
                 connection_id=connection_id,
                 grant=listening.digest,
             )
-        newest = standings[0]
+        newest = _standing(found[0])
         return encode_ready(
             self.subscription.merchant.id,
             retry_ms=streams.jittered_retry_ms(),
@@ -127,20 +135,14 @@ class Opening:
             grant=listening.digest,
         )
 
-    def _written(self, place: Subscription[Frame], frame: Frame) -> bytes:
-        return (frame.named(place.merchant.id) if self._listening.is_named else frame).body
-
-    def _begin(
-        self, place: Subscription[Frame], last_event_id: str | None
-    ) -> Owed | asyncio.Task[Owed | None]:
-        """Go live at one merchant, or let a task wait for Redis first."""
-        comparison = Comparison(self._streams.hub, self._streams.gaps, place, last_event_id)
-        found = comparison.at_once()
-        if isinstance(found, Owed):
-            self._streams.hub.admit(place, found.refreshes)
-            return found
-        joining = self._join(place, comparison, found)
-        return asyncio.create_task(joining, name=f"join {place.merchant.id}")
+    def _join_later(
+        self, place: Subscription[Frame], comparison: Comparison, gap: Gap | None
+    ) -> asyncio.Task[Owed | None]:
+        """Let a task wait for Redis on behalf of one merchant."""
+        joining = self._join(place, comparison, gap)
+        waiting = asyncio.create_task(joining, name=f"join {place.merchant.id}")
+        self._waiting = (*self._waiting, waiting)
+        return waiting
 
     async def _wait(self) -> None:
         """Wait for Redis for at most ``arm_timeout_s``; after that the tasks wait alone."""
@@ -192,7 +194,7 @@ class Opening:
             self._streams.hub.end(self.subscription, EndReason.FAILED)
 
 
-def _standing(found: Owed | asyncio.Task[Owed | None]) -> Standing:
+def _standing(found: _Found) -> Standing:
     """Return where a client stands at one merchant, for ``ready``.
 
     An ID moves the client forward: it stands there only if nothing up to it is owed.

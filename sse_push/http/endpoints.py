@@ -74,6 +74,7 @@ async def events(request: Request[State]) -> Response:
     query = read_query(request, OF_EVENTS)
     requested = query.get(MERCHANT, ())
     rights = state["gate"].authorize_subscribe(request, requested)
+    merchant_ids = rights.merchant_ids
     # The hub checks the grants again, in one step with adding the connection. The check is also
     # here because a HEAD request never reaches the hub, and because a revoked client gets 401
     # rather than a soft answer.
@@ -86,7 +87,7 @@ async def events(request: Request[State]) -> Response:
         return Response(headers=headers, media_type=media_type)
     await _require_serving(state)
     place: Place = request.scope[PLACE_SCOPE_KEY]
-    place.reserve(rights.merchant_ids, _counted_address(request))
+    place.reserve(merchant_ids, _counted_address(request))
     if is_poll:
         return JSONResponse(await poll(streams, listening), headers=_of_poll(streams))
     return open_event_stream(streams, request.scope, listening)
@@ -110,8 +111,10 @@ def _listening(
     )
     # Unless its URL names one merchant, a request may be for another one than that of its ID.
     is_named = MERCHANT not in query or len(rights.grants) > 1
-    positions = [position_of(each, given, is_named=is_named) for each in rights.merchant_ids]
-    wants_digest = only(query, GRANT) == "1" or is_named or is_poll
+    positions = [
+        position_of(grant.merchant_id, given, is_named=is_named) for grant in rights.grants
+    ]
+    wants_digest = (GRANT in query and only(query, GRANT) == "1") or is_named or is_poll
     digest = request.state["gate"].digest(rights) if wants_digest else None
     return Listening(rights.grants, tuple(positions), is_named, digest)
 

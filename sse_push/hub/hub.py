@@ -109,9 +109,9 @@ class Hub(Register[FrameT]):
                 revocation comes before both or after both.
         """
         self._grants.require_unrevoked(grant)
-        merchant, now = self._merchant(grant.merchant_id), self._clock.time()
-        subscription = Subscription(merchant, grant, sink, now, self._ends_at(now))
-        self._begin((subscription,))
+        now = self._clock.time()
+        subscription = Subscription(self._merchant(grant.merchant_id), grant, sink, now)
+        self._begin((subscription,), now)
         return subscription
 
     def subscribe_all(
@@ -128,24 +128,22 @@ class Hub(Register[FrameT]):
         for grant, _ in places:
             self._grants.require_unrevoked(grant)
         now = self._clock.time()
-        ends_at = self._ends_at(now)
         connection = tuple(
-            JointSubscription(self._merchant(grant.merchant_id), grant, sink, now, ends_at)
+            JointSubscription(self._merchant(grant.merchant_id), grant, sink, now)
             for grant, sink in places
         )
         for each in connection:
             each.connection = connection
-        self._begin(connection)
+        self._begin(connection, now)
         return connection
 
-    def _ends_at(self, now: float) -> float:
+    def _begin(self, connection: tuple[Subscription[FrameT], ...], now: float) -> None:
+        leader = connection[0]
         share = self._chance.uniform(1 - _AGE_SPREAD, 1 + _AGE_SPREAD)
-        return now + self._pace.max_connection_age_s * share
-
-    def _begin(self, connection: tuple[Subscription[FrameT], ...]) -> None:
+        leader.ends_at = now + self._pace.max_connection_age_s * share
         self.tally.opened += 1
-        self._heartbeats.add(connection[0])
-        self._grants.add(connection[0])
+        self._heartbeats.add(leader)
+        self._grants.add(leader)
         self._add(connection)
 
     def when_armed(self, subscription: Subscription[FrameT], callback: Callable[[], None]) -> None:
@@ -214,7 +212,8 @@ class Hub(Register[FrameT]):
             # The merchant first that has waited longest: a sink may take one frame at a time.
             connection = tuple(sorted(connection, key=lambda each: each.written_at))
         for each in connection:
-            self.offer_pending(each)
+            if each.state is FLOWING:
+                self._fan_outs.offer_pending(each)
 
     def unsubscribe(self, subscription: Subscription[FrameT]) -> bool:
         """Give up all places of a connection; False if the connection had none any more."""
@@ -224,8 +223,6 @@ class Hub(Register[FrameT]):
         self.tally.closed[connection[0].end_reason] += 1
         self._heartbeats.remove(connection[0])
         self._grants.remove(connection[0])
-        for each in connection:
-            each.leave()
         self._remove(connection)
         return True
 
@@ -255,7 +252,8 @@ class Hub(Register[FrameT]):
         merchant.newest = newest
         merchant.is_armed = True
         for subscription in merchant.subscriptions:
-            subscription.armed()
+            if subscription.on_armed is not None:
+                subscription.armed()
 
     def publish(self, change: Change, history: str) -> None:
         """Write a change, whose IDs are of this ``history``, to all connections of its merchant."""

@@ -53,6 +53,7 @@ class Register(Generic[FrameT]):
     def _remove(self, connection: tuple[Subscription[FrameT], ...]) -> None:
         self._count -= 1
         for subscription in connection:
+            subscription.leave()
             merchant = subscription.merchant
             del merchant.subscriptions[subscription]
             if not merchant.subscriptions:

@@ -198,7 +198,6 @@ class Subscription(Generic[FrameT]):
         grant: Grant,
         sink: Sink[FrameT],
         now: float,
-        ends_at: float,
     ) -> None:
         self.merchant = merchant
         self.grant = grant
@@ -218,8 +217,8 @@ class Subscription(Generic[FrameT]):
         """When the sink refused a frame; valid in the two blocked states only, and of a leader."""
         self.written_at = now
         """When this place last got a frame of its own; at first, when the connection began."""
-        self.ends_at = ends_at
-        """When the connection has reached its greatest age."""
+        self.ends_at = math.inf
+        """When the connection has reached its greatest age; of a leader."""
         self.expiry: Expiry[Subscription[FrameT]] | None = None
         self.expires_at = math.inf
         """When the token expires, by the event loop's clock; nothing is written after that."""
@@ -241,15 +240,16 @@ class Subscription(Generic[FrameT]):
 
     def armed(self) -> None:
         """Call back, once, who waits until the merchant's stream has been read."""
-        if self.on_armed is not None:
-            self.on_armed()
-            self.on_armed = None
+        assert self.on_armed is not None, "somebody waits"
+        self.on_armed()
+        self.on_armed = None
 
     def leave(self) -> None:
         """Give up the place: nothing is pending for it, and nobody waits for it any more."""
         self.become(ENDED)
         self.pending.clear()
-        self.armed()
+        if self.on_armed is not None:
+            self.armed()
 
 
 class JointSubscription(Subscription[FrameT]):
