@@ -433,11 +433,13 @@ def numbers_of(event_id: bytes) -> tuple[int, ...]:
     return tuple(map(int, event_id.partition(b".")[0].split(b"-")))
 
 
-async def idle(bench: Bench, *, pid: Pids, browsers: int, seconds: float) -> Result:
+async def idle(
+    bench: Bench, *, pid: Pids, browsers: int, seconds: float, settle_s: float = 2
+) -> Result:
     """Browsers that get heartbeats only: their cost in memory and CPU."""
     before = pss_kib(pid)
     await bench.connect([f"idle{number % 100}" for number in range(browsers)])
-    await asyncio.sleep(2)
+    await asyncio.sleep(settle_s)
     after = pss_kib(pid)
     tally = bench.tally
     used, received, heartbeats = -cpu_s(pid), -tally.bytes, -tally.heartbeats

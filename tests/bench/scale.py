@@ -53,12 +53,13 @@ class Effort:
 
     browsers: int
     seconds: float
+    settle_s: float
     heartbeat_s: float
     times: int
 
 
-USUAL = Effort(browsers=3000, seconds=12, heartbeat_s=4, times=20)
-QUICK = Effort(browsers=50, seconds=1, heartbeat_s=0.5, times=2)
+USUAL = Effort(browsers=3000, seconds=12, settle_s=2, heartbeat_s=4, times=20)
+QUICK = Effort(browsers=50, seconds=0.5, settle_s=0.1, heartbeat_s=0.2, times=2)
 
 
 @contextmanager
@@ -93,7 +94,8 @@ def measure_service(effort: Effort) -> Units:
         units["redis commands"] = asked / effort.seconds
         units["redis connections"] = redis.cli("CLIENT", "LIST").count("name=sse_push-")
         progress("memory and heartbeats")
-        idle = run("idle", server, browsers=effort.browsers, seconds=effort.seconds)
+        watched: Result = {"seconds": effort.seconds, "settle_s": effort.settle_s}
+        idle = run("idle", server, browsers=effort.browsers, **watched)
         units["worker"] = idle["kib_alone"] / _MIB
         units["browser"] = idle["kib_per_browser"]
         units["heartbeat"] = idle["us_per_heartbeat"]
@@ -151,7 +153,8 @@ def measure_nginx(effort: Effort) -> Units:
                 os.sched_setaffinity(pid, {SERVER_CORE})
             at_nginx = {"backends_port": server.port, "port": nginx.port}
             progress("nginx: memory and heartbeats")
-            idle = run("idle", server, pids, at_nginx, browsers=browsers, seconds=effort.seconds)
+            watched: Result = {"seconds": effort.seconds, "settle_s": effort.settle_s}
+            idle = run("idle", server, pids, at_nginx, browsers=browsers, **watched)
             progress("nginx: connections")
             opened = run("connect_storm", server, pids, at_nginx, browsers=browsers, is_first=False)
             progress("nginx: refreshes")
