@@ -1,6 +1,8 @@
 /**
- * One page of Firefox, for tests in another language: reads commands as lines of JSON, and writes a
- * line with the answer of each. Commands: { open: url }, { evaluate: expression }.
+ * Tabs of Firefox, for tests in another language: reads commands as lines of JSON, and writes a line
+ * with the answer of each. Commands, the latter three of a tab: { create: null },
+ * { tab, open: url }, { tab, evaluate: expression }, { tab, close: null }. And { process: url }: the
+ * ID of the process that runs the tab at this URL, which Firefox tells only its own pages.
  *
  * WebDriver BiDi: https://w3c.github.io/webdriver-bidi/
  */
@@ -14,7 +16,10 @@ const [program, profile] = process.argv.slice(2)
 
 const firefox = spawn(
   program,
-  ['--headless', '--no-remote', '--profile', profile, '--remote-debugging-port', '0'],
+  [
+    ...['--headless', '--no-remote', '--profile', profile],
+    ...['--remote-debugging-port', '0', '--remote-allow-system-access'],
+  ],
   { stdio: ['ignore', 'ignore', 'pipe'] },
 )
 // Neither outlives the other, nor the test: whatever is awaited here then, and whatever fails here.
@@ -54,24 +59,33 @@ async function send(method, params) {
   return answer.result
 }
 
+/** @param {string} context @param {string} expression whose value, or promise, has a form in JSON */
+async function evaluate(context, expression) {
+  const { result, exceptionDetails } = await send('script.evaluate', {
+    expression: `Promise.resolve(${expression}).then(JSON.stringify)`,
+    target: { context },
+    awaitPromise: true,
+  })
+  if (exceptionDetails) throw new Error(exceptionDetails.text)
+  return JSON.parse(result.value ?? 'null')
+}
+
 await send('session.new', { capabilities: {} })
-const { contexts } = await send('browsingContext.getTree', {})
-const [{ context }] = contexts
 
 const commands = {
-  open: url => send('browsingContext.navigate', { context, url, wait: 'complete' }),
-  async evaluate(expression) {
-    const { result, exceptionDetails } = await send('script.evaluate', {
-      expression: `Promise.resolve(${expression}).then(JSON.stringify)`,
-      target: { context },
-      awaitPromise: true,
-    })
-    if (exceptionDetails) throw new Error(exceptionDetails.text)
-    return JSON.parse(result.value ?? 'null')
+  create: async () => (await send('browsingContext.create', { type: 'tab' })).context,
+  open: (url, context) => send('browsingContext.navigate', { context, url, wait: 'complete' }),
+  evaluate: (expression, context) => evaluate(context, expression),
+  close: (_, context) => send('browsingContext.close', { context }),
+  async process(url) {
+    const { contexts } = await send('browsingContext.getTree', { 'moz:scope': 'chrome' })
+    const tab = `gBrowser.browsers.find(tab => tab.currentURI.spec === ${JSON.stringify(url)})`
+    return evaluate(contexts[0].context, `${tab}.browsingContext.currentWindowGlobal.osPid`)
   },
 }
 
 for await (const line of lines) {
-  const [[name, argument]] = Object.entries(JSON.parse(line))
-  console.log(JSON.stringify((await commands[name](argument)) ?? null))
+  const { tab, ...command } = JSON.parse(line)
+  const [[name, argument]] = Object.entries(command)
+  console.log(JSON.stringify((await commands[name](argument, tab)) ?? null))
 }

@@ -10,12 +10,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytest_asyncio
 
+from tests.browser.test_login import opened_shop, shows, switch_logins
 from tests.harness.demo import Demo
 from tests.harness.redis import Redis
 from tests.harness.stream import Publisher
@@ -43,36 +47,56 @@ HAPPENED = """new Promise(resolve => {
 
 
 class Firefox:
-    """A page of Firefox."""
+    """Firefox with one profile."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def _send(self, **command: str) -> object:
+    async def send(self, **command: str | None) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
         async with asyncio.timeout(START_S):
             line = await self._process.stdout.readline()
         assert line, "firefox.js has ended"
-        answer: object = json.loads(line)
-        return answer
+        return json.loads(line)
+
+    @asynccontextmanager
+    async def tab(self) -> AsyncGenerator[FirefoxTab]:
+        """Open a tab, which is shown until the next one is opened."""
+        name = await self.send(create=None)
+        yield FirefoxTab(self, name)
+        await self.send(tab=name, close=None)
+
+    async def process_of(self, url: str) -> int:
+        """Return the process ID of the tab at this URL."""
+        process_id: int = await self.send(process=url)
+        return process_id
+
+
+class FirefoxTab:
+    def __init__(self, firefox: Firefox, name: str) -> None:
+        self._firefox = firefox
+        self._name = name
 
     async def open(self, url: str) -> None:
-        await self._send(open=url)
+        await self._firefox.send(tab=self._name, open=url)
 
     async def evaluate(self, expression: str) -> object:
-        return await self._send(evaluate=expression)
+        answer: object = await self._firefox.send(tab=self._name, evaluate=expression)
+        return answer
 
     async def until(self, expression: str) -> None:
         """Wait until an expression of the page is true."""
         await self.evaluate(HAPPENED % expression)
 
 
-@asynccontextmanager
-async def firefox(profile: Path) -> AsyncGenerator[Firefox]:
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def firefox(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Firefox]:
+    """Run Firefox, which takes longer to start than a test takes."""
     if not (CLIENT / "node_modules/ws").exists():
         (pytest.fail if os.environ.get("CI") else pytest.skip)("npm ci has not run in client")
+    profile = tmp_path_factory.mktemp("profile")
     words = [program("node"), str(CLIENT / "test/firefox.js"), program("firefox-esr", "firefox")]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*words, str(profile), stdin=pipe, stdout=pipe)
@@ -86,7 +110,7 @@ async def firefox(profile: Path) -> AsyncGenerator[Firefox]:
 
 
 async def test_a_page_in_firefox_survives_a_restart_at_which_an_event_source_gives_up(
-    redis: Redis, tmp_path: Path, merchant: str
+    redis: Redis, tmp_path: Path, firefox: Firefox, merchant: str
 ) -> None:
     port = free_port()
     page_origin = f"http://localhost:{port}"
@@ -95,12 +119,10 @@ async def test_a_page_in_firefox_survives_a_restart_at_which_an_event_source_giv
         flags = ("--redis-url", redis.url)
         return Demo.start(tmp_path, *flags, port=port, retry_ms=100, allowed_origins=page_origin)
 
-    profile = tmp_path / "profile"
-    profile.mkdir()
     demo = start()
     backend = Publisher(demo.url)
     try:
-        async with firefox(profile) as page:
+        async with firefox.tab() as page:
             await page.open(f"{page_origin}/client/index.js")
             await page.evaluate(LISTEN % f"{demo.url}/events?merchant_id={merchant}")
             await page.until("calls.length === 1 && heard === 1 && states.length === 2")
@@ -122,3 +144,55 @@ async def test_a_page_in_firefox_survives_a_restart_at_which_an_event_source_giv
     assert calls == [[None, "connected"], ["seats", None], ["meanwhile", "missed"]]
     assert states == ["connecting", "open"] * 2
     assert heard == 2
+
+
+@pytest.mark.nginx
+async def test_a_user_of_firefox_who_logs_in_after_another_hears_of_its_own_merchants_only(
+    redis: Redis, tmp_path: Path, firefox: Firefox, merchant: str
+) -> None:
+    async with (
+        opened_shop(redis, tmp_path) as shop,
+        firefox.tab() as left,
+        firefox.tab() as tab,
+    ):
+        await switch_logins(shop, merchant, left, tab)
+
+
+async def count_of_streams(tab: FirefoxTab) -> int:
+    """Return how many streams this tab has opened so far."""
+    count = await tab.evaluate("opened")
+    assert isinstance(count, int)
+    return count
+
+
+@pytest.mark.nginx
+async def test_a_tab_of_firefox_that_stands_still_leaves_the_stream_to_another_and_misses_nothing(
+    redis: Redis, tmp_path: Path, firefox: Firefox, merchant: str
+) -> None:
+    """WebDriver BiDi can't freeze a tab, so its process is stopped; the other tabs have others."""
+    async with opened_shop(redis, tmp_path) as shop, AsyncExitStack() as stack:
+        await shop.change(merchant, 1)
+        tabs = [await stack.enter_async_context(firefox.tab()) for _ in range(3)]
+        urls = [f"{shop.nginx.url}/blank.html?{number}" for number in range(3)]
+        for tab, url in zip(tabs, urls, strict=True):
+            await tab.open(url)
+            await shop.log_in(tab, merchant, "ann")
+            await tab.until(shows(merchant, 1))
+        leader, *others = tabs
+        assert [await count_of_streams(tab) for tab in tabs] == [1, 0, 0]
+        frozen, *running = [await firefox.process_of(url) for url in urls]
+        assert frozen not in running
+
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            await shop.change(merchant, 2)
+            for tab in others:
+                await tab.until(shows(merchant, 2))
+            assert sorted([await count_of_streams(tab) for tab in others]) == [0, 1]
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+        await leader.until(shows(merchant, 2))
+        await shop.change(merchant, 3)
+        for tab in tabs:
+            await tab.until(shows(merchant, 3))
+        assert sorted([await count_of_streams(tab) for tab in tabs]) == [0, 1, 1]
