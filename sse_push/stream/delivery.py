@@ -12,7 +12,7 @@ from typing import cast
 
 from sse_push.notification import EntryId
 from sse_push.runtime.finding import Finding
-from sse_push.stream.bell import NOBODY, BellChoice
+from sse_push.stream.bell import NOBODY, TRIAL, BellChoice
 from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.contract import (
     Command,
@@ -26,7 +26,7 @@ from sse_push.stream.contract import (
 )
 from sse_push.stream.keys import Keys, probe_merchant
 from sse_push.stream.obstacles import of_replies
-from sse_push.stream.opening import TRACKING, lacks_tracking
+from sse_push.stream.opening import TRACKING, lacks_client, lacks_tracking
 from sse_push.stream.reads import Read, ReadFrom
 from sse_push.stream.replies import ErrorReply
 
@@ -56,7 +56,7 @@ async def delivers(
 ) -> list[Finding]:
     """Add an entry as a notification is added, and read it as the tail does."""
     began_at = time.monotonic()
-    asked = [("CLIENT", "SETNAME", "sse_push-check"), *_reads(keys)]
+    asked: list[Command] = [("CLIENT", "SETNAME", "sse_push-check"), *_reads(keys)]
     if bell != "pubsub":
         asked.insert(1, TRACKING)
     replies = await ask(tracked, asked)
@@ -69,6 +69,7 @@ async def delivers(
         writes.append(publish_command(keys.bell, _MESSAGE))
     written = await ask(adding, writes)
     answered = list(zip([*asked, *writes], [*replies, *written], strict=True))
+    answered = answered[1:] if lacks_client(replies[0]) else answered
     refused = _refused(url, answered, keys, rings=rings)
     if any(finding.level == "failure" for finding in refused):
         return refused
@@ -77,6 +78,8 @@ async def delivers(
         took_ms = (time.monotonic() - began_at) * 1000
         how = f"heard by PUBLISH to {keys.bell}" if rings else "announced"
         delivery = Finding("ok", "delivery", f"a change is {how} and read, {took_ms:.1f} ms")
+    if bell == "auto" and not rings:
+        refused += await _without_publish(adding, keys)
     return [delivery, *_without_tracking(tracking, keys), *refused]
 
 
@@ -100,6 +103,21 @@ def _without_tracking(tracking: object, keys: Keys) -> list[Finding]:
             f"without CLIENT TRACKING workers hear of changes by PUBLISH to {keys.bell}; a backend "
             "that adds to a stream itself must publish as well, or is heard within sweep_s; "
             f"expected the right +client|tracking, or bell=pubsub; got: {tracking}",
+        )
+    ]
+
+
+async def _without_publish(adding: Connection, keys: Keys) -> list[Finding]:
+    """Return what follows where nobody needs the messages, and the user may not publish them."""
+    (reply,) = await ask(adding, [publish_command(keys.bell, TRIAL)])
+    if not isinstance(reply, ErrorReply):
+        return []
+    return [
+        Finding(
+            "ok",
+            "bell",
+            f"PUBLISH to {keys.bell} is refused and not needed, but each probe tries it, which ACL "
+            f"LOG counts: grant +publish &{keys.bell}, or set bell=tracking",
         )
     ]
 

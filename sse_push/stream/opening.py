@@ -155,6 +155,14 @@ def lacks_tracking(reply: object) -> TypeGuard[ErrorReply]:
     return isinstance(reply, ErrorReply) and (reply.code == "NOPERM" or reply.code not in WHOSE)
 
 
+def lacks_client(reply: object) -> bool:
+    """Tell whether the reply to CLIENT SETNAME says that the server has no CLIENT at all.
+
+    Then connections have no names; those are for operators alone.
+    """
+    return isinstance(reply, ErrorReply) and "unknown command" in str(reply)
+
+
 def _require_tracking(replies: Sequence[object]) -> None:
     for reply in replies:
         if isinstance(reply, ErrorReply):
@@ -167,7 +175,7 @@ def _judge(replies: Sequence[object], *, needs_primary: bool) -> bytes:
     Raises:
         Unsuited: the server refuses, or can't serve us.
     """
-    for reply in replies:
+    for reply in replies[1:] if lacks_client(replies[0]) else replies:
         if isinstance(reply, ErrorReply):
             raise Unsuited(str(reply))
     lines = [line for reply in replies[1:3] for line in cast("bytes", reply).splitlines()]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from sse_push.notification import Notification
 from sse_push.runtime.finding import Finding
 from sse_push.stream import BellChoice, examine
 from tests.harness.keys import KEYS
 from tests.harness.redis import Redis
 from tests.harness.waiting import SECOND
+from tests.integration.stream.following import following
 from tests.integration.stream.servers import Server, proxied
 
 UNTRACKED = ("on", ">secret", "~*", "&*", "+@all", "-client|tracking")
@@ -29,6 +33,32 @@ async def test_a_server_that_refuses_tracking_works_and_is_told_of(mortal: Redis
     assert delivery.text.startswith("a change is heard by PUBLISH to sse_push:bell and read, ")
     assert bell.text.startswith("without CLIENT TRACKING workers hear of changes by PUBLISH to ss")
     assert "expected the right +client|tracking, or bell=pubsub; got: NOPERM" in bell.text
+
+
+async def test_a_user_who_need_not_publish_and_may_not_is_told_what_counts_it(
+    mortal: Redis,
+) -> None:
+    delivery, bell = await found(mortal, "auto", *UNTRACKED, "+client|tracking", "-publish")
+
+    assert (delivery.level, bell.level, bell.name) == ("ok", "ok", "bell")
+    assert bell.text.endswith(": grant +publish &sse_push:bell, or set bell=tracking")
+
+
+async def test_a_server_without_client_works_by_messages(tmp_path: Path, merchant: str) -> None:
+    redis = Redis.start(tmp_path, "--rename-command", "CLIENT", "")
+    async with following(redis.url, sweep_s=3600) as followed:
+        await followed.watch(merchant)
+        added = await followed.appender.append(Notification(merchant))
+        await followed.until_newest(added.entry_id)
+    findings = await examine(redis.url, KEYS, timeout_s=SECOND)
+    redis.stop()
+
+    assert followed.follower.announcing.kind == "pubsub"
+    (bell,) = [each for each in findings if each.name == "bell"]
+    assert bell.text.endswith(
+        "got: ERR unknown command 'CLIENT', with args beginning with: 'TRACKING' 'ON' "
+    )
+    assert not [each for each in findings if each.level == "failure"]
 
 
 async def test_a_bell_that_is_set_is_no_warning(server: Server) -> None:
