@@ -4,6 +4,7 @@
     python -m tests.faults --short    a smaller world, times scaled to 0.2, in about 3 minutes
     python -m tests.faults --long     2 000 browsers, unscaled times, and the soak
     python -m tests.faults --only S-11 --seed 7    two at once, drawn as in another run
+    python -m tests.faults --pubsub   the faults of Redis, with bell=pubsub
 
 Each fault runs in a process and a world of its own: a Redis, the service with two workers, nginx
 with the shipped files, browsers that behave as Chromium's EventSource, and a backend that keeps
@@ -26,10 +27,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests import faults
-from tests.faults.processes import end_all, in_a_process, load
+from tests.faults.processes import PUBSUB, end_all, fault_of, in_a_process, load
 from tests.faults.world import SCALES, Outcome
 
 FOLDER = Path(__file__).parent
+
+OF_REDIS = (
+    *("f01", "f02", "f03", "f04", "f05", "f16", "f17", "f25", "f28", "f31", "f32", "f33", "f34"),
+    *("t01", "t02", "t04", "t06", "s01", "s02", "s03", "s04", "s05", "s07", "s08"),
+)
+"""The faults that are also run with ``bell=pubsub``; T-3, F-27 and S-10 are about tracking."""
+
+IN_THE_SHORT_FORM = ("t02",)
+"""Those of them that the gate runs: all connections are killed, the subscribed ones as well."""
 
 
 def modules() -> list[str]:
@@ -56,6 +66,7 @@ def main() -> int:
         "--long", action="store_const", const="long", dest="size", help="unscaled, with the soak"
     )
     parser.add_argument("--only", metavar="NAMES", help="comma-separated: F-1,f04")
+    parser.add_argument("--pubsub", action="store_true", help="the faults of Redis, bell=pubsub")
     parser.add_argument("--jobs", type=int, default=0, metavar="N", help="worlds at the same time")
     parser.add_argument(
         "--seed", type=int, metavar="N", help="what S-11 draws; default: another one each time"
@@ -64,10 +75,10 @@ def main() -> int:
     options = parser.parse_args()
     size_name = options.size or "full"
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
-    chosen = choose(options.only, size_name)
+    chosen = choose(options.only, size_name, is_pubsub=options.pubsub)
     if options.list:
         for name in chosen:
-            print(f"{load(name).FAULT.number:6} {load(name).FAULT.title}")
+            print(f"{fault_of(name).number:6} {fault_of(name).title}")
         return 0
     if not chosen:
         parser.error(f"--only {options.only}: expected names from --list, got none of them")
@@ -75,11 +86,17 @@ def main() -> int:
     return run_all(chosen, size_name, jobs, seed)
 
 
-def choose(only: str | None, size: str) -> list[str]:
+def with_pubsub(names: tuple[str, ...]) -> list[str]:
+    """Return the modules that these names begin, to be run with ``bell=pubsub``."""
+    return [f"{name}{PUBSUB}" for name in modules() if name.startswith(names)]
+
+
+def choose(only: str | None, size: str, *, is_pubsub: bool = False) -> list[str]:
     """Return the modules that are asked for."""
     wanted = [each.strip().lower() for each in only.split(",")] if only else []
     chosen = []
-    for name in modules():
+    also = IN_THE_SHORT_FORM if size == "short" else ()
+    for name in with_pubsub(OF_REDIS) if is_pubsub else [*modules(), *with_pubsub(also)]:
         module = load(name)
         number = module.FAULT.number.lower()
         if wanted and not any(

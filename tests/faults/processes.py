@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -32,9 +33,24 @@ _RUNNING: set[int] = set()
 """Worlds at present, each the leader of a session of its own."""
 
 
+PUBSUB = "+pubsub"
+"""Ends the name of a fault that is run with ``bell=pubsub``."""
+
+
 def load(name: str) -> ModuleType:
     """Import one fault."""
-    return importlib.import_module(f"tests.faults.{name}")
+    return importlib.import_module(f"tests.faults.{name.removesuffix(PUBSUB)}")
+
+
+def fault_of(name: str) -> Fault:
+    """Return what a name stands for: a fault, or the same one with ``bell=pubsub``."""
+    fault: Fault = load(name).FAULT
+    if not name.endswith(PUBSUB):
+        return fault
+    settings = {**fault.settings, "bell": "pubsub"}
+    return replace(
+        fault, number=f"{fault.number}p", title=f"PUBLISH: {fault.title}", settings=settings
+    )
 
 
 def end_all() -> None:
@@ -50,7 +66,7 @@ def _end(pid: int) -> None:
 
 def in_a_process(name: str, size: str, seed: int) -> Outcome:
     """Run one fault; if it takes too long, end it with all that it has started."""
-    fault: Fault = load(name).FAULT
+    fault = fault_of(name)
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         said, errors = Path(folder) / "outcome", Path(folder) / "errors"
         process = _SPAWN.Process(target=_run_one, args=(name, size, seed, Path(folder)))
@@ -87,7 +103,7 @@ def _run_one(name: str, size: str, seed: int, folder: Path) -> None:
     world = folder / "world"
     world.mkdir()
     folder.chmod(0o755)  # nginx's workers run under another account
-    outcome = asyncio.run(run(module.FAULT, module.inject, size, scale, world, make, seed))
+    outcome = asyncio.run(run(fault_of(name), module.inject, size, scale, world, make, seed))
     if outcome.wrong:
         for log in sorted(world.rglob("service-*.log")):
             lines = log.read_text(errors="replace").splitlines()

@@ -17,7 +17,7 @@ FAULT = Fault(
 async def inject(world: World) -> None:
     await world.lasts(3)
     for _ in range(10):
-        one = random.choice(world.tails())
+        one = random.choice([*world.tails(), *world.tails("bell")])
         world.redis.cli("CLIENT", "KILL", "ID", one)
         await world.lasts(1, least_s=0.2)
     world.over()

@@ -21,7 +21,8 @@ async def inject(world: World) -> None:
     killed = 0
     deadline = time.monotonic() + max(world.seconds(30), 3)
     while time.monotonic() < deadline:
-        killed += int(world.redis.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"))
+        for kind in ("normal", "pubsub"):
+            killed += int(world.redis.cli("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"))
         await asyncio.sleep(random.uniform(0, 0.2))
     world.over()
     world.note(f"{killed} connections killed")

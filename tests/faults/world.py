@@ -192,6 +192,8 @@ class World:
         scaled["soft_retry_min_ms"] = round(self.seconds(5000))
         scaled["soft_retry_max_ms"] = round(self.seconds(30_000))
         scaled["tcp_user_timeout_ms"] = max(1000, round(self.seconds(30_000)))
+        if self.fault.settings.get("bell") == "pubsub":
+            scaled["sweep_s"] = max(1.0, self.seconds(15))
         return {**scaled, **self.fault.settings}
 
     @property
@@ -342,11 +344,11 @@ class World:
             lambda: all(browser.refreshes > 0 for browser in browsers), "every browser open", 30
         )
 
-    def tails(self) -> list[str]:
-        """Return the IDs, at Redis, of the tracked connections."""
+    def tails(self, name: str = "tail") -> list[str]:
+        """Return the IDs, at Redis, of the connections for reads; ``bell``: the subscribed ones."""
         lines = self.redis.cli("CLIENT", "LIST").splitlines()
         return [
-            line.split()[0].removeprefix("id=") for line in lines if "name=sse_push-tail" in line
+            line.split()[0].removeprefix("id=") for line in lines if f"name=sse_push-{name}" in line
         ]
 
     def is_ready(self) -> bool:

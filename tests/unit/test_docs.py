@@ -24,7 +24,7 @@ from sse_push.settings import Settings
 from sse_push.stream.watch import ResyncReason
 from tests.bench.__main__ import CASES
 from tests.faults.__main__ import choose
-from tests.faults.processes import load
+from tests.faults.processes import fault_of
 from tests.harness.documents import (
     NAMES,
     ROOT,
@@ -278,12 +278,20 @@ def test_the_modules_that_the_design_names_are_there() -> None:
     ] == []
 
 
-def test_the_matrix_of_faults_has_every_fault_of_the_long_form() -> None:
-    matrix = rows(section("tests/README.md", "What was lost under which fault"))
+@pytest.mark.parametrize(
+    ("heading", "is_pubsub"),
+    [
+        ("What was lost under which fault", False),
+        ("What was lost with PUBLISH instead of tracking", True),
+    ],
+)
+def test_the_matrix_of_faults_has_every_fault_of_the_long_form(
+    heading: str, *, is_pubsub: bool
+) -> None:
+    matrix = rows(section("tests/README.md", heading))
+    faults = [fault_of(name) for name in choose(None, "long", is_pubsub=is_pubsub)]
 
-    assert [row[:2] for row in matrix[1:]] == [
-        [load(name).FAULT.number, load(name).FAULT.title] for name in choose(None, "long")
-    ]
+    assert [row[:2] for row in matrix[1:]] == [[each.number, each.title] for each in faults]
 
 
 def test_the_table_of_the_bench_has_every_figure() -> None:
