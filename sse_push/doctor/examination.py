@@ -181,7 +181,7 @@ class Examination:
             text = "not examined: no --notify-url" if target.key else "not examined: no key"
             self.results.append(Result("delivery", "POST /notify", text, is_note=True))
             return None, []
-        merchant_id = str(reading.ready_of(stream.answer).get("merchant_id", MERCHANT))
+        merchant_id = reading.merchant_of(stream.answer) or MERCHANT
         delays_s: list[float | None] = []
         answer = Answer()
         while len(delays_s) < NOTIFICATIONS and None not in delays_s:

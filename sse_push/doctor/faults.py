@@ -95,7 +95,7 @@ class Fault(enum.Enum):
         "refused",
         "failure",
         "a token as docs/access.md has it (--token or SSE_PUSH_TOKEN here), or the cookie of a "
-        "session (--cookie), and --merchant-id if the token has several merchants",
+        "session (--cookie)",
     )
     HOST = (
         "host",

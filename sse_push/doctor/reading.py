@@ -40,6 +40,14 @@ def ready_of(answer: Answer) -> dict[str, object]:
     return object_of(ready[0][1].data) if ready else {}
 
 
+def merchant_of(answer: Answer) -> str | None:
+    """Return the merchant of a stream, or one of its several."""
+    ready = ready_of(answer)
+    merchants = ready.get("merchants")
+    named = next(iter(merchants), None) if isinstance(merchants, dict) else ready.get("merchant_id")
+    return None if named is None else str(named)
+
+
 def heartbeat_of(answer: Answer) -> float:
     """Return the longest silence that the service has promised for this stream."""
     told = ready_of(answer).get("heartbeat_s")

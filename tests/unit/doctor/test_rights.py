@@ -11,7 +11,14 @@ from sse_push.access.tokens import TokenRules
 from sse_push.doctor import rights
 from sse_push.doctor.asking import Answer, Stage
 from sse_push.doctor.faults import Fault
-from sse_push.doctor.reading import event_id_of, heartbeat_of, object_of, permitted_bytes, reason_of
+from sse_push.doctor.reading import (
+    event_id_of,
+    heartbeat_of,
+    merchant_of,
+    object_of,
+    permitted_bytes,
+    reason_of,
+)
 from sse_push.doctor.target import Target
 from sse_push.errors import Refusal, Unauthorized
 from tests.harness.documents import ROOT
@@ -198,6 +205,22 @@ def test_a_heartbeat_that_makes_no_sense_is_the_default(told: object) -> None:
 def test_an_id_is_read_with_and_without_the_name_of_its_merchant() -> None:
     assert event_id_of("42@7-1.0123abcd") == event_id_of("7-1.0123abcd")
     assert event_id_of("None") is None
+
+
+@pytest.mark.parametrize(
+    ("told", "merchant_id"),
+    [
+        ({"merchant_id": "42"}, "42"),
+        ({"merchants": {"43": {"owed": True}, "42": {"pending": True}}}, "43"),
+        ({"merchants": {}}, None),
+        ({"merchants": "42"}, None),
+        ({}, None),
+    ],
+)
+def test_a_stream_tells_its_merchant_or_one_of_its_several(
+    told: dict[str, object], merchant_id: str | None
+) -> None:
+    assert merchant_of(stream_of((0.1, "ready", told))) == merchant_id
 
 
 def test_a_stream_without_a_goodbye_has_no_reason() -> None:
