@@ -179,7 +179,7 @@ class BellSimulation(Simulation):
         else:
             super().reconnect()
 
-    async def rest(self) -> None:
+    async def rest(self, rounds: int = 14) -> None:
         """Let each process add one more probe, which shows what was lost."""
         while self.late:
             self.arrive_late()
@@ -187,4 +187,4 @@ class BellSimulation(Simulation):
             self.reconnect()
         for process in self.processes:
             self.publish(process.message(PROBE))
-        await super().rest()
+        await super().rest(rounds)

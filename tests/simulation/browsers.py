@@ -106,8 +106,8 @@ class Page:
         self.is_named = is_named
         """Its URL names no merchant, but its cookie does; so its IDs do."""
         self.last_event_id = ""
-        self.opened_with = ""
-        """The last event ID that the connection was opened with."""
+        self.opened_with: dict[str, str | None] = {}
+        """The last event ID that the connection was opened with, by merchant."""
         self.response: TransportStream | None = None
         self.missing_of: dict[str, list[Accepted]] = {}
         self.become(merchant_id)
@@ -115,7 +115,8 @@ class Page:
         self.task: asyncio.Task[None] | None = None
         self.parser = Parser()
         self.dechunker = Dechunker()
-        self.highest: tuple[int, int] = (0, 0)
+        self.highest: dict[str, tuple[int, int]] = {}
+        """The highest ID of this connection, by merchant."""
 
     def become(self, merchant_id: str) -> None:
         """Show another merchant, or this one at first: as it was rendered some time ago."""
@@ -123,13 +124,14 @@ class Page:
         self.missing_of.setdefault(merchant_id, [Accepted(-1, None, None)])
 
     @property
-    def missing(self) -> list[Accepted]:
-        """What it does not show yet of its merchant."""
-        return self.missing_of[self.merchant_id]
+    def merchants(self) -> tuple[str, ...]:
+        """The merchants that its connection is for."""
+        return (self.merchant_id,)
 
-    @missing.setter
-    def missing(self, accepted: list[Accepted]) -> None:
-        self.missing_of[self.merchant_id] = accepted
+    @property
+    def places(self) -> list[list[str]]:
+        """Its last event IDs, in each place of its next request."""
+        return [[self.last_event_id]]
 
     def accepted(self, merchant_id: str, accepted: Accepted) -> None:
         """Lack a notification, if the page was ever of its merchant."""
@@ -140,25 +142,83 @@ class Page:
         assert self.cycle is not None, "a page receives only while it is connected"
         for event in self.parser.feed(self.dechunker.feed(self.cycle.deliver(most))):
             previous, self.last_event_id = self.last_event_id, event.id
-            if event.type == "refresh":
+            if event.type == "ready":
+                self.ready(json.loads(event.data))
+            elif event.type == "position":
+                self.position(json.loads(event.data)["merchant_id"], event.id)
+            elif event.type == "refresh":
                 self.refresh(event, has_id=event.id != previous)
+
+    def ready(self, told: dict[str, Any]) -> None:
+        """Begin a connection: a page of one merchant reads nothing from this."""
+        assert told["merchant_id"] == self.merchant_id
+
+    def position(self, merchant_id: str, text: str) -> None:
+        """Stand at an ID of this merchant."""
+        assert merchant_id in self.merchants, "a page is told of its own merchants"
+        name, _, text = text.rpartition("@")
+        assert name == (merchant_id if self.is_named else ""), "IDs name the merchant"
+        entry_id = EventId.parse(text).entry_id
+        highest = self.highest.get(merchant_id, (0, 0))
+        assert entry_id >= highest, "IDs rise on a connection, but for a resync"
+        self.highest[merchant_id] = entry_id
 
     def refresh(self, event: Event, *, has_id: bool) -> None:
         refresh = json.loads(event.data)
-        assert refresh["merchant_id"] == self.merchant_id, "a page is of one merchant"
+        merchant_id = refresh["merchant_id"]
+        assert merchant_id in self.merchants, "a page is told of its own merchants"
         if refresh.get("reason") == "resync":
-            self.highest = (0, 0)  # another history, or none
-        elif has_id:
-            name, _, text = event.id.rpartition("@")
-            assert name == (self.merchant_id if self.is_named else ""), "IDs name the merchant"
-            event_id = EventId.parse(text)
-            assert event_id.entry_id >= self.highest, "IDs rise on a connection, but for a resync"
-            self.highest = event_id.entry_id
+            self.highest.pop(merchant_id, None)  # another history, or none
+        if has_id:
+            self.position(merchant_id, event.id)
         if refresh.get("by") == self.name and "reason" not in refresh:
             return  # its own change, which it shows already
+        missing = self.missing_of[merchant_id]
         if "data" in refresh:  # applied as it is, nothing is fetched
-            self.missing = [each for each in self.missing if each.serial != refresh["data"]]
+            missing = [each for each in missing if each.serial != refresh["data"]]
         elif "topic" in refresh:  # fetched: whatever was accepted until now is seen
-            self.missing = [each for each in self.missing if each.topic != refresh["topic"]]
+            missing = [each for each in missing if each.topic != refresh["topic"]]
         else:
-            self.missing = []
+            missing = []
+        self.missing_of[merchant_id] = missing
+
+
+class WidePage(Page):
+    """A page of several merchants on one connection.
+
+    It remembers where it stands at each, as the browser module does; or only the last ID, as a bare
+    EventSource does.
+    """
+
+    def __init__(self, merchants: tuple[str, ...], name: str, *, is_bare: bool) -> None:
+        super().__init__(merchants[0], name, is_named=True)
+        self.missing_of = {each: [Accepted(-1, None, None)] for each in merchants}
+        self.is_bare = is_bare
+        self.positions: dict[str, str] = {}
+        self.waits_for: set[str] = set()
+        """The merchants that ``ready`` has left open, or owes a refresh of."""
+
+    @property
+    def merchants(self) -> tuple[str, ...]:
+        return tuple(self.missing_of)
+
+    @property
+    def places(self) -> list[list[str]]:
+        return [[self.last_event_id]] if self.is_bare else [[*self.positions.values()]]
+
+    def ready(self, told: dict[str, Any]) -> None:
+        assert tuple(told["merchants"]) == self.merchants
+        self.waits_for = {*self.merchants}
+        for merchant_id, standing in told["merchants"].items():
+            assert len(standing) == 1, "a merchant is said one thing of"
+            if "id" in standing:
+                self.position(merchant_id, standing["id"])
+
+    def position(self, merchant_id: str, text: str) -> None:
+        super().position(merchant_id, text)
+        self.positions[merchant_id] = text
+        self.waits_for.discard(merchant_id)
+
+    def refresh(self, event: Event, *, has_id: bool) -> None:
+        super().refresh(event, has_id=has_id)
+        self.waits_for.discard(json.loads(event.data)["merchant_id"])

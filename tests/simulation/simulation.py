@@ -26,7 +26,7 @@ from sse_push.stream.tail import Tail
 from tests.harness.chunks import Dechunker
 from tests.harness.clock import PACE, ManualClock
 from tests.harness.keys import KEYS
-from tests.simulation.browsers import Accepted, ModelCycle, Page
+from tests.simulation.browsers import Accepted, ModelCycle, Page, WidePage
 from tests.simulation.model import NEVER, ModelFollower, ModelRedis, ModelStream, copied
 
 CALM = dataclasses.replace(PACE, send_timeout_s=1000, max_connection_age_s=100_000, drain_s=1)
@@ -98,6 +98,10 @@ class Simulation:
             Page("m1", f"extra-{number}") for number in range(self.chance.choice([0, 0, 0, 40]))
         ]
         self.pages += self.extras
+        # By a chance of their own: the other histories stay what they were.
+        wide = random.Random(seed + 0.5)
+        if wide.random() < 0.3:
+            self.pages.append(WidePage(self.merchants, "wide", is_bare=wide.random() < 0.5))
         self.serial = 0
         self.max_entries = self.chance.choice([3, 100, 100])
         self.snapshot: dict[str, ModelStream] = {}
@@ -156,12 +160,14 @@ class Simulation:
         page.cycle = ModelCycle(self.chance.choice([50, 400, 10**6]))
         page.parser.reset()
         page.dechunker = Dechunker()
-        page.highest = (0, 0)
-        position = resume.position_of(
-            page.merchant_id, [[page.last_event_id]], is_named=page.is_named
-        )
-        page.opened_with = position or ""
-        listening = Listening((Grant(page.merchant_id),), (position,), page.is_named)
+        page.highest = {}
+        positions = {
+            each: resume.position_of(each, page.places, is_named=page.is_named)
+            for each in page.merchants
+        }
+        page.opened_with = positions
+        grants = tuple(map(Grant, positions))
+        listening = Listening(grants, tuple(positions.values()), page.is_named)
         response = self.stream(self.event_streams, listening, cast("Any", page.cycle))
         page.response = response
         call = response({}, cast("Any", page.cycle.receive), cast("Any", page.cycle.send))
@@ -172,9 +178,11 @@ class Simulation:
         newest = self.hub_settle(subscription)
         response = stream_of(subscription)
         page = next(page for page in self.pages if page.response is response)
-        if known := page.opened_with:
+        merchant_id = subscription.merchant.id
+        if known := page.opened_with[merchant_id]:
             # A last event ID does not tell which of two entries it stands for.
-            page.missing = [each for each in page.missing if each.used_again != known]
+            missing = page.missing_of[merchant_id]
+            page.missing_of[merchant_id] = [each for each in missing if each.used_again != known]
         return newest
 
     def leave(self) -> None:
@@ -187,7 +195,7 @@ class Simulation:
     def switch(self) -> None:
         """Change the cookie of a page: it comes back to another merchant, maybe the first one."""
         page = self.chance.choice(self.pages)
-        if not page.is_named:
+        if not page.is_named or len(page.merchants) > 1:
             return
         if self.chance.random() < 0.3:
             self.notify_twins()
@@ -398,6 +406,9 @@ class Simulation:
             self.reap()
         await self.rest()
         self.judge()
+        if isinstance(self.pages[-1], WidePage):
+            await self.come_back()
+            self.judge()
 
     def reap(self) -> None:
         for page in self.pages:
@@ -405,14 +416,27 @@ class Simulation:
                 page.task.result()
                 page.task = page.cycle = None
 
-    async def rest(self) -> None:
+    async def come_back(self) -> None:
+        """Cut all pages at once. The wide one is back first: no merchant has been read then."""
+        for page in self.pages:
+            assert page.cycle is not None, "connected at rest"
+            page.cycle.lose()
+        for _ in range(8):
+            await asyncio.sleep(0)
+        self.reap()
+        self.connect(self.pages[-1])
+        for _ in range(8):  # until its ``ready`` is written, where Redis is late
+            await asyncio.sleep(0)
+        await self.rest(rounds=3)
+
+    async def rest(self, rounds: int = 14) -> None:
         """Let everything on its way arrive, and every page come back."""
         for merchant_id in self.merchants:
             stream = self.redis.streams.get(merchant_id)
             if stream is not None and stream.is_other_type:
                 self.redis.delete(merchant_id)
         self.redis.is_refusing = False
-        for _ in range(14):
+        for _ in range(rounds):
             for page in self.pages:
                 if page.task is None:
                     self.connect(page)
@@ -432,7 +456,12 @@ class Simulation:
         assert not self.redis.out, "at rest, nothing is on its way"
         for page in self.pages:
             assert page.task is not None, f"{page.name} is connected at rest"
-            assert not page.missing, f"{page.name} was never refreshed after {page.missing[:3]}"
+            for each in page.merchants:
+                missing = page.missing_of[each]
+                assert not missing, f"{page.name} was never refreshed after {missing[:3]} of {each}"
+            assert not (isinstance(page, WidePage) and page.waits_for), (
+                "all that is pending is told"
+            )
 
     async def close(self) -> None:
         for page in self.pages:

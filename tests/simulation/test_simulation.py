@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, cast
@@ -18,24 +18,38 @@ import pytest
 
 from sse_push.errors import EndReason
 from sse_push.event_stream import comparison, opening, resume, transport
-from sse_push.event_stream.comparison import Owed
+from sse_push.event_stream.opening import Opening
 from sse_push.event_stream.transport import DRAINING, FINISHING, OPEN, TransportStream
-from sse_push.event_stream.wire import Frame, Standing
+from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub, Refresh, State, Subscription, fan_out, frames
 from sse_push.hub import hub as register
 from sse_push.hub import state as hub_state
 from sse_push.hub.fan_out import FanOuts
-from sse_push.hub.refresh import Pending
+from sse_push.hub.heartbeats import Heartbeats
 from sse_push.hub.state import FanOut, Merchant
-from sse_push.notification import Change, Entry, EntryId, EventId
+from sse_push.notification import Change, Entry, EventId
 from sse_push.stream import histories, schedule
 from sse_push.stream import watch as stream_watch
-from sse_push.stream.reads import Held, Read, telling
+from sse_push.stream.reads import Held, Read
 from sse_push.stream.schedule import Schedule
 from sse_push.stream.tail import Tail
 from sse_push.stream.watch import Position, Watch
 from tests.simulation import model
 from tests.simulation.browsers import ModelCycle
+from tests.simulation.forgotten import (
+    also_without_a_name,
+    always_one,
+    blocks_one_place_only,
+    drains_the_leader_only,
+    gives_a_missing_stream_an_id,
+    in_any_order,
+    keeps_the_newest_by,
+    keeps_the_newest_data,
+    of_any_merchant,
+    takes_what_is_left_for_all,
+    tells_no_position,
+    tells_the_id_before_the_refresh,
+)
 from tests.simulation.model import ARMED, REFUSED, TOO_LARGE, ModelFollower
 from tests.simulation.simulation import Simulation, stream_of
 from tests.simulation.transitions import Notebook, Transition, permit_all
@@ -119,7 +133,7 @@ FOUND_BY = {
     "EndsAfterItsLastChunk": 927,
     "FansOutAtOnce-TransportStream": 517,
     "RecipientsMayChange-TransportStream": 931,
-    "WritesToTheJoining-TransportStream": 1994,
+    "WritesToTheJoining-TransportStream": 1269,
     "Refresh-merged_with-keeps_the_newest_by": 291,
     "sse_push.event_stream.resume-position_of-of_any_merchant": 447,
     "sse_push.event_stream.opening-_standing-tells_the_id_before_the_refresh": 896,
@@ -517,59 +531,6 @@ def test_a_rule_of_the_fan_out_that_is_taken_out_leaves_a_browser_behind(
 # -- rules that are functions
 
 
-def keeps_the_newest_data(self: Refresh, newer: Refresh) -> Refresh:
-    topic = self.topic if self.topic == newer.topic else None
-    return Refresh(newer.version, newer.id, topic, newer.data, None, newer.reason)
-
-
-def keeps_the_newest_by(self: Refresh, newer: Refresh) -> Refresh:
-    topic = self.topic if self.topic == newer.topic else None
-    return Refresh(newer.version, newer.id, topic, None, newer.by, newer.reason)
-
-
-def in_any_order(pending: Pending) -> list[Refresh]:
-    return sorted(pending.values(), key=lambda refresh: str(refresh.topic))
-
-
-def tells_the_id_before_the_refresh(found: Owed | asyncio.Task[Owed | None]) -> Standing:
-    owed = found if isinstance(found, Owed) else found.done() and found.result()
-    return owed.newest if owed else None
-
-
-def gives_a_missing_stream_an_id(
-    last_event_id: str | None, newest: EventId | None, version: int
-) -> Sequence[Refresh] | EntryId:
-    if newest is None and last_event_id:
-        return ()  # "0-0 is the newest, and nothing is newer than what it knows"
-    return _owed(last_event_id, newest, version)
-
-
-def takes_what_is_left_for_all(
-    start: EntryId, end: EntryId, entries: list[Entry]
-) -> tuple[Entry, ...] | None:
-    return telling([entry for entry in entries if start < entry.id <= end])
-
-
-def of_any_merchant(
-    _merchant_id: str,
-    places: Sequence[Sequence[str]],
-    *,
-    is_named: bool,  # noqa: ARG001
-) -> str | None:
-    return places[0][0].rpartition("@")[2] or None
-
-
-def always_one(_name: str, _other: str) -> bool:
-    return True
-
-
-def also_without_a_name(name: str, other: str) -> bool:
-    return name == other
-
-
-_owed = resume.owed
-
-
 @pytest.mark.usefixtures("without_tables")
 @pytest.mark.parametrize(
     ("owner", "name", "mutant"),
@@ -580,6 +541,9 @@ _owed = resume.owed
         (frames, "in_order", in_any_order),
         (resume, "position_of", of_any_merchant),
         (opening, "_standing", tells_the_id_before_the_refresh),
+        (Opening, "_tell", tells_no_position),
+        (Heartbeats, "block", blocks_one_place_only),
+        (Hub, "drained", drains_the_leader_only),
         (comparison, "owed", gives_a_missing_stream_an_id),
         (model, "entries_between", takes_what_is_left_for_all),
         (resume, "is_one_history", always_one),
