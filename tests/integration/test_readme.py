@@ -55,13 +55,13 @@ PAGES = [
     *(Example("README.md", "js"), Example(CLIENT, "js"), Example(CLIENT, "html")),
     Example(SWOOLE, "js"),
 ]
-PAGE_WITH_TOKEN = Example(CLIENT, "js", 1)
+PAGE_WITH_TOKEN, PAGE_OF_SEVERAL = (Example(CLIENT, "js", number) for number in (1, 3))
 IN_TEST_SWOOLE = [Example(SWOOLE, "sh"), Example(SWOOLE, "php"), Example(SWOOLE, "sh", 1)]
 
 RUN = {
     *IN_TEST_SWOOLE,
     *(*NOTIFY, *SERVE, *NGINX, *PAGES),
-    *(XADD, KEYS, TOKENS, SIGN, REVOKE, PAGE_WITH_TOKEN),
+    *(XADD, KEYS, TOKENS, SIGN, REVOKE, PAGE_WITH_TOKEN, PAGE_OF_SEVERAL),
 }
 OTHERS = {"sse_push/docs/deploy.md"}
 """Documents whose examples are run by a file of tests of their own."""
@@ -339,6 +339,7 @@ globalThis.fetch = async (url, init) =>
     : Response.json({ asked: url, method: init?.method })
 globalThis.show = value => console.log(JSON.stringify({ shown: value }))
 globalThis.loadSeats = globalThis.load = () => show('loaded')
+globalThis.loadShop = merchantId => show(merchantId)
 globalThis.location = {
   href: 'http://page.test/',
   assign: url => console.log(JSON.stringify({ went: url })),
@@ -363,14 +364,16 @@ def start_page(
         return subprocess.Popen(words, env=environ, stdout=out, stderr=out)
 
 
-async def lines_of_page(example: Example, service: Service, folder: Path, **environ: str) -> str:
-    """Run a page's example until it has shown something, and again after a notification."""
+async def lines_of_page(
+    example: Example, service: Service, folder: Path, first: int = 1, **environ: str
+) -> str:
+    """Run a page's example until its first loads have shown something, and after a change of 42."""
     page, log = start_page(example, service, folder, **environ), folder / "page.log"
     backend = Publisher(service.url)
     try:
-        await until(lambda: log.read_text().count("shown") == 1, "a first load", START_S)
+        await until(lambda: log.read_text().count("shown") == first, "first loads", START_S)
         await backend.notify("42", topic="seats")
-        await until(lambda: log.read_text().count("shown") == 2, "a load after the change")
+        await until(lambda: log.read_text().count("shown") == first + 1, "a load after the change")
     finally:
         await backend.close()
         page.kill()
@@ -386,6 +389,16 @@ async def test_the_example_for_a_page_loads_at_first_and_after_a_change(
 
     assert "merchant_id=42" in printed.splitlines()[0]
     assert ('"asked":"/seats"' in printed) == ("fetch" in example.code)
+
+
+async def test_the_example_for_a_page_of_several_merchants_loads_the_one_that_has_changed(
+    service: Service, tmp_path: Path
+) -> None:
+    opened, *loaded = (await lines_of_page(PAGE_OF_SEVERAL, service, tmp_path, 2)).splitlines()
+
+    assert "merchant_id=42&merchant_id=43" in opened
+    assert sorted(loaded[:2]) == ['{"shown":"42"}', '{"shown":"43"}']
+    assert loaded[2:] == ['{"shown":"42"}']
 
 
 async def test_the_example_for_a_page_with_a_token_opens_with_the_token(
