@@ -137,12 +137,13 @@ export interface Refresh {
  * - `connecting`: the browser or this module is connecting, or waits before the next attempt, or
  *   until the page is shown
  * - `open`: the service has said where the page stands, of each merchant; changes arrive from now on
+ * - `polling`: something on the way lets no event through, and the service is asked every 5 to 15 s
  * - `refused`: the service has answered 401 or 403 twice in a row, and the error has gone to
  *   `reportError`. Everything has ended as after the undo. Neither time nor a page that becomes
  *   visible or online starts it again; only another `onRefresh` does
  * - `closed`: the page has called the undo
  */
-export type State = 'connecting' | 'open' | 'refused' | 'closed'
+export type State = 'connecting' | 'open' | 'polling' | 'refused' | 'closed'
 
 export interface Options {
   /**
@@ -292,7 +293,8 @@ export interface Options {
    */
   EventSource?: new (url: string, init?: { withCredentials?: boolean }) => EventSourceLike
   /**
-   * A function to use instead of the global `fetch`, only for HEAD requests that ask for a status.
+   * A function to use instead of the global `fetch`, for HEAD requests that ask for a status, and
+   * for polls, which need `headers` and `json` of its answer.
    *
    * ```js
    * onRefresh(url, load, {
@@ -300,7 +302,7 @@ export interface Options {
    * })
    * ```
    */
-  fetch?: (url: string, init: RequestInit) => Promise<{ readonly status: number }>
+  fetch?: (url: string, init: RequestInit) => Promise<Pick<Response, 'status'> & Partial<Response>>
 }
 
 /** The members of an EventSource that this module uses. */

@@ -59,6 +59,10 @@ const UNCONFIRMED = { reason: 'unconfirmed' }
  *     from        to          when
  *     connecting  open        `ready` has arrived, and what it knew nothing of yet has followed
  *     open        connecting  the stream has ended, has been silent for too long, or is replaced
+ *     connecting  polling     streams are mute, and polls succeed: see poll.js
+ *     open        polling     the same, in a tab that has been told so by another one
+ *     polling     open        a stream that was tried has come to life
+ *     polling     connecting  a poll has failed, or is replaced
  *     connecting  refused     the service has refused twice without a `ready` between
  *     any         closed      the page has called the undo
  *
@@ -70,8 +74,9 @@ const UNCONFIRMED = { reason: 'unconfirmed' }
  * @type {Record<State, State[]>}
  */
 const NEXT_STATES = {
-  connecting: ['open', 'refused', 'closed'],
-  open: ['connecting', 'closed'],
+  connecting: ['open', 'polling', 'refused', 'closed'],
+  open: ['connecting', 'polling', 'closed'],
+  polling: ['connecting', 'open', 'closed'],
   refused: ['closed'],
   closed: [],
 }
@@ -95,6 +100,7 @@ export function onRefresh(url, callback, options = {}) {
   let failures = 0 // in a row
   let refusals = 0 // since the last `ready`
   let readyAt = 0
+  let isMute = false // no event since the stream was opened
   let heartbeatMs = HEARTBEAT_MS
   /** @type {Set<string>} merchants of which `ready` knew nothing yet, as Redis had not answered */
   const pending = new Set()
@@ -105,7 +111,9 @@ export function onRefresh(url, callback, options = {}) {
   const silence = watchSilence(() => {
     if (!tabs.mayConnect()) return calls.areDeferred() || open()
     if (!stream.source()) report(new Error('token() has not settled'))
+    const mayPoll = isMute && mayAskStatus
     openLater()
+    if (mayPoll) poll()
   })
 
   function open() {
@@ -143,7 +151,7 @@ export function onRefresh(url, callback, options = {}) {
   // Chromium hands a frozen page its messages, but no event of its stream, and runs no timer.
   function answer() {
     const allowedMs =
-      state === 'open' ? SUSPICION * heartbeatMs : Math.max(RECONNECTING_MS, waitCapMs)
+      state === 'connecting' ? Math.max(RECONNECTING_MS, waitCapMs) : SUSPICION * heartbeatMs
     if (silence.silentMs() < allowedMs) tell()
   }
 
@@ -165,7 +173,7 @@ export function onRefresh(url, callback, options = {}) {
       if (isNext && merchant === changed) handleRefresh(fields)
       else if (!isNext && id && id !== own)
         calls.add(merchant, { reason: own ? 'missed' : 'connected' })
-      else if (id && message.state === 'open') calls.confirm(merchant)
+      else if (id && message.state !== 'connecting') calls.confirm(merchant)
     }
     if (message.state) enter(message.state)
     lookAtPage()
@@ -175,8 +183,19 @@ export function onRefresh(url, callback, options = {}) {
 
   function listen(text = '') {
     stream.open(text)
+    isMute = true
     readyAt = Infinity
     silence.allow(OPENING_MS) // if no headers arrive, the browser fires no event
+  }
+
+  // The wait goes on meanwhile: the file may come by the way of the stream, or not be there.
+  async function poll() {
+    const signal = newRequest()
+    const module = await import('./poll.js').catch(() => undefined)
+    if (signal.aborted || !module) return
+    stream.openBy(module.pollInstead(options, EVENT_TYPES, waitMs, isHidden))
+    failures-- // if the poll fails as well, both are one failure
+    open()
   }
 
   // An open stream stays open while its new token is awaited.
@@ -224,6 +243,7 @@ export function onRefresh(url, callback, options = {}) {
     silence.stop()
     clearTimeout(reopenTimer)
     request.abort()
+    isMute = false
     stream.close()
   }
 
@@ -269,6 +289,7 @@ export function onRefresh(url, callback, options = {}) {
 
   /** @param {MessageEvent} event @param {Positions} before the positions before the event */
   function handleEvent({ type, data, lastEventId }, before) {
+    if (type !== 'open') isMute = false
     if (type === 'error') return handleError()
     const fields = parse(data)
     if (fields.heartbeat_s > 0) heartbeatMs = fields.heartbeat_s * 1_000
@@ -313,7 +334,7 @@ export function onRefresh(url, callback, options = {}) {
       if (isPending) pending.add(merchant)
       else if (!owed) calls.confirm(merchant)
     }
-    if (!pending.size) enter('open')
+    if (!pending.size) enter(fields.state ?? 'open')
   }
 
   /** The service has said where the page stands. @param {string} merchant */
@@ -326,6 +347,7 @@ export function onRefresh(url, callback, options = {}) {
     const hasGivenUp = stream.source()?.readyState === CLOSED
     // CONNECTING, WHATWG #reestablish-the-connection: the browser reconnects after `retry`.
     silence.allow(RECONNECTING_MS)
+    if (hasGivenUp && state !== 'polling') stream.openBy()
     if (hasGivenUp && mayAskStatus) askStatus()
     else if (hasGivenUp) openLater()
     enter('connecting')
@@ -333,11 +355,11 @@ export function onRefresh(url, callback, options = {}) {
 
   /** @param {any} fields of a `refresh` */
   function handleRefresh(fields) {
-    const { topic, data, by: sender, reason } = fields
+    const { topic, topics = [topic], data, by: sender, reason } = fields
     // With a reason, a refresh stands for other changes than the page's own as well.
     if (by !== undefined && sender === by && reason === undefined) return
     calls.add(merchantOf(fields), {
-      topics: typeof topic === 'string' ? [topic] : undefined,
+      topics: typeof topics?.[0] === 'string' ? topics : undefined,
       data,
       reason: REASONS.find(known => known === reason),
     })
@@ -575,6 +597,8 @@ function merge(a, b) {
  */
 function oneSourceAtATime(address, options, handle) {
   const { EventSource = globalThis.EventSource, withCredentials } = options
+  /** @type {((url: string) => EventSourceLike) | undefined} instead of an EventSource */
+  let openOther
   const query = new URLSearchParams(address.split('#')[0].split(/\?(.*)/s)[1])
   let merchants = [...new Set(query.getAll('merchant_id'))]
   // An ID has no name where the URL names one merchant.
@@ -614,12 +638,16 @@ function oneSourceAtATime(address, options, handle) {
         for (const merchant of known.keys())
           if (merchant && !merchants.includes(merchant)) known.delete(merchant)
     },
+    /** @param {(url: string) => EventSourceLike} [other] from the next opening on */
+    openBy(other) {
+      openOther = other
+    },
     /** @param {string} token */
     open(token) {
       // A new EventSource has no last event ID and sends no headers of ours: its URL carries all.
       url = setParameter(address, 'token', [token].filter(Boolean))
       if (heard.size) url = setParameter(url, 'last_event_id', Object.values(positions()))
-      const opened = new EventSource(url, { withCredentials })
+      const opened = openOther?.(url) ?? new EventSource(url, { withCredentials })
       source?.close() // after the constructor, which may throw
       source = opened
       for (const type of EVENT_TYPES) {

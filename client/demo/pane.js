@@ -35,7 +35,13 @@ import { createSession } from './session.js'
 
 const RETRY_MS = [1_000, 2_000, 4_000, 8_000]
 /** @type {Record<State, string>} */
-const STATES = { connecting: 'Connecting…', open: 'Live', refused: 'Refused', closed: 'Closed' }
+const STATES = {
+  connecting: 'Connecting…',
+  open: 'Live',
+  polling: 'Asking every few seconds',
+  refused: 'Refused',
+  closed: 'Closed',
+}
 
 /** @param {HTMLElement} root @param {Options} options */
 export function createPane(root, { label, hasTokens, onTrip, onCount }) {

@@ -6,6 +6,7 @@
 
 import { afterEach, beforeEach } from 'node:test'
 import { createParser } from 'eventsource-parser'
+import '../poll.js' // to load a file takes real time: it is there before a clock is a fake
 
 export const URL_42 = '/events?merchant_id=42'
 

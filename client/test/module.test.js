@@ -39,16 +39,28 @@ describe('the module', () => {
     assert.equal(sources.length + clock.timers.size + page.listeners + tab.listeners, 0)
   })
 
-  test('the module imports nothing and is at most 4 KiB, minified and by gzip', async () => {
-    const text = await readFile(new URL('../index.js', import.meta.url), 'utf8')
-    const { code } = await minify(text, { module: true })
-    const bytes = gzipSync(code).length
+  test('the module loads one file, when it is needed, and is at most 4 KiB, minified and by gzip', async () => {
+    const { code, bytes } = await minified('index.js')
 
-    assert.doesNotMatch(code, /^import|import\(/)
+    assert.doesNotMatch(code, /^import/)
+    assert.deepEqual(code.match(/import\(.*?\)/g), ['import("./poll.js")'])
     assert.ok(bytes <= 4 * 1024, `expected at most 4096 bytes, got ${bytes}`)
     assert.ok(bytes > 1024, `got ${bytes} bytes`)
     const readme = await readFile(new URL('../README.md', import.meta.url), 'utf8')
     const [, size] = /The module is ([0-9.]+)\s+KiB/.exec(readme)
     assert.ok(Math.abs(size * 1024 - bytes) < 100, `README says ${size} KiB of ${bytes} bytes`)
   })
+
+  test('the file that polls imports nothing and is at most 2 KiB, minified and by gzip', async () => {
+    const { code, bytes } = await minified('poll.js')
+
+    assert.doesNotMatch(code, /^import|import\(/)
+    assert.ok(bytes <= 2 * 1024, `expected at most 2048 bytes, got ${bytes}`)
+  })
 })
+
+async function minified(name) {
+  const text = await readFile(new URL(`../${name}`, import.meta.url), 'utf8')
+  const { code } = await minify(text, { module: true })
+  return { code, bytes: gzipSync(code).length }
+}

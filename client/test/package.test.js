@@ -6,7 +6,7 @@ import { test } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 
-test('the package has the module, its types, README and LICENSE, and nothing else', async () => {
+test('the package has the module, what it loads, their types, README and LICENSE, and nothing else', async () => {
   const cwd = fileURLToPath(new URL('..', import.meta.url))
   const command = ['pack', '--dry-run', '--json', '--silent']
   const { stdout } = await promisify(execFile)('npm', command, { cwd })
@@ -18,5 +18,7 @@ test('the package has the module, its types, README and LICENSE, and nothing els
     'index.d.ts',
     'index.js',
     'package.json',
+    'poll.d.ts',
+    'poll.js',
   ])
 })

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { clock, settle, useFakes } from './fakes.js'
+import { told } from './polls.js'
 import { Browser, HEARTBEAT_MS } from './tabs.js'
 
 useFakes()
@@ -422,6 +423,62 @@ describe('hidden tabs', () => {
     await browser.pass(75_000)
 
     assert.deepEqual([tabs[0].streams.length, tabs[1].streams.length], [0, 1])
+  })
+})
+
+describe('tabs that share where streams are mute', () => {
+  const owed = { 42: { id: '7-0', topics: null, reason: 'connected' } }
+
+  test('one tab polls, and tells the others what it hears, and that it polls', async () => {
+    const browser = new Browser()
+    let asked = 0
+    let answer = {}
+    const fetch = async () => (asked++, told(answer))
+    const tabs = []
+    for (let i = 0; i < 3; i++) {
+      tabs.push(browser.open().listen({ fetch }))
+      await settle()
+    }
+    await clock.advance(45_000)
+    await settle()
+    await clock.advance(20_000)
+    for (const tab of tabs) assert.deepEqual(tab.states, ['connecting', 'polling'])
+    const before = asked
+    answer = owed
+    await clock.advance(10_000)
+
+    for (const tab of tabs) assert.deepEqual(tab.calls, [['connected', '7-0']])
+    assert.equal(asked, before + 1)
+  })
+
+  test('a tab that comes late is told where the page stands, and needs no call if it stands there', async () => {
+    const browser = new Browser()
+    const fetch = async () => told()
+    browser.open().listen({ fetch }, '/events?merchant_id=42&last_event_id=7-0')
+    await settle()
+    await clock.advance(45_000)
+    await settle()
+    await clock.advance(20_000)
+    const options = { fetch, firstCallMs: 5_000 }
+    const late = browser.open().listen(options, '/events?merchant_id=42&last_event_id=7-0')
+    await clock.advance(30_000)
+
+    assert.deepEqual([late.states, late.calls], [['connecting', 'polling'], []])
+  })
+
+  test('a tab whose polls have stopped does not answer the others', async () => {
+    const browser = new Browser()
+    const fetch = async () => told()
+    const [first, second] = [browser.open(), browser.open()]
+    for (const tab of [first, second]) tab.listen({ fetch })
+    await settle()
+    await clock.advance(45_000)
+    await settle()
+    await clock.advance(20_000)
+    first.freeze(true)
+    await clock.advance(3 * HEARTBEAT_MS)
+
+    assert.equal(second.streams.length, 1)
   })
 })
 

@@ -7,7 +7,9 @@
 import { readFile } from 'node:fs/promises'
 import { clock, FakeEventSource, FakeTarget, settle } from './fakes.js'
 
-export const source = await readFile(new URL('../index.js', import.meta.url), 'utf8')
+const read = name => readFile(new URL(`../${name}`, import.meta.url), 'utf8')
+export const source = await read('index.js')
+const polls = await read('poll.js')
 export const HEARTBEAT_MS = 15_000
 
 /** Web Locks: https://w3c.github.io/web-locks/#algorithms */
@@ -75,7 +77,9 @@ export class Browser {
   tabs = []
 
   constructor(text = source) {
-    this.code = `${text.replace(/^export /gm, '')}\nreturn onRefresh`
+    // What is not a module cannot load one.
+    const code = text.replace("import('./poll.js')", 'loadPolls()')
+    this.code = `${code}\nreturn onRefresh`.replace(/^export /gm, '')
   }
 
   open(properties = {}) {
@@ -162,12 +166,14 @@ export class Tab {
       BroadcastChannel: TabChannel,
       navigator: { locks: { request: (...all) => browser.locks.request(this, ...all) } },
       fetch: async () => ({ status: this.headStatus }),
+      loadPolls: async () => run(`${polls}\nreturn { pollInstead }`.replace(/^export /gm, '')),
       reportError: error => this.errors.push(error),
       performance: clock,
     }
     for (const name of missing) globals[name] = undefined
-    const names = [...Object.keys(globals), 'globalThis']
-    this.onRefresh = new Function(...names, browser.code)(...Object.values(globals), globals)
+    const run = code =>
+      new Function(...Object.keys(globals), 'globalThis', code)(...Object.values(globals), globals)
+    this.onRefresh = run(browser.code)
   }
 
   #setTimeout = (run, ms) => {

@@ -55,9 +55,11 @@ def test_the_demo_runs_from_an_installed_wheel_in_an_empty_folder(
     with Demo.start(tmp_path, cwd=empty, environ=environ) as demo:
         page = plain_http.get(f"{demo.url}/")
         module = plain_http.get(f"{demo.url}/client/index.js")
+        polls = plain_http.get(f"{demo.url}/client/poll.js")
 
     assert "<html" in page.text
     assert "export function onRefresh" in module.text
+    assert "export function pollInstead" in polls.text
     assert module.headers["content-type"].startswith("text/javascript")
     assert list(empty.iterdir()) == []
 
@@ -140,7 +142,8 @@ def test_the_package_of_the_browser_module_is_of_use_elsewhere(tmp_path: Path) -
     assert used == "function\n"
     there = page / "node_modules/sse-push-client"
     assert {path.name for path in there.iterdir()} == {
-        *("README.md", "LICENSE", "index.js", "index.d.ts", "package.json")
+        *("README.md", "LICENSE", "package.json"),
+        *("index.js", "index.d.ts", "poll.js", "poll.d.ts"),
     }
     assert json.loads((there / "package.json").read_text())["keywords"]
 
