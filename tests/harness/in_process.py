@@ -36,8 +36,7 @@ async def serving_here(
         port=0,
         redis_url=redis_url,
         notify_keys="none",
-        probe_interval_s=0.1,
-        **{"subscribe_auth": "none", **more},
+        **{"subscribe_auth": "none", "probe_interval_s": 0.1, **more},
     )
     with listening_socket(settings) as sock, sigterm_ignored():
         config = uvicorn.Config(

@@ -100,7 +100,8 @@ async def test_a_poll_costs_no_read_of_redis_if_its_merchant_is_live_and_one_oth
     own_redis: Redis, tmp_path: Path
 ) -> None:
     async with (
-        serving_here(own_redis.url, tmp_path) as url,
+        # Probes are read as well: none but the first is due in this test.
+        serving_here(own_redis.url, tmp_path, probe_interval_s=20, probe_deadline_s=20) as url,
         plain_http.AsyncClient(base_url=url, timeout=5 * SECOND) as client,
     ):
         for merchant in ("42", "43"):
