@@ -4,14 +4,16 @@
     python -m tests.bench --runs 3        three times, and the median of each figure
     python -m tests.bench --only burst idle
     python -m tests.bench --baseline DIR  each case also with the service of another checkout
+    python -m tests.bench --against bell=tracking    each case also with other settings
     python -m tests.bench --growth        draw how cost grows (tests/bench/growth.svg)
     python -m tests.bench.scale           what a million browsers need (sse_push/docs/scale.md)
 
 The server has one core, Redis and the load generator another. Needs redis-server, and
 libnginx-mod-nchan (Debian) for the comparison.
 
-With ``--baseline`` the two services take turns, case by case, and change places from run to run: a
-machine that gets slower meanwhile does so for both. The load generator is this checkout's.
+With ``--baseline`` or ``--against`` the two services take turns, case by case, and change places
+from run to run: a machine that gets slower meanwhile does so for both. The load generator is this
+checkout's.
 """
 
 from __future__ import annotations
@@ -287,13 +289,23 @@ def nchan(folder: Path) -> Generator[Server]:
         process.wait()
 
 
+@dataclass(frozen=True)
+class Baseline:
+    """A service to compare with: of another checkout, or with other settings."""
+
+    checkout: Path | None
+    settings: Mapping[str, object]
+
+
 @contextmanager
-def started(name: str, folder: Path, baseline: Path | None) -> Generator[Server]:
+def started(name: str, folder: Path, baseline: Baseline | None) -> Generator[Server]:
     """Run one of the servers under test by its name."""
     if name == "nchan":
         server = nchan(folder)
+    elif name == "baseline" and baseline is not None:
+        server = ours(folder, baseline.checkout, baseline.settings)
     else:
-        server = ours(folder, baseline if name == "baseline" else None)
+        server = ours(folder)
     with server as running:
         yield running
 
@@ -303,7 +315,7 @@ def pinned(core: int) -> list[str]:
     return [program("taskset"), "--cpu-list", str(core)]
 
 
-def measure(case: Case, name: str, baseline: Path | None = None) -> Result:
+def measure(case: Case, name: str, baseline: Baseline | None = None) -> Result:
     """Run one case against one server, both new."""
     with tempfile.TemporaryDirectory(prefix="sse_push-bench-") as folder:
         Path(folder).chmod(0o777)  # nginx's worker is another user
@@ -453,6 +465,16 @@ def choose(names: Sequence[str], parser: argparse.ArgumentParser) -> list[Case]:
     ]
 
 
+def baseline_of(
+    checkout: Path | None, words: Sequence[str], parser: argparse.ArgumentParser
+) -> Baseline | None:
+    """Return what to compare with instead of Nchan, if that is asked for."""
+    if checkout is not None and not (checkout / "sse_push" / "__main__.py").exists():
+        parser.error(f"--baseline: expected a checkout of this repository, got {checkout}")
+    settings = dict(word.partition("=")[::2] for word in words)
+    return Baseline(checkout, settings) if checkout is not None or settings else None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
@@ -469,6 +491,13 @@ def main() -> None:
         type=Path,
         help="a checkout of another version, whose service is measured instead of Nchan",
     )
+    parser.add_argument(
+        "--against",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of a service that is measured instead of Nchan",
+    )
     parser.add_argument("--growth", action="store_true", help="draw how cost grows, nothing else")
     given = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -479,9 +508,7 @@ def main() -> None:
         print(growth(Path(__file__).parent / "growth.svg"))
         return
     chosen = choose(given.only, parser)
-    baseline: Path | None = given.baseline
-    if baseline is not None and not (baseline / "sse_push" / "__main__.py").exists():
-        parser.error(f"--baseline: expected a checkout of this repository, got {baseline}")
+    baseline = baseline_of(given.baseline, given.against, parser)
     has_nchan = baseline is None and NCHAN_MODULE.exists()
     results: dict[str, dict[str, list[Result]]] = {}
     began = time.monotonic()

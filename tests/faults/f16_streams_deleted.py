@@ -12,6 +12,7 @@ FAULT = Fault(
     title="streams deleted, expired, flushed",
     recovery_s=5,
     loses_history=True,
+    needs_sweep=True,
     may_cut=False,
 )
 

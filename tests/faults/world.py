@@ -76,6 +76,8 @@ class Fault:
     """Redis forgets accepted notifications; their IDs cannot be compared with later ones."""
     may_cut: bool = True
     """Connections may break; otherwise each stays open or its response is completed."""
+    needs_sweep: bool = False
+    """With ``bell=pubsub`` the sweep alone finds what this fault does."""
     may_be_silent: bool = False
     """Connections that stay open may carry nothing for longer than a heartbeat."""
     answer_slack_s: float = 1.0
@@ -193,7 +195,8 @@ class World:
         scaled["soft_retry_max_ms"] = round(self.seconds(30_000))
         scaled["tcp_user_timeout_ms"] = max(1000, round(self.seconds(30_000)))
         if self.fault.settings.get("bell") == "pubsub":
-            scaled["sweep_s"] = max(1.0, self.seconds(15))
+            # Nothing else finds what is deleted. It would find what is not heard, too.
+            scaled["sweep_s"] = max(1.0, self.seconds(15)) if self.fault.needs_sweep else 3600
         return {**scaled, **self.fault.settings}
 
     @property
