@@ -48,6 +48,15 @@ export const reset = (merchantId, by) => post('/seats/reset', merchantId, by)
 /** @param {string} merchantId @param {string} session */
 export const logOut = (merchantId, session) => post('/logout', merchantId, session)
 
+/** Makes the proxy before the event streams mute, or not. @param {boolean} mute */
+export const turnProxy = mute =>
+  fetch('/proxy', {
+    method: 'POST',
+    headers: { 'Content-Type': 'application/json' },
+    body: JSON.stringify({ mute }),
+    signal: AbortSignal.timeout(TIMEOUT_MS),
+  })
+
 /**
  * Posts JSON. Returns the status and the answer, which is {} if it is not JSON; or null if no
  * answer arrived.

@@ -38,7 +38,7 @@ const RETRY_MS = [1_000, 2_000, 4_000, 8_000]
 const STATES = {
   connecting: 'Connecting…',
   open: 'Live',
-  polling: 'Asking every few seconds',
+  polling: 'Polling',
   refused: 'Refused',
   closed: 'Closed',
 }

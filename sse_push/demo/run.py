@@ -1,4 +1,4 @@
-"""Put the demo together: the service, the cinema's backend and page, and the crowd."""
+"""Put the demo together: the service, the cinema's backend and page, a proxy, and the crowd."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from sse_push.demo.backend import Backend
 from sse_push.demo.cinema import Cinema
 from sse_push.demo.crowd import run_crowd
+from sse_push.demo.proxy import Proxy
 from sse_push.runtime.run_folder import run_folder
 from sse_push.server import serve
 from sse_push.settings import Settings
@@ -43,7 +44,9 @@ def run_demo(
 
         def routes() -> Sequence[BaseRoute]:
             service = httpx2.Client(base_url=url, timeout=_TIMEOUT_S)
-            return Backend(cinema, service, token_key, buyers).routes()
+            backend = Backend(cinema, service, token_key, buyers)
+            # First: the backend has the files of the page for all other paths.
+            return [*Proxy(url, folder / "mute").routes(), *backend.routes()]
 
         return serve(settings, routes, on_bound)
 

@@ -152,6 +152,8 @@ async def test_a_page_of_both_cinemas_has_one_stream_for_all_its_windows(
             await expect_state(each, "open")
         await expect(page.locator("#role")).to_contain_text("This window")
         await expect(other.locator("#role")).to_contain_text("Another window")
+        for each in (page, other):  # both cinemas have been loaded, and the stream stands
+            await expect(each.locator("#calls li", has_text="connected")).to_have_count(2)
         requested.clear()
 
         demo.sell("C7", "lumiere")
@@ -171,6 +173,32 @@ async def test_a_page_of_both_cinemas_has_one_stream_for_all_its_windows(
 
     assert loads == ["lumiere", "lumiere", "roxy"], "one for each window that did not sell"
     assert len([url for url in requested if "/events?" in url]) == 1, "the other window's own"
+
+
+async def test_a_page_of_both_cinemas_polls_while_its_proxy_is_mute(
+    demo: Demo, browser: Browser
+) -> None:
+    async with open_quiet_window(browser, viewport=DESKTOP) as page:
+        await page.clock.install()
+        await page.goto(f"{demo.url}/?cinema=both")
+        await expect_state(page, "open")
+        await page.get_by_role("button", name="Make the proxy mute").click()
+        try:
+            await expect(page.locator("#role")).to_contain_text("The proxy is mute")
+            for _ in range(90):  # seconds of the page
+                await page.clock.run_for(1000)
+                if await page.locator(".pill[data-state=polling]").count() == len(PANES):
+                    break
+            await expect(page.locator("#role")).to_contain_text("One window polls")
+            demo.sell("C7", "lumiere")
+            await page.clock.run_for(16_000)
+            await expect_seat(page, "right", "C7", "sold")
+            await screenshot(page, "mute")
+        finally:
+            await page.get_by_role("button", name="Let the proxy speak").click()
+        await expect_state(page, "open")
+        demo.sell("C8", "lumiere")
+        await expect_seat(page, "right", "C8", "sold")
 
 
 async def test_a_crowd_is_counted_after_each_sale(tmp_path: Path, browser: Browser) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from urllib.parse import urljoin
 
@@ -23,7 +23,7 @@ from tests.harness import plain_http
 from tests.harness.demo import Demo
 from tests.harness.processes import descendants, is_running
 from tests.harness.programs import Running
-from tests.harness.stream import open_stream
+from tests.harness.stream import open_stream, read_to
 from tests.harness.waiting import SECOND, START_S, STOP_S, free_port, until, wait_for
 
 
@@ -251,6 +251,55 @@ def test_only_the_newest_ended_sessions_are_remembered(tmp_path: Path) -> None:
         cinema.end_session(f"s-{number}", at_most=2)
 
     assert [cinema.has_ended(f"s-{number}") for number in range(4)] == [False, True, True, False]
+
+
+# -- the proxy
+
+
+@pytest.fixture
+def turn(demo: str) -> Generator[Callable[..., int]]:
+    """Turn the switch of the proxy, and back in the end."""
+
+    def switch(body: bytes, media_type: str | None = "application/json") -> int:
+        headers = {} if media_type is None else {"Content-Type": media_type}
+        return plain_http.post(f"{demo}/proxy", content=body, headers=headers).status_code
+
+    yield switch
+    assert switch(b'{"mute": false}') == 200
+
+
+def test_the_switch_of_the_proxy_is_turned_by_the_page_alone(turn: Callable[..., int]) -> None:
+    turned = [turn(b'{"mute": true}'), turn(b'{"mute": true}'), turn(b'{"mute": false}')]
+    malformed = [turn(b'{"mute": 1}'), turn(b"[]"), turn(b'{"mute": true' + b" " * 64 + b"}")]
+    of_another_site = [turn(b'{"mute": true}', "text/plain"), turn(b'{"mute": true}', None)]
+
+    assert turned == [200] * 3
+    assert malformed == [400, 400, 413]
+    assert of_another_site == [415] * 2
+
+
+async def test_a_mute_proxy_holds_the_events_of_a_stream(
+    demo: str, turn: Callable[..., int]
+) -> None:
+    url, query = f"{demo}/proxy/events", {"merchant_id": "lumiere"}
+    async with (
+        asyncio.timeout(10 * SECOND),
+        plain_http.AsyncClient() as client,
+        client.stream("GET", url, params=query) as stream,
+    ):
+        events = stream.aiter_text()
+        await read_to(events, '"connected"')
+        turn(b'{"mute": true}')
+        arriving = asyncio.ensure_future(anext(events))
+        await asyncio.to_thread(sell, demo, "B1", cinema="lumiere")
+        poll = await client.get(url, params=query, headers={"Accept": "application/json"})
+        turn(b'{"mute": false}')
+        await asyncio.to_thread(sell, demo, "B2", cinema="lumiere")
+        held = await arriving
+
+    assert "lumiere" in poll.json()["merchants"]
+    assert '"B1"' in held
+    assert '"B2"' in held, "B1 came alone: it was not held"
 
 
 # -- with tokens
