@@ -243,7 +243,7 @@ export class World {
   }
 
   /** The position that a connection comes with: a browser that reconnects adds its last ID. */
-  #positionOf(source, show) {
+  #cameWith(source, show) {
     const inUrl = new URLSearchParams(source.url.split('?')[1]).getAll('last_event_id')
     const ids = [this.#told.get(source) ?? '', ...inUrl]
     const own = ids.find(id => id && id === show.named(id.split('@').pop()))
@@ -276,7 +276,7 @@ export class World {
     if (this.#isMute) return
     if (this.shows.length > 1) return this.#connectSeveral(source)
     const [show] = this.shows
-    const owed = show.backend.owed(this.#positionOf(source, show))
+    const owed = show.backend.owed(this.#cameWith(source, show))
     if (!owed) return this.#tell(show)
     source.ready()
     this.#tell(show, owed)
@@ -286,7 +286,7 @@ export class World {
     const merchants = {}
     for (const show of this.shows) {
       show.isPending = !this.#isAtPeace && this.draw() < 0.2
-      const isOwed = show.backend.owed(this.#positionOf(source, show))
+      const isOwed = show.backend.owed(this.#cameWith(source, show))
       if (!show.isPending && !isOwed) show.told()
       merchants[show.merchant] = show.isPending
         ? { pending: true }
@@ -307,7 +307,7 @@ export class World {
   }
 
   #compare(show) {
-    this.#tell(show, show.backend.owed(this.#positionOf(last(), show)))
+    this.#tell(show, show.backend.owed(this.#cameWith(last(), show)))
   }
 
   drop() {
