@@ -20,9 +20,10 @@ pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="session")]
 
 LISTEN = """async ([url, options]) => {
     const { onRefresh } = await import('/client/index.js')
-    Object.assign(window, { calls: [], ids: [], states: [] })
-    const callback = ({ id, ...refresh }) => {
+    Object.assign(window, { calls: [], ids: [], merchants: new Set(), states: [] })
+    const callback = ({ id, merchantId, ...refresh }) => {
         ids.push(id)
+        merchants.add(merchantId)
         calls.push(refresh)
     }
     window.stop = onRefresh(url, callback, {
@@ -120,7 +121,9 @@ async def test_a_page_is_called_at_the_first_connection_and_at_each_change(
         calls = await page.calls(3)
         states = await page.states("open", 2)
         ids = await page.page.evaluate("ids")
+        merchants = await page.page.evaluate("[...merchants]")
 
+    assert merchants == [merchant]
     assert calls == [
         call(reason="connected"),
         call(["seats"], {"seat": "C7", "text": "线"}),
