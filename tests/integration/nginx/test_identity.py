@@ -404,7 +404,7 @@ async def test_no_secret_reaches_a_log(
     }
     query = f"merchant_id={merchant}&token={secret}"
     targets = [
-        f"/events?{query}&merchant_id=another",
+        f"/events?{query}&merchantId=another",
         f"/events?{query}{'x' * 9000}",
         f"/elsewhere?{query}",
         f"/events%0d%0a{secret}?{query}",
