@@ -30,6 +30,9 @@ from sse_push.runtime.timer_wheel import Clock
 _WRITES_PER_LOOK = 32
 """Writes between two looks at the clock; one write takes about 10 µs."""
 
+_LONGEST_REST_S = 1.0
+"""The longest rest after a fan-out; longer fan-outs are those in which the process stood still."""
+
 _RESYNC_SPREAD_S = 3.0
 """How long the resyncs of all merchants are spread over, after a loss in Redis."""
 
@@ -231,7 +234,7 @@ class FanOuts(Generic[FrameT]):
         self._tally.written += handed * len(fan_out.refreshes)
         now = merchant.fanned_out_at = self._clock.time()
         # Fan-outs are never back to back: a long one leaves as much time again to other merchants.
-        rest_s = now - fan_out.started_at
+        rest_s = min(now - fan_out.started_at, _LONGEST_REST_S)
         merchant.next_fan_out_at = max(fan_out.started_at + self._refresh_interval_s, now + rest_s)
         # Changes that were published during this fan-out wait for the next one. If no connection is
         # left, the hub has dropped the merchant, and there is no one to write to.

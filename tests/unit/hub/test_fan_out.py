@@ -108,6 +108,20 @@ def test_fan_outs_that_take_long_are_never_back_to_back(service: Service) -> Non
     assert [client.ids for client in clients] == [[1, 2], [1, 2]]
 
 
+def test_a_process_that_stands_still_in_a_fan_out_puts_off_no_later_change_for_as_long(
+    service: Service,
+) -> None:
+    clients = [service.open(cost_s=cost_s) for cost_s in (0, 30)]
+    service.change("a")
+    service.change("b")
+    went_on_at = service.clock.now
+
+    service.clock.advance(10)
+
+    assert clients[0].refreshed_at[1] <= went_on_at + 1.1
+    assert clients[0].ids == [1, 2]
+
+
 def test_a_long_fan_out_is_written_in_slices(service: Service) -> None:
     service.clock.cost_s = 0.003
     clients = [service.open() for _ in range(100)]
