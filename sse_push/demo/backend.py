@@ -20,11 +20,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from sse_push.demo.bodies import read_json
 from sse_push.demo.cinema import ROWS, SEATS, SEATS_PER_ROW, SHOWS, Cinema
-from sse_push.errors import UnsupportedMediaType
 from sse_push.http import paths
-from sse_push.http.bodies import JSON, read_body, require_media_type
-from sse_push.notification import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -208,12 +206,7 @@ def _house(merchant_id: object) -> str:
 
 
 async def _buyer(request: Request) -> tuple[str, str]:
-    # A page of another site may send any other type, or none, without asking first.
-    # https://fetch.spec.whatwg.org/#cors-safelisted-request-header
-    if "content-type" not in request.headers:
-        raise UnsupportedMediaType(f"expected {JSON}, got no type")
-    require_media_type(request, JSON)
-    body = parse_json(await read_body(request, _BODY_LIMIT_BYTES))
+    body = await read_json(request, _BODY_LIMIT_BYTES)
     if not isinstance(body, dict) or not isinstance(body.get("by"), str):
         raise HTTPException(400, "expected JSON with merchant_id and by")
     return _house(body.get("merchant_id")), body["by"][:_NAME_LENGTH]

@@ -15,10 +15,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from sse_push.errors import UnsupportedMediaType
+from sse_push.demo.bodies import read_json
 from sse_push.http import paths
-from sse_push.http.bodies import JSON, read_body, require_media_type
-from sse_push.notification import parse_json
 
 _BODY_LIMIT_BYTES = 64
 _HELD_LIMIT_BYTES = 65_536
@@ -50,12 +48,7 @@ class Proxy:
 
     async def turn(self, request: Request) -> Response:
         """POST /proxy ``{"mute": true}`` -> no event passes from now on, to any page."""
-        # A page of another site may send any other type, or none, without asking first.
-        # https://fetch.spec.whatwg.org/#cors-safelisted-request-header
-        if "content-type" not in request.headers:
-            raise UnsupportedMediaType(f"expected {JSON}, got no type")
-        require_media_type(request, JSON)
-        body = parse_json(await read_body(request, _BODY_LIMIT_BYTES))
+        body = await read_json(request, _BODY_LIMIT_BYTES)
         if not isinstance(body, dict) or not isinstance(body.get("mute"), bool):
             raise HTTPException(400, 'expected {"mute": true} or {"mute": false}')
         if body["mute"]:

@@ -271,8 +271,9 @@ ARROWS: dict[str, set[str]] = {
         "settings",
     },
     "demo.cinema": set(),
-    "demo.backend": {"demo.cinema", "errors", "http.bodies", "http.paths", "notification"},
-    "demo.proxy": {"errors", "http.bodies", "http.paths", "notification"},
+    "demo.bodies": {"errors", "http.bodies", "notification"},
+    "demo.backend": {"demo.bodies", "demo.cinema", "http.paths"},
+    "demo.proxy": {"demo.bodies", "http.paths"},
     "demo.audience": set(),
     "demo.crowd": {"demo.audience", "demo.cinema", "http.paths", "sse_client"},
     "demo.run": {
