@@ -190,7 +190,7 @@ def _start_tasks(state: State, link: Link | None) -> list[asyncio.Task[None]]:
     works = {
         "appender": state["appender"].run(),
         "tail": state["follower"].run(),
-        "watchdog of the tail": state["follower"].probe.give_up_if_deaf(),
+        "watchdog of the tail": state["follower"].give_up_if_deaf(),
         "board": report(state, _nothing if link is None else link.tell_well),
     }
     if link is not None:

@@ -148,7 +148,7 @@ async def report(state: State, tell_well: Callable[[], object]) -> None:
             known_at = time.monotonic()
         unknown_s = time.monotonic() - known_at
         state["board"].write(max(follower.age_s, unknown_s))
-        if follower.probe.is_well:
+        if follower.is_well:
             tell_well()
         due_at = time.monotonic() + step_s
         await asyncio.sleep(step_s)

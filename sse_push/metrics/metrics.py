@@ -105,7 +105,7 @@ class Metrics:
 
     def observe_fan_out(self, newest: EntryId) -> None:
         """Observe the age of the newest entry of a fan-out that begins."""
-        age_s = max(0.0, self._follower.probe.redis_time_s - newest.ms / 1000)
+        age_s = max(0.0, self._follower.redis_time_s - newest.ms / 1000)
         self._ages[bisect_left(_AGE_BUCKETS_S, age_s)] += 1
         self._age_sum_s += age_s
 
@@ -124,7 +124,7 @@ class Metrics:
         self._connections.set(len(self._hub))
         self._merchants.set(self._hub.merchant_count)
         self._tasks.set(len(asyncio.all_tasks()))
-        self._pubsub.set(self._follower.announcing.kind == "pubsub")
+        self._pubsub.set(self._follower.bell == "pubsub")
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the answer to a scrape, and its media type: the plain one for a broken header."""

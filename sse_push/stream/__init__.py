@@ -2,10 +2,10 @@
 
 ``append`` adds what backends send; ``outcomes`` says what became of it. ``follow`` reads what is
 new over one connection on which Redis announces changes (``pipeline``), and proves that it does
-(``probe``); where Redis refuses that, messages take its place (``announcing``), by the rules of the
-``bell``. ``heard`` hands on what is announced. A ``primary`` is all of that for one server.
-``rounds`` are reads without a cause. ``tail`` and ``revocations`` decide which reads come next,
-without any I/O; the theory of operation is in ``tail``. ``histories`` names the history of a
+(``probe``, ``proof``); where Redis refuses that, messages take its place (``announcing``), by the
+rules of the ``bell``. ``heard`` hands on what is announced. A ``primary`` is all of that for one
+server. ``rounds`` are reads without a cause. ``tail`` and ``revocations`` decide which reads come
+next, without any I/O; the theory of operation is in ``tail``. ``histories`` names the history of a
 server, ``window`` bounds what is on the way at once, ``parser`` the size of a reply; what exceeds
 it, or may, is read by ``aside`` on a connection of its own, as ``standing`` decides. ``leftovers``
 names keys that Redis tracks for nobody. ``keys`` names what is in Redis, ``contract`` knows its

@@ -13,10 +13,12 @@ import time
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from typing import Never
 
 from sse_push.notification import Entry, EntryId
 from sse_push.stream.announcing import Announcing
 from sse_push.stream.aside import Aside
+from sse_push.stream.bell import BellKind
 from sse_push.stream.connection import Announcement
 from sse_push.stream.failures import RedisError
 from sse_push.stream.heard import Heard
@@ -29,7 +31,8 @@ from sse_push.stream.listener import Listener
 from sse_push.stream.opening import dial
 from sse_push.stream.pipeline import Pipeline, Request, until_one_fails
 from sse_push.stream.planting import Planting, PlantTally
-from sse_push.stream.probe import Adds, Probe, ServersDiffer
+from sse_push.stream.probe import Adds, Probe, ProbePace
+from sse_push.stream.proof import ServersDiffer
 from sse_push.stream.replies import Refusals, pause_s
 from sse_push.stream.rounds import SWEEP_STEPS, Rounds
 from sse_push.stream.tail import Tail, TailTally
@@ -64,11 +67,9 @@ class Follower:
         adds: Adds,
         planting: Planting,
         keys: Keys,
+        pace: ProbePace,
         *,
         data_limit_bytes: int,
-        probe_interval_s: float,
-        probe_deadline_s: float,
-        deaf_limit_s: float,
         sweep_s: float | None = None,
     ) -> None:
         self._refusals = Refusals()
@@ -104,9 +105,7 @@ class Follower:
             partial(dial, announcing.address),
             self._refusals,
             keys,
-            interval_s=probe_interval_s,
-            deadline_s=probe_deadline_s,
-            deaf_limit_s=deaf_limit_s,
+            pace,
         )
         self._heard = Heard(keys, self._tail, self._revocations, self.probe, self._leftovers, wake)
         self._rounds = Rounds(self._tail.turns, planting, self._revocations, wake, sweep_s)
@@ -125,6 +124,21 @@ class Follower:
         Infinite if that never was, or while Redis refuses a read.
         """
         return math.inf if self._refusals else self.probe.age_s
+
+    @property
+    def is_well(self) -> bool:
+        """Whether another process would do no better: see ``Probe.is_well``."""
+        return self.probe.is_well
+
+    @property
+    def redis_time_s(self) -> float:
+        """The time by the clock of Redis, in seconds since 1970, as in new entry IDs."""
+        return self.probe.redis_time_s
+
+    @property
+    def bell(self) -> BellKind:
+        """By which changes are heard of."""
+        return self.announcing.kind
 
     @property
     def knows_revocations(self) -> bool:
@@ -165,6 +179,14 @@ class Follower:
         if not self._is_connected:
             return None
         return await self._merchants.between(self._pipeline.ask, merchant_id, start, end)
+
+    async def give_up_if_deaf(self) -> Never:
+        """Watch, for ever, whether announcements still arrive.
+
+        Raises:
+            Deaf: none arrives any more; see ``Probe.give_up_if_deaf``.
+        """
+        await self.probe.give_up_if_deaf()
 
     async def run(self) -> None:
         """Keep a tracked connection alive, for ever."""

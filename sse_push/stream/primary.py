@@ -17,6 +17,7 @@ from sse_push.stream.follow import Follower
 from sse_push.stream.keys import Keys
 from sse_push.stream.listener import Listener
 from sse_push.stream.planting import Planting
+from sse_push.stream.probe import ProbePace
 from sse_push.stream.reads import reply_limit_bytes
 
 
@@ -64,10 +65,8 @@ class Primary(NamedTuple):
             appender,
             Planting(keys, max_planted=terms.max_planted, stream_ttl_s=terms.stream_ttl_s),
             keys,
+            ProbePace(terms.probe_interval_s, terms.probe_deadline_s, terms.deaf_limit_s),
             data_limit_bytes=terms.data_limit_bytes,
-            probe_interval_s=terms.probe_interval_s,
-            probe_deadline_s=terms.probe_deadline_s,
-            deaf_limit_s=terms.deaf_limit_s,
             sweep_s=terms.sweep_s,
         )
         return cls(follower, appender)

@@ -13,13 +13,14 @@ import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Never, Protocol, TypeVar, cast
+from typing import NamedTuple, Never, Protocol, TypeVar, cast
 
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EntryId, EventId
 from sse_push.stream.contract import Command, parse_ids, read_command
-from sse_push.stream.failures import RedisConnectionError, RedisError
+from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.keys import Keys, probe_merchant
+from sse_push.stream.proof import Deaf, ProbeLost, ServersDiffer, Trouble, Unannounced, in_time
 from sse_push.stream.reads import ProbeEntry, Read
 from sse_push.stream.replies import ErrorReply, Refusals, is_refusal
 
@@ -28,52 +29,19 @@ logger = logging.getLogger(__name__)
 _FRESH_EVERY = 3
 """One probe in so many asks over a connection of its own which server the address leads to."""
 
-_STEPS = 10
-"""A deadline is that many waits, so that a wait in which the process was stopped is noticed."""
-
 _WELL_DEADLINES = 3
 """For how many deadlines a probe, or an excuse, says that this process is well."""
+
 
 T = TypeVar("T")
 
 
-class _Trouble:
-    """Something that lasts: its beginning counts once, and so does its end."""
+class ProbePace(NamedTuple):
+    """How often a probe is made, how long it may take, and after which silence we give up."""
 
-    def __init__(self) -> None:
-        self._began_at: float | None = None
-
-    def begins(self) -> bool:
-        """Note that it is there; return whether it was not there before."""
-        if self._began_at is not None:
-            return False
-        self._began_at = time.monotonic()
-        return True
-
-    def ends(self) -> float | None:
-        """Note that it is over; return for how many seconds it was there, None if it was not."""
-        began_at, self._began_at = self._began_at, None
-        return None if began_at is None else time.monotonic() - began_at
-
-
-class ProbeLost(RedisError):
-    """An entry of ours was not found in time: the tracked connection is deaf or half dead."""
-
-
-class Unannounced(ProbeLost):
-    """Redis has accepted an entry of ours, and did not announce it in time."""
-
-
-class ServersDiffer(RedisError):
-    """Two connections of this process lead to different servers, or to different runs of one."""
-
-
-class Deaf(RedisError):
-    """Redis takes our entries and has announced none of them for too long.
-
-    *Deaf* is a process to which Redis announces nothing, although Redis is well: its browsers look
-    connected and get no refresh. New connections have not helped, so only a new process may.
-    """
+    interval_s: float
+    deadline_s: float
+    deaf_limit_s: float
 
 
 class Adds(Protocol):
@@ -106,10 +74,7 @@ class Probe:
         dial: Callable[[], Awaitable[bytes]],
         refusals: Refusals,
         keys: Keys,
-        *,
-        interval_s: float,
-        deadline_s: float,
-        deaf_limit_s: float,
+        pace: ProbePace,
     ) -> None:
         self._ask = ask
         self._partial_bytes = partial_bytes
@@ -117,9 +82,7 @@ class Probe:
         self._dial = dial
         self._refusals = refusals
         self._keys = keys
-        self.interval_s = interval_s
-        self.deadline_s = deadline_s
-        self._deaf_limit_s = deaf_limit_s
+        self.interval_s, self.deadline_s, self._deaf_limit_s = pace
         self.merchant_id, self.key = self._new_stream()
         self.passed_at = -math.inf
         """When an entry of ours was last found, by the monotonic clock."""
@@ -129,8 +92,8 @@ class Probe:
         self._announced = asyncio.Event()
         # Until Redis has given its time, ours is as good.
         self._redis_ahead_s = time.time() - time.monotonic()
-        self._no_writes = _Trouble()
-        self._no_dial = _Trouble()
+        self._no_writes = Trouble()
+        self._no_dial = Trouble()
         self._silent_s = 0.0
         """For how long, while this process ran, Redis took entries and announced none."""
         self._is_deaf = asyncio.Event()
@@ -225,30 +188,7 @@ class Probe:
     async def _in_time(
         self, work: Coroutine[None, None, T], failure: str, lost: type[ProbeLost] = ProbeLost
     ) -> T:
-        """Return what the work returns within the deadline, counting only while we run.
-
-        Nor does the time count in which nothing but a part of a reply has arrived: what we wait for
-        comes after it, and each reply is bounded.
-
-        Raises:
-            ProbeLost: the deadline has passed, and this process was not stopped meanwhile.
-        """
-        task = asyncio.create_task(work, name="probe")
-        step_s = self.deadline_s / _STEPS
-        try:
-            steps_left = _STEPS
-            while steps_left and not task.done():
-                began_at, had_bytes = time.monotonic(), self._partial_bytes()
-                await asyncio.wait([task], timeout=step_s)
-                was_stopped = time.monotonic() - began_at > 2 * step_s
-                is_arriving = self._partial_bytes() > had_bytes
-                steps_left = _STEPS if was_stopped else steps_left - (not is_arriving)
-            if not task.done():
-                raise lost(f"{failure} within {self.deadline_s:g} s")
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-        return task.result()
+        return await in_time(work, self.deadline_s, self._partial_bytes, failure, lost)
 
     async def _compare_afresh(self, server_id: bytes) -> None:
         """Compare with the server that the address leads to now, if anybody knows which that is.

@@ -18,6 +18,7 @@ from sse_push.stream import (
 )
 from sse_push.stream.announcing import Announcing
 from sse_push.stream.planting import Planting
+from sse_push.stream.probe import ProbePace
 from tests.harness.keys import KEYS
 from tests.harness.waiting import SECOND, until
 from tests.integration.stream.servers import Server
@@ -71,10 +72,8 @@ class Followed:
             self.appender,
             Planting(keys, max_planted=max_planted, stream_ttl_s=STREAM_TTL_S),
             keys,
+            ProbePace(0.05 * SECOND, probe_deadline_s, 2 * probe_deadline_s),
             data_limit_bytes=8192,
-            probe_interval_s=0.05 * SECOND,
-            probe_deadline_s=probe_deadline_s,
-            deaf_limit_s=2 * probe_deadline_s,
             sweep_s=sweep_s,
         )
 

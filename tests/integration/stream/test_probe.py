@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sse_push.notification import Notification
-from sse_push.stream.probe import Deaf
+from sse_push.stream.proof import Deaf
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
 from tests.harness.service import Service

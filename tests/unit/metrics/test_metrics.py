@@ -28,6 +28,7 @@ from sse_push.runtime.refusals import Refusals
 from sse_push.stream import Appender, Follower, parse_address
 from sse_push.stream.announcing import Announcing
 from sse_push.stream.planting import Planting
+from sse_push.stream.probe import ProbePace
 from tests.harness.clock import PACE, ManualClock, WatchList
 from tests.harness.keys import KEYS
 from tests.harness.waiting import SECOND
@@ -97,10 +98,8 @@ async def worker(tmp_path: Path) -> Worker:
         appender,
         Planting(KEYS, max_planted=0, stream_ttl_s=60),
         KEYS,
+        ProbePace(3, 6, 20),
         data_limit_bytes=8192,
-        probe_interval_s=3,
-        probe_deadline_s=6,
-        deaf_limit_s=20,
     )
     event_streams = EventStreams(
         hub=hub,

@@ -13,7 +13,8 @@ import pytest
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EntryId, EventId
 from sse_push.stream.failures import RedisConnectionError
-from sse_push.stream.probe import Deaf, Probe, ProbeLost, ServersDiffer, Unannounced
+from sse_push.stream.probe import Probe, ProbePace
+from sse_push.stream.proof import Deaf, ProbeLost, ServersDiffer, Unannounced
 from sse_push.stream.replies import ErrorReply, Refusals
 from tests.harness.keys import KEYS
 
@@ -46,9 +47,7 @@ class Hand:
             self.dial,
             self.refusals,
             KEYS,
-            interval_s=1,
-            deadline_s=deadline_s,
-            deaf_limit_s=2 * deadline_s,
+            ProbePace(1, deadline_s, 2 * deadline_s),
         )
 
     async def ask(self, command: tuple[object, ...]) -> object:
