@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from tests.harness.waiting import STOP_S, free_port, program, wait_for
 
@@ -19,6 +21,7 @@ class Redis:
     folder: Path
     arguments: Sequence[str] = ()
     host: str = "127.0.0.1"
+    password: str = ""
 
     @property
     def url(self) -> str:
@@ -32,15 +35,19 @@ class Redis:
         port: int | None = None,
         host: str = "127.0.0.1",
         through: Sequence[str] = (),
-    ) -> Redis:
+        executable: str | None = None,
+        password: str = "",
+    ) -> Self:
         """Start a server, ``through`` another program if need be, and wait until it answers."""
         port = port or free_port()
-        command = [*through, program("redis-server", "valkey-server"), "--port", str(port)]
+        executable = executable or program("redis-server", "valkey-server")
+        command = [*through, executable, "--port", str(port)]
         command += ["--bind", host, "--protected-mode", "no"]
+        command += ["--requirepass", password, "--masterauth", password] if password else []
         command += ["--dir", str(folder), "--save", "", *arguments]
         with (folder / "redis.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)
-        redis = cls(port, process, folder, arguments, host)
+        redis = cls(port, process, folder, arguments, host, password)
         wait_for(redis.answers, "redis-server to answer")
         return redis
 
@@ -50,11 +57,17 @@ class Redis:
         except subprocess.CalledProcessError:
             return False
 
-    def cli(self, *words: str) -> str:
-        """Run one command as a backend without any library would: with ``redis-cli``."""
+    def cli(self, *words: str, given: str | None = None) -> str:
+        """Run one command as a backend without any library would: with ``redis-cli``.
+
+        Or what its standard input is ``given``, with ``--pipe`` among the words.
+        """
         command = [program("redis-cli", "valkey-cli"), "-h", self.host, "-p", str(self.port)]
         command += words
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        environ = {**os.environ, **({"REDISCLI_AUTH": self.password} if self.password else {})}
+        done = subprocess.run(
+            command, env=environ, input=given, capture_output=True, text=True, check=True
+        )
         return done.stdout.strip()
 
     def connections(self, name: str) -> int:
