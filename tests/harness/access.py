@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
-
 import httpx2
-
-from tests.harness.waiting import SECOND
 
 LIMITED_KEY = "a-key-for-some-0d4b7a92e6c1f8355b2e"
 COOKIE = "__Host-push"
 APP = "https://app.test"
-
-
-class Client(httpx2.AsyncClient):
-    """A client that gives up soon: a stream that was opened by mistake would never end."""
-
-    async def request(self, *arguments: Any, **options: Any) -> httpx2.Response:
-        async with asyncio.timeout(3 * SECOND):
-            return await super().request(*arguments, **options)
 
 
 async def status_of(client: httpx2.AsyncClient, query: str = "", **headers: str) -> int:

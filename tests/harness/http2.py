@@ -11,9 +11,7 @@ import h2.connection
 import h2.events
 import h2.settings
 
-from tests.harness.nginx import (
-    Nginx,
-)
+from tests.harness.nginx import Nginx
 from tests.harness.waiting import until
 
 _GOAWAY = 7

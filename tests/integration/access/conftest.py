@@ -6,17 +6,11 @@ from collections.abc import AsyncGenerator, Generator
 import httpx2
 import pytest
 
-from tests.harness.access import APP, COOKIE, LIMITED_KEY, Client
+from tests.harness import plain_http
+from tests.harness.access import APP, COOKIE, LIMITED_KEY
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service, serving
-from tests.harness.tokens import (
-    AUDIENCE,
-    ISSUER,
-    NEXT_SECRET,
-    SECRET,
-    jwk_set,
-    public_jwk,
-)
+from tests.harness.tokens import AUDIENCE, ISSUER, NEXT_SECRET, SECRET, jwk_set, public_jwk
 from tests.harness.waiting import SECOND
 
 
@@ -53,5 +47,5 @@ def guarded(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator
 
 @pytest.fixture
 async def client(guarded: Service) -> AsyncGenerator[httpx2.AsyncClient]:
-    async with Client(base_url=guarded.url, timeout=5 * SECOND) as made:
+    async with plain_http.AsyncClient(base_url=guarded.url, timeout=5 * SECOND) as made:
         yield made

@@ -5,7 +5,8 @@ from __future__ import annotations
 import httpx2
 import pytest
 
-from tests.harness.access import APP, Client, refused
+from tests.harness import plain_http
+from tests.harness.access import APP, refused
 from tests.harness.redis import Redis
 from tests.harness.service import KEY, Service
 from tests.harness.stream import open_stream
@@ -162,7 +163,7 @@ async def test_a_page_may_not_notify_even_with_a_key(
 
 
 async def test_a_page_of_another_origin_may_not_listen_by_default(service: Service) -> None:
-    async with Client(base_url=service.url) as client:
+    async with plain_http.AsyncClient(base_url=service.url) as client:
         foreign = await client.get("/events?merchant_id=42", headers={"Origin": APP})
         site = await client.get("/events?merchant_id=42", headers={"Sec-Fetch-Site": "cross-site"})
         preflight = await client.options(

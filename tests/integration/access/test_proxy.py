@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.harness.access import Client, refused, status_of
+from tests.harness import plain_http
+from tests.harness.access import refused, status_of
 from tests.harness.nginx import Nginx, recording, yes
 from tests.harness.redis import Redis
 from tests.harness.service import Service, serving
@@ -32,7 +33,7 @@ def behind(redis: Redis, tmp_path_factory: pytest.TempPathFactory) -> Generator[
 
 @pytest.fixture
 async def proxy(behind: Service) -> AsyncGenerator[httpx2.AsyncClient]:
-    async with Client(base_url=behind.url, timeout=5 * SECOND) as made:
+    async with plain_http.AsyncClient(base_url=behind.url, timeout=5 * SECOND) as made:
         yield made
 
 
@@ -120,7 +121,7 @@ async def test_the_header_of_an_untrusted_peer_is_refused(redis: Redis, tmp_path
         drain_s=0,
     )
     headers = {"X-Merchant-Id": "42", "X-Forwarded-For": "10.0.0.1", "X-Real-IP": "10.0.0.1"}
-    async with Client(base_url=elsewhere.url) as client:
+    async with plain_http.AsyncClient(base_url=elsewhere.url) as client:
         answer = await client.get("/events?merchant_id=42", headers=headers)
     elsewhere.stop()
 
@@ -136,8 +137,7 @@ async def test_a_peer_of_the_unix_socket_is_trusted(redis: Redis, tmp_path: Path
     started = Service.start(
         tmp_path, redis.url, *("--subscribe-auth", "header"), uds=uds, drain_s=0
     )
-    transport = httpx2.AsyncHTTPTransport(uds=str(uds))
-    async with Client(transport=transport, base_url="http://push") as client:
+    async with plain_http.at_socket(uds) as client:
         named = await status_of(client, "merchant_id=42", X_Merchant_Id="42")
         unnamed = await client.get("/events?merchant_id=42")
     started.stop()

@@ -121,12 +121,17 @@ async def test_a_refusal_does_not_disclose_where_redis_is(
 
 
 async def test_a_notification_to_a_hanging_redis_is_answered_in_time_with_its_outcome(
-    frail: Redis, caller: Publisher, merchant: str
+    frail: Redis, tmp_path: Path, merchant: str
 ) -> None:
-    await caller.notify(merchant)  # so that there is a connection to send by
-    with frozen(frail.process.pid):
-        sent = await caller.post(json={"merchant_id": merchant})
-        waited = await caller.post(json={"merchant_id": merchant})
+    """Without a probe on its way as Redis freezes, behind which a notification would wait."""
+    pace: dict[str, object] = {"probe_interval_s": 60, "probe_deadline_s": 60, "deaf_limit_s": 60}
+    with serving(tmp_path, frail.url, notify_timeout_s=SECOND, drain_s=0, settings=pace) as quiet:
+        caller = Publisher(quiet.url)
+        await caller.notify(merchant)  # so that there is a connection to send by
+        with frozen(frail.process.pid):
+            sent = await caller.post(json={"merchant_id": merchant})
+            waited = await caller.post(json={"merchant_id": merchant})
+        await caller.close()
 
     for answer in (sent, waited):
         assert answer.status_code == 503

@@ -10,11 +10,7 @@ from pathlib import Path
 import pytest
 
 from sse_push.settings import Settings
-from tests.harness.nginx import (
-    Nginx,
-    Recorder,
-    recording,
-)
+from tests.harness.nginx import Nginx, Recorder, recording
 from tests.harness.redis import Redis
 from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher, publishing

@@ -8,14 +8,7 @@ from contextlib import asynccontextmanager
 
 from sse_push.access.revocation import Revocation
 from sse_push.notification import Change, Entry, EntryId, EventId, Notification
-from sse_push.stream import (
-    Appender,
-    BellChoice,
-    Follower,
-    Keys,
-    Login,
-    parse_address,
-)
+from sse_push.stream import Appender, BellChoice, Follower, Keys, Login, parse_address
 from sse_push.stream.announcing import Announcing
 from sse_push.stream.planting import Planting
 from sse_push.stream.probe import ProbePace

@@ -12,11 +12,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from sse_push.runtime.refusals import Refusals
-from sse_push.runtime.uvicorn.protocol import (
-    _TICKS,
-    BoundedProtocol,
-    Requests,
-)
+from sse_push.runtime.uvicorn.protocol import _TICKS, BoundedProtocol, Requests
 from sse_push.runtime.uvicorn.states import TRANSITIONS, State
 from sse_push.runtime.uvicorn.waiting import _LOOKS, Waiting
 from tests.harness.clock import ManualClock
