@@ -141,15 +141,12 @@ class Cluster:
 
     def form(self, primaries: int) -> None:
         """Let the nodes meet; those after the first so many become replicas, in turn."""
-        first = self.nodes[0]
         for number, node in enumerate(self.nodes):
             node.do("CLUSTER", "SET-CONFIG-EPOCH", str(number + 1))
-        for node in self.nodes[1:]:
-            first.do("CLUSTER", "MEET", *node.address)
         for number, node in enumerate(self.nodes[:primaries]):
             begin, end = (SLOTS * each // primaries for each in (number, number + 1))
             node.do("CLUSTER", "ADDSLOTSRANGE", str(begin), str(end - 1))
-        self.wait_met()
+        self.meet()
         for number, node in enumerate(self.nodes[primaries:]):
             node.do("CLUSTER", "REPLICATE", self.nodes[number % primaries].id)
         self.wait_whole()
@@ -194,8 +191,7 @@ class Cluster:
     ) -> Node:
         """Start a node without slots, or a replica, and wait until all know it."""
         node = self.start_node(host or self.host, through)
-        node.do("CLUSTER", "MEET", *self.asked[0].address)
-        self.wait_met()
+        self.meet()
         if primary is not None:
             node.do("CLUSTER", "REPLICATE", primary.id)
             self.wait_whole()
@@ -310,14 +306,21 @@ class Cluster:
 
     # -- until all of them know
 
-    def wait_met(self) -> None:
-        """Wait until all nodes are connected to all others."""
-        wait_for(lambda: all(map(self._knows_all, self.asked)), "the nodes to meet", WHOLE_S)
+    def meet(self) -> None:
+        """Introduce the nodes to each other, until all are connected to all others."""
+        wait_for(self._have_met, "the nodes to meet", WHOLE_S)
 
-    def _knows_all(self, node: Node) -> bool:
-        seen = node.sees()
-        return len(seen) >= len(self.nodes) and not any(
-            "handshake" in each.flags for each in seen.values()
+    def _have_met(self) -> bool:
+        # A handshake that takes longer than the node timeout is given up: it is begun again.
+        first, *others = self.asked
+        known = first.sees()
+        for each in others:
+            if each.id not in known:
+                first.do("CLUSTER", "MEET", *each.address)
+        ids = {each.id for each in self.asked}
+        return all(
+            ids <= seen.keys() and not any("handshake" in each.flags for each in seen.values())
+            for seen in (known, *(each.sees() for each in others))
         )
 
     def wait_owned(self, slots: Collection[int], by: Node) -> None:

@@ -7,9 +7,11 @@ command is on its way before the answers to later ones: a PING shows that nothin
 from __future__ import annotations
 
 import itertools
+import json
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -327,6 +329,64 @@ def test_the_new_owner_is_known_to_the_old_one_as_soon_as_it_answers_moved(
 
         assert tracked.read(existing) == f"MOVED {slot_of(existing)} {other.host}:{other.port}"
         assert slot_of(existing) in owner.sees()[other.id].slots
+
+
+def shard_of(slot: int, seen_by: Node) -> list[tuple[str, str, str]]:
+    """Return the ID, role and health of each node in the shard that has a slot."""
+    shards = json.loads(seen_by.cli("--json", "CLUSTER", "SHARDS"))
+    return [
+        (node["id"], node["role"], node["health"])
+        for shard in shards
+        for first, last in batched(shard["slots"])
+        if first <= slot <= last
+        for node in shard["nodes"]
+    ]
+
+
+def batched(ends: list[int]) -> list[tuple[int, int]]:
+    return list(zip(ends[::2], ends[1::2], strict=True))
+
+
+def test_a_shard_may_name_two_primaries_the_failed_one_first(cluster: Cluster, kind: Kind) -> None:
+    """Valkey leaves the one that has failed in the shard of its successor."""
+    old, other, *_ = cluster.primaries()
+    slot = min(cluster.sees()[old.id].slots)
+    (replica,) = cluster.replicas_of(old)
+
+    with frozen(old.process.pid):
+        cluster.wait_promoted(replica)
+        shard = shard_of(slot, other)
+
+    failed = [(old.id, "master", "fail")] if kind == "valkey" else []
+    assert sorted(shard) == sorted([*failed, (replica.id, "master", "online")])
+    cluster.wait_whole()
+
+
+def test_a_failed_primary_without_a_successor_keeps_its_slots_in_its_shard(
+    kind: Kind, tmp_path: Path
+) -> None:
+    with clustered(tmp_path, kind) as cluster:
+        old, other, last = cluster.primaries()
+        own, lost = (stream_key(cluster.name_at(each, stream_key)) for each in (other, old))
+        slot = slot_of(lost)
+        with Tracked(other) as asked:
+            old.kill()
+            wait_for(
+                lambda: shard_of(slot, other) == [(old.id, "master", "fail")],
+                "the primary to be known as failed",
+                30 * SECOND,
+            )
+            assert asked.read(lost) == f"MOVED {slot} {old.host}:{old.port}"
+            assert asked.read(own) == []
+
+            last.kill()
+
+            # One of three is no majority, and serves not even its own slots.
+            wait_for(
+                lambda: asked.read(own) == "CLUSTERDOWN The cluster is down",
+                "a cluster that is down",
+                30 * SECOND,
+            )
 
 
 def test_a_message_is_heard_at_every_node(cluster: Cluster) -> None:
