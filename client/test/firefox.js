@@ -70,7 +70,7 @@ async function evaluate(context, expression) {
   return JSON.parse(result.value ?? 'null')
 }
 
-await send('session.new', { capabilities: {} })
+await send('session.new', { capabilities: { alwaysMatch: { acceptInsecureCerts: true } } })
 
 const commands = {
   create: async () => (await send('browsingContext.create', { type: 'tab' })).context,

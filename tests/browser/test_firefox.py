@@ -20,6 +20,7 @@ import pytest
 import pytest_asyncio
 
 from tests.browser.test_login import opened_shop, shows, switch_logins
+from tests.browser.test_share import MANY_TABS, are_one_stream
 from tests.harness.demo import Demo
 from tests.harness.redis import Redis
 from tests.harness.stream import Publisher
@@ -160,6 +161,37 @@ async def test_a_user_of_firefox_who_logs_in_after_another_hears_of_its_own_merc
 
 
 @pytest.mark.nginx
+@pytest.mark.parametrize("protocol", ["HTTP/1.1", "HTTP/2.0"])
+async def test_twenty_tabs_of_firefox_are_one_stream(
+    redis: Redis, tmp_path: Path, firefox: Firefox, merchant: str, protocol: str
+) -> None:
+    tls = protocol == "HTTP/2.0"
+    async with opened_shop(redis, tmp_path, tls=tls) as shop, AsyncExitStack() as stack:
+        await shop.change(merchant, 1)
+        async with firefox.tab() as leader:
+            tabs: list[FirefoxTab] = []
+            for number in range(MANY_TABS):
+                tab = await stack.enter_async_context(firefox.tab()) if number else leader
+                tabs.append(tab)
+                await shop.open(tab)
+                await shop.log_in(tab, merchant, "ann")
+                await tab.until(shows(merchant, 1))  # while it is shown: else a timer is slow
+            await shop.change(merchant, 2)
+            for tab in tabs:
+                await tab.until(shows(merchant, 2))
+            told = await scraped_when(shop.service, are_one_stream)
+            assert told["sse_push_connections_opened_total"] == 1
+
+        await shop.change(merchant, 3)
+        for tab in tabs[1:]:
+            await tab.until(shows(merchant, 3))
+        told = await scraped_when(shop.service, are_one_stream)
+        assert told["sse_push_connections_opened_total"] == 2
+        lines = [json.loads(line) for line in shop.nginx.access_log.splitlines()]
+        assert [line["protocol"] for line in lines if line["path"] == "/events"] == [protocol]
+
+
+@pytest.mark.nginx
 async def test_a_tab_of_firefox_that_stands_still_leaves_the_stream_to_another_and_misses_nothing(
     redis: Redis, tmp_path: Path, firefox: Firefox, merchant: str
 ) -> None:
@@ -189,4 +221,4 @@ async def test_a_tab_of_firefox_that_stands_still_leaves_the_stream_to_another_a
         await shop.change(merchant, 3)
         for tab in tabs:
             await tab.until(shows(merchant, 3))
-        await scraped_when(shop.service, lambda told: told["sse_push_connections_open"] == 1)
+        await scraped_when(shop.service, are_one_stream)

@@ -77,10 +77,11 @@ class ChromiumTab:
 class Shop:
     """A site behind nginx, with the push service: its rows, its users, and its tabs."""
 
-    def __init__(self, service: Service, folder: Path, pages: Path) -> None:
+    def __init__(self, service: Service, folder: Path, pages: Path, *, tls: bool) -> None:
         self.service = service
         self.folder = folder
         self.pages = pages
+        self.tls = tls
         self.port = free_port()
         self.nginx = self._start()
         self.backend = Publisher(service.url)
@@ -91,6 +92,7 @@ class Shop:
             f"127.0.0.1:{self.service.port}",
             self._adapt,
             self.port,
+            tls=self.tls,
             main_file="nginx-site.conf",
         )
 
@@ -98,6 +100,10 @@ class Shop:
         proxied = "location / {\n            proxy_pass http://sse_push_backend;"
         types = "types { text/html html; text/javascript js; }"
         replace(nginx, proxied, f"location / {{ root {self.pages}; {types}")
+        if self.tls:
+            site = nginx / "nginx-site.conf"
+            text = site.read_text().replace(f"listen {self.port}", f"listen {self.port} ssl http2")
+            site.write_text(text.replace("http {", "http {\ninclude snippets/tls.conf;"))
 
     async def close(self) -> None:
         await self.backend.close()
@@ -132,7 +138,7 @@ class Shop:
 
 
 @asynccontextmanager
-async def opened_shop(redis: Redis, folder: Path) -> AsyncGenerator[Shop]:
+async def opened_shop(redis: Redis, folder: Path, *, tls: bool = False) -> AsyncGenerator[Shop]:
     rules = {"token_keys": SECRET, "token_audience": AUDIENCE, "token_issuer": ISSUER}
     settings = {"token_cookie": COOKIE, "heartbeat_s": 1, "retry_ms": 100, **rules}
     with (
@@ -143,7 +149,7 @@ async def opened_shop(redis: Redis, folder: Path) -> AsyncGenerator[Shop]:
         Path(pages).chmod(0o755)
         (Path(pages) / "blank.html").write_text(BLANK_PAGE)
         (Path(pages) / "index.js").write_text(MODULE.read_text())
-        shop = Shop(service, folder, Path(pages))
+        shop = Shop(service, folder, Path(pages), tls=tls)
         try:
             yield shop
         finally:
