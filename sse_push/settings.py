@@ -44,7 +44,14 @@ _NETWORK_BITS_MIN = 8
 """The widest private networks are 10.0.0.0/8 and fd00::/8."""
 
 _SENTINEL = "+sentinel"
-_SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+_CLUSTER = "+cluster"
+_SCHEMES = (
+    *("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://"),
+    *("redis+cluster://", "rediss+cluster://"),
+)
+
+_SEEDS_MAX = 64
+"""So many nodes of a cluster may be named; one that answers is enough."""
 
 _SENTINELS_MAX = 16
 """All of them are asked before each connection."""
@@ -142,18 +149,22 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _require_sentinels(url: SplitResult) -> None:
+def _require_hosts(url: SplitResult, most: int, kind: str, example: str) -> None:
     hosts = url.netloc.rpartition("@")[2].split(",")
-    if len(hosts) > _SENTINELS_MAX:
-        raise ValueError(f"expected at most {_SENTINELS_MAX} Sentinels, got {len(hosts)}")
+    if len(hosts) > most:
+        raise ValueError(f"expected at most {most} {kind}s, got {len(hosts)}")
     for host in hosts:
         try:
             parts = urlsplit(f"//{host}")
             _ = parts.port
         except ValueError:
-            raise ValueError("expected each Sentinel as HOST:PORT, got something else") from None
+            raise ValueError(f"expected each {kind} as HOST:PORT, got something else") from None
         if not parts.hostname:
-            raise ValueError("expected a host of each Sentinel, as in sentinel-1:26379, got none")
+            raise ValueError(f"expected a host of each {kind}, as in {example}, got none")
+
+
+def _require_sentinels(url: SplitResult) -> None:
+    _require_hosts(url, _SENTINELS_MAX, "Sentinel", "sentinel-1:26379")
     if not re.fullmatch("/[A-Za-z0-9._%-]+", url.path):
         raise ValueError(
             "expected the name of a service behind the Sentinels, as in /mymaster, and a database "
@@ -161,8 +172,17 @@ def _require_sentinels(url: SplitResult) -> None:
         )
 
 
+def _require_nodes(url: SplitResult) -> None:
+    _require_hosts(url, _SEEDS_MAX, "node", "node-1:6379")
+    if url.path.strip("/"):
+        raise ValueError("expected nothing behind the nodes: a cluster has one database")
+
+
 def _require_place(url: SplitResult) -> None:
     """Refuse a URL that names no server, or no database: the library would take another one."""
+    if url.scheme.endswith(_CLUSTER):
+        _require_nodes(url)
+        return
     if url.scheme.endswith(_SENTINEL):
         _require_sentinels(url)
         return
@@ -182,6 +202,8 @@ def _require_place(url: SplitResult) -> None:
 
 def _require_options(url: SplitResult) -> None:
     options = REDISS_OPTIONS if url.scheme.startswith("rediss") else REDIS_OPTIONS
+    if url.scheme.endswith(_CLUSTER):
+        options = {name: form for name, form in options.items() if name != "db"}
     known = ", ".join(options)
     for name, text in parse_qsl(url.query, keep_blank_values=True):
         if name not in options:
@@ -217,8 +239,9 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None,
         description="`redis://`, `rediss://` or `unix://` URL of Redis or Valkey, or of Sentinels: "
-        "`redis+sentinel://HOST:PORT,HOST:PORT/SERVICE`, `rediss+sentinel://`; its query may "
-        "have `db`, `socket_connect_timeout` (seconds) and options of TLS (`ssl_ca_certs`, …)",
+        "`redis+sentinel://HOST:PORT,HOST:PORT/SERVICE`, `rediss+sentinel://`, or of nodes of a "
+        "cluster: `redis+cluster://HOST:PORT,HOST:PORT`, `rediss+cluster://`; its query may have "
+        "`db`, `socket_connect_timeout` (seconds) and options of TLS (`ssl_ca_certs`, …)",
     )
     sentinel_user: str | None = Field(
         None, description="user as whom the Sentinels of `redis_url` are asked; unset: `default`"

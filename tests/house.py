@@ -202,7 +202,7 @@ def test_files() -> Number:
 
 
 def test_helpers() -> Number:
-    return Number("lines that tests share", 4270, sum(map(lines_of, helpers())))
+    return Number("lines that tests share", 4600, sum(map(lines_of, helpers())))
 
 
 def tests_for_code() -> Number:

@@ -295,6 +295,7 @@ async def readyz(request: Request[State]) -> Response:
         "draining": is_draining,
         "workers": {"expected": expected, "alive": found.workers},
         "probe_age_s": None if found.worst_age_s == float("inf") else round(found.worst_age_s, 1),
+        "primaries_away": state["follower"].primaries_away,
     }
     return JSONResponse(body, status_code=200 if is_ready else 503)
 

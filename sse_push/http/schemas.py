@@ -79,7 +79,7 @@ ALIVE: Node = {"type": "object", "required": ["alive"], "properties": {"alive": 
 DOCUMENT: Node = {"type": "object", "required": ["openapi", "info", "paths"]}
 READINESS: Node = {
     "type": "object",
-    "required": ["ready", "leaving", "draining", "workers", "probe_age_s"],
+    "required": ["ready", "leaving", "draining", "workers", "probe_age_s", "primaries_away"],
     "properties": {
         "ready": {"type": "boolean"},
         "leaving": {
@@ -95,6 +95,12 @@ READINESS: Node = {
         "probe_age_s": {
             "type": ["number", "null"],
             "description": "Seconds since the worst worker found its probe in Redis, or null.",
+        },
+        "primaries_away": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "Of a cluster, as the worker that answers sees it: host:port of each "
+            "primary that takes no entries, while another one does.",
         },
     },
 }

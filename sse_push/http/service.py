@@ -29,16 +29,7 @@ from sse_push.runtime.readiness import WorkerBoard
 from sse_push.runtime.refusals import Refusals
 from sse_push.runtime.uvicorn import OTHER_CONNECTIONS, Requests, Waiting
 from sse_push.settings import Settings
-from sse_push.stream import (
-    Address,
-    Appender,
-    Follower,
-    Keys,
-    Login,
-    Primary,
-    Terms,
-    parse_address,
-)
+from sse_push.stream import Adds, Follows, Keys, Login, Store, Terms
 
 _REPORT_INTERVAL_S = 1.0
 
@@ -49,8 +40,8 @@ class State(TypedDict):
     settings: Settings
     gate: Gate
     origins: Origins
-    appender: Appender
-    follower: Follower
+    appender: Adds
+    follower: Follows
     hub: Hub[Frame]
     event_streams: EventStreams
     board: WorkerBoard
@@ -69,7 +60,7 @@ def build(
 ) -> State:
     """Return the parts of a process, of which none runs yet; called in its event loop."""
     hub = _hub(settings)
-    follower, appender = _primary(settings, hub)
+    follower, appender = _store(settings, hub)
     hub.source = follower
     event_streams = _event_streams(settings, hub, follower)
     refusals, keyless = Refusals(), _keyless(settings)
@@ -171,7 +162,8 @@ def _hub(settings: Settings) -> Hub[Frame]:
     )
 
 
-def _primary(settings: Settings, hub: Hub[Frame]) -> Primary:
+def _store(settings: Settings, hub: Hub[Frame]) -> Store:
+    assert settings.redis_url is not None, "the embedded server's, or refused at the start"
     terms = Terms(
         keys=Keys(settings.key_prefix),
         bell=settings.bell,
@@ -186,7 +178,8 @@ def _primary(settings: Settings, hub: Hub[Frame]) -> Primary:
         deaf_limit_s=settings.deaf_limit_s,
         sweep_s=settings.sweep_s,
     )
-    return Primary.at(_address(settings), hub, terms)
+    url, login = settings.redis_url.get_secret_value(), Login(*settings.sentinel_login)
+    return Store.at(url, login, hub, terms)
 
 
 def _pace(settings: Settings) -> Pace:
@@ -200,7 +193,7 @@ def _pace(settings: Settings) -> Pace:
     )
 
 
-def _event_streams(settings: Settings, hub: Hub[Frame], follower: Follower) -> EventStreams:
+def _event_streams(settings: Settings, hub: Hub[Frame], follower: Follows) -> EventStreams:
     return EventStreams(
         hub=hub,
         gaps=Gaps(follower),
@@ -212,12 +205,6 @@ def _event_streams(settings: Settings, hub: Hub[Frame], follower: Follower) -> E
         send_buffer_bytes=settings.send_buffer_bytes,
         poll_interval_s=settings.poll_interval_s,
     )
-
-
-def _address(settings: Settings) -> Address:
-    assert settings.redis_url is not None, "the embedded server's, or refused at the start"
-    login = Login(*settings.sentinel_login)
-    return parse_address(settings.redis_url.get_secret_value(), login)
 
 
 def _gate(settings: Settings, rules: TokenRules | None) -> Gate:
@@ -240,7 +227,7 @@ def _digest_key(settings: Settings) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
-def _board(folder: Path, follower: Follower) -> WorkerBoard:
+def _board(folder: Path, follower: Follows) -> WorkerBoard:
     board = WorkerBoard(folder)
     board.write(follower.age_s)
     return board

@@ -40,7 +40,7 @@ from sse_push.notification import EntryId
 from sse_push.runtime.metrics_folder import SHARED, is_shared
 from sse_push.runtime.readiness import WorkerBoard
 from sse_push.runtime.refusals import Refusals
-from sse_push.stream import Appender, Follower
+from sse_push.stream import Adds, Follows
 
 _AGE_BUCKETS_S = (
     *(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
@@ -62,8 +62,8 @@ class Metrics:
         folder: Path,
         *,
         hub: Hub[Frame],
-        follower: Follower,
-        appender: Appender,
+        follower: Follows,
+        appender: Adds,
         event_streams: EventStreams,
         refusals: Refusals,
         keyless: Keyless,
@@ -89,6 +89,7 @@ class Metrics:
         self._merchants = self._gauge("sse_push_merchants_live", "livesum")
         self._tasks = self._gauge("sse_push_event_loop_tasks", "livesum")
         self._pubsub = self._gauge("sse_push_pubsub_workers", "livesum")
+        self._away = self._gauge("sse_push_primaries_away", "livemax")
         self._lag = self._gauge("sse_push_loop_lag_seconds", "livemax")
         self._age = self._histogram("sse_push_delivery_age_seconds")
         self._ages = [0] * (len(_AGE_BUCKETS_S) + 1)
@@ -125,6 +126,7 @@ class Metrics:
         self._merchants.set(self._hub.merchant_count)
         self._tasks.set(len(asyncio.all_tasks()))
         self._pubsub.set(self._follower.bell == "pubsub")
+        self._away.set(len(self._follower.primaries_away))
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the answer to a scrape, and its media type: the plain one for a broken header."""

@@ -68,6 +68,10 @@ SERIES: dict[str, Series] = {
     "sse_push_pubsub_workers": Series(
         "gauge", "workers that hear of changes by PUBLISH, and not from Redis itself"
     ),
+    "sse_push_primaries_away": Series(
+        "gauge",
+        "primaries of a cluster that take no entries, while others do, as the worst worker sees it",
+    ),
     "sse_push_resyncs_total": Series(
         "counter",
         "merchants' streams that could not be continued, so that every client had to refetch",

@@ -11,7 +11,7 @@ import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 from redis.asyncio.connection import parse_url
 
@@ -31,6 +31,16 @@ _CERT_REQS = {
 _NO_FILES = ("ssl_cert_reqs", "ssl_check_hostname", "ssl_password")
 
 P = TypeVar("P", bound=asyncio.Protocol)
+
+
+class Place(NamedTuple):
+    """Where other servers say that a server is."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,11 @@ class Address:
     @property
     def needs_primary(self) -> bool:
         """Whether a replica there is certainly the wrong server."""
+        return False
+
+    @property
+    def is_of_cluster(self) -> bool:
+        """Whether the server there is to be a node of a cluster."""
         return False
 
     def __str__(self) -> str:

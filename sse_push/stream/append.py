@@ -19,6 +19,7 @@ from sse_push.stream.address import Address
 from sse_push.stream.bell import BellChoice, Ringer
 from sse_push.stream.connection import Connection
 from sse_push.stream.contract import (
+    ASKING,
     Command,
     RevokeCommands,
     append_command,
@@ -58,6 +59,7 @@ class Appender:
         stream_ttl_s: float,
         revocation_lifetime_s: float,
         bell: BellChoice = "auto",
+        tally: AppendTally | None = None,
     ) -> None:
         self._address = address
         self._keys = keys
@@ -79,7 +81,7 @@ class Appender:
         self._queue: deque[Waiting] = deque()
         self._sent: frozenset[asyncio.Future[EventId]] = frozenset()
         self._arrived = asyncio.Event()
-        self.tally = AppendTally()
+        self.tally = tally or AppendTally()
 
     async def run(self) -> None:
         """Send the records that arrive, for ever."""
@@ -120,33 +122,34 @@ class Appender:
 
     async def append_all(self, records: Sequence[Record]) -> list[EventId | StreamUnavailable]:
         """Add several records at once; return the result of each, in their order."""
+        results = await self.try_all(records, within_s=self._timeout_s)
+        self.tally.add_all(records, results)
+        return results
+
+    async def try_all(
+        self, records: Sequence[Record], *, within_s: float, is_asked: bool = False
+    ) -> list[EventId | StreamUnavailable]:
+        """As ``append_all``, within another time, and without counting: it may be tried elsewhere.
+
+        ``is_asked``: the records are sent with ASKING, as another node of a cluster has said.
+        """
         if len(self._queue) + len(records) > _RECORDS_WAITING:
             refusal = StreamUnavailable(
                 f"expected fewer than {_RECORDS_WAITING} notifications waiting for Redis"
             )
-            refused: list[EventId | StreamUnavailable] = [refusal for _ in records]
-            self._count(records, refused)
-            return refused
+            return [refusal for _ in records]
         create_future = asyncio.get_running_loop().create_future
-        waiting = [Waiting(record, create_future()) for record in records]
+        waiting = [Waiting(record, create_future(), is_asked) for record in records]
         self._queue.extend(waiting)
         self._arrived.set()
         futures = [each.event_id for each in waiting]
         try:
             if futures:
-                await asyncio.wait(futures, timeout=self._timeout_s)
-            results = [self._result(future) for future in futures]
-            self._count(records, results)
-            return results
+                await asyncio.wait(futures, timeout=within_s)
+            return [self._result(future) for future in futures]
         finally:
             for future in futures:
                 future.cancel()  # withdraws a record that is still in the queue
-
-    def _count(
-        self, records: Sequence[Record], results: Sequence[EventId | StreamUnavailable]
-    ) -> None:
-        pairs = zip(records, results, strict=True)
-        self.tally.add([result for record, result in pairs if isinstance(record, Notification)])
 
     def _result(self, future: asyncio.Future[EventId]) -> EventId | StreamUnavailable:
         if not future.done():
@@ -204,7 +207,7 @@ class Appender:
                 await connection.send([*commands, *rings])  # the entries first
                 for recipient in recipients:
                     reply = await connection.read()
-                    is_wrong_server |= _is_wrong_server(reply)
+                    is_wrong_server |= _is_wrong_server(reply, self._address)
                     if reply is None and isinstance(recipient, Waiting):
                         self._lifetimes.forget(recipient.record.merchant_id)
                         gone.append(recipient)
@@ -252,6 +255,9 @@ class Appender:
         # Only an entry with a lifetime may begin a stream, which else would stay for ever.
         expiring = self._lifetimes.due_among([each.record.merchant_id for each in batch])
         for waiting in batch:
+            if waiting.is_asked:
+                commands.append(ASKING)
+                recipients.append(None)
             if not isinstance(waiting.record, Notification):
                 commands += (
                     probe_commands(self._keys.stream(waiting.record.merchant_id))
@@ -274,8 +280,13 @@ class Appender:
         return commands, recipients
 
 
-def _is_wrong_server(reply: object) -> bool:
-    return isinstance(reply, ErrorReply) and reply.whose is Whose.WRONG_SERVER
+def _is_wrong_server(reply: object, address: Address) -> bool:
+    if not isinstance(reply, ErrorReply):
+        return False
+    # A node of a cluster that sends one record elsewhere is right for all others.
+    return reply.whose is Whose.WRONG_SERVER or (
+        reply.whose is Whose.ELSEWHERE and not address.is_of_cluster
+    )
 
 
 async def _ask_time(connection: Connection, timeout_s: float) -> float:

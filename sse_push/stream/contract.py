@@ -152,6 +152,13 @@ def expire_command(key: str, lifetime_s: int) -> Command:
     return ("EXPIRE", key, lifetime_s)
 
 
+ASKING: Command = ("ASKING",)
+"""Has a node of a cluster answer the next command though the slot of its key is still to come.
+
+https://redis.io/docs/latest/commands/asking/
+"""
+
+
 def publish_command(channel: str, message: str) -> Command:
     """Return the command that sends a message to all who are subscribed to a channel.
 

@@ -104,7 +104,7 @@ async def open_connection(
         connection = await connect(address, *commands, reply_limit_bytes=reply_limit_bytes)
         try:
             replies = [await connection.read() for _ in commands]
-            connection.server_id = _judge(replies[:3], needs_primary=address.needs_primary)
+            connection.server_id = _judge(replies[:3], address)
             _require_tracking(replies[3:])
         except BaseException:
             connection.close()
@@ -169,7 +169,7 @@ def _require_tracking(replies: Sequence[object]) -> None:
             raise TrackingRefused(str(reply)) if lacks_tracking(reply) else Unsuited(str(reply))
 
 
-def _judge(replies: Sequence[object], *, needs_primary: bool) -> bytes:
+def _judge(replies: Sequence[object], address: Address) -> bytes:
     """Return the ID of the server's run.
 
     Raises:
@@ -179,9 +179,12 @@ def _judge(replies: Sequence[object], *, needs_primary: bool) -> bytes:
         if isinstance(reply, ErrorReply):
             raise Unsuited(str(reply))
     lines = [line for reply in replies[1:3] for line in cast("bytes", reply).splitlines()]
-    if any(line in _CLUSTER_MODES for line in lines):
-        raise Unsuited("expected a single server, got a node of a cluster")
-    if needs_primary and _ROLE_OF_REPLICA in lines:
+    is_of_cluster = any(line in _CLUSTER_MODES for line in lines)
+    if is_of_cluster and not address.is_of_cluster:
+        raise Unsuited("expected a single server, got a node of a cluster (redis+cluster://)")
+    if address.is_of_cluster and not is_of_cluster:
+        raise Unsuited("expected a node of a cluster, got a single server (redis://)")
+    if address.needs_primary and _ROLE_OF_REPLICA in lines:
         raise Unsuited("expected a primary, got a replica: is a failover going on?")
     return _run_id(lines)
 

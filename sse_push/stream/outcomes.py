@@ -39,10 +39,13 @@ class AppendTally:
     """As it was answered."""
     faults: dict[Fault, int] = field(default_factory=lambda: {"exhausted": 0, "not_a_stream": 0})
 
-    def add(self, results: Sequence[EventId | StreamUnavailable]) -> None:
-        """Count the results of one request."""
-        for result in results:
-            self.outcomes["stored" if isinstance(result, EventId) else result.outcome] += 1
+    def add_all(
+        self, records: Sequence[Record], results: Sequence[EventId | StreamUnavailable]
+    ) -> None:
+        """Count the results of the notifications of one request."""
+        for record, result in zip(records, results, strict=True):
+            if isinstance(record, Notification):
+                self.outcomes["stored" if isinstance(result, EventId) else result.outcome] += 1
 
 
 class Waiting(NamedTuple):
@@ -51,6 +54,8 @@ class Waiting(NamedTuple):
     record: Record
     event_id: asyncio.Future[EventId]
     """Done once Redis has replied; canceled once the caller no longer waits."""
+    is_asked: bool = False
+    """Whether another node has sent it here, where its slot is still to come."""
 
 
 def resolve(waiting: Waiting, reply: object, history: str, tally: AppendTally, keys: Keys) -> None:
@@ -64,8 +69,9 @@ def resolve(waiting: Waiting, reply: object, history: str, tally: AppendTally, k
         waiting.event_id.set_result(EventId(parse_entry_id(reply), history))
     else:
         # An error reply: not executed, whosever error it is.
+        assert isinstance(reply, Exception), "XADD is answered with an ID, or with an error"
         text = f"Redis refused the entry: {reply}{_repair(waiting.record, fault, keys)}"
-        fail([waiting], text, None, "not_published")
+        fail([waiting], text, reply, "not_published")
 
 
 def fail(batch: Iterable[Waiting], text: str, cause: Exception | None, outcome: Outcome) -> None:

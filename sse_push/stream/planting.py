@@ -96,12 +96,15 @@ class Planting:
         self._requests: deque[Request] = deque()
         self.tally = PlantTally()
 
-    def connected(self) -> None:
-        """Begin again on a new connection: another server may forbid scripts."""
+    def connected(self, script_key: str | None = None) -> None:
+        """Begin again on a new connection: another server may forbid scripts.
+
+        A script is tried with ``script_key``, which in a cluster is to be one that the node has.
+        """
         self._requests.clear()
         self._evicted = None
         if self._max_planted:
-            self._ask(try_script_command(self._keys.script), self._on_scripts)
+            self._ask(try_script_command(script_key or self._keys.script), self._on_scripts)
             self._look()
 
     def may_plant(self, merchant_id: str) -> bool:
@@ -194,10 +197,10 @@ class Planting:
         if reply and not isinstance(reply, Exception):
             self.tally.outcomes["planted"] += 1
             return
-        # The stream has an entry meanwhile, or its key something else; or the connection is lost,
-        # or Redis is full or read only.
+        # The stream has an entry meanwhile, or its key something else, or is on its way to another
+        # node; or the connection is lost, or Redis is full or read only.
         self._planted_at.pop(merchant_id, None)
-        if isinstance(reply, ErrorReply) and reply.whose is not Whose.STREAM:
+        if isinstance(reply, ErrorReply) and reply.whose not in _OF_ONE_STREAM:
             self.tally.outcomes["refused"] += 1
             self._not_before = max(self._not_before, self._now() + _REFUSED_S)
 
@@ -213,6 +216,8 @@ class Planting:
             self._unseen += 1
         self._evicted = evicted
 
+
+_OF_ONE_STREAM = (Whose.STREAM, Whose.ELSEWHERE)
 
 _MISSING = -2
 """The lifetime of a stream that is missing."""

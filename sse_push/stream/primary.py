@@ -16,6 +16,8 @@ from sse_push.stream.bell import BellChoice
 from sse_push.stream.follow import Follower
 from sse_push.stream.keys import Keys
 from sse_push.stream.listener import Listener
+from sse_push.stream.moving import Membership
+from sse_push.stream.outcomes import AppendTally
 from sse_push.stream.planting import Planting
 from sse_push.stream.probe import ProbePace
 from sse_push.stream.reads import reply_limit_bytes
@@ -46,18 +48,20 @@ class Primary(NamedTuple):
     appender: Appender
 
     @classmethod
-    def at(cls, address: Address, listener: Listener, terms: Terms) -> Self:
-        """Return the parts for the primary at an address; called in the event loop."""
+    def at(
+        cls,
+        address: Address,
+        listener: Listener,
+        terms: Terms,
+        membership: Membership | None = None,
+        tally: AppendTally | None = None,
+    ) -> Self:
+        """Return the parts for the primary at an address; called in the event loop.
+
+        In a cluster the primary has a ``membership``, and all primaries count in one ``tally``.
+        """
         keys = terms.keys
-        appender = Appender(
-            address,
-            keys,
-            timeout_s=terms.notify_timeout_s,
-            stream_max_entries=terms.stream_max_entries,
-            stream_ttl_s=terms.stream_ttl_s,
-            revocation_lifetime_s=terms.revocation_lifetime_s,
-            bell=terms.bell,
-        )
+        appender = appender_at(address, terms, tally)
         limit_bytes = reply_limit_bytes(terms.data_limit_bytes)
         follower = Follower(
             Announcing(address, keys.bell, terms.bell, reply_limit_bytes=limit_bytes),
@@ -68,5 +72,20 @@ class Primary(NamedTuple):
             ProbePace(terms.probe_interval_s, terms.probe_deadline_s, terms.deaf_limit_s),
             data_limit_bytes=terms.data_limit_bytes,
             sweep_s=terms.sweep_s,
+            membership=membership,
         )
         return cls(follower, appender)
+
+
+def appender_at(address: Address, terms: Terms, tally: AppendTally | None = None) -> Appender:
+    """Return what adds to the streams of the server at an address."""
+    return Appender(
+        address,
+        terms.keys,
+        timeout_s=terms.notify_timeout_s,
+        stream_max_entries=terms.stream_max_entries,
+        stream_ttl_s=terms.stream_ttl_s,
+        revocation_lifetime_s=terms.revocation_lifetime_s,
+        bell=terms.bell,
+        tally=tally,
+    )

@@ -22,7 +22,7 @@ from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.keys import Keys, probe_merchant
 from sse_push.stream.proof import Deaf, ProbeLost, ServersDiffer, Trouble, Unannounced, in_time
 from sse_push.stream.reads import ProbeEntry, Read
-from sse_push.stream.replies import ErrorReply, Refusals, is_refusal
+from sse_push.stream.replies import ErrorReply, Refusals, is_elsewhere, is_refusal
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,10 @@ _FRESH_EVERY = 3
 _WELL_DEADLINES = 3
 """For how many deadlines a probe, or an excuse, says that this process is well."""
 
+
+_TRIES = 100_000
+"""So often a stream is looked for that a node of a cluster has: of 16 384 slots it has one or more,
+and the chance to find none of one slot is 0.2 %. Then the next probe looks again."""
 
 T = TypeVar("T")
 
@@ -63,7 +67,8 @@ class Probe:
     ``ask(command)`` sends a command on the tracked connection, and returns the reply.
     ``partial_bytes()`` returns how much has arrived there of a reply that is not complete. The
     owner of that connection calls ``announced`` when the announcement of ``key`` arrives there.
-    ``dial()`` makes a connection for nothing but to return the ID of the server's run.
+    ``dial()`` makes a connection for nothing but to return the ID of the server's run. A node of a
+    cluster ``has`` some keys only.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Probe:
         refusals: Refusals,
         keys: Keys,
         pace: ProbePace,
+        has: Callable[[bytes], bool] | None = None,
     ) -> None:
         self._ask = ask
         self._partial_bytes = partial_bytes
@@ -83,6 +89,7 @@ class Probe:
         self._refusals = refusals
         self._keys = keys
         self.interval_s, self.deadline_s, self._deaf_limit_s = pace
+        self._has = has
         self.merchant_id, self.key = self._new_stream()
         self.passed_at = -math.inf
         """When an entry of ours was last found, by the monotonic clock."""
@@ -117,6 +124,15 @@ class Probe:
         well_at = max(self.passed_at, self._excused_at)
         return time.monotonic() - well_at < _WELL_DEADLINES * self.deadline_s
 
+    @property
+    def is_away(self) -> bool:
+        """Whether nothing is proved, and Redis is the reason, as far as this process can tell.
+
+        It can't be reached, or takes no entries. A Redis that takes them without announcing them
+        is not away.
+        """
+        return self.age_s > self.deadline_s and self._silent_s == 0 and self.is_well
+
     def interrupted(self, cause: Exception | None) -> None:
         """Note that the tracked connection was lost, or was not made, and why."""
         if not isinstance(cause, Unannounced):
@@ -147,7 +163,7 @@ class Probe:
             if not is_armed:
                 return False
             added = await self._adds.append(ProbeEntry(self.merchant_id))
-            # Not only the server of our entry: the address may have led elsewhere for a moment.
+            # Not only the server of our entry: the address may have led elsewhere meanwhile.
             for used_id in self._adds.take_used():
                 self._compare(server_id, used_id)
             if self._count % _FRESH_EVERY == 0:
@@ -244,6 +260,9 @@ class Probe:
         reply = await self._ask(read_command(self._keys.stream(read.merchant_id), read))
         if isinstance(reply, RedisConnectionError):
             raise reply
+        if self._is_elsewhere(reply):
+            self._take_another_stream()
+            return None
         if isinstance(reply, ErrorReply) and is_refusal(reply):
             self._excused_at = time.monotonic()
             self._refusals.add(self.merchant_id, reply)
@@ -251,11 +270,24 @@ class Probe:
         self._refusals.discard(self.merchant_id)
         return parse_ids(reply)
 
+    def _is_elsewhere(self, reply: object) -> bool:
+        return self._has is not None and is_elsewhere(reply)
+
+    def _take_another_stream(self) -> None:
+        """Begin another stream: the slot of this one is on its way to another node."""
+        self._excused_at = time.monotonic()
+        self.merchant_id, self.key = self._new_stream()
+
     def _note_refusal(self, cause: Exception) -> None:
+        if self._is_elsewhere(cause.__cause__):
+            self._take_another_stream()
+            return
         self._silent_s = 0.0
         self._excused_at = time.monotonic()
         if self._no_writes.begins():
-            logger.warning("redis takes no writes cause=%s", cause.__cause__ or cause)
+            # The reply is in the text already; any other cause says more than the text.
+            reason = None if isinstance(cause.__cause__, ErrorReply) else cause.__cause__
+            logger.warning("redis takes no writes cause=%s", reason or cause)
 
     def _note_success(self) -> None:
         self._silent_s = 0.0
@@ -263,6 +295,15 @@ class Probe:
             logger.info("redis takes writes again after_s=%.1f", after_s)
 
     def _new_stream(self) -> tuple[str, bytes]:
-        """Return the merchant and the key of a stream that nobody knows yet."""
+        return _new_stream(self._keys, self._has)
+
+
+def _new_stream(keys: Keys, has: Callable[[bytes], bool] | None) -> tuple[str, bytes]:
+    """Return the merchant and the key of a stream that nobody knows yet, and that the node has."""
+    tries = 1 if has is None else _TRIES
+    while True:
         merchant_id = probe_merchant(secrets.token_hex(8))
-        return merchant_id, self._keys.stream(merchant_id).encode()
+        key = keys.stream(merchant_id).encode()
+        tries -= 1
+        if not tries or has is None or has(key):
+            return merchant_id, key

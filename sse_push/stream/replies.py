@@ -12,6 +12,9 @@ whose             on a read                         on an append
                   warning; the stream keeps its
                   state, and is read again with
                   growing pauses (``Refusals``)
+``ELSEWHERE``     read again where the cluster      ``not_published``; sent once more to the node
+                  says (``moving``); without a      that the reply names, if the cluster is known
+                  cluster as the next one
 ``WRONG_SERVER``  the connection is dropped, and    ``not_published``; the connection is dropped,
                   the stream is read again on the   and the next command goes over a new one,
                   next one; one warning             which may lead to another server
@@ -48,6 +51,8 @@ class Whose(Enum):
     """The key of this stream holds something else; every other stream is well."""
     SERVER = "the server's"
     """The server refuses the command for now, or to this user, whichever the stream."""
+    ELSEWHERE = "another node's"
+    """Another node of a cluster has the stream, or none has it now; all others are well."""
     WRONG_SERVER = "the wrong server's"
     """Another server is the right one, or this one is not what it was."""
 
@@ -60,15 +65,19 @@ WHOSE: Mapping[str, Whose] = {
     "NOPERM": Whose.SERVER,
     "NOREPLICAS": Whose.SERVER,
     "OOM": Whose.SERVER,
-    "ASK": Whose.WRONG_SERVER,
-    "CLUSTERDOWN": Whose.WRONG_SERVER,
+    "ASK": Whose.ELSEWHERE,
+    "CLUSTERDOWN": Whose.ELSEWHERE,
     "LOADING": Whose.WRONG_SERVER,
     "MASTERDOWN": Whose.WRONG_SERVER,
-    "MOVED": Whose.WRONG_SERVER,
+    "MOVED": Whose.ELSEWHERE,
     "READONLY": Whose.WRONG_SERVER,
-    "TRYAGAIN": Whose.WRONG_SERVER,
+    "TRYAGAIN": Whose.ELSEWHERE,
 }
 """Whose error it is, by its code."""
+
+
+NOT_HERE = frozenset({Whose.ELSEWHERE, Whose.WRONG_SERVER})
+"""To a single server both mean the same: connect anew."""
 
 
 class WrongServer(RedisError):
@@ -96,9 +105,14 @@ def is_refusal(reply: object) -> TypeGuard[ErrorReply]:
     """
     if not isinstance(reply, ErrorReply) or reply.whose is Whose.STREAM:
         return False
-    if reply.whose is Whose.WRONG_SERVER:
+    if reply.whose in NOT_HERE:
         raise WrongServer(str(reply))
     return True
+
+
+def is_elsewhere(reply: object) -> TypeGuard[ErrorReply]:
+    """Tell whether a node of a cluster says that it does not have the stream, or nobody has it."""
+    return isinstance(reply, ErrorReply) and reply.whose is Whose.ELSEWHERE
 
 
 def pause_s(failures: int) -> float:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from sse_push.stream.address import Address
+from sse_push.stream.address import Address, Place
 from sse_push.stream.failures import RedisConnectionError, RedisError
 from sse_push.stream.opening import connect
 from sse_push.stream.replies import ErrorReply
@@ -42,16 +42,6 @@ class Login(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Login(user={self.user!r})"
-
-
-class Place(NamedTuple):
-    """Where Sentinels say that the primary is."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
 
 
 class Answer(NamedTuple):

@@ -120,10 +120,16 @@ class Tail:
         """Return the number of streams that are followed."""
         return len(self._watches)
 
-    def watch(self, merchant_id: str) -> None:
-        """Begin to follow a stream: it will be read, and its changes announced after that."""
+    def watch(self, merchant_id: str, *, is_taken_over: bool = False) -> None:
+        """Begin to follow a stream: it will be read, and its changes announced after that.
+
+        A stream that ``is_taken_over`` was armed at another node of a cluster. What happened to it
+        on its way here is not known, so its first read is a resync.
+        """
         assert merchant_id not in self._watches, "a merchant is watched once"
         watch = self._watches[merchant_id] = Watch(merchant_id)
+        if is_taken_over:
+            watch.fall_behind(None, "server_changed")
         self.turns.add(watch)
 
     def unwatch(self, merchant_id: str) -> Watch:
@@ -135,6 +141,17 @@ class Tail:
         watch.close()
         self.turns.remove(watch)
         return watch
+
+    def is_armed(self, merchant_id: str) -> bool:
+        """Whether a stream that is followed has been read."""
+        return self._watches[merchant_id].position is not UNREAD
+
+    def read_again(self, merchant_id: str) -> bool:
+        """Have a stream read without a cause; False if it is not followed any more."""
+        watch = self._watches.get(merchant_id)
+        if watch is not None:
+            self.turns.mark(watch)
+        return watch is not None
 
     def announced(self, merchant_id: str | None) -> None:
         """Note that the server has announced a change of a stream; None: of any stream."""

@@ -46,7 +46,7 @@ class Turns:
     def add(self, watch: Watch) -> None:
         """Give turns to a stream from now on, the first one at once."""
         self._sweep.add(watch)
-        self._mark(watch)
+        self.mark(watch)
 
     def remove(self, watch: Watch) -> None:
         """Give the stream no more turns."""
@@ -66,7 +66,12 @@ class Turns:
         if watch.in_vain >= _IN_VAIN and watch.schedule is IDLE:
             self._wait(watch)
         else:
-            self._mark(watch)
+            self.mark(watch)
+
+    def mark(self, watch: Watch) -> None:
+        """Have a stream read without a cause."""
+        if watch.mark():
+            self._queue[watch] = None
 
     def collect(self) -> None:
         """Have the streams read that wait after many announcements in vain."""
@@ -96,7 +101,7 @@ class Turns:
         """Have the streams read whose turn it is, without a cause; return those streams."""
         turns = self._sweep.step()
         for watch in turns:
-            self._mark(watch)
+            self.mark(watch)
         return turns
 
     def restart(self, watches: Iterable[Watch]) -> None:
@@ -107,10 +112,6 @@ class Turns:
         for watch in watches:
             watch.in_vain = 0
             self._queue_again(watch)
-
-    def _mark(self, watch: Watch) -> None:
-        if watch.mark():
-            self._queue[watch] = None
 
     def _wait(self, watch: Watch) -> None:
         watch.put_off()

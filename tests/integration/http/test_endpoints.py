@@ -162,6 +162,7 @@ async def test_a_new_process_is_alive_and_ready(publisher: Publisher) -> None:
         "draining": False,
         "workers": {"expected": 1, "alive": 1},
         "probe_age_s": 0,
+        "primaries_away": [],
     }
     assert 0 <= age_s <= 2 * SECOND
 

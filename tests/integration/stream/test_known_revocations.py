@@ -137,7 +137,7 @@ async def test_revocations_are_unknown_if_the_last_proof_is_too_old(clear: Serve
         follower = followed.follower
         follower.probe.passed_at = time.monotonic() - 6 * SECOND
         assert follower.knows_revocations, "they were read lately"
-        follower._revocations._read_at = follower.probe.passed_at
+        follower.revocations._read_at = follower.probe.passed_at
         assert not follower.knows_revocations
         await followed.until_known()  # the next probe
 
@@ -187,14 +187,14 @@ async def test_a_key_of_another_type_makes_revocations_unknown_and_is_logged_onc
     clear.cli("SET", REVOCATIONS_KEY, "1")
     async with following(clear.url) as followed:
         await until(
-            lambda: followed.follower._revocations._tail.knowledge is Knowledge.UNREADABLE,
+            lambda: followed.follower.revocations._tail.knowledge is Knowledge.UNREADABLE,
             "an error",
         )
         await until(lambda: followed.follower.probe.age_s < SECOND, "a probe to come back")
         is_known = followed.follower.knows_revocations
         clear.cli("SET", REVOCATIONS_KEY, "2")
         await until(
-            lambda: followed.follower._revocations._tail.schedule is Schedule.IDLE, "another read"
+            lambda: followed.follower.revocations._tail.schedule is Schedule.IDLE, "another read"
         )
         clear.cli("DEL", REVOCATIONS_KEY)
         revoke(clear, "a")
@@ -209,7 +209,7 @@ async def test_an_announcement_of_an_unknown_key_is_ignored(clear: Server) -> No
         await followed.until_known()
         followed.follower._heard.announced(Announcement([b"sse_push:another"]))
 
-        assert followed.follower._revocations._tail.schedule is Schedule.IDLE
+        assert followed.follower.revocations._tail.schedule is Schedule.IDLE
         assert followed.follower.knows_revocations
 
 
@@ -217,7 +217,7 @@ async def test_revocations_without_the_right_to_read_are_tried_again(mortal: Red
     mortal.cli("ACL", "SETUSER", "default", "-xrange")
     async with following(mortal.url) as followed:
         await until(
-            lambda: followed.follower._revocations._tail.knowledge is Knowledge.UNREADABLE,
+            lambda: followed.follower.revocations._tail.knowledge is Knowledge.UNREADABLE,
             "an error",
         )
         mortal.cli("ACL", "SETUSER", "default", "+xrange")  # which nothing announces

@@ -14,6 +14,7 @@ from sse_push.notification import EntryId
 from sse_push.runtime.log_pace import INTERVAL_S
 from sse_push.runtime.refusals import Refusals
 from sse_push.settings import Settings
+from sse_push.stream import Follower
 from tests.harness.clock import ManualClock
 from tests.harness.tokens import SECRET
 from tests.harness.waiting import until
@@ -30,6 +31,12 @@ def settings_of(**settings: object) -> Settings:
 def state_of(folder: Path, **settings: object) -> State:
     made = settings_of(**settings)
     return build(made, token_rules(made), Origins(()), folder, b"{}")
+
+
+def follower_of(state: State) -> Follower:
+    follower = state["follower"]
+    assert isinstance(follower, Follower)
+    return follower
 
 
 async def test_every_refusal_is_counted_from_zero(tmp_path: Path) -> None:
@@ -76,7 +83,7 @@ async def test_a_worker_that_may_let_a_revoked_token_in_is_never_young(
     tmp_path: Path, settings: dict[str, object], *, is_known: bool
 ) -> None:
     state = state_of(tmp_path, **settings)
-    state["follower"].probe.passed_at = time.monotonic()
+    follower_of(state).probe.passed_at = time.monotonic()
 
     reporting = asyncio.create_task(report(state, lambda: None))
     await asyncio.sleep(0)
@@ -95,7 +102,7 @@ async def test_a_worker_tells_that_it_is_well_only_while_it_is(tmp_path: Path) -
     reporting = asyncio.create_task(report(state, tell))
     await asyncio.sleep(0)
     before = len(told)
-    state["follower"].probe.interrupted(None)
+    follower_of(state).probe.interrupted(None)
     await until(lambda: len(told) >= 2, "a worker that is well again")
     reporting.cancel()
 

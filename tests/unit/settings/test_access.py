@@ -323,6 +323,8 @@ def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
         "unix://:pass@/run/redis.sock",
         "redis+sentinel://one,two:26380,[::1]:1/mymaster",
         "rediss+sentinel://user:pass@one:26379/my-master?db=1&ssl_ca_certs=/etc/ca.pem",
+        "redis+cluster://one,two:7000,[::1]:1",
+        "rediss+cluster://user:pass@one:7000/?ssl_ca_certs=/etc/ca.pem",
     ],
 )
 def test_the_url_of_redis_has_one_of_five_schemes(url: str) -> None:
@@ -363,6 +365,11 @@ def test_the_url_of_redis_has_one_of_five_schemes(url: str) -> None:
         ("redis+sentinel://:hunter2@one/shop/1", "as in /mymaster, and a database as ?db=1"),
         ("redis+sentinel://" + 16 * "h," + "h/shop", "expected at most 16 Sentinels, got 17"),
         ("redis+sentinel://one/shop?ssl_cert_reqs=none", "got 'ssl_cert_reqs'"),
+        ("redis+cluster://:hunter2@one,", "as in node-1:6379, got none"),
+        ("redis+cluster://:hunter2@one:x", "each node as HOST:PORT, got something else"),
+        ("redis+cluster://" + 64 * "h," + "h", "expected at most 64 nodes, got 65"),
+        ("redis+cluster://one/1", "a cluster has one database"),
+        ("redis+cluster://one?db=1", "got 'db'"),
     ],
 )
 def test_a_malformed_redis_url_is_refused_and_not_shown(url: str, said: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from sse_push.stream.known_merchants import KnownMerchants
 from sse_push.stream.leftovers import Leftovers
+from sse_push.stream.reading import Reading
 from sse_push.stream.replies import ErrorReply, Refusals
 from tests.harness.keys import KEYS
 from tests.unit.stream.followed import Followed
@@ -33,10 +34,8 @@ async def test_a_refused_read_is_remembered_for_as_long_as_somebody_listens(
         tail,
         cast("Any", NothingBefore()),
         Leftovers(),
-        refusals,
-        MagicMock(),
+        Reading(refusals, MagicMock(), None, lambda: None),
         KEYS,
-        lambda: None,
         data_limit_bytes=1000,
     )
     tail.watch("42")

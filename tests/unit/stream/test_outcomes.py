@@ -75,6 +75,6 @@ async def test_results_are_counted_by_their_outcome() -> None:
     tally = AppendTally()
     results: list[EventId | StreamUnavailable] = [at(7), StreamUnavailable("no", "unknown"), at(8)]
 
-    tally.add(results)
+    tally.add_all([Notification("42")] * 3, results)
 
     assert tally.outcomes == {"stored": 2, "not_published": 0, "unknown": 1}

@@ -35,7 +35,7 @@ async def test_the_parts_of_a_primary_are_built_on_the_terms() -> None:
     assert follower.probe._deaf_limit_s == 9
     assert follower.probe._adds is appender
     assert follower._rounds._sweep_s == 10
-    assert follower._merchants._data_limit_bytes == 1000
+    assert follower.merchants._data_limit_bytes == 1000
     assert (follower.planting._max_planted, follower.planting._ttl_s) == (60, 4000)
     assert (appender._timeout_s, appender._max_entries) == (2, 30)
     assert (appender._lifetimes.lifetime_s, appender._ringer._rings) == (4400, True)

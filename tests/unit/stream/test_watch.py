@@ -41,9 +41,13 @@ def test_a_watch_that_falls_behind_knows_the_latest_reason_only(before: Position
     assert watch.gap == Gap(None, "server_changed")
 
 
-def test_a_watch_that_was_never_read_is_not_behind() -> None:
-    with pytest.raises(AssertionError, match="UNREAD never becomes"):
-        Watch("42").fall_behind(None, "history_lost")
+def test_a_watch_that_was_followed_elsewhere_begins_behind_and_is_read_from_there() -> None:
+    watch = Watch("42")
+
+    watch.fall_behind(None, "server_changed")
+    watch.hold(None)
+
+    assert watch.position is Position.HOLDS
 
 
 @pytest.mark.parametrize("position", [each for each in Position if each is not Position.CLOSED])

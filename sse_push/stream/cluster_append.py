@@ -1,0 +1,158 @@
+"""Add records to the streams of a cluster, each at the primary that has it.
+
+Knows what to do with a record that a node sends elsewhere. Does not know which node has which slots
+(``cluster``), nor how a record is added (``append``).
+
+**A record is sent elsewhere once.** A node that answers MOVED or ASK has stored nothing, and names
+the node to ask. What that one answers is the result: two nodes that name each other would else take
+all the time that the record has.
+
+https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Protocol
+
+from sse_push.access.revocation import Revocation
+from sse_push.errors import StreamUnavailable
+from sse_push.notification import EventId
+from sse_push.stream.address import Place
+from sse_push.stream.append import Appender
+from sse_push.stream.keys import Keys
+from sse_push.stream.moving import asked_place
+from sse_push.stream.outcomes import AppendTally, Record
+from sse_push.stream.replies import is_elsewhere
+
+Result = EventId | StreamUnavailable
+
+
+class Owners(Protocol):
+    """Who adds to which stream; the cluster."""
+
+    def appender_of(self, key: str) -> Appender | None:
+        """Return what adds to the stream of a key; None: nobody has its slot."""
+
+    def appender_at(self, place: Place) -> Appender:
+        """Return what adds at a place that a reply has named."""
+
+    def doubt(self) -> None:
+        """Have the nodes asked at once."""
+
+    async def news(self) -> None:
+        """Wait until the nodes have answered the next time."""
+
+
+class ClusterAppender:
+    """Add records, as an ``Appender`` adds those of one server."""
+
+    def __init__(self, owners: Owners, keys: Keys, tally: AppendTally, *, timeout_s: float) -> None:
+        self._owners = owners
+        self._keys = keys
+        self._timeout_s = timeout_s
+        self.tally = tally
+
+    async def run(self) -> None:
+        """Wait for ever: each primary's own appender is run by the cluster."""
+        await asyncio.Event().wait()
+
+    async def append(self, record: Record) -> EventId:
+        """As ``Appender.append``."""
+        (result,) = await self.append_all([record])
+        if isinstance(result, StreamUnavailable):
+            raise result
+        return result
+
+    async def append_all(self, records: Sequence[Record]) -> list[Result]:
+        """As ``Appender.append_all``: all primaries at once."""
+        ends_at = asyncio.get_running_loop().time() + self._timeout_s
+        results: dict[int, Result] = {}
+        await self._send(dict(enumerate(records)), results, ends_at)
+        sent_elsewhere = {
+            number: records[number]
+            for number, result in results.items()
+            if is_elsewhere(_reply_of(result))
+        }
+        if sent_elsewhere:
+            self._owners.doubt()
+            await self._send_again(sent_elsewhere, results, ends_at)
+        ordered = [results[number] for number in range(len(records))]
+        self.tally.add_all(records, ordered)
+        return ordered
+
+    async def _send(
+        self, records: dict[int, Record], results: dict[int, Result], ends_at: float
+    ) -> None:
+        """Add records where their slots are known to be."""
+        groups: dict[Appender, list[int]] = {}
+        for number, record in records.items():
+            appender = self._owners.appender_of(self._key(record))
+            if appender is None:
+                results[number] = StreamUnavailable(
+                    "expected a primary of the cluster that has the stream, got none"
+                )
+            else:
+                groups.setdefault(appender, []).append(number)
+        await asyncio.gather(
+            *(
+                self._add(appender, numbers, records, results, ends_at)
+                for appender, numbers in groups.items()
+            )
+        )
+
+    async def _send_again(
+        self, records: dict[int, Record], results: dict[int, Result], ends_at: float
+    ) -> None:
+        """Add records where the first reply says: to the node on the way, or to the new owner."""
+        asked: dict[Appender, list[int]] = {}
+        moved: dict[int, Record] = {}
+        for number, record in records.items():
+            place = asked_place(_reply_of(results[number]))
+            if place is None:
+                moved[number] = record
+            else:
+                asked.setdefault(self._owners.appender_at(place), []).append(number)
+        await asyncio.gather(
+            self._send_to_new_owners(moved, results, ends_at),
+            *(
+                self._add(appender, numbers, records, results, ends_at, is_asked=True)
+                for appender, numbers in asked.items()
+            ),
+        )
+
+    async def _send_to_new_owners(
+        self, records: dict[int, Record], results: dict[int, Result], ends_at: float
+    ) -> None:
+        if records:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(ends_at):
+                    await self._owners.news()
+            await self._send(records, results, ends_at)
+
+    async def _add(
+        self,
+        appender: Appender,
+        numbers: list[int],
+        records: dict[int, Record],
+        results: dict[int, Result],
+        ends_at: float,
+        *,
+        is_asked: bool = False,
+    ) -> None:
+        left_s = max(0.0, ends_at - asyncio.get_running_loop().time())
+        chosen = [records[number] for number in numbers]
+        added = await appender.try_all(chosen, within_s=left_s, is_asked=is_asked)
+        results.update(zip(numbers, added, strict=True))
+
+    def _key(self, record: Record) -> str:
+        if isinstance(record, Revocation):
+            return self._keys.revocations
+        return self._keys.stream(record.merchant_id)
+
+
+def _reply_of(result: Result) -> object:
+    """Return the reply because of which a record was not stored, if there is one."""
+    return result.__cause__ if isinstance(result, StreamUnavailable) else None

@@ -1,0 +1,113 @@
+"""Streams that are on their way to another node."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import pytest
+
+from sse_push.stream import moving
+from sse_push.stream.address import Address, Place
+from sse_push.stream.moving import Moving, asked_place
+from sse_push.stream.replies import ErrorReply, is_elsewhere
+from sse_push.stream.revocations import RevocationTail
+from sse_push.stream.standing import StreamName
+from tests.harness.waiting import until
+
+READ = ("XRANGE", "key", "-", "+")
+
+
+class Alone:
+    """A node whose cluster has nobody at any place."""
+
+    def __init__(self) -> None:
+        self.doubts = 0
+        self.revocations = cast("RevocationTail", None)
+
+    def has(self, _key: bytes) -> bool:
+        return True
+
+    def doubt(self) -> None:
+        self.doubts += 1
+
+    def at(self, _place: Place) -> Address:
+        return Address("127.0.0.1", 1)
+
+
+class Noted(Moving):
+    """Streams on their way, and which of them were read again."""
+
+    def __init__(self) -> None:
+        self.alone = Alone()
+        self.read: list[StreamName] = []
+        self.gone: set[StreamName] = set()
+        super().__init__(self.alone, self.read_again, 1000)
+
+    def read_again(self, stream: StreamName) -> bool:
+        self.read.append(stream)
+        return stream not in self.gone
+
+
+@pytest.mark.parametrize(
+    ("reply", "place"),
+    [
+        (ErrorReply("ASK 7 10.0.0.1:6379"), Place("10.0.0.1", 6379)),
+        (ErrorReply("ASK 7 :6379"), Place("", 6379)),
+        (ErrorReply("ASK 7 fd00::1:6379"), Place("fd00::1", 6379)),
+        (ErrorReply("ASK 7 somewhere"), None),
+        (ErrorReply("ASK"), None),
+        (ErrorReply("MOVED 7 10.0.0.1:6379"), None),
+        ("ASK 7 10.0.0.1:6379", None),
+    ],
+)
+def test_only_ask_names_a_place_to_ask(reply: object, place: Place | None) -> None:
+    assert asked_place(reply) == place
+
+
+def test_a_reply_of_the_owner_is_none_of_another_node() -> None:
+    noted, got = Noted(), list[object]()
+
+    assert not noted.takes("42", [], READ, got.append)
+    assert (got, noted.alone.doubts) == ([], 0)
+
+
+def test_a_stream_that_has_moved_is_nothing_to_ask_for() -> None:
+    noted, got, moved = Noted(), list[object](), ErrorReply("MOVED 7 h:1")
+
+    assert noted.takes("42", moved, READ, got.append)
+    assert (got, noted.alone.doubts) == ([moved], 1)
+
+
+async def test_where_nobody_answers_the_stream_is_put_off() -> None:
+    noted, got = Noted(), list[object]()
+    works = [asyncio.create_task(each) for each in noted.works()]
+
+    assert noted.takes("42", ErrorReply("ASK 7 h:1"), READ, got.append)
+
+    await until(lambda: bool(got), "an answer")
+    assert is_elsewhere(got[0])
+    for each in works:
+        each.cancel()
+
+
+async def test_what_is_expected_is_read_until_its_owner_has_it_or_nobody_follows_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(moving, "_AGAIN_S", 0.001)
+    noted = Noted()
+    for stream in ("42", "43", None):
+        noted.expect(stream)
+    assert noted.read == ["42", "43", None]
+    works = [asyncio.create_task(each) for each in noted.works()]
+
+    await until(lambda: noted.read.count("42") >= 3 <= noted.read.count(None), "two rounds")
+    noted.gone = {"43"}
+    noted.takes("42", [], READ, lambda _reply: None)
+    noted.read.clear()
+    await until(lambda: noted.read.count(None) >= 3, "more rounds")
+
+    assert "42" not in noted.read
+    assert noted.read.count("43") <= 1
+    for each in works:
+        each.cancel()
