@@ -6,6 +6,7 @@ waits for a stream for 45 s, and for the next trial of a stream for 5 min.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from playwright.async_api import Browser, Page, Request, Route
 
 from tests.harness.browsers import BLANK_PAGE, open_window
 from tests.harness.nginx import Nginx, replace
+from tests.harness.processes import frozen
 from tests.harness.service import Service
 from tests.harness.stream import Publisher
 from tests.harness.waiting import SECOND, Deadline, free_port
@@ -153,3 +155,49 @@ async def test_a_page_without_the_file_that_polls_tries_streams_for_ever(
 
             assert len(shop.streams) >= 3
             assert await page.evaluate("states") == ["connecting"]
+
+
+@pytest.mark.parametrize("has_failed", [False, True])
+async def test_a_slow_tls_handshake_is_no_mute_stream(
+    service: Service,
+    tmp_path: Path,
+    browser: Browser,
+    publisher: Publisher,
+    merchant: str,
+    *,
+    has_failed: bool,
+) -> None:
+    """The handshake ends while the first poll is on its way, or after that poll has failed.
+
+    The workers of nginx stand still: the system accepts a connection, and nobody shakes hands.
+    """
+    polls: list[Request] = []
+
+    def on_event(request: Request) -> None:
+        if request.headers["accept"] == "application/json":
+            polls.append(request)
+
+    async with AsyncExitStack() as stack:
+        upstream = f"127.0.0.1:{service.port}"
+        nginx = stack.enter_context(Nginx.start(tmp_path / "nginx", upstream, tls=True))
+        page = await stack.enter_async_context(open_window(browser, ignore_https_errors=True))
+        if has_failed:
+            page.on("requestfailed", on_event)
+        else:
+            page.on("request", on_event)
+        shop = Shop(page, nginx.url, [merchant], publisher)
+        await shop.change(merchant)
+        with ExitStack() as held:
+            for pid in nginx.workers():
+                held.enter_context(frozen(pid))
+            await shop.open()
+            await shop.pass_until(shop.is_right, 5)
+            await shop.change(merchant)
+            deadline = Deadline(20 * SECOND)
+            while not polls:
+                assert not deadline.is_over(), await page.evaluate("states")
+                await page.clock.run_for(100)
+        await shop.waits_for("states.at(-1) === 'open'")
+        await shop.waits_for(shop.is_right)
+
+        assert await page.evaluate("states") == ["connecting", "open"]
