@@ -102,7 +102,7 @@ class Polls extends EventTarget {
   }
 
   get readyState() {
-    if (this.#state === 'relaying') return this.#stream?.readyState ?? CLOSED
+    if (this.#state === 'relaying') return /** @type {EventSourceLike} */ (this.#stream).readyState
     if (this.#state === 'ended') return CLOSED
     return this.#isReady ? OPEN : CONNECTING
   }

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { onRefresh } from '../index.js'
+import { pollInstead } from '../poll.js'
 import {
   calls,
   callback,
@@ -261,6 +262,17 @@ describe('a page that polls', () => {
     const count = polls.length
     await clock.advance(1)
     assert.equal(polls.length, count + 1, 'at least one poll an hour')
+  })
+
+  test('its state is that of an EventSource: connecting until the first answer, then open', async () => {
+    answerPolls(() => told())
+    const source = pollInstead({}, [], Math.random, () => false)(URL_42)
+    const states = [source.readyState]
+    await settle()
+    states.push(source.readyState)
+    source.close()
+
+    assert.deepEqual([...states, source.readyState], [0, 1, 2])
   })
 
   test('each change is a call, with its topics and its ID, which the next poll gives back', async () => {
