@@ -10,7 +10,7 @@ reads come next, without any I/O; the theory of operation is in ``tail``. ``hist
 history of a server, ``window`` bounds what is on the way at once, ``parser`` the size of a reply;
 what exceeds it, or may, is read by ``aside`` on a connection of its own, as ``standing`` decides.
 ``leftovers`` names keys that Redis tracks for nobody. ``keys`` names what is in Redis, ``contract``
-knows its form, ``replies`` whose error a reply is, ``examine`` a server's settings, ``delivery``
+knows its form, ``replies`` whose error a reply is, ``examine`` what is wrong with a server, ``delivery``
 whether it does what we need, ``obstacles`` why it does not do what it is asked. Every connection is
 a ``connection`` of our own, which ``opening`` begins at an ``address``, of one server or of the
 primary that a ``sentinel`` names; ``failures`` are the ways in which it ends. In a cluster, whose

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import cast
+from typing import NamedTuple, cast
 
 from sse_push.notification import EntryId
 from sse_push.runtime.finding import Finding
@@ -33,47 +33,66 @@ from sse_push.stream.replies import ErrorReply
 MERCHANT = probe_merchant("check")
 """Always the same, so that checks without the right to EXPIRE leave one small stream at most."""
 
-_MESSAGE = f"{NOBODY} 0 {MERCHANT}"
 
+class Trial(NamedTuple):
+    """What is tried at a server: a stream that it has, and its keys.
 
-def _reads(keys: Keys) -> list[Command]:
-    """Return every kind of read that the service makes."""
-    key = keys.stream(MERCHANT)
-    return [
-        read_revocations_command(keys.revocations, ReadFrom(None)),
-        read_command(key, Read(MERCHANT, EntryId(0, 1))),
-        read_command(key, Read(MERCHANT)),
-    ]
+    A primary of a cluster ``is_of_cluster``, and has the revocations or not.
+    """
+
+    keys: Keys
+    merchant_id: str = MERCHANT
+    is_of_cluster: bool = False
+    has_revocations: bool = True
+
+    @property
+    def key(self) -> str:
+        """The key of the stream."""
+        return self.keys.stream(self.merchant_id)
+
+    @property
+    def message(self) -> str:
+        """What the bell says of the stream."""
+        return f"{NOBODY} 0 {self.merchant_id}"
+
+    def reads(self) -> list[Command]:
+        """Return every kind of read that the service makes there."""
+        revocations = read_revocations_command(self.keys.revocations, ReadFrom(None))
+        return [
+            *([revocations] if self.has_revocations else []),
+            read_command(self.key, Read(self.merchant_id, EntryId(0, 1))),
+            read_command(self.key, Read(self.merchant_id)),
+        ]
 
 
 async def delivers(
     url: str,
-    keys: Keys,
+    trial: Trial,
     adding: Connection,
     tracked: Connection,
     timeout_s: float,
     bell: BellChoice,
 ) -> list[Finding]:
     """Add an entry as a notification is added, and read it as the tail does."""
-    began_at = time.monotonic()
-    asked: list[Command] = [("CLIENT", "SETNAME", "sse_push-check"), *_reads(keys)]
+    began_at, keys = time.monotonic(), trial.keys
+    asked: list[Command] = [("CLIENT", "SETNAME", "sse_push-check"), *trial.reads()]
     if bell != "pubsub":
         asked.insert(1, TRACKING)
     replies = await ask(tracked, asked)
     tracking = dict(zip(asked, replies, strict=True)).get(TRACKING)
     rings = bell == "pubsub" or (bell == "auto" and lacks_tracking(tracking))
-    writes = [("TIME",), *probe_commands(keys.stream(MERCHANT))]
+    writes = [("TIME",), *probe_commands(trial.key)]
     if rings:
         asked.append(subscribe_command(keys.bell))
         replies.append(await _subscribe(tracked, keys))
-        writes.append(publish_command(keys.bell, _MESSAGE))
+        writes.append(publish_command(keys.bell, trial.message))
     written = await ask(adding, writes)
     answered = list(zip([*asked, *writes], [*replies, *written], strict=True))
     answered = answered[1:] if lacks_client(replies[0]) else answered
     refused = _refused(url, answered, keys, rings=rings)
     if any(finding.level == "failure" for finding in refused):
         return refused
-    delivery = await _arrives(keys, tracked, cast("bytes", written[1]), timeout_s, rings=rings)
+    delivery = await _arrives(trial, tracked, cast("bytes", written[1]), timeout_s, rings=rings)
     if delivery is None:
         took_ms = (time.monotonic() - began_at) * 1000
         how = f"heard by PUBLISH to {keys.bell}" if rings else "announced"
@@ -128,15 +147,15 @@ async def _subscribe(tracked: Connection, keys: Keys) -> object:
 
 
 async def _arrives(
-    keys: Keys, tracked: Connection, entry_id: bytes, timeout_s: float, *, rings: bool
+    trial: Trial, tracked: Connection, entry_id: bytes, timeout_s: float, *, rings: bool
 ) -> Finding | None:
     """Return why an entry that was added is not announced or not there; None if all is well."""
     try:
         async with asyncio.timeout(timeout_s):
             if rings:
-                await _wait_for_message(tracked)
+                await _wait_for_message(tracked, trial.message.encode())
             else:
-                await _wait_for_announcement(tracked, keys.stream(MERCHANT).encode())
+                await _wait_for_announcement(tracked, trial.key.encode())
     except TimeoutError:
         return Finding(
             "failure",
@@ -144,8 +163,8 @@ async def _arrives(
             f"a change was not announced within {timeout_s:g} s: is this a proxy? "
             f"{'SUBSCRIBE' if rings else 'CLIENT TRACKING'} must reach the server itself",
         )
-    read = Read(MERCHANT, parse_entry_id(entry_id))
-    (found,) = await ask(tracked, [read_command(keys.stream(MERCHANT), read)])
+    read = Read(trial.merchant_id, parse_entry_id(entry_id))
+    (found,) = await ask(tracked, [read_command(trial.key, read)])
     if parse_entry_id(entry_id) not in parse_ids(found):
         return Finding(
             "failure",
@@ -162,10 +181,10 @@ async def ask(connection: Connection, commands: list[Command]) -> list[object]:
     return [await connection.read() for _ in commands]
 
 
-async def _wait_for_message(connection: Connection) -> None:
+async def _wait_for_message(connection: Connection, message: bytes) -> None:
     while True:
         pushed = await connection.read_push()
-        if not isinstance(pushed, ErrorReply) and pushed[-1] == _MESSAGE.encode():
+        if not isinstance(pushed, ErrorReply) and pushed[-1] == message:
             return
 
 

@@ -33,6 +33,16 @@ def _obstacles(*rows: tuple[str, str, str]) -> tuple[Obstacle, ...]:
 
 _OF_CONNECTIONS = _obstacles(
     (
+        "cluster support disabled",
+        "not_a_cluster",
+        "this is a single server: expected redis:// in redis_url, or the nodes of a cluster",
+    ),
+    (
+        "nodes of a cluster, got NOPERM",
+        "cluster_right",
+        "expected a user who may ask for the nodes: +cluster|nodes +asking, at each of them",
+    ),
+    (
         "names the primary.*(WRONGPASS|NOAUTH|NOPERM|without any password|invalid password)",
         "sentinel_password",
         "expected sentinel_user and sentinel_password as the Sentinels have them: they do not take "

@@ -58,6 +58,7 @@ TESTED_AS = {
     "http.paths": "http.endpoints",
     "metrics.series": "metrics.metrics",
     "stream.failures": "stream.connection",
+    "stream.examine_server": "stream.examine",
     "stream.known_merchants": "stream.follow",
     "stream.member": "stream.cluster",
     "stream.reading": "stream.follow",
