@@ -10,13 +10,13 @@ reads come next, without any I/O; the theory of operation is in ``tail``. ``hist
 history of a server, ``window`` bounds what is on the way at once, ``parser`` the size of a reply;
 what exceeds it, or may, is read by ``aside`` on a connection of its own, as ``standing`` decides.
 ``leftovers`` names keys that Redis tracks for nobody. ``keys`` names what is in Redis, ``contract``
-knows its form, ``replies`` whose error a reply is, ``examine`` what is wrong with a server, ``delivery``
-whether it does what we need, ``obstacles`` why it does not do what it is asked. Every connection is
-a ``connection`` of our own, which ``opening`` begins at an ``address``, of one server or of the
-primary that a ``sentinel`` names; ``failures`` are the ways in which it ends. In a cluster, whose
-``seeds`` a URL names, ``survey`` asks who has which ``slots``, ``homes`` brings each merchant
-there, ``moving`` reads streams on their way, ``guests`` are nodes without slots. To all others
-Redis is a ``store``.
+knows its form, ``replies`` whose error a reply is, ``examine`` what is wrong with a server,
+``delivery`` whether it does what we need, ``obstacles`` why it does not do what it is asked. Every
+connection is a ``connection`` of our own, which ``opening`` begins at an ``address``, of one server
+or of the primary that a ``sentinel`` names; ``failures`` are the ways in which it ends. In a
+cluster, whose ``seeds`` a URL names, ``survey`` asks who has which ``slots``, ``homes`` brings each
+merchant there, ``moving`` reads streams on their way, ``guests`` are nodes without slots. To all
+others Redis is a ``store``.
 
 The only package, beside ``runtime.embedded``, that knows Redis. Does not know browsers, nor how
 they are served.

@@ -68,7 +68,7 @@ class Appender:
         """The ID of the run of the server that we were last connected to."""
         self._used: set[bytes] = set()
         """The IDs of the servers that entries were sent to since ``take_used``."""
-        self._history = ""
+        self.history = ""
         """The name of that server's history."""
         self._is_outdated = False
         """Whether the connection is to be replaced before the next record."""
@@ -212,7 +212,7 @@ class Appender:
                         self._lifetimes.forget(recipient.record.merchant_id)
                         gone.append(recipient)
                     elif isinstance(recipient, Waiting):
-                        resolve(recipient, reply, self._history, self.tally, self._keys)
+                        resolve(recipient, reply, self.history, self.tally, self._keys)
                     elif reply == 1 and recipient is not None:
                         self._lifetimes.renewed(recipient)
                 for _ in rings:
@@ -234,7 +234,7 @@ class Appender:
         if self._connection is None:
             self._connection = await open_connection(self._address, "append", tracks=False)
             self.server_id = self._connection.server_id
-            self._history = history_of(self.server_id, self._keys.prefix)
+            self.history = history_of(self.server_id, self._keys.prefix)
         return self._connection
 
     def _disconnect(self) -> None:

@@ -109,6 +109,7 @@ class ClusterAppender:
         """Add records where the first reply says: to the node on the way, or to the new owner."""
         asked: dict[Appender, list[int]] = {}
         moved: dict[int, Record] = {}
+        histories = {number: self._history_of(record) for number, record in records.items()}
         for number, record in records.items():
             place = asked_place(_reply_of(results[number]))
             if place is None:
@@ -122,6 +123,16 @@ class ClusterAppender:
                 for appender, numbers in asked.items()
             ),
         )
+        for number in (each for numbers in asked.values() for each in numbers):
+            # Followers read it through the owner, under whose history it is until the slot has
+            # another owner.
+            result = results[number]
+            if isinstance(result, EventId):
+                results[number] = EventId(result.entry_id, histories[number])
+
+    def _history_of(self, record: Record) -> str:
+        owner = self._owners.appender_of(self._key(record))
+        return "" if owner is None else owner.history
 
     async def _send_to_new_owners(
         self, records: dict[int, Record], results: dict[int, Result], ends_at: float

@@ -130,6 +130,7 @@ async def test_a_stream_on_its_way_is_heard_on_both_sides(
         for _ in range(2):
             event_id = await followed.appender.append(Notification(merchant_id))
             await followed.until_heard(event_id, merchant_id)
+            assert {history for _, history in followed.changes} == {event_id.history}
         assert owner.cli("EXISTS", stream_key(merchant_id)).startswith("ASK")
 
         if is_given_up:

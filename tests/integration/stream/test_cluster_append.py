@@ -33,6 +33,7 @@ class Node:
 
     def __init__(self, result: Result) -> None:
         self.result = result
+        self.history = "owner"
         self.got: list[tuple[Record, bool]] = []
 
     async def try_all(
@@ -105,7 +106,7 @@ async def test_a_record_on_its_way_goes_with_asking_to_the_node_that_is_named() 
     owners = Owners({KEY_A: old, KEY_B: other})
     owners.places[Place("::1", 2)] = new
 
-    assert await appending(owners).append_all([A, B]) == [STORED, STORED]
+    assert await appending(owners).append_all([A, B]) == [EventId(STORED.entry_id, "owner"), STORED]
     assert (new.got, other.got, owners.doubts) == ([(A, True)], [(B, False)], 1)
 
 
@@ -129,3 +130,20 @@ async def test_without_news_the_record_is_tried_where_it_was_before_its_time_is_
 
     assert result is node.result
     assert len(node.got) == 2
+
+
+async def test_a_record_on_its_way_that_is_refused_there_is_not_stored() -> None:
+    old, new = Node(refused("ASK 1 h:2")), Node(refused("MOVED 1 h:1"))
+    owners = Owners({KEY_A: old})
+    owners.places[Place("h", 2)] = new
+
+    assert await appending(owners).append_all([A]) == [new.result]
+
+
+async def test_the_owner_may_be_gone_when_a_record_is_sent_on() -> None:
+    old, new = Node(refused("ASK 1 h:2")), Node(STORED)
+    owners = Owners({KEY_A: old})
+    owners.places[Place("h", 2)] = new
+    owners.doubt = owners.now.clear  # type: ignore[method-assign]
+
+    assert await appending(owners).append_all([A]) == [EventId(STORED.entry_id, "")]
