@@ -260,16 +260,18 @@ export interface Options {
    */
   hiddenCloseMs?: number
   /**
-   * The tabs of one browser hold one stream together if they give the same name here, and the same
-   * URL (its token and `last_event_id` aside) and `withCredentials`. The name must say who is logged
-   * in, since all that one tab hears is told to the others. Default: a stream of one's own.
+   * The tabs of one browser hold one stream together if the service says that they have the same
+   * rights, and if they give the same name here, and the same URL (its token and `last_event_id`
+   * aside) and `withCredentials`. The name should say who is logged in. Default: a stream of one's
+   * own.
    *
    * ```js
    * onRefresh('/events?merchant_id=42', load, { share: `user-${userId}` })
    * ```
    *
    * One tab has the stream, and each tab is called as if it had one: `by`, `minIntervalMs` and
-   * `whileHidden` are its own. If the tab with the stream is closed, crashes, is frozen or is
+   * `whileHidden` are its own. A tab that joins asks for its rights by one poll, with a token of its
+   * own; tabs whose rights differ share a second stream. If the tab with the stream is closed, crashes, is frozen or is
    * refused, another one takes its place, with a token of its own. A browser without Web Locks or
    * BroadcastChannel, or one that refuses them (a sandboxed frame, a page without HTTPS), gives each
    * tab a stream of its own.
@@ -294,7 +296,8 @@ export interface Options {
   EventSource?: new (url: string, init?: { withCredentials?: boolean }) => EventSourceLike
   /**
    * A function to use instead of the global `fetch`, for HEAD requests that ask for a status, and
-   * for polls, which need `headers` and `json` of its answer.
+   * for polls, which need `headers` and `json` of its answer; tabs that share ask by a poll for
+   * their rights.
    *
    * ```js
    * onRefresh(url, load, {

@@ -19,6 +19,7 @@
  * @property {Positions} positions now
  * @property {string[]} merchants of the stream, as far as they are known
  * @property {State | undefined} state
+ * @property {string | undefined} grant the rights of the stream; none until `ready` has said them
  * @property {number} heartbeatMs
  */
 
@@ -30,21 +31,12 @@ const OPENING_MS = 45_000
 const SUSPICION = 1.5
 /** How long a browser may take to reconnect: a `goodbye` asks it to wait up to half of this. */
 const RECONNECTING_MS = 60_000
-/** A timer for a longer time than this would end at once. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1
+/** No timer waits longer than this: beyond 24.8 days it would end at once. */
+const LONGEST_TIMER_MS = 2e9
 /** The form of a `Message`. Tabs whose modules have different forms do not share a stream. */
-const MESSAGE_FORM = 'sse-push/2'
+const MESSAGE_FORM = 'sse-push/3'
 
-const EVENT_TYPES = [
-  'open',
-  'ready',
-  'refresh',
-  'position',
-  'heartbeat',
-  'expiring',
-  'goodbye',
-  'error',
-]
+const EVENT_TYPES = 'open ready refresh position heartbeat expiring goodbye error'.split(' ')
 /** `readyState` of an EventSource that has given up. WHATWG #dom-eventsource-closed */
 const CLOSED = 2
 
@@ -71,14 +63,14 @@ const UNCONFIRMED = { reason: 'unconfirmed' }
  * is paused waits for the page to be shown, and for nothing else: while the page is prerendered, in
  * the back/forward cache, or hidden for `hiddenCloseMs`.
  *
- * @type {Record<State, State[]>}
+ * @type {Record<State, string>}
  */
 const NEXT_STATES = {
-  connecting: ['open', 'polling', 'refused', 'closed'],
-  open: ['connecting', 'polling', 'closed'],
-  polling: ['connecting', 'open', 'closed'],
-  refused: ['closed'],
-  closed: [],
+  connecting: 'open polling refused closed',
+  open: 'connecting polling closed',
+  polling: 'connecting open closed',
+  refused: 'closed',
+  closed: '',
 }
 
 /** @type {typeof import('./index.js').onRefresh} */
@@ -86,10 +78,10 @@ export function onRefresh(url, callback, options = {}) {
   const { by, onState, token, withCredentials, fetch = globalThis.fetch } = options
   const { waitBaseMs = 1_000, waitCapMs = 30_000 } = options
   const { whileHidden = 'call', hiddenCloseMs = 300_000 } = options
-  const tabs = shareStream(nameStream(String(url), options), { open, lead, follow, hear, answer })
-
   // A class of the page's own may send headers that the global fetch does not.
-  const mayAskStatus = token || options.fetch || !options.EventSource
+  const mayAsk = token || options.fetch || !options.EventSource
+  const name = mayAsk ? nameStream(String(url), options) : ''
+  const tabs = shareStream(name, { open, lead, follow, hear, answer })
 
   /** @type {State | undefined} */
   let state
@@ -102,6 +94,8 @@ export function onRefresh(url, callback, options = {}) {
   let readyAt = 0
   let isMute = false // no event since the stream was opened
   let heartbeatMs = HEARTBEAT_MS
+  /** @type {string | undefined} what stands for this tab's rights, once the service has said it */
+  let grant
   /** @type {Set<string>} merchants of which `ready` knew nothing yet, as Redis had not answered */
   const pending = new Set()
 
@@ -111,7 +105,7 @@ export function onRefresh(url, callback, options = {}) {
   const silence = watchSilence(() => {
     if (!tabs.mayConnect()) return calls.areDeferred() || open()
     if (!stream.source()) report(new Error('token() has not settled'))
-    const mayPoll = isMute && mayAskStatus
+    const mayPoll = isMute && mayAsk
     openLater()
     if (mayPoll) poll()
   })
@@ -144,8 +138,16 @@ export function onRefresh(url, callback, options = {}) {
 
   /** @param {string} [type] @param {string} [data] @param {Positions} [before] */
   function tell(type, data, before = stream.positions()) {
-    const positions = stream.positions()
-    tabs.tell({ type, data, before, positions, merchants: stream.merchants(), state, heartbeatMs })
+    tabs.tell({
+      type,
+      data,
+      before,
+      positions: stream.positions(),
+      merchants: stream.merchants(),
+      state,
+      grant,
+      heartbeatMs,
+    })
   }
 
   // Chromium hands a frozen page its messages, but no event of its stream, and runs no timer.
@@ -161,11 +163,18 @@ export function onRefresh(url, callback, options = {}) {
   function hear({ type, data = '', before, positions, merchants, ...message }) {
     heartbeatMs = message.heartbeatMs
     silence.allow(SUSPICION * heartbeatMs)
+    // A name says nothing of rights: before any other use of a message, the service has said that
+    // both tabs have the same ones. The request has 45 s, and begins anew after a failure's wait.
+    if (message.grant !== grant || !grant) {
+      if (!message.grant || reopenTimer) return
+      reopenTimer = setTimeout(open, OPENING_MS)
+      return token ? renewToken(message.grant) : ask(message.grant)
+    }
     stream.keep(merchants)
     calls.keep()
     const fields = parse(data)
     const changed = type === 'refresh' ? merchantOf(fields) : undefined
-    const all = changed === undefined ? positions : { [changed]: '', ...positions }
+    const all = { [String(changed)]: '', ...positions }
     for (const [merchant, id] of Object.entries(all)) {
       const own = stream.position(merchant)
       const isNext = own === before[merchant]
@@ -181,8 +190,8 @@ export function onRefresh(url, callback, options = {}) {
 
   // -- the stream
 
-  function listen(text = '') {
-    stream.open(text)
+  function listen() {
+    stream.open()
     isMute = true
     readyAt = Infinity
     silence.allow(OPENING_MS) // if no headers arrive, the browser fires no event
@@ -199,13 +208,16 @@ export function onRefresh(url, callback, options = {}) {
   }
 
   // An open stream stays open while its new token is awaited.
-  async function renewToken() {
+  /** @param {string} [told] by the tab with the stream, if the token is for a poll: see `ask` */
+  async function renewToken(told) {
     const signal = newRequest()
     try {
       const text = await token?.()
       if (signal.aborted) return
       if (typeof text !== 'string') throw new TypeError(`token() gave ${typeof text}`)
-      listen(text)
+      stream.useToken(text)
+      if (told) return ask(told)
+      listen()
       enter('connecting')
     } catch (error) {
       if (signal.aborted) return
@@ -215,15 +227,35 @@ export function onRefresh(url, callback, options = {}) {
     }
   }
 
-  // An EventSource hides the status of the response; HEAD shows it.
-  async function askStatus() {
+  /**
+   * An EventSource hides the status of the response; HEAD shows it. A poll shows the rights of this
+   * tab: it has an answer of the service before it hears what another one is told.
+   *
+   * @param {string} [told] the rights of the tab with the stream
+   */
+  async function ask(told) {
     const signal = newRequest()
     const credentials = withCredentials ? 'include' : undefined
+    const method = told ? 'GET' : 'HEAD'
     let status
+    let own
     try {
-      status = (await fetch(stream.url(), { method: 'HEAD', credentials, signal })).status
+      const answer = await fetch(stream.url(), {
+        method,
+        headers: { Accept: 'application/json' },
+        credentials,
+        signal,
+      })
+      status = answer.status
+      own = told && (await answer.json?.()).grant
     } catch {} // a network error is no refusal
     if (signal.aborted) return
+    if (told && status === 200) {
+      failures = refusals = 0
+      grant = own
+      if (own !== told) tabs.part(own)
+      return open()
+    }
     const isRefused = status === 401 || status === 403
     if (isRefused && refusals++) {
       report(new Error(`event stream refused: ${status}`))
@@ -242,6 +274,7 @@ export function onRefresh(url, callback, options = {}) {
   function close() {
     silence.stop()
     clearTimeout(reopenTimer)
+    reopenTimer = 0
     request.abort()
     isMute = false
     stream.close()
@@ -256,6 +289,7 @@ export function onRefresh(url, callback, options = {}) {
   function pause() {
     close()
     tabs.leave()
+    grant = undefined // another user may have logged in when the page is shown again
     isPaused = true
     enter('connecting')
   }
@@ -293,7 +327,13 @@ export function onRefresh(url, callback, options = {}) {
     if (type === 'error') return handleError()
     const fields = parse(data)
     if (fields.heartbeat_s > 0) heartbeatMs = fields.heartbeat_s * 1_000
-    if (type === 'ready') learn(fields)
+    if (type === 'ready') {
+      const { merchants, merchant_id: merchant } = fields
+      grant = fields.grant ?? 'none' // a follower's poll is then answered without it as well
+      stream.keep(merchants ? Object.keys(merchants) : [merchant])
+      for (const [merchant, { id }] of Object.entries(merchants ?? {}))
+        if (id) stream.moveTo(merchant, id)
+    }
     tell(type, data, before) // all of it: what is this page's own change is not the others'
     silence.allow(3 * heartbeatMs)
     if (type === 'refresh') handleRefresh(fields)
@@ -303,20 +343,14 @@ export function onRefresh(url, callback, options = {}) {
     if (hasLasted) failures = 0
     if (type === 'ready') handleReady(fields, lastEventId)
     if (type === 'position') calls.confirm(merchantOf(fields))
-    if (type === 'refresh' || type === 'position') settle(merchantOf(fields))
+    // The service has said where the page stands with the last merchant of which it was not known.
+    if (pending.delete(fields.merchant_id) && !pending.size) enter('open')
     if (token && type === 'expiring' && hasLasted) renewToken()
     if (token && type === 'goodbye' && fields.reason === 'token_expired') {
       if (hasLasted) open()
       else openLater()
     }
     lookAtPage()
-  }
-
-  /** The merchants of the stream, and where the page stands. @param {any} fields of `ready` */
-  function learn({ merchants, merchant_id: merchant }) {
-    stream.keep(merchants ? Object.keys(merchants) : [merchant])
-    for (const [merchant, { id }] of Object.entries(merchants ?? {}))
-      if (id) stream.moveTo(merchant, id)
   }
 
   /**
@@ -337,27 +371,22 @@ export function onRefresh(url, callback, options = {}) {
     if (!pending.size) enter(fields.state ?? 'open')
   }
 
-  /** The service has said where the page stands. @param {string} merchant */
-  function settle(merchant) {
-    if (pending.delete(merchant) && !pending.size) enter('open')
-  }
-
   function handleError() {
     // CLOSED, WHATWG #fail-the-connection: the browser has given up, as for any status but 200.
     const hasGivenUp = stream.source()?.readyState === CLOSED
     // CONNECTING, WHATWG #reestablish-the-connection: the browser reconnects after `retry`.
     silence.allow(RECONNECTING_MS)
     if (hasGivenUp && state !== 'polling') stream.openBy()
-    if (hasGivenUp && mayAskStatus) askStatus()
+    if (hasGivenUp && mayAsk) ask()
     else if (hasGivenUp) openLater()
     enter('connecting')
   }
 
   /** @param {any} fields of a `refresh` */
   function handleRefresh(fields) {
-    const { topic, topics = [topic], data, by: sender, reason } = fields
+    const { topic, topics = [topic], data, reason } = fields
     // With a reason, a refresh stands for other changes than the page's own as well.
-    if (by !== undefined && sender === by && reason === undefined) return
+    if (by !== undefined && fields.by === by && !reason) return
     calls.add(merchantOf(fields), {
       topics: typeof topics?.[0] === 'string' ? topics : undefined,
       data,
@@ -444,7 +473,8 @@ function scheduleCalls(callback, stream, waitMs, isHeld, options) {
       const nameless = slots.get('')
       if (nameless && merchants[0]) {
         slots.delete('')
-        slots.set(merchants[0], nameless.rename(merchants[0]))
+        slots.set(merchants[0], nameless)
+        nameless.rename(merchants[0])
       }
       for (const merchant of merchants) {
         if (!slots.has(merchant) && nameless?.isBusy()) slotOf(merchant)?.add(UNCONFIRMED)
@@ -553,7 +583,7 @@ function openSlot(merchant, callback, lastEventId, waitMs, isHeld, options) {
     startIfDue()
   }
 
-  const slot = {
+  return {
     add,
     startIfDue,
     isDeferred,
@@ -561,7 +591,6 @@ function openSlot(merchant, callback, lastEventId, waitMs, isHeld, options) {
     /** @param {string} name */
     rename(name) {
       merchant = name
-      return slot
     },
     /** The page is owed nothing: without a call so far, it was right when it was made. */
     confirm() {
@@ -575,7 +604,6 @@ function openSlot(merchant, callback, lastEventId, waitMs, isHeld, options) {
       clearTimeout(firstTimer)
     },
   }
-  return slot
 }
 
 /** @param {Arrival} [a] the older one @param {Arrival} [b] @returns {Arrival | undefined} */
@@ -596,16 +624,17 @@ function merge(a, b) {
  * @param {(event: MessageEvent, before: Positions) => void} handle
  */
 function oneSourceAtATime(address, options, handle) {
-  const { EventSource = globalThis.EventSource, withCredentials } = options
+  const { EventSource = globalThis.EventSource, withCredentials, share } = options
   /** @type {((url: string) => EventSourceLike) | undefined} instead of an EventSource */
   let openOther
-  const query = new URLSearchParams(address.split('#')[0].split(/\?(.*)/s)[1])
+  const [path, text] = address.split('#')[0].split(/\?(.*)/s)
+  const query = new URLSearchParams(text)
   let merchants = [...new Set(query.getAll('merchant_id'))]
+  if (share) query.set('grant', '1')
   // An ID has no name where the URL names one merchant.
   const only = merchants.length === 1 ? merchants[0] : ''
   /** @type {EventSourceLike | undefined} */
   let source
-  let url = ''
   /** @type {Map<string, string>} */
   const heard = new Map()
   /** A page that has heard nothing shows what it was rendered with. @type {Map<string, string>} */
@@ -619,9 +648,18 @@ function oneSourceAtATime(address, options, handle) {
 
   const positions = () => Object.fromEntries([...rendered, ...heard])
 
+  // A new EventSource has no last event ID and sends no headers of ours: its URL carries all.
+  function url() {
+    query.delete('last_event_id')
+    for (const id of Object.values(positions())) query.append('last_event_id', id)
+    return `${path}?${query}`
+  }
+
   return {
     source: () => source,
-    url: () => url,
+    url,
+    /** @param {string} text from the next opening on */
+    useToken: text => query.set('token', text),
     /** None as long as the URL leaves them to the service, which has not said them. */
     merchants: () => merchants,
     /** @param {string} merchant */
@@ -642,12 +680,8 @@ function oneSourceAtATime(address, options, handle) {
     openBy(other) {
       openOther = other
     },
-    /** @param {string} token */
-    open(token) {
-      // A new EventSource has no last event ID and sends no headers of ours: its URL carries all.
-      url = setParameter(address, 'token', [token].filter(Boolean))
-      if (heard.size) url = setParameter(url, 'last_event_id', Object.values(positions()))
-      const opened = openOther?.(url) ?? new EventSource(url, { withCredentials })
+    open() {
+      const opened = openOther?.(url()) ?? new EventSource(url(), { withCredentials })
       source?.close() // after the constructor, which may throw
       source = opened
       for (const type of EVENT_TYPES) {
@@ -664,14 +698,6 @@ function oneSourceAtATime(address, options, handle) {
       source = undefined
     },
   }
-}
-
-/** @param {string} url @param {string} name @param {string[]} values */
-function setParameter(url, name, values) {
-  if (!values.length) return url
-  const [path, query = ''] = url.split('#')[0].split(/\?(.*)/s)
-  const pairs = query.split('&').filter(pair => pair && pair.split('=')[0] !== name)
-  return `${path}?${[...pairs, ...values.map(value => `${name}=${encodeURIComponent(value)}`)].join('&')}`
 }
 
 /**
@@ -700,6 +726,9 @@ function nameStream(address, { share, withCredentials = false }) {
  *     away       following  the page opens its stream
  *     following  leading    the lock is free, or is stolen from a leader that does not answer
  *     leading    following  another tab has stolen the lock
+ *     following  away       the tab with the lock has other rights: the page opens its stream anew,
+ *                           by a name that says its own
+ *     following  alone      that was so before, or the service does not say the rights
  *     any        away       the page is paused, or ends
  *     any        alone      the tabs do not share, or the browser refuses a lock or a channel
  *
@@ -711,6 +740,7 @@ function nameStream(address, { share, withCredentials = false }) {
  * @param {{ open(): void, lead(): void, follow(): void, hear(message: Message): void, answer(): void }} page
  */
 function shareStream(name, page) {
+  const common = name
   /** @type {'alone' | 'away' | 'following' | 'leading'} */
   let role = name ? 'away' : 'alone'
   /** @type {BroadcastChannel | undefined} */
@@ -739,7 +769,7 @@ function shareStream(name, page) {
         if (!lock || signal.aborted) return
         clearTimeout(stealTimer)
         role = 'leading'
-        const isOver = new Promise(resolve => signal.addEventListener('abort', resolve))
+        const isOver = new Promise(resolve => (signal.onabort = resolve))
         page.lead()
         return isOver
       })
@@ -784,6 +814,12 @@ function shareStream(name, page) {
   return {
     queue,
     leave,
+    /** Shares with tabs of the same rights only; with none, if that was so already. @param {string} [grant] */
+    part(grant) {
+      leave()
+      if (grant && name === common) name += grant
+      else role = 'alone'
+    },
     mayConnect: () => role === 'alone' || role === 'leading',
     /** Asks for the position, and leads if nobody answers. @param {number} heartbeatMs */
     join(heartbeatMs) {
@@ -848,15 +884,12 @@ function watchSilence(onSilence) {
  * @param {(event: Event) => void} listener
  */
 function onPageEvent(listener) {
-  /** @param {'addEventListener' | 'removeEventListener'} method missing in Node */
-  function forEachEvent(method) {
-    for (const type of ['visibilitychange', 'prerenderingchange'])
-      thePage()?.[method](type, listener)
-    for (const type of ['pagehide', 'pageshow', 'online']) globalThis[method]?.(type, listener)
-  }
-
-  forEachEvent('addEventListener')
-  return () => forEachEvent('removeEventListener')
+  const undo = new AbortController()
+  for (const type of ['visibilitychange', 'prerenderingchange'])
+    thePage()?.addEventListener(type, listener, undo)
+  for (const type of ['pagehide', 'pageshow', 'online'])
+    globalThis.addEventListener?.(type, listener, undo) // missing in Node
+  return () => undo.abort()
 }
 
 /** The document; a worker has none. TypeScript does not know `prerendering` yet. */

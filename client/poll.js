@@ -9,7 +9,7 @@
 
 /** @import { EventSourceLike, Options } from './index.js' */
 /** @typedef {Record<string, { id: string | null, topics: string[] | null, reason: string }>} Owed by merchant */
-/** @typedef {{ status: number, paceS: number, owed?: Owed }} Answer */
+/** @typedef {{ status: number, paceS: number, owed?: Owed, grant?: string }} Answer */
 /**
  * @typedef {object} Means what polling needs of the page, and of the module
  * @property {NonNullable<Options['EventSource']>} EventSource
@@ -74,6 +74,8 @@ class Polls extends EventTarget {
   /** The newest event ID of each merchant. @type {Map<string, string>} */
   #positions = new Map()
   #isReady = false
+  /** What stands for the rights of the page: they may change from one poll to the next. @type {string | undefined} */
+  #grant
   #failures = 0 // in a row
   #request = new AbortController()
   #pollTimer = 0
@@ -125,7 +127,7 @@ class Polls extends EventTarget {
     } catch {} // no answer, or one that is not of the service
     clearTimeout(timer)
     if (request !== this.#request) return
-    if (answer?.owed) this.#succeed(answer.owed, answer.paceS)
+    if (answer?.owed) this.#succeed(answer.owed, answer)
     else this.#fail(answer)
   }
 
@@ -141,12 +143,12 @@ class Polls extends EventTarget {
     const told = Number(response.headers?.get('Retry-After')) || PACE_S
     const answer = { status: response.status, paceS: Math.min(told, LONGEST_PACE_S) }
     if (response.status !== 200) return answer
-    const { merchants } = await response.json?.()
-    return { ...answer, owed: Object(merchants) === merchants ? merchants : undefined }
+    const { merchants, grant } = await response.json?.()
+    return { ...answer, owed: Object(merchants) === merchants ? merchants : undefined, grant }
   }
 
-  /** @param {Owed} owed @param {number} paceS */
-  #succeed(owed, paceS) {
+  /** @param {Owed} owed @param {Answer} answer */
+  #succeed(owed, { paceS, grant }) {
     this.#failures = 0
     this.#pollLater(paceS * 1_000)
     for (const [merchant, { id }] of Object.entries(owed)) {
@@ -154,7 +156,9 @@ class Polls extends EventTarget {
       if (id) this.#positions.set(merchant, id)
       else this.#positions.delete(merchant)
     }
-    if (!this.#isReady) this.#announce(paceS, owed)
+    const isSame = grant === this.#grant
+    this.#grant = grant
+    if (!this.#isReady || !isSame) this.#announce(paceS, owed)
     for (const [merchant, { id, topics, reason }] of Object.entries(owed))
       this.#emit('refresh', { merchant_id: merchant, topics, reason, ...beats(paceS) }, id ?? '')
     this.#emit('heartbeat', beats(paceS))
@@ -184,7 +188,7 @@ class Polls extends EventTarget {
       [...this.#merchants].map(merchant => [merchant, { owed: merchant in owed }]),
     )
     const state = this.#state === 'probing' ? 'connecting' : 'polling'
-    this.#emit('ready', { state, merchants, ...beats(paceS) })
+    this.#emit('ready', { state, merchants, grant: this.#grant, ...beats(paceS) })
   }
 
   #url() {

@@ -26,11 +26,15 @@ describe('the first opening', () => {
   test('the first URL is the one that the page gives', () => {
     onRefresh('events', callback)
     onRefresh(new URL('https://example.org/events?merchant_id=42'), callback)
-    onRefresh('/events?last_event_id=5-0#top', callback)
+    onRefresh('/events?merchant_id=42&last_event_id=5-0#top', callback)
 
     assert.deepEqual(
       sources.map(({ url }) => url),
-      ['events', 'https://example.org/events?merchant_id=42', '/events?last_event_id=5-0#top'],
+      [
+        'events?',
+        'https://example.org/events?merchant_id=42',
+        '/events?merchant_id=42&last_event_id=5-0',
+      ],
     )
   })
 
@@ -168,8 +172,8 @@ describe('a reconnection', () => {
     ['/events', '/events?last_event_id=7-1'],
     ['/events?', '/events?last_event_id=7-1'],
     ['events?merchant_id=42', 'events?merchant_id=42&last_event_id=7-1'],
-    ['?a=1&b=%20+~&c', '?a=1&b=%20+~&c&last_event_id=7-1'],
-    ['/events?last_event_id=5-0&token=a=b?c', '/events?token=a=b?c&last_event_id=7-1'],
+    ['?a=1&b=%20+~&c', '?a=1&b=++%7E&c=&last_event_id=7-1'],
+    ['/events?last_event_id=5-0&token=a=b?c', '/events?token=a%3Db%3Fc&last_event_id=7-1'],
     ['/events?merchant_id=42&last_event_id', '/events?merchant_id=42&last_event_id=7-1'],
     ['/events?my_last_event_id=3', '/events?my_last_event_id=3&last_event_id=7-1'],
     ['/events?merchant_id=42#a?b', '/events?merchant_id=42&last_event_id=7-1'],
@@ -186,13 +190,13 @@ describe('a reconnection', () => {
     })
   }
 
-  test('a reconnection without a last event ID asks for the URL as the page gave it', async () => {
-    onRefresh('/events?last_event_id=5-0', callback)
+  test('a reconnection without a last event ID asks for the position that the page gave', async () => {
+    onRefresh('/events?merchant_id=42&last_event_id=5-0', callback)
     last().ready()
     last().giveUp()
     await clock.advance(1_000)
 
-    assert.equal(last().url, '/events?last_event_id=5-0')
+    assert.equal(last().url, '/events?merchant_id=42&last_event_id=5-0')
   })
 
   test('the last event ID is escaped in the URL', async () => {

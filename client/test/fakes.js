@@ -97,10 +97,10 @@ export class FakeEventSource extends EventTarget {
     this.#parser.feed(text)
   }
 
-  ready({ id, heartbeat_s = 15 } = {}) {
+  ready({ id, heartbeat_s = 15, grant } = {}) {
     this.accept()
     this.receive('retry: 2345\n')
-    this.event('ready', { merchant_id: '42', heartbeat_s, connection_id: 'c-1' }, id)
+    this.event('ready', { merchant_id: '42', grant, heartbeat_s, connection_id: 'c-1' }, id)
   }
 
   refresh(fields = {}, id) {
@@ -145,9 +145,10 @@ export class FakeTarget extends EventTarget {
     return this.#added.length
   }
 
-  addEventListener = (type, listener) => {
+  addEventListener = (type, listener, { signal } = {}) => {
     this.#added.push([type, listener])
     super.addEventListener(type, listener)
+    signal?.addEventListener('abort', () => this.removeEventListener(type, listener))
   }
 
   removeEventListener = (type, listener) => {

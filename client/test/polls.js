@@ -23,7 +23,7 @@ export function answerPolls(answer) {
 /** An answer of the service: what is owed, and the pace. */
 export function told(merchants = {}, { status = 200, paceS = 10 } = {}) {
   const headers = new Headers(paceS ? { 'Retry-After': paceS } : {})
-  return { status, headers, json: async () => ({ merchants }) }
+  return { status, headers, json: async () => ({ merchants, grant: 'ann' }) }
 }
 
 export const refused = status => told({}, { status, paceS: 0 })

@@ -161,7 +161,7 @@ describe('the tab with the stream', () => {
       const { browser, tabs } = await sharing({}, {}, {})
       end(tabs[0])
       await settle()
-      assert.deepEqual(urls(browser), ['/events?merchant_id=42&last_event_id=1-0'])
+      assert.deepEqual(urls(browser), ['/events?merchant_id=42&grant=1&last_event_id=1-0'])
       const [stream] = browser.streams
       stream.ready()
       stream.refresh({ topic: 'seats', reason: 'missed' }, '5-0')
@@ -233,7 +233,7 @@ describe('the tab with the stream', () => {
     await settle()
 
     assert.equal(tabs[0].states.at(-1), 'refused')
-    assert.deepEqual(urls(browser), ['/events?merchant_id=42&token=t2&last_event_id=1-0'])
+    assert.deepEqual(urls(browser), ['/events?merchant_id=42&grant=1&token=t2&last_event_id=1-0'])
     assert.equal(tabs[1].states.at(-1), 'connecting')
   })
 })
@@ -377,7 +377,7 @@ describe('hidden tabs', () => {
     assert.deepEqual([a.streams.length, b.streams.length], [1, 0])
     a.streams[0].ready({ id: '1-0' })
     a.close()
-    await browser.pass(3 * HEARTBEAT_MS)
+    await browser.pass(2 * HEARTBEAT_MS)
 
     assert.equal(b.streams.length, 1)
   })

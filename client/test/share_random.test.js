@@ -59,7 +59,26 @@ describe('a rule that is taken out is missed', () => {
       /rows|quiet/,
     ],
     ['a tab takes the state that it hears', 'enter(message.state)', '', /the stream is open/],
-    ['the name says who is logged in', '[MESSAGE_FORM, share,', '[MESSAGE_FORM,', /rows/],
+    ['a tab hears one of its own rights', 'message.grant !== grant', 'false', /rows/],
+    ['the rights are those of the stream', "grant = fields.grant ?? 'none'", '', /rows/],
+    [
+      'tabs of other rights do not meet again',
+      'if (own !== told) tabs.part(own)',
+      '',
+      /one stream|without a pause|rows/,
+    ],
+    [
+      'tabs of other rights share with each other',
+      'if (grant && name === common) name += grant',
+      'if (false);',
+      /one stream/,
+    ],
+    [
+      'a tab that has lost its rights is refused',
+      'return open()\n    }\n    const isRefused',
+      'return open()\n}\nreturn\n    const isRefused',
+      /rows|open/,
+    ],
     ['the name leaves positions out', "['token', 'last_event_id']", "['token']", /one stream/],
     ['a tab that has lost the lead closes', 'follow() {\n    close()', 'follow() {', /one stream/],
     [
@@ -68,7 +87,7 @@ describe('a rule that is taken out is missed', () => {
       "error).name === 'AbortError') goAlone()",
       /one stream/,
     ],
-    ['a page that is left holds nothing', 'tabs.leave()\n    isPaused', 'isPaused', /left|nor/],
+    ['a page that is left holds nothing', 'tabs.leave()\n    grant', 'grant', /left|nor/],
     ['a page that has ended holds nothing', 'tabs.leave()\n    clearTimeout', 'clearTimeout', /./],
     [
       'a tab waits for the lock once',

@@ -117,6 +117,8 @@ export class Tab {
   sources = []
   channels = []
   headStatus = 503
+  grant = 'ann'
+  proofs = [] // the polls that asked for the rights of the tab
   #hears = false
   #tasks = []
   #timers = new Set()
@@ -131,6 +133,10 @@ export class Tab {
         super(url, init)
         this.tab = tab
         tab.sources.push(this)
+      }
+
+      ready(fields) {
+        super.ready({ grant: tab.grant, ...fields })
       }
     }
     class TabChannel {
@@ -165,7 +171,7 @@ export class Tab {
       EventSource: TabSource,
       BroadcastChannel: TabChannel,
       navigator: { locks: { request: (...all) => browser.locks.request(this, ...all) } },
-      fetch: async () => ({ status: this.headStatus }),
+      fetch: async (url, init) => this.answer(url, init),
       loadPolls: async () => run(`${polls}\nreturn { pollInstead }`.replace(/^export /gm, '')),
       reportError: error => this.errors.push(error),
       performance: clock,
@@ -177,12 +183,17 @@ export class Tab {
   }
 
   #setTimeout = (run, ms) => {
-    const id = clock.setTimeout(() => {
-      this.#timers.delete(id)
-      this.run(run)
-    }, ms)
+    // One that falls due while the tab is frozen may still be cleared before the tab is thawed.
+    const id = clock.setTimeout(() => this.run(() => this.#timers.delete(id) && run()), ms)
     this.#timers.add(id)
     return id
+  }
+
+  /** What the service answers. Only a tab that shares says which method a poll has. */
+  answer(url, { method }) {
+    if (method !== 'GET') return { status: this.headStatus }
+    this.proofs.push(url)
+    return { status: 200, json: async () => ({ merchants: {}, grant: this.grant }) }
   }
 
   /** Runs a task of the tab, now or when it is thawed. */

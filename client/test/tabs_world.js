@@ -1,10 +1,11 @@
 /**
  * A random history of one browser: two users whose tabs open, close, crash, hide, freeze, are left
- * and log in anew, and a service with rows for each of them. Does not know how the module shares.
- * It judges
+ * and log in anew, and a service with rows for each of them, behind a proxy that lets no event
+ * through at times. The users have names of their own to share a stream, or one name for both. Does
+ * not know how the module shares. It judges
  *
  * - the promise: in the end each tab shows the rows of its user, and is quiet;
- * - that the tabs of a user have one stream, which only tabs of that user open.
+ * - that the tabs of a user have one stream, or at most two where the other user has the name too.
  */
 
 import assert from 'node:assert/strict'
@@ -14,12 +15,14 @@ import { Backend, drawsOf, TOPICS } from './world.js'
 
 const USERS = ['ann', 'bob']
 const AT_MOST = 6 // tabs
+const MANY_POLLS = 2_000 // in one history
 
 export class TabsWorld {
   backends = {}
   told = new Map() // the position of each EventSource
-  counted = { calls: 0, sources: 0 }
+  counted = { calls: 0, sources: 0, polls: 0 }
   #isAtPeace = false
+  #isBuffering = false
 
   constructor(text, seed) {
     installFakes()
@@ -39,6 +42,7 @@ export class TabsWorld {
       minIntervalMs: this.pick([0, 0, 2_000]),
     }
     this.hasTokens = this.draw() < 0.3
+    this.name = this.pick([undefined, 'the shop']) // for both users
   }
 
   pick(values) {
@@ -59,10 +63,16 @@ export class TabsWorld {
     if (this.tabs.length === AT_MOST) return
     const tab = this.browser.open({ hidden: this.draw() < 0.3 })
     const backends = this.backends[user]
-    const options = { ...this.options, share: user, by: `tab ${this.browser.tabs.length}` }
+    const options = {
+      ...this.options,
+      share: this.name ?? user,
+      by: `tab ${this.browser.tabs.length}`,
+    }
     if (this.hasTokens) options.token = async () => `${user}-${options.by}`
     const shown = backends.map(() => Object.fromEntries(TOPICS.map(topic => [topic, -1])))
-    Object.assign(tab, { user, backends, running: [], by: options.by, shown })
+    Object.assign(tab, { user, grant: user, backends, running: [], by: options.by, shown })
+    tab.answer = (url, { method }) =>
+      method === 'HEAD' ? { status: tab.headStatus } : this.#answer(tab, url)
     let url = `/events?${this.merchants.map(merchant => `merchant_id=${merchant}`).join('&')}`
     for (const [at, backend] of backends.entries()) {
       if (this.draw() >= 0.3) continue
@@ -150,22 +160,47 @@ export class TabsWorld {
         stream.giveUp()
         continue
       }
-      stream.isMute = !this.#isAtPeace && this.draw() < 0.1
+      stream.isMute = !this.#isAtPeace && (this.#isBuffering || this.draw() < 0.1)
       stream.accept()
       if (stream.isMute) continue
       this.#compare(stream)
     }
   }
 
-  /** Says where the tab stands, and what it is owed. A browser that reconnects adds its last ID. */
-  #compare(stream) {
-    const { backends } = stream.tab
-    const inUrl = new URLSearchParams(stream.url.split('?')[1]).getAll('last_event_id')
-    const ids = [this.told.get(stream) ?? '', ...inUrl]
-    const owed = backends.map((backend, at) => {
+  /** What a tab is owed of each merchant that comes with these positions. */
+  #owed({ backends }, url, ...ids) {
+    ids.push(...new URLSearchParams(url.split('?')[1]).getAll('last_event_id'))
+    return backends.map((backend, at) => {
       const own = ids.find(id => id && id === this.#named(at, id.split('@').pop()))
       return backend.owed(own?.split('@').pop())
     })
+  }
+
+  /** A poll: what the tab is owed, and what stands for its rights. */
+  #answer(tab, url) {
+    this.counted.polls++
+    assert.ok(this.counted.polls < MANY_POLLS, 'nobody polls without a pause')
+    if (tab.isLoggedOut) return { status: 401 }
+    if (!this.#isAtPeace && this.draw() < 0.1) return { status: 503 }
+    const merchants = {}
+    for (const [at, refresh] of this.#owed(tab, url).entries()) {
+      const { newest } = tab.backends[at]
+      const { reason, topic } = refresh ?? {}
+      const topics = topic ? [topic] : null
+      if (refresh) merchants[this.merchants[at]] = { id: this.#named(at, newest), topics, reason }
+    }
+    const answer = {
+      status: 200,
+      headers: new Headers({ 'Retry-After': 10 }),
+      json: async () => ({ merchants, grant: tab.user }),
+    }
+    return new Promise(resolve => tab.run(() => resolve(answer)))
+  }
+
+  /** Says where the tab stands, and what it is owed. A browser that reconnects adds its last ID. */
+  #compare(stream) {
+    const { backends } = stream.tab
+    const owed = this.#owed(stream.tab, stream.url, this.told.get(stream) ?? '')
     if (this.merchants.length === 1 && !owed[0]) return this.#tell(stream, 0)
     if (this.merchants.length === 1) stream.ready()
     else {
@@ -175,7 +210,7 @@ export class TabsWorld {
           owed[at] ? { owed: true } : { id: this.#named(at, newest) },
         ]),
       )
-      const ready = { merchants, heartbeat_s: 15, connection_id: 'c-1' }
+      const ready = { merchants, grant: stream.tab.user, heartbeat_s: 15 }
       stream.tab.run(() => stream.event('ready', ready))
     }
     for (const [at, refresh] of owed.entries()) if (refresh) this.#tell(stream, at, refresh)
@@ -198,7 +233,7 @@ export class TabsWorld {
   #judge() {
     for (const user of USERS) {
       const streams = this.browser.streams.filter(({ tab }) => tab.user === user && !tab.isFrozen)
-      assert.ok(streams.length <= 1, 'the tabs of a user have one stream')
+      assert.ok(streams.length <= (this.name ? 2 : 1), 'the tabs of a user have one stream')
     }
   }
 
@@ -225,6 +260,7 @@ export class TabsWorld {
       [1, () => this.break('drop')],
       [1, () => this.break('giveUp')],
       [1, () => this.break('mute')],
+      [0.3, () => (this.#isBuffering = !this.#isBuffering)],
       [0.3, () => this.pick(this.backends[this.pick(USERS)]).lose()],
       [0.3, () => clock.sleep(this.pick([10_000, 3_600_000]))],
       [8, () => this.browser.pass(this.pick([100, 1_000, 5_000, 20_000, 60_000, 400_000]))],
@@ -238,6 +274,7 @@ export class TabsWorld {
   /** Everything works from now on: shown, each tab becomes right. */
   async end() {
     this.#isAtPeace = true
+    let rounds = 0
     for (const tab of this.tabs) {
       if (tab.isFrozen) await tab.thaw()
       if (tab.isLeft) this.comeBack(tab)
@@ -248,6 +285,8 @@ export class TabsWorld {
     await this.#work()
     for (const user of USERS) for (const at of this.merchants.keys()) this.change(user, at)
     await this.#work()
+    while (this.tabs.some(({ states }) => states.at(-1) === 'polling') && rounds++ < 4)
+      await this.#work() // a stream is tried again, in the end
     for (const tab of this.tabs) {
       if (tab.isLoggedOut) continue
       for (const [at, { rows }] of tab.backends.entries())
@@ -256,6 +295,7 @@ export class TabsWorld {
       assert.equal(tab.states.at(-1), 'open', 'each tab knows that the stream is open')
     }
     this.#judge()
+    assert.ok(this.counted.polls < MANY_POLLS, 'nobody polls without a pause')
     for (const tab of this.tabs) tab.stop()
     await settle()
     const { channels, locks, streams, tabs } = this.browser

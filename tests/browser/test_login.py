@@ -131,10 +131,10 @@ class Shop:
     async def open(self, tab: Tab) -> None:
         await tab.open(f"{self.nginx.url}/blank.html")
 
-    async def log_in(self, tab: Tab, merchant: str, user: str) -> None:
+    async def log_in(self, tab: Tab, merchant: str, user: str, share: str | None = None) -> None:
         """Have the pages of this browser be of this user, and this page listen."""
         await tab.evaluate(LOG_IN % token_of(merchant, sub=user))
-        await tab.evaluate(LISTEN % f"user-{user}")
+        await tab.evaluate(LISTEN % (share or f"user-{user}"))
 
 
 @asynccontextmanager
@@ -160,19 +160,21 @@ def shows(merchant: str, row: int) -> str:
     return f"rows['{merchant}'] === '{row}'"
 
 
-async def switch_logins(shop: Shop, merchant: str, left: Tab, tab: Tab) -> None:
+async def switch_logins(
+    shop: Shop, merchant: str, left: Tab, tab: Tab, share: str | None = None
+) -> None:
     """Ann has a tab that she leaves open, and one in which Bob logs in."""
     of_ann, of_bob = f"{merchant}-ann", f"{merchant}-bob"
     await shop.change(of_ann, 1)
     await shop.change(of_bob, 1)
     for each in (left, tab):
         await shop.open(each)
-        await shop.log_in(each, of_ann, "ann")
+        await shop.log_in(each, of_ann, "ann", share)
         await each.until(shows(of_ann, 1))
     assert await tab.evaluate("opened") == 0  # these tabs share
 
     await tab.evaluate("stop()")
-    await shop.log_in(tab, of_bob, "bob")
+    await shop.log_in(tab, of_bob, "bob", share)
     await tab.until(shows(of_bob, 1))
     await shop.change(of_bob, 2)
     await tab.until(shows(of_bob, 2))
@@ -196,13 +198,14 @@ async def switch_logins(shop: Shop, merchant: str, left: Tab, tab: Tab) -> None:
     assert await tab.evaluate("rows") == {of_bob: "4"}
 
 
+@pytest.mark.parametrize("share", [None, "the shop"], ids=["own-name", "common-name"])
 async def test_a_user_who_logs_in_after_another_hears_of_its_own_merchants_only_and_of_all_changes(
-    redis: Redis, tmp_path: Path, browser: Browser, merchant: str
+    redis: Redis, tmp_path: Path, browser: Browser, merchant: str, share: str | None
 ) -> None:
     context = await browser.new_context()
     try:
         async with opened_shop(redis, tmp_path) as shop:
             left, tab = [ChromiumTab(await context.new_page()) for _ in range(2)]
-            await switch_logins(shop, merchant, left, tab)
+            await switch_logins(shop, merchant, left, tab, share)
     finally:
         await context.close()
