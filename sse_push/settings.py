@@ -524,6 +524,14 @@ class Settings(BaseSettings):
         description="within this time every stream is read once without a cause; it costs "
         "a read per merchant, worker and round; unset: 30, and 15 with PUBLISH",
     )
+    wait_replicas: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="`POST /notify` and `/revoke` are answered 200 only when so many replicas of "
+        "Redis have the entry, and 503 `unknown` if they don't within `notify_timeout_s`; 0: "
+        "without asking",
+    )
     stream_max_entries: int = Field(
         100, ge=1, le=1_000_000, description="approximate number of entries kept per merchant"
     )

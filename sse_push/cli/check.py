@@ -61,7 +61,14 @@ def _examine(
         login = Login(*settings.sentinel_login)
         limit_s = settings.notify_timeout_s
         findings += asyncio.run(
-            examine(url, keys, timeout_s=limit_s, login=login, bell=settings.bell)
+            examine(
+                url,
+                keys,
+                timeout_s=limit_s,
+                login=login,
+                bell=settings.bell,
+                wait_replicas=settings.wait_replicas,
+            )
         )
     return findings
 

@@ -44,6 +44,8 @@ def serve(*, embedded: bool, env_file: EnvFile | None, **flags: str | None) -> i
     _require(settings, has_redis=embedded)
     if embedded and settings.redis_url is not None:
         raise ConfigError("expected either --embedded or redis_url, got both")
+    if embedded and settings.wait_replicas:
+        raise ConfigError("wait_replicas needs a Redis with replicas: --embedded has none")
     if settings.has_tokens:
         from sse_push.http.service import token_rules
 

@@ -167,6 +167,7 @@ def _store(settings: Settings, hub: Hub[Frame]) -> Store:
     terms = Terms(
         keys=Keys(settings.key_prefix),
         bell=settings.bell,
+        wait_replicas=settings.wait_replicas,
         data_limit_bytes=settings.data_limit_bytes,
         notify_timeout_s=settings.notify_timeout_s,
         stream_max_entries=settings.stream_max_entries,

@@ -1,22 +1,23 @@
 """The Redis streams: adding entries, and following which streams change.
 
-``append`` adds what backends send; ``outcomes`` says what became of it. ``follow`` reads what is
-new over one connection on which Redis announces changes (``pipeline``), and proves that it does
-(``probe``, ``proof``); where Redis refuses that, messages take its place (``announcing``), by the
-rules of the ``bell``. ``heard`` hands on what is announced. A ``primary`` is all of that for one
-server; a ``cluster`` has many, each a ``member``, and ``cluster_append`` finds the one that has a
-record's stream. ``rounds`` are reads without a cause. ``tail`` and ``revocations`` decide which
-reads come next, without any I/O; the theory of operation is in ``tail``. ``histories`` names the
-history of a server, ``window`` bounds what is on the way at once, ``parser`` the size of a reply;
-what exceeds it, or may, is read by ``aside`` on a connection of its own, as ``standing`` decides.
-``leftovers`` names keys that Redis tracks for nobody. ``keys`` names what is in Redis, ``contract``
-knows its form, ``replies`` whose error a reply is, ``examine`` what is wrong with a server,
-``delivery`` whether it does what we need, ``obstacles`` why it does not do what it is asked. Every
-connection is a ``connection`` of our own, which ``opening`` begins at an ``address``, of one server
-or of the primary that a ``sentinel`` names; ``failures`` are the ways in which it ends. In a
-cluster, whose ``seeds`` a URL names, ``survey`` asks who has which ``slots``, ``homes`` brings each
-merchant there, ``moving`` reads streams on their way, ``guests`` are nodes without slots. To all
-others Redis is a ``store``.
+``append`` adds what backends send, by the commands of ``adding``, over a connection of the
+``pool``, and may wait until ``replicas`` have it; ``outcomes`` says what became of it. ``follow``
+reads what is new over one connection on which Redis announces changes (``pipeline``), and proves
+that it does (``probe``, ``proof``); where Redis refuses that, messages take its place
+(``announcing``), by the rules of the ``bell``. ``heard`` hands on what is announced. A ``primary``
+is all of that for one server; a ``cluster`` has many, each a ``member``, and ``cluster_append``
+finds the one that has a record's stream. ``rounds`` are reads without a cause. ``tail`` and
+``revocations`` decide which reads come next, without any I/O; the theory of operation is in
+``tail``. ``histories`` names the history of a server, ``window`` bounds what is on the way at once,
+``parser`` the size of a reply; what exceeds it, or may, is read by ``aside`` on a connection of its
+own, as ``standing`` decides. ``leftovers`` names keys that Redis tracks for nobody. ``keys`` names
+what is in Redis, ``contract`` knows its form, ``replies`` whose error a reply is, ``examine`` what
+is wrong with a server, ``delivery`` whether it does what we need, ``obstacles`` why it does not do
+what it is asked. Every connection is a ``connection`` of our own, which ``opening`` begins at an
+``address``, of one server or of the primary that a ``sentinel`` names; ``failures`` are the ways in
+which it ends. In a cluster, whose ``seeds`` a URL names, ``survey`` asks who has which ``slots``,
+``homes`` brings each merchant there, ``moving`` reads streams on their way, ``guests`` are nodes
+without slots. To all others Redis is a ``store``.
 
 The only package, beside ``runtime.embedded``, that knows Redis. Does not know browsers, nor how
 they are served.

@@ -14,25 +14,17 @@ from typing import cast
 
 from sse_push.access.revocation import Revocation
 from sse_push.errors import Outcome, StreamUnavailable
-from sse_push.notification import EventId, Notification
+from sse_push.notification import EventId
+from sse_push.stream.adding import Adding, Recipient
 from sse_push.stream.address import Address
 from sse_push.stream.bell import BellChoice, Ringer
 from sse_push.stream.connection import Connection
-from sse_push.stream.contract import (
-    ASKING,
-    Command,
-    RevokeCommands,
-    append_command,
-    expire_command,
-    probe_commands,
-)
 from sse_push.stream.failures import RedisError
-from sse_push.stream.histories import history_of
 from sse_push.stream.keys import Keys
 from sse_push.stream.lifetimes import Lifetimes
-from sse_push.stream.opening import open_connection
-from sse_push.stream.outcomes import AppendTally, Record, Waiting, fail, resolve
-from sse_push.stream.reads import ProbeEntry
+from sse_push.stream.outcomes import AppendTally, Held, Record, Waiting, fail, resolve
+from sse_push.stream.pool import Pool
+from sse_push.stream.replicas import Replicas
 from sse_push.stream.replies import ErrorReply, Whose
 
 _RECORDS_AT_ONCE = 512
@@ -46,7 +38,8 @@ class Appender:
     """Add records to their streams, all waiting records in one round trip.
 
     Records that arrive while a pipeline is on its way wait for the next one: group commit. There is
-    at most one pipeline on its way, so after a timeout every other record is known to be unsent.
+    at most one pipeline on its way, so after a timeout every other record is known to be unsent. A
+    pipeline whose entries are added, and await ``wait_replicas``, is not on its way any more.
     """
 
     def __init__(
@@ -60,50 +53,60 @@ class Appender:
         revocation_lifetime_s: float,
         bell: BellChoice = "auto",
         tally: AppendTally | None = None,
+        wait_replicas: int = 0,
     ) -> None:
-        self._address = address
         self._keys = keys
-        self._connection: Connection | None = None
-        self.server_id = b""
-        """The ID of the run of the server that we were last connected to."""
-        self._used: set[bytes] = set()
-        """The IDs of the servers that entries were sent to since ``take_used``."""
-        self.history = ""
-        """The name of that server's history."""
-        self._is_outdated = False
-        """Whether the connection is to be replaced before the next record."""
+        self._pool = Pool(address, keys.prefix)
         self._timeout_s = timeout_s
-        self._max_entries = stream_max_entries
-        self._lifetimes = Lifetimes(stream_ttl_s)
-        self._revoke_commands = RevokeCommands(keys.revocations, revocation_lifetime_s)
+        self._adding = Adding(
+            keys,
+            max_entries=stream_max_entries,
+            lifetimes=Lifetimes(stream_ttl_s),
+            revocation_lifetime_s=revocation_lifetime_s,
+        )
         # Also where this process hears of changes from Redis itself: another one may not.
         self._ringer = Ringer(keys.bell, rings=bell != "tracking")
         self._queue: deque[Waiting] = deque()
+        self._probes: deque[Waiting] = deque()
+        """Those that wait for no replica, while others may wait for a connection."""
         self._sent: frozenset[asyncio.Future[EventId]] = frozenset()
         self._arrived = asyncio.Event()
+        self._replicas = Replicas(
+            wait_replicas, self._pool, timeout_s=timeout_s, on_free=self._arrived.set
+        )
         self.tally = tally or AppendTally()
+
+    @property
+    def server_id(self) -> bytes:
+        """The ID of the run of the server that we were last connected to."""
+        return self._pool.server_id
+
+    @property
+    def history(self) -> str:
+        """The name of that server's history."""
+        return self._pool.history
 
     async def run(self) -> None:
         """Send the records that arrive, for ever."""
         try:
             with contextlib.suppress(RedisError, OSError):  # the first record tries again
-                await self._connect()
+                await self._pool.connect()
             while True:
                 await self._arrived.wait()
                 self._arrived.clear()
                 while batch := self._next_batch():
                     await self._commit(batch)
         finally:
-            self._disconnect()
+            await self._replicas.stop()
+            self._pool.disconnect()
 
     def renew(self) -> None:
         """Make a new connection before the next record: the address may lead elsewhere by now."""
-        self._is_outdated = True
+        self._pool.renew()
 
     def take_used(self) -> set[bytes]:
         """Return the IDs of the servers that entries were sent to since the last call."""
-        used, self._used = self._used, set()
-        return used
+        return self._pool.take_used()
 
     async def append(self, record: Record) -> EventId:
         """Add one record, and return the ID of its entry, and the history that has it.
@@ -138,9 +141,11 @@ class Appender:
                 f"expected fewer than {_RECORDS_WAITING} notifications waiting for Redis"
             )
             return [refusal for _ in records]
-        create_future = asyncio.get_running_loop().create_future
-        waiting = [Waiting(record, create_future(), is_asked) for record in records]
-        self._queue.extend(waiting)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within_s
+        waiting = [Waiting(each, loop.create_future(), until, is_asked) for each in records]
+        queue = self._probes if self._replicas.goes_first(records) else self._queue
+        queue.extend(waiting)
         self._arrived.set()
         futures = [each.event_id for each in waiting]
         try:
@@ -153,7 +158,8 @@ class Appender:
 
     def _result(self, future: asyncio.Future[EventId]) -> EventId | StreamUnavailable:
         if not future.done():
-            outcome: Outcome = "unknown" if future in self._sent else "not_published"
+            is_sent = future in self._sent or self._replicas.holds(future)
+            outcome: Outcome = "unknown" if is_sent else "not_published"
             text = f"expected an answer from Redis within {self._timeout_s} s, got none"
             return StreamUnavailable(text, outcome)
         exc = future.exception()
@@ -163,7 +169,10 @@ class Appender:
         return exc
 
     def _next_batch(self) -> list[Waiting]:
-        batch: list[Waiting] = []
+        batch = list(self._probes)
+        self._probes.clear()
+        if not self._replicas.has_room:
+            return batch
         while self._queue and len(batch) < _RECORDS_AT_ONCE:
             waiting = self._queue.popleft()
             if not waiting.event_id.done():  # its caller still waits
@@ -178,106 +187,77 @@ class Appender:
         """
         now_s = math.nan
         try:
-            connection = await self._connect()
+            connection = await self._pool.connect()
             if any(isinstance(waiting.record, Revocation) for waiting in batch):
                 now_s = await _ask_time(connection, self._timeout_s)
         except (RedisError, OSError) as exc:  # TimeoutError is an OSError
-            self._disconnect()
+            self._pool.disconnect()
             fail(batch, "expected a connection to Redis, got none", exc, "not_published")
             return
         # A caller that gave up while we connected has the answer that its record is not published.
-        while batch := [waiting for waiting in batch if not waiting.event_id.done()]:
-            batch = await self._exchange(connection, batch, now_s)
+        if batch := [waiting for waiting in batch if not waiting.event_id.done()]:
+            gone = await self._exchange(connection, batch, now_s)
+            self._queue.extendleft(reversed(gone))  # before those that arrived later
 
     async def _exchange(
         self, connection: Connection, batch: list[Waiting], now_s: float
     ) -> list[Waiting]:
         """Send a batch in one pipeline, and give each record the result that Redis replies.
 
-        Returns the records that Redis did not add, as their streams are gone: send those again.
+        Returns the records that Redis did not add, as their streams are gone: send those again. The
+        results of those that Redis did add may depend on replicas, which the next batch does not
+        wait for.
         """
-        commands, recipients = self._commands(batch, now_s)
+        commands, recipients = self._adding.commands(batch, now_s)
         rings = self._ringer.commands([each.record for each in batch])
-        self._used.add(self.server_id)
+        wait = self._replicas.commands(batch)
+        self._pool.note_use()
         self._sent = frozenset(each.event_id for each in batch)
-        is_wrong_server = False
+        held: list[Held] | None = [] if wait else None
         gone: list[Waiting] = []
         try:
             async with asyncio.timeout(self._timeout_s):
-                await connection.send([*commands, *rings])  # the entries first
-                for recipient in recipients:
-                    reply = await connection.read()
-                    is_wrong_server |= _is_wrong_server(reply, self._address)
-                    if reply is None and isinstance(recipient, Waiting):
-                        self._lifetimes.forget(recipient.record.merchant_id)
-                        gone.append(recipient)
-                    elif isinstance(recipient, Waiting):
-                        resolve(recipient, reply, self.history, self.tally, self._keys)
-                    elif reply == 1 and recipient is not None:
-                        self._lifetimes.renewed(recipient)
+                # The entries first. What ends with WAIT is read and announced before.
+                await connection.send([*commands, *rings, *wait])
+                gone, is_wrong_server = await self._read(connection, recipients, held)
                 for _ in rings:
                     self._ringer.answered(await connection.read())
         except (RedisError, OSError) as exc:
-            self._disconnect()
+            self._pool.disconnect()
             fail(batch, "expected an answer from Redis, got none", exc, "unknown")
-        self._used.add(self.server_id)  # again: it may have been taken since
-        if is_wrong_server:
-            # The address may lead to another server by now: the next batch finds out.
-            self._disconnect()
+        else:
+            if held is not None:
+                self._replicas.wait(batch, held)
+            if is_wrong_server:
+                # The address may lead to another server by now: the next batch finds out.
+                self._pool.disconnect()
+        self._sent = frozenset()
+        self._pool.note_use()  # again: it may have been taken since
         return gone
 
-    async def _connect(self) -> Connection:
-        """Return the connection, a new one if it is lost: "not published" is still true."""
-        if self._connection is not None and (self._is_outdated or not self._connection.is_quiet):
-            self._disconnect()
-        self._is_outdated = False
-        if self._connection is None:
-            self._connection = await open_connection(self._address, "append", tracks=False)
-            self.server_id = self._connection.server_id
-            self.history = history_of(self.server_id, self._keys.prefix)
-        return self._connection
+    async def _read(
+        self,
+        connection: Connection,
+        recipients: list[Recipient],
+        held: list[Held] | None,
+    ) -> tuple[list[Waiting], bool]:
+        """Give the recipients their replies.
 
-    def _disconnect(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    def _commands(
-        self, batch: list[Waiting], now_s: float
-    ) -> tuple[list[Command], list[Waiting | str | None]]:
-        """Return the commands, and for each the recipient of its reply.
-
-        The recipient of an XADD is its record; that of an EXPIRE is the merchant whose stream has a
-        new lifetime, or None for any other stream, whose reply is not needed.
+        Returns the records that Redis did not add, and whether it is the wrong server.
         """
-        commands: list[Command] = []
-        recipients: list[Waiting | str | None] = []
-        # Only an entry with a lifetime may begin a stream, which else would stay for ever.
-        expiring = self._lifetimes.due_among([each.record.merchant_id for each in batch])
-        for waiting in batch:
-            if waiting.is_asked:
-                commands.append(ASKING)
-                recipients.append(None)
-            if not isinstance(waiting.record, Notification):
-                commands += (
-                    probe_commands(self._keys.stream(waiting.record.merchant_id))
-                    if isinstance(waiting.record, ProbeEntry)
-                    else self._revoke_commands.of(waiting.record, now_s=now_s)
-                )
-                recipients += [waiting, None]
-                continue
-            merchant_id = waiting.record.merchant_id
-            key = self._keys.stream(merchant_id)
-            begins = merchant_id in expiring
-            commands.append(
-                append_command(key, waiting.record, max_entries=self._max_entries, begins=begins)
-            )
-            recipients.append(waiting)
-            if begins:
-                expiring.remove(merchant_id)
-                commands.append(expire_command(key, self._lifetimes.lifetime_s))
-                recipients.append(merchant_id)
-        return commands, recipients
+        gone: list[Waiting] = []
+        is_wrong_server = False
+        for recipient in recipients:
+            reply = await connection.read()
+            is_wrong_server |= _is_wrong_server(reply, self._pool.address)
+            if reply is None and isinstance(recipient, Waiting):
+                self._adding.lifetimes.forget(recipient.record.merchant_id)
+                gone.append(recipient)
+            elif isinstance(recipient, Waiting):
+                resolve(recipient, reply, self._pool.history, self.tally, self._keys, held)
+            elif reply == 1 and recipient is not None:
+                self._adding.lifetimes.renewed(recipient)
+        return gone, is_wrong_server
 
 
 def _is_wrong_server(reply: object, address: Address) -> bool:

@@ -175,6 +175,17 @@ def subscribe_command(channel: str) -> Command:
     return ("SUBSCRIBE", channel)
 
 
+def wait_command(replicas: int, timeout_ms: int) -> Command:
+    """Return the command that waits until so many replicas have all that its connection has sent.
+
+    The reply is how many have it, after ``timeout_ms`` as well; 0 there would be for ever.
+
+    https://redis.io/docs/latest/commands/wait/
+    """
+    assert timeout_ms > 0, "a wait has an end"
+    return ("WAIT", replicas, timeout_ms)
+
+
 def is_planted(fields: list[bytes]) -> bool:
     """Whether an entry says nothing: it has exactly the one field, with such a value.
 

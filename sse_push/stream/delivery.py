@@ -37,13 +37,15 @@ MERCHANT = probe_merchant("check")
 class Trial(NamedTuple):
     """What is tried at a server: a stream that it has, and its keys.
 
-    A primary of a cluster ``is_of_cluster``, and has the revocations or not.
+    A primary of a cluster ``is_of_cluster``, and has the revocations or not. So many replicas are
+    expected as an answer waits for.
     """
 
     keys: Keys
     merchant_id: str = MERCHANT
     is_of_cluster: bool = False
     has_revocations: bool = True
+    wait_replicas: int = 0
 
     @property
     def key(self) -> str:

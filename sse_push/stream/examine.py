@@ -33,10 +33,13 @@ async def examine(
     timeout_s: float,
     login: Login = Login(),  # noqa: B008 (it never changes)
     bell: BellChoice = "auto",
+    wait_replicas: int = 0,
 ) -> list[Finding]:
     """Check a server's version, whether it delivers an entry, and what it may lose."""
     if is_cluster(url):
-        return await examine_cluster(url, keys, timeout_s=timeout_s, bell=bell)
+        return await examine_cluster(
+            url, keys, timeout_s=timeout_s, bell=bell, wait_replicas=wait_replicas
+        )
     address = parse_address(url, login)
     found: list[Finding] = []
     if isinstance(address, PrimaryAddress):
@@ -44,7 +47,7 @@ async def examine(
     try:
         async with asyncio.timeout(3 * timeout_s):
             with closing(await connect(address)) as adding, closing(await connect(address)) as also:
-                trial = Trial(keys)
+                trial = Trial(keys, wait_replicas=wait_replicas)
                 return found + await examine_server(url, trial, adding, also, timeout_s, bell)
     except (RedisError, OSError, TimeoutError) as exc:
         if _lacks_hello(exc):

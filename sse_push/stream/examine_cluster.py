@@ -30,7 +30,7 @@ _COVERAGE = "cluster-require-full-coverage"
 
 
 async def examine_cluster(
-    url: str, keys: Keys, *, timeout_s: float, bell: BellChoice
+    url: str, keys: Keys, *, timeout_s: float, bell: BellChoice, wait_replicas: int = 0
 ) -> list[Finding]:
     """Check which primaries there are, whether each delivers an entry, and what it may lose."""
     seeds = Seeds.parse(url)
@@ -41,7 +41,12 @@ async def examine_cluster(
     nodes = sorted(slots.nodes.values(), key=lambda node: node.place)
     there = [node for node in nodes if not node.is_failed]
     found = await asyncio.gather(
-        *(_examine_primary(url, seeds, keys, slots, node, timeout_s, bell) for node in there)
+        *(
+            _examine_primary(
+                url, seeds, _trial(keys, slots, node, wait_replicas), node, timeout_s, bell
+            )
+            for node in there
+        )
     )
     return [*_topology(slots, nodes), *_together(there, found)]
 
@@ -72,26 +77,29 @@ def _topology(slots: SlotMap, nodes: Sequence[Node]) -> Iterator[Finding]:
 async def _examine_primary(
     url: str,
     seeds: Seeds,
-    keys: Keys,
-    slots: SlotMap,
+    trial: Trial,
     node: Node,
     timeout_s: float,
     bell: BellChoice,
 ) -> list[Finding]:
     address = seeds.at(node.place)
-    trial = Trial(
-        keys,
-        _merchant_at(keys, slots, node),
-        is_of_cluster=True,
-        has_revocations=slots.owner_of(slot_of(keys.revocations)) == node.id,
-    )
     try:
         async with asyncio.timeout(3 * timeout_s):
             with closing(await connect(address)) as adding, closing(await connect(address)) as also:
                 found = await examine_server(url, trial, adding, also, timeout_s, bell)
                 return [*found, *await _coverage(adding)]
     except (RedisError, OSError, TimeoutError) as exc:
-        return [of_connection(f"redis://{node.place}", exc, keys)]
+        return [of_connection(f"redis://{node.place}", exc, trial.keys)]
+
+
+def _trial(keys: Keys, slots: SlotMap, node: Node, wait_replicas: int) -> Trial:
+    return Trial(
+        keys,
+        _merchant_at(keys, slots, node),
+        is_of_cluster=True,
+        has_revocations=slots.owner_of(slot_of(keys.revocations)) == node.id,
+        wait_replicas=wait_replicas,
+    )
 
 
 def _merchant_at(keys: Keys, slots: SlotMap, node: Node) -> str:

@@ -6,12 +6,13 @@ Knows which setting of a server breaks which promise. Does not know how the serv
 
 from __future__ import annotations
 
+import re
 from typing import cast
 
 from sse_push.runtime.finding import Finding
 from sse_push.stream.bell import BellChoice
 from sse_push.stream.connection import Connection
-from sse_push.stream.contract import Command, lifetime_command, try_script_command
+from sse_push.stream.contract import Command, lifetime_command, try_script_command, wait_command
 from sse_push.stream.delivery import Trial, ask, delivers
 from sse_push.stream.obstacles import of_replies
 from sse_push.stream.replies import ErrorReply
@@ -21,6 +22,9 @@ INFO: Command = ("INFO",)
 
 _OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
 """The oldest versions that the service is tested with."""
+
+_ONLINE = re.compile(rb"^slave[0-9]+:.*\bstate=online", re.MULTILINE)
+"""A replica that has everything, or is about to, in INFO; Valkey has the same words."""
 
 _FIELD_LIMIT_BYTES = 8_388_608
 """How large a field of an entry may be, so that Redis is soon done with its reply."""
@@ -49,6 +53,7 @@ async def examine_server(
         *(await _plants(trial, adding) if is_delivered else []),
         *([_eviction(facts), _persistence(facts)] if facts else []),
         await _sizes(adding),
+        *(await _replicas(url, trial, adding)),
     ]
 
 
@@ -135,6 +140,24 @@ async def _plants(trial: Trial, adding: Connection) -> list[Finding]:
             "its browsers refetch when these expire",
         )
     ]
+
+
+async def _replicas(url: str, trial: Trial, adding: Connection) -> list[Finding]:
+    """Return whether as many replicas are there as an answer waits for; nothing, if for none."""
+    if not trial.wait_replicas:
+        return []
+    command = wait_command(0, 1)
+    reply, info = await ask(adding, [command, ("INFO", "replication")])
+    if isinstance(reply, ErrorReply) or isinstance(info, ErrorReply):
+        return list(of_replies(url, [(command, reply)], trial.keys))  # of INFO it is said already
+    online = len(_ONLINE.findall(cast("bytes", info)))
+    text = f"{online} replica(s) are connected"
+    if online < trial.wait_replicas:
+        text += (
+            f": expected {trial.wait_replicas} or more, as wait_replicas asks for; every "
+            "notification would be answered 503 (unknown)"
+        )
+    return [Finding("ok" if online >= trial.wait_replicas else "failure", "wait_replicas", text)]
 
 
 def _eviction(facts: dict[str, str]) -> Finding:

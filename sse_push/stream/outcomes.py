@@ -54,19 +54,47 @@ class Waiting(NamedTuple):
     record: Record
     event_id: asyncio.Future[EventId]
     """Done once Redis has replied; canceled once the caller no longer waits."""
+    until: float
+    """When the caller gives up, by the clock of the event loop."""
     is_asked: bool = False
     """Whether another node has sent it here, where its slot is still to come."""
 
 
-def resolve(waiting: Waiting, reply: object, history: str, tally: AppendTally, keys: Keys) -> None:
-    """Give a record the result that Redis has replied."""
+class Held(NamedTuple):
+    """A record that Redis has added, whose result depends on replicas."""
+
+    waiting: Waiting
+    event_id: EventId
+
+
+def waits_for_replicas(record: Record) -> bool:
+    """Return whether a record may be lost if a replica is promoted that does not have it.
+
+    A probe asks whether this process is told of changes, which is no question to replicas.
+    """
+    return not isinstance(record, ProbeEntry)
+
+
+def resolve(
+    waiting: Waiting,
+    reply: object,
+    history: str,
+    tally: AppendTally,
+    keys: Keys,
+    held: list[Held] | None = None,
+) -> None:
+    """Give a record the result that Redis has replied; one that waits for replicas is ``held``."""
     fault = _fault_of(reply)
     if fault is not None:
         tally.faults[fault] += 1
     if waiting.event_id.done():
         return
     if isinstance(reply, bytes):
-        waiting.event_id.set_result(EventId(parse_entry_id(reply), history))
+        event_id = EventId(parse_entry_id(reply), history)
+        if held is not None and waits_for_replicas(waiting.record):
+            held.append(Held(waiting, event_id))
+        else:
+            waiting.event_id.set_result(event_id)
     else:
         # An error reply: not executed, whosever error it is.
         assert isinstance(reply, Exception), "XADD is answered with an ID, or with an error"

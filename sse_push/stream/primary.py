@@ -29,6 +29,7 @@ class Terms:
 
     keys: Keys
     bell: BellChoice
+    wait_replicas: int
     data_limit_bytes: int
     notify_timeout_s: float
     stream_max_entries: int
@@ -88,4 +89,5 @@ def appender_at(address: Address, terms: Terms, tally: AppendTally | None = None
         revocation_lifetime_s=terms.revocation_lifetime_s,
         bell=terms.bell,
         tally=tally,
+        wait_replicas=terms.wait_replicas,
     )

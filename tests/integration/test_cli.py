@@ -104,6 +104,16 @@ def test_check_prints_a_verdict_first_and_last_and_the_settings_without_secrets_
     assert "hidden" not in wrong.stdout + wrong.stderr
 
 
+def test_a_server_without_replicas_is_not_to_be_waited_for() -> None:
+    serve = ("serve", "--embedded", "--subscribe-auth", "none", "--notify-keys", KEY)
+    done = run(*serve, SSE_PUSH_WAIT_REPLICAS="1")
+    bad = run(*serve, SSE_PUSH_WAIT_REPLICAS="17")
+
+    assert done.returncode == bad.returncode == 2
+    assert "wait_replicas needs a Redis with replicas: --embedded has none" in done.stderr
+    assert "wait_replicas (SSE_PUSH_WAIT_REPLICAS): input should be less than or" in bad.stderr
+
+
 def test_a_secret_in_a_flag_is_warned_of_and_not_shown(redis: Redis) -> None:
     url = redis.url.replace("redis://", "redis://:hidden@")
     serve = ("serve", "--redis-url", url, "--notify-keys", KEY, "--embedded")

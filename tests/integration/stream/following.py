@@ -42,6 +42,7 @@ class Followed:
         login: Login = Login(),  # noqa: B008 (it never changes)
         bell: BellChoice = "auto",
         sweep_s: float | None = None,
+        wait_replicas: int = 0,
     ) -> None:
         self.newest: dict[str, EntryId | None] = {}
         self.changes: list[Change] = []
@@ -58,6 +59,7 @@ class Followed:
             stream_ttl_s=STREAM_TTL_S,
             revocation_lifetime_s=1000,
             bell=bell,
+            wait_replicas=wait_replicas,
         )
         self.follower = Follower(
             Announcing(address, keys.bell, bell, reply_limit_bytes=reply_limit_bytes),
@@ -135,6 +137,7 @@ async def following(
     login: Login = Login(),  # noqa: B008 (it never changes)
     bell: BellChoice = "auto",
     sweep_s: float | None = None,
+    wait_replicas: int = 0,
 ) -> AsyncGenerator[Followed]:
     followed = Followed(
         url,
@@ -144,6 +147,7 @@ async def following(
         login=login,
         bell=bell,
         sweep_s=sweep_s,
+        wait_replicas=wait_replicas,
     )
     task = asyncio.create_task(followed.run())
     try:

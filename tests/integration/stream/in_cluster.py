@@ -25,6 +25,7 @@ class InCluster:
         bell: BellChoice = "auto",
         sweep_s: float = 1000,
         deaf_limit_s: float = 60 * SECOND,
+        wait_replicas: int = 0,
     ) -> None:
         self.armed_at: dict[str, EventId | None] = {}
         self.changes: list[tuple[Change, str]] = []
@@ -33,6 +34,7 @@ class InCluster:
         terms = Terms(
             keys=KEYS,
             bell=bell,
+            wait_replicas=wait_replicas,
             data_limit_bytes=8192,
             notify_timeout_s=2 * SECOND,
             stream_max_entries=100,
@@ -89,10 +91,10 @@ class InCluster:
 
 @asynccontextmanager
 async def in_cluster(
-    url: str, bell: BellChoice = "auto", sweep_s: float = 1000
+    url: str, bell: BellChoice = "auto", sweep_s: float = 1000, wait_replicas: int = 0
 ) -> AsyncGenerator[InCluster]:
     """Follow a cluster while the context lasts, from the first proof on."""
-    followed = InCluster(url, bell, sweep_s)
+    followed = InCluster(url, bell, sweep_s, wait_replicas=wait_replicas)
     task = asyncio.create_task(followed.cluster.run())
     try:
         await until(

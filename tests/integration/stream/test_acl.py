@@ -152,6 +152,22 @@ async def test_a_user_without_any_of_these_rights_fails(guarded: Redis, merchant
     }
 
 
+async def test_to_wait_for_replicas_takes_a_right_of_its_own(guarded: Redis, merchant: str) -> None:
+    """Without it nothing is lost, and no answer is 200."""
+    for line, said in ((LINE, "NOPERM"), (f"{LINE} +wait", "replica.* in time, got 0")):
+        url = url_of(guarded, f"waits{len(line)}", line)
+        followed = Followed(url, probe_deadline_s=0.5 * SECOND, wait_replicas=1)
+        task = asyncio.create_task(followed.run())
+        try:
+            with pytest.raises(StreamUnavailable, match=said) as refused:
+                await followed.appender.append(Notification(merchant))
+        finally:
+            await stopped(task)
+        assert refused.value.outcome == "unknown"
+
+    assert guarded.cli("XLEN", f"sse_push:{{{merchant}}}") == "2"
+
+
 def test_the_rights_reach_no_other_key(guarded: Redis) -> None:
     url_of(guarded, "narrow", LINE)
 

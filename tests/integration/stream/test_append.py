@@ -402,7 +402,7 @@ async def test_a_connection_that_redis_closed_meanwhile_is_made_anew_unnoticed(
 ) -> None:
     async with appending(server.url) as appender:
         await appender.append(Notification(merchant))
-        connection = appender._connection
+        connection = appender._pool.at_hand
         assert connection is not None
         server.cli("CLIENT", "KILL", "ID", *server.clients("append"))
         await until(lambda: not connection.is_quiet, "the end of the connection")

@@ -16,7 +16,7 @@ from tests.harness.redis import Redis
 from tests.harness.service import Service
 from tests.harness.waiting import SECOND, free_port, until
 from tests.integration.stream.following import following
-from tests.integration.stream.servers import Server, proxied, without_announcements
+from tests.integration.stream.servers import Server, follow, proxied, without_announcements
 
 APPENDONLY_OFF = Finding(
     "warning",
@@ -370,3 +370,45 @@ async def test_a_revocation_that_is_too_large_fails_the_examination(clear: Serve
         assert "got: expected a reply of at most 1048576 bytes" in found.text
     finally:
         clear.cli("DEL", REVOCATIONS_KEY)
+
+
+async def test_a_server_with_fewer_replicas_than_are_waited_for_fails_the_examination(
+    mortal: Redis, tmp_path: Path
+) -> None:
+    async def found(url: str, wanted: int) -> list[Finding]:
+        findings = await examine(url, KEYS, timeout_s=SECOND, wait_replicas=wanted)
+        return [each for each in findings if each.name in ("wait_replicas", "rights")]
+
+    assert await found(mortal.url, 0) == []
+    (none,) = await found(mortal.url, 1)
+    (tmp_path / "replica").mkdir()
+    replica = Redis.start(tmp_path / "replica")
+    try:
+        mortal.cli("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+        follow(replica, mortal)
+        is_online = "state=online"
+        await until(lambda: is_online in mortal.cli("INFO", "replication"), "a replica")
+        (one,) = await found(mortal.url, 1)
+        (too_few,) = await found(mortal.url, 2)
+    finally:
+        replica.kill()
+    words = ["on", ">pw", "~*", "&*", "+@all"]
+    mortal.cli("ACL", "SETUSER", "impatient", *words, "-wait")
+    (lacking,) = await found(mortal.url.replace("redis://", "redis://impatient:pw@"), 1)
+    mortal.cli("ACL", "SETUSER", "blind", *words, "-info")
+    (blind,) = await found(mortal.url.replace("redis://", "redis://blind:pw@"), 1)
+
+    text = (
+        "expected {} or more, as wait_replicas asks for; every notification would be answered 503 "
+        "(unknown)"
+    )
+    assert none == Finding(
+        "failure", "wait_replicas", f"0 replica(s) are connected: {text.format(1)}"
+    )
+    assert one == Finding("ok", "wait_replicas", "1 replica(s) are connected")
+    assert too_few == Finding(
+        "failure", "wait_replicas", f"1 replica(s) are connected: {text.format(2)}"
+    )
+    assert (lacking.level, lacking.name) == ("failure", "rights")
+    assert "lacks +wait " in lacking.text
+    assert "lacks +info" in blind.text

@@ -24,8 +24,8 @@ def servers(
         yield cluster
 
 
-async def findings(url: str) -> dict[str, Finding]:
-    found = await examine(url, KEYS, timeout_s=5 * SECOND)
+async def findings(url: str, wait_replicas: int = 0) -> dict[str, Finding]:
+    found = await examine(url, KEYS, timeout_s=5 * SECOND, wait_replicas=wait_replicas)
     return {each.name: each for each in found}
 
 
@@ -43,6 +43,13 @@ async def test_a_cluster_that_is_well_is_told_primary_by_primary(servers: Cluste
     not_well = {each.name: each.text for each in found.values() if each.level != "ok"}
     assert set(not_well) == {"persistence", "sizes"}
     assert not_well["persistence"].startswith("each primary: appendonly is off")
+
+
+async def test_replicas_that_are_waited_for_are_missed_at_each_primary(servers: Cluster) -> None:
+    found = await findings(servers.url, 1)
+
+    assert found["wait_replicas"].level == "failure"
+    assert found["wait_replicas"].text.startswith("each primary: 0 replica(s) are connected")
 
 
 async def test_what_is_wrong_at_one_primary_names_it(servers: Cluster) -> None:

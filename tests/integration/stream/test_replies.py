@@ -224,7 +224,7 @@ async def test_an_append_that_another_server_should_take_was_certainly_not_publi
         proxy.change = lambda _data: of_each_command.encode()
         with pytest.raises(StreamUnavailable, match=f"refused the entry: {reply}") as failure:
             await appender.append(Notification(f"{merchant}-other"))
-        is_connected = appender._connection is not None
+        is_connected = appender._pool.at_hand is not None
 
     assert failure.value.outcome == "not_published"
     assert not is_connected

@@ -30,6 +30,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "notify_max_items": (1, 10_000),
     "body_limit_bytes": (1024, 67_108_864),
     "data_limit_bytes": (0, 1_048_576),
+    "wait_replicas": (0, 16),
     "stream_max_entries": (1, 1_000_000),
     "stream_ttl_s": (1, 31_536_000),
     "max_planted": (0, 10_000_000),

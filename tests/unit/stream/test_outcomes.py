@@ -7,7 +7,7 @@ import pytest
 from sse_push.access.revocation import Revocation
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EventId, Notification
-from sse_push.stream.outcomes import AppendTally, Fault, Record, Waiting, fail, resolve
+from sse_push.stream.outcomes import AppendTally, Fault, Held, Record, Waiting, fail, resolve
 from sse_push.stream.reads import ProbeEntry
 from sse_push.stream.replies import ErrorReply
 from tests.harness.ids import HISTORY, at
@@ -18,7 +18,7 @@ WRONGTYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
 
 
 def waiting(record: Record) -> Waiting:
-    return Waiting(record, asyncio.get_running_loop().create_future())
+    return Waiting(record, asyncio.get_running_loop().create_future(), 0.0)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,18 @@ async def test_an_id_is_the_result_with_the_history_that_has_it() -> None:
     assert sum(tally.faults.values()) == 0
 
 
+async def test_a_record_is_held_for_replicas_and_a_probe_is_not() -> None:
+    records: list[Record] = [Notification("42"), ProbeEntry("~1"), Revocation("42")]
+    added = [waiting(record) for record in records]
+    held: list[Held] = []
+
+    for each in added:
+        resolve(each, b"7-1", HISTORY, AppendTally(), KEYS, held)
+
+    assert held == [Held(added[0], at(7, 1)), Held(added[2], at(7, 1))]
+    assert [each.event_id.done() for each in added] == [False, True, False]
+
+
 async def test_a_record_keeps_its_first_result() -> None:
     late, tally = waiting(Notification("42")), AppendTally()
     late.event_id.set_result(at(7))
@@ -76,5 +88,6 @@ async def test_results_are_counted_by_their_outcome() -> None:
     results: list[EventId | StreamUnavailable] = [at(7), StreamUnavailable("no", "unknown"), at(8)]
 
     tally.add_all([Notification("42")] * 3, results)
+    tally.add_all([Revocation("42"), ProbeEntry("~1")], [at(9), at(9)])
 
     assert tally.outcomes == {"stored": 2, "not_published": 0, "unknown": 1}

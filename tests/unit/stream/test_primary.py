@@ -10,6 +10,7 @@ from tests.harness.keys import KEYS
 TERMS = Terms(
     keys=KEYS,
     bell="pubsub",
+    wait_replicas=2,
     data_limit_bytes=1000,
     notify_timeout_s=2,
     stream_max_entries=30,
@@ -28,7 +29,7 @@ async def test_the_parts_of_a_primary_are_built_on_the_terms() -> None:
 
     follower, appender = Primary.at(address, MagicMock(), TERMS)
 
-    assert follower.announcing.address is appender._address is address
+    assert follower.announcing.address is appender._pool.address is address
     assert follower.announcing.kind == "pubsub"
     assert follower.announcing.reply_limit_bytes > 1000
     assert (follower.probe.interval_s, follower.probe.deadline_s) == (7, 8)
@@ -37,6 +38,7 @@ async def test_the_parts_of_a_primary_are_built_on_the_terms() -> None:
     assert follower._rounds._sweep_s == 10
     assert follower.merchants._data_limit_bytes == 1000
     assert (follower.planting._max_planted, follower.planting._ttl_s) == (60, 4000)
-    assert (appender._timeout_s, appender._max_entries) == (2, 30)
-    assert (appender._lifetimes.lifetime_s, appender._ringer._rings) == (4400, True)
-    assert appender._revoke_commands._lifetime_s == 50
+    assert (appender._timeout_s, appender._adding._max_entries) == (2, 30)
+    assert (appender._adding.lifetimes.lifetime_s, appender._ringer._rings) == (4400, True)
+    assert appender._replicas.count == 2
+    assert appender._adding._revoke_commands._lifetime_s == 50
