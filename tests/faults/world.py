@@ -205,6 +205,20 @@ class World:
         return [self.service]
 
     @property
+    def primaries(self) -> Sequence[Redis]:
+        """The servers that take notifications."""
+        return [self.redis]
+
+    @property
+    def servers(self) -> Sequence[Redis]:
+        """The servers that the service may be connected to."""
+        return [self.redis]
+
+    def home_of(self, merchant: str) -> Redis:  # noqa: ARG002 (one of many has another answer)
+        """Return the server that has a merchant's stream."""
+        return self.redis
+
+    @property
     def workers(self) -> list[int]:
         """The process IDs of the service's workers, oldest first."""
         return [pid for each in self.instances for pid in each.workers]
@@ -494,7 +508,7 @@ class World:
         ledger = self.backend.ledger
         found: dict[str, list[EntryId]] = {}
         for merchant in self.merchants:
-            for entry_id, fields in read_stream(self.redis, merchant):
+            for entry_id, fields in read_stream(self.home_of(merchant), merchant):
                 by = fields.get("by")
                 if by is not None:
                     found.setdefault(by, []).append(entry_id)
@@ -516,12 +530,17 @@ class World:
         values = [await asyncio.to_thread(scraped, each, name, labels) for each in self.instances]
         return sum(values)
 
+    @property
+    def most_tasks(self) -> float:
+        """How many tasks the workers may have once every browser has gone."""
+        return self._baseline_tasks + 10
+
     async def is_back(self) -> bool:
         """Return whether the gauges are where they were before any browser came."""
         streams = await self.metric("sse_push_connections_open")
         merchants = await self.metric("sse_push_merchants_live")
         tasks = await self.metric("sse_push_event_loop_tasks")
-        return streams == merchants == 0 and tasks <= self._baseline_tasks + 10
+        return streams == merchants == 0 and tasks <= self.most_tasks
 
     def measures(self) -> dict[str, float]:
         """Return what must be as before once every browser has gone."""
@@ -532,8 +551,9 @@ class World:
         self._close_browsers()
         await self.backend.hang_up()
         limit = max(self._baseline.values()) + _FD_SLACK
+        each_has = self.fault.workers * len(self.instances)
         await self.until(
-            lambda: self.redis.connections("tail") == self.fault.workers * len(self.instances),
+            lambda: all(each.connections("tail") == each_has for each in self.primaries),
             "one tracked connection for each worker",
             5,
         )
@@ -553,7 +573,7 @@ class World:
             if status != 0:
                 self.wrong(f"the service ended with status {status}")
         await self.until(
-            lambda: self.redis.cli("CLIENT", "LIST").count("name=sse_push-") == 0,
+            lambda: not any("name=sse_push-" in o.cli("CLIENT", "LIST") for o in self.servers),
             "no connection to Redis left",
             5,
         )
