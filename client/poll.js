@@ -239,8 +239,8 @@ class Polls extends EventTarget {
       if (leftS > 0) return this.#watch(this.#means.isHidden() ? leftS : leftS - 1)
       this.#memory.mutedAt = Date.now()
       this.#endTrial()
-      if (this.#state === 'probing') this.#begin()
       this.#tryLater()
+      if (this.#state === 'probing') this.#begin() // last, as the page may end it
     }, 1_000)
   }
 

@@ -504,4 +504,13 @@ describe('a page that polls', () => {
     assert.deepEqual(calls, [])
     assert.equal(clock.timers.size, 0)
   })
+
+  test('the undo of a page that is told that it polls leaves nothing', async () => {
+    answerPolls(() => told())
+    const { undo } = openPage({ onState: state => state === 'polling' && undo() })
+    await muteStream()
+    await clock.advance(20_000)
+
+    assert.deepEqual([clock.timers.size, openOnes()], [0, []])
+  })
 })

@@ -1,7 +1,7 @@
 /** Random histories of a page: the promise is kept, and each rule is needed for it. */
 
 import assert from 'node:assert/strict'
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, test } from 'node:test'
@@ -12,20 +12,26 @@ import { play } from './world.js'
 useFakes()
 
 const SEEDS = 1_000
-const source = await readFile(new URL('../index.js', import.meta.url), 'utf8')
+const read = name => readFile(new URL(`../${name}`, import.meta.url), 'utf8')
+const files = { 'index.js': await read('index.js'), 'poll.js': await read('poll.js') }
 const folder = await mkdtemp(join(tmpdir(), 'sse-push-client-'))
 let modules = 0
 after(() => rm(folder, { recursive: true }))
 
-/** The module with one of its rules taken out. */
+/** The module with one of its rules taken out, which one of the two files has. */
 async function without(rule, replacement) {
-  assert.equal(source.split(rule).length, 2, `the module has this once: ${rule}`)
-  const path = join(folder, `${++modules}.mjs`)
-  await writeFile(
-    path,
-    source.replace(rule, () => replacement),
-  )
-  return (await import(path)).onRefresh
+  const path = join(folder, `${++modules}`)
+  await mkdir(path)
+  await writeFile(join(path, 'package.json'), '{ "type": "module" }')
+  let found = 0
+  for (const [name, text] of Object.entries(files)) {
+    found += text.split(rule).length - 1
+    const changed = text.replace(rule, () => replacement)
+    await writeFile(join(path, name), changed)
+  }
+  assert.equal(found, 1, `the module has this once: ${rule}`)
+  await import(join(path, 'poll.js')) // to load a file takes real time
+  return (await import(join(path, 'index.js'))).onRefresh
 }
 
 /** What the judge says of the first seed that it objects to. */
@@ -41,12 +47,13 @@ async function objection(changed) {
 }
 
 test(`a page is right in the end, in ${SEEDS} random histories`, async () => {
-  const all = { calls: 0, sources: 0 }
+  const all = { calls: 0, sources: 0, polls: 0 }
   for (let seed = 1; seed <= SEEDS; seed++) {
     try {
-      const { calls, sources } = await play(onRefresh, seed)
+      const { calls, sources, polls } = await play(onRefresh, seed)
       all.calls += calls
       all.sources += sources
+      all.polls += polls
     } catch (error) {
       error.message = `seed ${seed}: ${error.message}`
       throw error
@@ -54,6 +61,7 @@ test(`a page is right in the end, in ${SEEDS} random histories`, async () => {
   }
   assert.ok(all.calls > 5 * SEEDS, `${all.calls} calls`)
   assert.ok(all.sources > 2 * SEEDS, `${all.sources} EventSources`)
+  assert.ok(all.polls > 10 * SEEDS, `${all.polls} polls`)
 })
 
 describe('a rule that is taken out is missed', () => {
@@ -118,8 +126,13 @@ describe('a rule that is taken out is missed', () => {
       '',
       /a call has a reason|hidden page/,
     ],
-    ['an ID is that of its merchant', "id.split('@')[0]", 'merchants[0]', /the ID|rows/],
-    ['a silent stream is replaced', 'else onSilence()', '', /shows the rows/],
+    [
+      'an ID is that of its merchant',
+      "return id.includes('@') ? id.split('@')[0]",
+      "return id.includes('@') ? merchants[0]",
+      /the ID|rows/,
+    ],
+    ['a silent stream is replaced', 'else onSilence()', '', /shows the rows|the state/],
     ['the first load does not wait for the stream', 'calls.begin()\n', '', /late/],
     [
       'a refresh in time is the first load',
@@ -143,6 +156,80 @@ describe('a rule that is taken out is missed', () => {
       '? !thePage()?.prerendering && !calls.areDeferred()',
       '? false',
       /shows the rows|late/,
+    ],
+    ['a page whose streams are mute polls', 'if (mayPoll) poll()', '', /the state/],
+    [
+      'what a poll says is a refresh',
+      "this.#emit('refresh', { merchant_id: merchant, topics, reason, ...beats(paceS) }, id ?? '')",
+      '{}',
+      /late|rows|the state/,
+    ],
+    [
+      'a poll moves the position',
+      'if (id) this.#positions.set(merchant, id)\n',
+      'if (id);\n',
+      /quiet|a call has a reason/,
+    ],
+    [
+      'a poll is followed by the next',
+      'this.#pollLater(paceS * 1_000)',
+      '',
+      /the state lasts|news/,
+    ],
+    [
+      'a page that polls tries a stream',
+      'setTimeout(() => this.#try(), Math.max(this.#trialMs(), 0))',
+      '0',
+      /the state/,
+    ],
+    [
+      'a stream that is alive ends the polls',
+      "      this.#stop()\n      clearTimeout(this.#trialTimer)\n      this.#state = 'relaying'",
+      "      this.#state = 'relaying'",
+      /the state|the ID/,
+    ],
+    ['a poll is a heartbeat', "this.#emit('heartbeat', beats(paceS))\n    if", 'if', /the state/],
+    [
+      'a page that has tried a mute stream polls',
+      "if (this.#state === 'probing') this.#begin()",
+      '',
+      /one stream|the state|late/,
+    ],
+    [
+      'a mute stream is closed',
+      'this.#endTrial()\n      this.#tryLater()',
+      'this.#tryLater()',
+      /one stream/,
+    ],
+    [
+      'a page that ends its polls closes the stream',
+      "this.#stop()\n    this.#endTrial()\n    this.#state = 'ended'",
+      "this.#stop()\n    this.#state = 'ended'",
+      /one stream|nothing is left/,
+    ],
+    [
+      'a page that ends polls no more',
+      "this.#stop()\n    this.#endTrial()\n    this.#state = 'ended'",
+      "this.#endTrial()\n    this.#state = 'ended'",
+      /the ID|nothing is left|a reason/,
+    ],
+    [
+      'what a poll says is owed is not confirmed',
+      '{ owed: merchant in owed }',
+      '{ owed: false }',
+      /late|hidden page/,
+    ],
+    [
+      'what is not owed is confirmed',
+      '{ owed: merchant in owed }',
+      '{ owed: true }',
+      /a call has a reason|hidden page/,
+    ],
+    [
+      'the headers of a stream are no event',
+      "if (type === 'open') return // the headers may come through where no event does\n",
+      '',
+      /the state/,
     ],
     [
       'a prerendered page waits for its first event',

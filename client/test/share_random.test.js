@@ -11,12 +11,13 @@ useFakes()
 const SEEDS = 1_000
 
 test(`each tab is right in the end, in ${SEEDS} random histories`, async () => {
-  const all = { calls: 0, sources: 0 }
+  const all = { calls: 0, sources: 0, polls: 0 }
   for (let seed = 1; seed <= SEEDS; seed++) {
     try {
-      const { calls, sources } = await playTabs(source, seed)
+      const { calls, sources, polls } = await playTabs(source, seed)
       all.calls += calls
       all.sources += sources
+      all.polls += polls
     } catch (error) {
       error.message = `seed ${seed}: ${error.message}`
       throw error
@@ -24,6 +25,7 @@ test(`each tab is right in the end, in ${SEEDS} random histories`, async () => {
   }
   assert.ok(all.calls > 8 * SEEDS, `${all.calls} calls`)
   assert.ok(all.sources > 5 * SEEDS, `${all.sources} EventSources`)
+  assert.ok(all.polls > 5 * SEEDS, `${all.polls} polls`)
 })
 
 /** What the judge says of the first seed that it objects to. */
@@ -74,7 +76,7 @@ describe('a rule that is taken out is missed', () => {
       /one stream/,
     ],
     [
-      'a tab that has lost its rights is refused',
+      'a request that has failed is repeated',
       'return open()\n    }\n    const isRefused',
       'return open()\n}\nreturn\n    const isRefused',
       /rows|open/,

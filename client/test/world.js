@@ -1,7 +1,7 @@
 /**
  * A random history of one page of one or several merchants: rows that change, a service that tells of changes, connections that
- * break or fall silent, and a backend that takes long and fails. Does not know how the module
- * works. It judges
+ * break or fall silent, a proxy that lets no event through for a while or for good, and a backend
+ * that takes long and fails. Does not know how the module works. It judges
  *
  * - the promise: in the end the page shows the rows of the backend, and is quiet;
  * - each call: one at a time, when it must start and when it must not, and its ID.
@@ -14,6 +14,7 @@ import {
   installFakes,
   last,
   page,
+  set,
   settle,
   sources,
   tab,
@@ -75,7 +76,8 @@ class Show {
   running = []
   found = [] // what the judge objects to in a call, where the module would catch an error
   counted = 0 // calls
-  newestTold // what the page was told last, by any EventSource
+  newestTold // what the page was told last, by any EventSource or poll
+  polled // an answer to a poll is for all merchants at once, and handled for one after another
   isPending = false // the service does not know yet where the page stands
   owedSince
   isLoaded = false
@@ -99,7 +101,8 @@ class Show {
     this.#expectFirst()
     const expect = (isTrue, rule) => isTrue || this.found.push(rule)
     expect(this.running.length === 0, 'one call at a time')
-    expect(id === this.newestTold, 'the ID is the one of the latest arrival')
+    const isBetween = this.polled?.at === now && this.polled.before === id
+    expect(isBetween || id === this.newestTold, 'the ID is the one of the latest arrival')
     expect(now >= this.#startedAt + this.#options.minIntervalMs, 'calls keep their distance')
     expect(now >= this.#mayStartAt, 'a failed call waits')
     expect(this.owedSince !== undefined, 'a call has a reason')
@@ -107,7 +110,7 @@ class Show {
     expect(!page.prerendering, 'a prerendered page is not called')
     expect(!reason || data === undefined, 'a reason has no data')
     this.#startedAt = now
-    this.owedSince = undefined
+    this.owedSince = id === this.newestTold ? undefined : now
     this.counted++
     const read =
       data ?? Object.fromEntries((topics ?? TOPICS).map(at => [at, this.backend.rows[at]]))
@@ -138,6 +141,11 @@ class Show {
   /** The service has told the page: nothing is owed, or this refresh. */
   told(refresh) {
     this.newestTold = this.named(this.backend.newest)
+    this.answered(refresh)
+  }
+
+  /** The same, by a poll: it has no ID if nothing is owed. */
+  answered(refresh) {
     if (refresh && refresh.by !== 'me') this.owedSince ??= clock.now()
     if (this.openedAt !== undefined && !refresh) this.isLoaded = true
     if (refresh?.by !== 'me') this.openedAt = undefined
@@ -171,13 +179,19 @@ class Show {
 
 export class World {
   #told = new Map() // the last event ID of each EventSource
-  #isMute = false
+  #isMute = false // the newest EventSource
+  #isBuffering = false // the proxy: all of them
   #isAtPeace = false
   #isInCache = false
   #shownAt = -Infinity
 
+  states = []
+  polls = 0
+
   constructor(onRefresh, seed) {
     installFakes()
+    const { fetch } = globalThis
+    set('fetch', (url, init) => (init.method ? fetch(url, init) : this.#answerPoll(url, init)))
     this.draw = drawsOf(seed)
     this.options = {
       minIntervalMs: this.pick([0, 0, 1_000, 20_000]),
@@ -199,7 +213,8 @@ export class World {
     page.hidden = this.draw() < 0.3
     page.prerendering = page.hidden && this.draw() < 0.5
     const call = refresh => this.#showOf(refresh.merchantId).called(refresh)
-    this.undo = onRefresh(url, call, { by: 'me', ...this.options })
+    const onState = state => this.states.push(state)
+    this.undo = onRefresh(url, call, { by: 'me', onState, ...this.options })
     if (!page.prerendering) this.#opened()
   }
 
@@ -221,6 +236,8 @@ export class World {
 
   #judge() {
     const isAway = page.prerendering || this.#isInCache
+    const open = sources.filter(({ readyState }) => readyState !== FakeEventSource.CLOSED)
+    assert.ok(open.length <= 1, 'the page has one stream')
     assert.ok(!isAway || last()?.readyState !== FakeEventSource.OPEN, 'nothing is open while away')
     for (const show of this.shows) show.judge(this.#shownAt, isAway)
   }
@@ -243,11 +260,39 @@ export class World {
   }
 
   /** The position that a connection comes with: a browser that reconnects adds its last ID. */
-  #cameWith(source, show) {
-    const inUrl = new URLSearchParams(source.url.split('?')[1]).getAll('last_event_id')
-    const ids = [this.#told.get(source) ?? '', ...inUrl]
+  #cameWith({ url }, show, newest = '') {
+    const inUrl = new URLSearchParams(url.split('?')[1]).getAll('last_event_id')
+    const ids = [newest, ...inUrl]
     const own = ids.find(id => id && id === show.named(id.split('@').pop()))
     return own?.split('@').pop() ?? ''
+  }
+
+  /** A poll, which a proxy lets through. */
+  async #answerPoll(url, { signal }) {
+    this.polls++
+    const isAway = !this.#isAtPeace && this.draw() < 0.1
+    if (isAway && this.draw() < 0.5) throw new TypeError('offline')
+    if (isAway) return { status: 503 }
+    const json = async () => {
+      signal.throwIfAborted()
+      return { merchants: this.#owed(url) }
+    }
+    return { status: 200, json }
+  }
+
+  #owed(url) {
+    const merchants = {}
+    for (const show of this.shows) {
+      const owed = show.backend.owed(this.#cameWith({ url }, show))
+      show.isPending = false
+      show.polled = { at: clock.now(), before: show.newestTold }
+      if (owed) show.told(owed)
+      else show.answered()
+      const { reason, topic } = owed ?? {}
+      const topics = topic ? [topic] : null
+      if (owed) merchants[show.merchant] = { id: show.newestTold, topics, reason }
+    }
+    return merchants
   }
 
   change(show = this.pick(this.shows)) {
@@ -271,12 +316,12 @@ export class World {
   connect() {
     const source = last()
     if (source?.readyState !== FakeEventSource.CONNECTING) return
-    this.#isMute = !this.#isAtPeace && this.draw() < 0.1
+    this.#isMute = this.#isBuffering || (!this.#isAtPeace && this.draw() < 0.1)
     source.accept()
     if (this.#isMute) return
     if (this.shows.length > 1) return this.#connectSeveral(source)
     const [show] = this.shows
-    const owed = show.backend.owed(this.#cameWith(source, show))
+    const owed = show.backend.owed(this.#cameWith(source, show, this.#told.get(source)))
     if (!owed) return this.#tell(show)
     source.ready()
     this.#tell(show, owed)
@@ -286,7 +331,7 @@ export class World {
     const merchants = {}
     for (const show of this.shows) {
       show.isPending = !this.#isAtPeace && this.draw() < 0.2
-      const isOwed = show.backend.owed(this.#cameWith(source, show))
+      const isOwed = show.backend.owed(this.#cameWith(source, show, this.#told.get(source)))
       if (!show.isPending && !isOwed) show.told()
       merchants[show.merchant] = show.isPending
         ? { pending: true }
@@ -307,7 +352,8 @@ export class World {
   }
 
   #compare(show) {
-    this.#tell(show, show.backend.owed(this.#cameWith(last(), show)))
+    const own = this.#cameWith(last(), show, this.#told.get(last()))
+    this.#tell(show, show.backend.owed(own))
   }
 
   drop() {
@@ -378,6 +424,7 @@ export class World {
       [1, () => this.drop()],
       [1, () => this.giveUp()],
       [0.5, () => this.mute()],
+      [0.3, () => (this.#isBuffering = !this.#isBuffering)],
       [0.3, () => this.lose()],
       [2, () => this.answer()],
       [0.5, () => clock.sleep(this.pick([10_000, 3_600_000, -3_600_000]))],
@@ -393,12 +440,21 @@ export class World {
     this.#judge()
   }
 
-  /** Everything works from now on: the page must become right when it is shown, and stay quiet. */
+  /**
+   * Everything works from now on, but for the proxy in some histories: the page must become right
+   * when it is shown, and stay quiet, on a stream if there can be one.
+   */
   async end() {
     this.#isAtPeace = true
+    this.#isBuffering = this.draw() < 0.3
+    this.#isMute ||= this.#isBuffering
+    const goal = this.#isBuffering ? 'polling' : 'open'
     await this.#work()
     this.show()
     await this.#work()
+    for (let more = 0; more < 3 && this.states.at(-1) !== goal; more++) await this.#work()
+    assert.equal(this.states.at(-1), goal, 'the state says how the page is told')
+    await this.#expectNews()
     for (const { rows, backend, running, owedSince } of this.shows) {
       assert.deepEqual(rows, backend.rows, 'the page shows the rows of the backend')
       assert.equal(running.length, 0, 'the page is quiet')
@@ -406,6 +462,17 @@ export class World {
     }
     this.undo()
     assert.equal(clock.timers.size + page.listeners + tab.listeners, 0, 'nothing is left')
+  }
+
+  /** Without a stream, a page is told by the second poll, and its state lasts. */
+  async #expectNews() {
+    const before = this.states.length
+    for (const show of this.shows) this.change(show)
+    await this.pass(22_000)
+    for (const { newestTold, named, backend } of this.shows)
+      assert.equal(newestTold, named(backend.newest), 'news reach the page')
+    await this.#work()
+    assert.equal(this.states.length, before, 'the state lasts')
   }
 
   async #work() {
@@ -423,5 +490,5 @@ export async function play(onRefresh, seed) {
   const world = new World(onRefresh, seed)
   for (let i = 0; i < 60; i++) await world.step()
   await world.end()
-  return { calls: world.counted, sources: sources.length }
+  return { calls: world.counted, sources: sources.length, polls: world.polls }
 }
