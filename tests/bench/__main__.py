@@ -5,15 +5,16 @@
     python -m tests.bench --only burst idle
     python -m tests.bench --baseline DIR  each case also with the service of another checkout
     python -m tests.bench --against bell=tracking    each case also with other settings
+    python -m tests.bench --primaries 3    each case also with a Redis Cluster
     python -m tests.bench --growth        draw how cost grows (tests/bench/growth.svg)
     python -m tests.bench.scale           what a million browsers need (sse_push/docs/scale.md)
 
 The server has one core, Redis and the load generator another. Needs redis-server, and
 libnginx-mod-nchan (Debian) for the comparison.
 
-With ``--baseline`` or ``--against`` the two services take turns, case by case, and change places
-from run to run: a machine that gets slower meanwhile does so for both. The load generator is this
-checkout's.
+With ``--baseline``, ``--against`` or ``--primaries`` the two services take turns, case by case, and
+change places from run to run: a machine that gets slower meanwhile does so for both. The load
+generator is this checkout's.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.bench.plot import Line, draw
+from tests.harness.cluster import clustered
 from tests.harness.redis import Redis
 from tests.harness.service import Service
 from tests.harness.waiting import free_port, program, wait_for
@@ -223,23 +225,59 @@ class Server:
 
     port: int
     pid: int
-    redis: Redis | None
+    redis: Sequence[Redis]
+    """One, or the nodes of a cluster; none for another server than ours."""
     stop: Callable[[], None]
     restart: Callable[[], int] = field(default=lambda: 0)
 
 
+class Baseline(NamedTuple):
+    """A service to compare with: of another checkout, with other settings, or with a cluster."""
+
+    checkout: Path | None
+    settings: Mapping[str, object]
+    primaries: int = 0
+
+
 @contextmanager
-def ours(
-    folder: Path, checkout: Path | None = None, settings: Mapping[str, object] = NOTHING
-) -> Generator[Server]:
-    """Run the service of this checkout, or of another one."""
+def store(folder: Path, primaries: int) -> Generator[tuple[str, Sequence[Redis]]]:
+    """Run a Redis, or a cluster; the value is its URL, and its servers."""
+    if primaries:
+        with clustered(folder, "redis", primaries=primaries) as cluster:
+            yield cluster.url, cluster.nodes
+        return
     redis = Redis.start(folder)
-    os.sched_setaffinity(redis.process.pid, {LOAD_CORE})
+    try:
+        yield redis.url, [redis]
+    finally:
+        redis.stop()
+
+
+@contextmanager
+def ours(folder: Path, baseline: Baseline | None = None) -> Generator[Server]:
+    """Run the service of this checkout, or another one."""
+    checkout, settings, primaries = baseline or Baseline(None, NOTHING)
+    with store(folder, primaries) as (url, servers):
+        for server in servers:
+            os.sched_setaffinity(server.process.pid, {LOAD_CORE})
+        with serving(folder, url, servers, checkout, settings) as running:
+            yield running
+
+
+@contextmanager
+def serving(
+    folder: Path,
+    url: str,
+    servers: Sequence[Redis],
+    checkout: Path | None,
+    settings: Mapping[str, object],
+) -> Generator[Server]:
+    """Run the service of a checkout beside a Redis."""
 
     def start(port: int | None = None) -> Service:
         return Service.start(
             folder,
-            redis.url,
+            url,
             *("--notify-keys", "none"),
             settings=settings,
             through=pinned(SERVER_CORE),
@@ -259,10 +297,9 @@ def ours(
         return _serving(service)
 
     try:
-        yield Server(service.port, _serving(service), redis, stop, restart)
+        yield Server(service.port, _serving(service), servers, stop, restart)
     finally:
         stop()
-        redis.stop()
 
 
 def _serving(service: Service) -> int:
@@ -283,18 +320,10 @@ def nchan(folder: Path) -> Generator[Server]:
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     wait_for(lambda: (folder / "nginx.pid").exists() and children.read_text() != "", "nginx")
     try:
-        yield Server(port, int(children.read_text().split()[0]), None, process.terminate)
+        yield Server(port, int(children.read_text().split()[0]), (), process.terminate)
     finally:
         process.terminate()
         process.wait()
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A service to compare with: of another checkout, or with other settings."""
-
-    checkout: Path | None
-    settings: Mapping[str, object]
 
 
 @contextmanager
@@ -303,7 +332,7 @@ def started(name: str, folder: Path, baseline: Baseline | None) -> Generator[Ser
     if name == "nchan":
         server = nchan(folder)
     elif name == "baseline" and baseline is not None:
-        server = ours(folder, baseline.checkout, baseline.settings)
+        server = ours(folder, baseline)
     else:
         server = ours(folder)
     with server as running:
@@ -322,13 +351,13 @@ def measure(case: Case, name: str, baseline: Baseline | None = None) -> Result:
         with started(name, Path(folder), baseline) as server:
             options = {**case.options, "pid": server.pid}
             if case.load == "many_merchants":
-                options["redis_pid"] = server.redis.process.pid if server.redis else 0
+                options["redis_pids"] = [each.process.pid for each in server.redis]
             if case.load == "return_storm":
                 options["ids"] = load("prepare_return", name, server, options)["ids"]
                 options["pid"] = server.restart()
             before = round_trips(server)
             result = load(case.load, name, server, options)
-            if "count" in result and server.redis is not None:
+            if "count" in result and server.redis:
                 trips = round_trips(server) - before
                 result["round_trips_per_notification"] = trips / result["count"]
             return result
@@ -354,11 +383,9 @@ def load(
 
 def round_trips(server: Server) -> int:
     """Return how often Redis has read from its clients: a pipeline is read at once."""
-    if server.redis is None:
-        return 0
-    lines = server.redis.cli("INFO", "stats").splitlines()
+    lines = [line for each in server.redis for line in each.cli("INFO", "stats").splitlines()]
     found = [line for line in lines if line.startswith("total_reads_processed:")]
-    return int(found[0].partition(":")[2]) if found else 0
+    return sum(int(line.partition(":")[2]) for line in found)
 
 
 def shown(value: float | None) -> str:
@@ -466,13 +493,14 @@ def choose(names: Sequence[str], parser: argparse.ArgumentParser) -> list[Case]:
 
 
 def baseline_of(
-    checkout: Path | None, words: Sequence[str], parser: argparse.ArgumentParser
+    checkout: Path | None, words: Sequence[str], primaries: int, parser: argparse.ArgumentParser
 ) -> Baseline | None:
     """Return what to compare with instead of Nchan, if that is asked for."""
     if checkout is not None and not (checkout / "sse_push" / "__main__.py").exists():
         parser.error(f"--baseline: expected a checkout of this repository, got {checkout}")
     settings = dict(word.partition("=")[::2] for word in words)
-    return Baseline(checkout, settings) if checkout is not None or settings else None
+    is_wanted = checkout is not None or settings or primaries
+    return Baseline(checkout, settings, primaries) if is_wanted else None
 
 
 def main() -> None:
@@ -498,6 +526,12 @@ def main() -> None:
         metavar="NAME=VALUE",
         help="settings of a service that is measured instead of Nchan",
     )
+    parser.add_argument(
+        "--primaries",
+        type=int,
+        default=0,
+        help="primaries of a Redis Cluster, with which the service is measured instead of Nchan",
+    )
     parser.add_argument("--growth", action="store_true", help="draw how cost grows, nothing else")
     given = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -508,7 +542,7 @@ def main() -> None:
         print(growth(Path(__file__).parent / "growth.svg"))
         return
     chosen = choose(given.only, parser)
-    baseline = baseline_of(given.baseline, given.against, parser)
+    baseline = baseline_of(given.baseline, given.against, given.primaries, parser)
     has_nchan = baseline is None and NCHAN_MODULE.exists()
     results: dict[str, dict[str, list[Result]]] = {}
     began = time.monotonic()

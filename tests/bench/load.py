@@ -372,7 +372,7 @@ async def many_merchants(
     bench: Bench,
     *,
     pid: Pids,
-    redis_pid: int,
+    redis_pids: list[int],
     merchants: int,
     per_s: float,
     seconds: float,
@@ -387,7 +387,7 @@ async def many_merchants(
     for _ in range(64):
         backends.put_nowait(await bench.backend())
     waits: list[float] = []
-    used, redis_used = -cpu_s(pid), -cpu_s(redis_pid) if redis_pid else 0.0
+    used, redis_used = -cpu_s(pid), -sum(map(cpu_s, redis_pids))
     began = time.perf_counter()
 
     async def tell(channel: str, due: float, number: int) -> None:
@@ -411,7 +411,7 @@ async def many_merchants(
         tasks.append(asyncio.ensure_future(tell(chance.choice(channels), due, number)))
     await asyncio.gather(*tasks)
     used += cpu_s(pid)
-    redis_used += cpu_s(redis_pid) if redis_pid else 0.0
+    redis_used += sum(map(cpu_s, redis_pids))
     return {
         "ms_p50": percentile(waits, 0.5),
         "ms_p99": percentile(waits, 0.99),

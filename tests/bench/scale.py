@@ -22,7 +22,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.__main__ import LOAD_CORE, SERVER_CORE, Result, load, machine, ours, progress
+from tests.bench.__main__ import (
+    LOAD_CORE,
+    SERVER_CORE,
+    Baseline,
+    Result,
+    load,
+    machine,
+    ours,
+    progress,
+)
 from tests.bench.__main__ import Server as Measured
 from tests.bench.sums import (
     EXAMPLE,
@@ -71,9 +80,8 @@ def served(**settings: object) -> Generator[tuple[Measured, Redis, Path]]:
     ):
         folder = Path(name)
         folder.chmod(0o755)  # nginx's workers are another user
-        server = stack.enter_context(ours(folder, settings=settings))
-        assert server.redis is not None, "ours has one"
-        yield server, server.redis, folder
+        server = stack.enter_context(ours(folder, Baseline(None, settings)))
+        yield server, server.redis[0], folder
 
 
 def of_info(redis: Redis, section: str, name: str) -> int:
@@ -131,7 +139,7 @@ def stored_and_heard(
     server: Measured, redis: Redis, effort: Effort, per_s: float
 ) -> tuple[Costs, Costs]:
     """Return what the service uses at this rate, and what Redis uses."""
-    options: Result = {"merchants": MERCHANTS, "per_s": per_s, "redis_pid": redis.process.pid}
+    options: Result = {"merchants": MERCHANTS, "per_s": per_s, "redis_pids": [redis.process.pid]}
     options["seconds"] = effort.seconds
     unheard = run("many_merchants", server, **options, is_heard=False)
     heard = run("many_merchants", server, **options)
