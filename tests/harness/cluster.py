@@ -299,6 +299,17 @@ class Cluster:
         to.send(("CLUSTER", "SETSLOT", str(each), "NODE", to.id) for each in slots)
         self.wait_owned(slots, to)
 
+    def disown_slot(self, slot: int) -> None:
+        """Have nobody own a slot; a node that has not heard of it yet may tell the others again."""
+
+        def is_nobodys() -> bool:
+            for node in self.asked:
+                node.cli("CLUSTER", "DELSLOTS", str(slot))
+            seen = (each for node in self.asked for each in node.sees().values())
+            return not any(slot in each.slots for each in seen)
+
+        wait_for(is_nobodys, "a slot without an owner", WHOLE_S)
+
     def move_atomically(self, first: int, last: int, to: Node) -> None:
         """Move slots, with their keys, as Valkey 9 does by itself."""
         words = ("MIGRATESLOTS", "SLOTSRANGE", str(first), str(last), "NODE", to.id)

@@ -8,6 +8,7 @@ import math
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -163,8 +164,7 @@ async def test_a_slot_that_nobody_has_is_one_whose_merchants_wait(three: Cluster
     owner = three.owner_of(slot)
     async with in_cluster(three.url) as followed:
         await followed.until_armed(merchant_id)
-        for node in three.nodes:
-            await asyncio.to_thread(node.do, "CLUSTER", "DELSLOTS", str(slot))
+        await asyncio.to_thread(three.disown_slot, slot)
         await until(lambda: not followed.cluster.slots.owner_of(slot), "the loss to be known")
 
         with pytest.raises(Exception, match="expected a primary of the cluster"):
@@ -355,3 +355,37 @@ async def test_the_rights_that_the_documentation_gives_are_enough(
         await asyncio.to_thread(three.end_move, [slot], owner, to)
         await followed.until_resync(merchant_id)
         assert "NOPERM" not in caplog.text
+
+
+async def test_a_record_that_is_elsewhere_costs_no_connection(three: Cluster) -> None:
+    here, there, _ = one_of_each(three)
+    async with in_cluster(three.url) as followed:
+        await followed.appender.append(Notification(here))
+        appender = followed.cluster.appender_of(stream_key(here))
+        assert appender is not None
+        connection = appender._connection
+
+        (result,) = await appender.try_all([Notification(there)], within_s=5 * SECOND)
+
+        assert "MOVED" in str(result)
+        assert await followed.appender.append(Notification(here))
+        assert appender._connection is connection
+
+
+async def test_a_primary_that_is_a_member_no_more_answers_what_it_was_sent(three: Cluster) -> None:
+    (merchant_id, *_) = one_of_each(three)
+    owner = three.owner_of(stream_key(merchant_id))
+    async with in_cluster(three.url) as followed:
+        await followed.appender.append(Notification(merchant_id))
+        appender = followed.cluster.appender_of(stream_key(merchant_id))
+        assert appender is not None
+        slots = followed.cluster.slots
+        others = {node_id: node for node_id, node in slots.nodes.items() if node_id != owner.id}
+        sent = appender._sent
+        with frozen(owner.process.pid):
+            appending = asyncio.create_task(followed.appender.append(Notification(merchant_id)))
+            await until(lambda: appender._sent is not sent, "the record to be sent")
+            followed.cluster._settle(replace(slots, nodes=others))
+            assert owner.id not in followed.cluster._members
+
+        assert (await appending).entry_id > EntryId(1, 0)

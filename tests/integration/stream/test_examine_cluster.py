@@ -67,8 +67,7 @@ async def test_what_is_wrong_at_one_primary_names_it(servers: Cluster) -> None:
 async def test_a_slot_without_an_owner_is_counted(servers: Cluster) -> None:
     slot = slot_of(stream_key("x"))
     owner = servers.owner_of(slot)
-    for node in servers.nodes:
-        node.do("CLUSTER", "DELSLOTS", str(slot))
+    servers.disown_slot(slot)
     found = await findings(servers.url)
     owner.do("CLUSTER", "ADDSLOTS", str(slot))
     servers.wait_whole()

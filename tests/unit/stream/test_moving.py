@@ -111,3 +111,23 @@ async def test_what_is_expected_is_read_until_its_owner_has_it_or_nobody_follows
     assert noted.read.count("43") <= 1
     for each in works:
         each.cancel()
+
+
+async def test_a_stream_that_another_node_has_read_is_read_again_at_its_owner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(moving, "_AGAIN_S", 0.001)
+    noted, got = Noted(), list[object]()
+    monkeypatch.setattr(noted, "_exchange", answered)
+    works = [asyncio.create_task(each) for each in noted.works()]
+
+    assert noted.takes("42", ErrorReply("ASK 7 h:1"), READ, got.append)
+
+    await until(lambda: noted.read.count("42") >= 3, "reads at the owner")
+    assert got == [[]]
+    for each in works:
+        each.cancel()
+
+
+async def answered(_place: Place, commands: list[object]) -> list[object]:
+    return [[] for _ in commands]
