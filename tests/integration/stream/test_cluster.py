@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -389,3 +390,23 @@ async def test_a_primary_that_is_a_member_no_more_answers_what_it_was_sent(three
             assert owner.id not in followed.cluster._members
 
         assert (await appending).entry_id > EntryId(1, 0)
+
+
+async def test_connections_to_redis_depend_on_neither_merchants_nor_notifications(
+    three: Cluster,
+) -> None:
+    def connections() -> list[int]:
+        names = f" name=sse_push-(append|aside|asking|bell|probe|tail)-{os.getpid()} "
+        return [len(re.findall(names, node.cli("CLIENT", "LIST"))) for node in three.nodes]
+
+    async with in_cluster(three.url, bell="pubsub") as followed:
+        await followed.until_armed(*one_of_each(three))
+        before = connections()
+        merchants = [f"many{number}" for number in range(300)]
+        await followed.until_armed(*merchants)
+        await followed.appender.append_all([Notification(each) for each in merchants])
+
+        # A probe makes one for a moment.
+        assert max(connections()) <= min(before) + 1
+        assert min(before) >= 3
+        assert max(before) <= 8
