@@ -364,13 +364,13 @@ async def test_a_record_that_is_elsewhere_costs_no_connection(three: Cluster) ->
         await followed.appender.append(Notification(here))
         appender = followed.cluster.appender_of(stream_key(here))
         assert appender is not None
-        connection = appender._connection
+        connection = appender._pool.at_hand
 
         (result,) = await appender.try_all([Notification(there)], within_s=5 * SECOND)
 
         assert "MOVED" in str(result)
         assert await followed.appender.append(Notification(here))
-        assert appender._connection is connection
+        assert appender._pool.at_hand is connection
 
 
 async def test_a_primary_that_is_a_member_no_more_answers_what_it_was_sent(three: Cluster) -> None:
