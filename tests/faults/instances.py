@@ -20,6 +20,9 @@ UPSTREAM = Example("sse_push/docs/scale.md", "nginx")
 class Instances(World):
     """Two instances, of as many workers as the fault says each."""
 
+    least_merchants = 60
+    """As a service has that outgrew one machine."""
+
     other: Service
 
     async def enter(self, stack: AsyncExitStack) -> None:

@@ -114,6 +114,9 @@ class Outcome:
 class World:
     """What a fault may break, and how."""
 
+    least_merchants = 0
+    """At least so many merchants, where those of the scale would be fewer."""
+
     def __init__(self, fault: Fault, size: str, scale: Scale, folder: Path) -> None:
         self.fault = fault
         self.size = size
@@ -121,7 +124,8 @@ class World:
         self.folder = folder
         self.record = Record()
         self.outcome = Outcome(fault.number, fault.title)
-        self.merchants = [f"m{number}" for number in range(scale.merchants)]
+        merchants = max(scale.merchants, self.least_merchants)
+        self.merchants = [f"m{number}" for number in range(merchants)]
         self.browsers: list[Browser] = []
         self.redis: Redis
         self.service: Service
@@ -244,7 +248,7 @@ class World:
         self._baseline_tasks = await self.metric("sse_push_event_loop_tasks")
         self.browsers = [
             Browser(merchant, self.front, self.record)
-            for _ in range(max(1, self.scale.browsers // self.scale.merchants))
+            for _ in range(max(1, self.scale.browsers // len(self.merchants)))
             for merchant in self.merchants
         ]
         self.equip()

@@ -23,6 +23,7 @@ from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.opening import Unsuited, dial, open_connection
 from sse_push.stream.sentinel import PrimaryAddress
 from tests.faults.sentinels import is_replica
+from tests.harness.cluster import Kind, executable
 from tests.harness.keys import KEYS
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
@@ -31,7 +32,6 @@ from tests.harness.waiting import (
     Deadline,
     accepts,
     free_port,
-    program,
     until,
     wait_for,
 )
@@ -68,7 +68,9 @@ class Watched:
         return Server(f"redis://default:{PASSWORD}@127.0.0.1:{port}/0")
 
 
-def start_sentinel(folder: Path, primary_port: int, replica_port: int | None = None) -> Redis:
+def start_sentinel(
+    folder: Path, primary_port: int, replica_port: int | None = None, kind: Kind = "redis"
+) -> Redis:
     """Start a Sentinel that knows both servers, as it would after 10 s by itself."""
     port = free_port()
     folder.mkdir()
@@ -82,25 +84,29 @@ def start_sentinel(folder: Path, primary_port: int, replica_port: int | None = N
         "sentinel failover-timeout shop 3000\n"
     )
     with (folder / "sentinel.log").open("ab") as log:
-        command = [program("redis-server"), str(folder / "sentinel.conf"), "--sentinel"]
+        command = [executable(kind), str(folder / "sentinel.conf"), "--sentinel"]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     return Redis(port, process, folder)
 
 
 @pytest.fixture
-def watched(tmp_path: Path) -> Generator[Watched]:
+def watched(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Watched]:
+    """Servers and a Sentinel of Redis, or of the kind that the test asks for."""
+    kind: Kind = getattr(request, "param", "redis")
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
-    primary = Redis.start(folders[0])
+    primary = Redis.start(folders[0], executable=executable(kind))
     replica = Redis.start(
-        folders[1], "--replicaof", "127.0.0.1", str(primary.port), "--masterauth", PASSWORD
+        folders[1],
+        *("--replicaof", "127.0.0.1", str(primary.port), "--masterauth", PASSWORD),
+        executable=executable(kind),
     )
     for each in (replica, primary):
         each.cli("CONFIG", "SET", "repl-ping-replica-period", "1")
         each.cli("CONFIG", "SET", "masterauth", PASSWORD)
         each.cli("CONFIG", "SET", "requirepass", PASSWORD)
-    sentinel = start_sentinel(tmp_path / "sentinel", primary.port, replica.port)
+    sentinel = start_sentinel(tmp_path / "sentinel", primary.port, replica.port, kind)
     found = Watched((primary, replica), sentinel)
 
     def knows_replica() -> bool:
@@ -140,6 +146,7 @@ async def follow_failover(followed: Followed, watched: Watched, old: Redis) -> N
     await followed.until_newest(await accepted(followed, "42"))
 
 
+@pytest.mark.parametrize("watched", ["redis", "valkey"], indirect=True)
 async def test_a_primary_that_is_killed_is_followed_to_its_successor(watched: Watched) -> None:
     old = watched.servers[0]
     async with following(watched.url, 2 * SECOND, login=LOGIN) as followed:
@@ -165,6 +172,7 @@ async def test_a_primary_that_hands_over_is_left_though_its_connections_stand(
         await follow_failover(followed, watched, old)
 
 
+@pytest.mark.parametrize("watched", ["redis", "valkey"], indirect=True)
 async def test_a_primary_that_was_frozen_comes_back_as_a_replica_and_is_left(
     watched: Watched,
 ) -> None:
