@@ -305,6 +305,25 @@ async def test_a_caller_that_leaves_while_replicas_are_waited_for_harms_no_other
         assert await staying == "stored"
 
 
+async def test_a_caller_that_gives_up_before_others_of_its_round_trip_knows_that_it_was_sent(
+    servers: list[Redis], primary: Server, merchant: str
+) -> None:
+    async with appending(primary.url, 2) as appender:
+        async with lagging(servers[1]):
+            hasty, patient = (
+                asyncio.create_task(appender.try_all([Notification(merchant)], within_s=seconds))
+                for seconds in (LAG_S, ENOUGH_S)
+            )
+            (given_up,) = await hasty
+            assert not patient.done()
+        (stored,) = await patient
+
+    assert isinstance(given_up, StreamUnavailable)
+    assert given_up.outcome == "unknown"
+    assert isinstance(stored, EventId)
+    assert primary.length(merchant) == 2
+
+
 async def test_connections_that_waited_are_used_again_unless_all_are_replaced(
     servers: list[Redis], primary: Server, merchant: str
 ) -> None:
@@ -373,6 +392,7 @@ async def test_each_primary_of_a_cluster_has_replicas_of_its_own(tmp_path: Path)
     with clustered(tmp_path, "redis", replicas=1) as cluster:
         first, second, *_ = cluster.primaries()
         lags, goes_on = (cluster.name_at(each, KEYS.stream) for each in (first, second))
+        await until(lambda: len(cluster.replicas_of(first)) == 1, "its replica to be seen")
         (replica,) = cluster.replicas_of(first)
         async with in_cluster(cluster.url, wait_replicas=1) as followed:
             both = [Notification(lags), Notification(goes_on)]
