@@ -379,6 +379,23 @@ async def test_a_stream_that_is_gone_holds_up_no_other_of_its_round_trip(
     assert (server.calls("xadd"), server.calls("expire")) == (4, 1)
 
 
+async def test_an_entry_of_a_stream_that_is_gone_stays_before_those_that_arrived_later(
+    own_redis: Server, merchant: str
+) -> None:
+    async with appending(own_redis.url, ttl_s=1000) as appender:
+        await appender.append(Notification(merchant))
+        own_redis.cli("DEL", stream_key(merchant))
+        own_redis.cli("CLIENT", "PAUSE", "60000", "WRITE")
+        first = asyncio.create_task(appender.append(Notification(merchant, "1")))
+        await until(lambda: appender.is_on_its_way, "the batch to be sent")
+        second = asyncio.create_task(appender.append(Notification(merchant, "2")))
+        await asyncio.sleep(0)  # it has begun
+        own_redis.cli("CLIENT", "UNPAUSE")
+        assert (await first).entry_id < (await second).entry_id
+
+    assert own_redis.length(merchant) == 2
+
+
 async def test_a_quiet_stream_expires_and_a_later_entry_renews_it(
     own_redis: Server, merchant: str
 ) -> None:
