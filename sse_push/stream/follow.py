@@ -110,7 +110,7 @@ class Follower:
         self._aside = Aside(announcing.address, self._refusals, reply_limit_bytes=limit_bytes)
         moving = None
         if membership is not None:
-            moving = Moving(membership, self._read_again, limit_bytes)
+            moving = Moving(membership, self._read_again, self._tail.announced, limit_bytes)
         self.moving = moving
         reading = Reading(self._refusals, self._aside, moving, wake)
         revoked = membership and membership.revocations

@@ -13,6 +13,10 @@ for as long as it matters: if the move is given up, the stream goes on at its ol
 had armed elsewhere hears nothing of that. So a stream on its way is read once in ``_AGAIN_S``, at
 its owner first, until the owner answers by itself, or the slot has a new owner.
 
+**What the other node was given is out of sight once the move is given up.** Then the owner answers
+by itself again, as if nothing had been added meanwhile. That answer counts as announced: if it
+finds no stream, or another one than before, that is a resync.
+
 https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#ask-redirection
 """
 
@@ -83,20 +87,24 @@ class Moving:
     """Read streams on their way, and have them read again for as long as they are.
 
     ``read_again(stream)`` has a stream read at its owner; False: nobody follows it any more.
+    ``announced(merchant_id)`` does so as if a change had been announced.
     """
 
     def __init__(
         self,
         membership: Membership,
         read_again: Callable[[StreamName], bool],
+        announced: Callable[[str], None],
         reply_limit_bytes: int,
     ) -> None:
         self._membership = membership
         self._read_again = read_again
+        self._announced = announced
         self._reply_limit_bytes = reply_limit_bytes
         self._queue: deque[_Asked] = deque()
         self._arrived = asyncio.Event()
-        self._on_their_way: set[StreamName] = set()
+        self._on_their_way: dict[StreamName, bool] = {}
+        """Those that are read again, and whether another node has answered for them."""
 
     def takes(
         self, stream: StreamName, reply: object, command: Command, on_reply: OnReply
@@ -107,12 +115,12 @@ class Moving:
         node is to be asked now, at once, with this one.
         """
         if not is_elsewhere(reply):
-            self._on_their_way.discard(stream)
+            if self._on_their_way.pop(stream, False) and stream is not None:
+                self._announced(stream)
             return False
         self._membership.doubt()
         place = asked_place(reply)
         if place is None:
-            self._on_their_way.discard(stream)
             on_reply(reply)
         else:
             self._queue.append(_Asked(stream, place, command, on_reply))
@@ -121,8 +129,14 @@ class Moving:
 
     def expect(self, stream: StreamName) -> None:
         """Note that a stream's slot is on its way: have it read again until its owner has it."""
-        self._on_their_way.add(stream)
+        self._on_their_way.setdefault(stream, False)
         self._read_again(stream)
+
+    def look_again(self) -> None:
+        """Have the streams read that are on their way."""
+        gone = [each for each in self._on_their_way if not self._read_again(each)]
+        for each in gone:
+            del self._on_their_way[each]
 
     def works(self) -> tuple[Coroutine[None, None, Never], ...]:
         """Return what is to run for as long as the connection to the owner lasts."""
@@ -143,7 +157,7 @@ class Moving:
     async def _look_again(self) -> Never:
         while True:
             await asyncio.sleep(_AGAIN_S)
-            self._on_their_way = {each for each in self._on_their_way if self._read_again(each)}
+            self.look_again()
 
     async def _ask_one_place(self) -> None:
         place = self._queue[0].place
@@ -157,7 +171,7 @@ class Moving:
             replies = [ErrorReply(f"TRYAGAIN {exc}")] * len(batch)
         for asked, reply in zip(batch, replies, strict=True):
             if not is_elsewhere(reply):
-                self._on_their_way.add(asked.stream)
+                self._on_their_way[asked.stream] = True
             asked.on_reply(reply)
 
     async def _exchange(self, place: Place, commands: list[Command]) -> list[object]:

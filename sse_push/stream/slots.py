@@ -39,6 +39,8 @@ class Node(NamedTuple):
     """The first and the last slot of each of its ranges."""
     leaving: tuple[int, ...]
     """Its slots that are on their way to another node, if it says so of itself."""
+    is_own: bool = False
+    """The node says this of itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +87,22 @@ def merged(views: Iterable[Sequence[Node]]) -> SlotMap:
     """Return what is right of several nodes' views: each slot belongs to its newest claim.
 
     While a slot moves, or after a failover, nodes differ: those who have not heard of it yet still
-    have the claim before, which has a smaller epoch.
+    have the claim before, which has a smaller epoch. But a node may have a newer epoch without that
+    claim, for another slot; and who has not heard of the slot's new owner, or has begun to import
+    the slot and was never told to end that, says both of it together. So what a node claims itself
+    counts first.
     """
+    all_nodes = [node for view in views for node in view]
+    own = {node.id: node for node in all_nodes if node.is_own}
     claims = {
-        (node.epoch, node.id, node): None
-        for view in views
-        for node in view
+        (not _is_refuted(node, own.get(node.id)), node.epoch, node.id, node): None
+        for node in all_nodes
         if node.is_primary and node.slots
     }
     owners = [""] * SLOTS
     nodes: dict[str, Node] = {}
     failed: set[str] = set()
-    for _, node_id, node in sorted(claims):
+    for _, _, node_id, node in sorted(claims):
         nodes[node_id] = node
         if node.is_failed:
             failed.add(node_id)
@@ -111,9 +117,17 @@ def merged(views: Iterable[Sequence[Node]]) -> SlotMap:
         },
         tuple(owners),
         frozenset(
-            slot for _, node_id, node in claims for slot in node.leaving if owners[slot] == node_id
+            slot
+            for _, _, node_id, node in claims
+            for slot in node.leaving
+            if owners[slot] == node_id
         ),
     )
+
+
+def _is_refuted(node: Node, own: Node | None) -> bool:
+    """Whether a node that is asked itself says something else of its slots, and no earlier."""
+    return own is not None and node.epoch <= own.epoch and node.slots != own.slots
 
 
 def _node(fields: Sequence[str], asked: Place, *, by_name: bool) -> Node | None:
@@ -130,6 +144,7 @@ def _node(fields: Sequence[str], asked: Place, *, by_name: bool) -> Node | None:
         epoch=int(epoch),
         slots=tuple(each for text in slots if (each := _range(text)) is not None),
         leaving=tuple(int(match[1]) for text in slots if (match := _LEAVING.fullmatch(text))),
+        is_own="myself" in names,
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from sse_push.stream import moving
 from sse_push.stream.address import Address, Place
+from sse_push.stream.contract import Command
 from sse_push.stream.moving import Moving, asked_place
 from sse_push.stream.replies import ErrorReply, is_elsewhere
 from sse_push.stream.revocations import RevocationTail
@@ -42,11 +43,19 @@ class Noted(Moving):
         self.alone = Alone()
         self.read: list[StreamName] = []
         self.gone: set[StreamName] = set()
-        super().__init__(self.alone, self.read_again, 1000)
+        self.announced: list[str] = []
+        super().__init__(self.alone, self.read_again, self.announced.append, 1000)
 
     def read_again(self, stream: StreamName) -> bool:
         self.read.append(stream)
         return stream not in self.gone
+
+
+class Answered(Noted):
+    """The same where another node answers, which has no entry."""
+
+    async def _exchange(self, _place: Place, commands: list[Command]) -> list[object]:
+        return [[] for _ in commands]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +86,35 @@ def test_a_stream_that_has_moved_is_nothing_to_ask_for() -> None:
 
     assert noted.takes("42", moved, READ, got.append)
     assert (got, noted.alone.doubts) == ([moved], 1)
+
+
+async def test_a_move_that_is_given_up_after_the_other_node_has_answered_is_a_change() -> None:
+    noted, got, ask = Answered(), list[object](), ErrorReply("ASK 7 h:1")
+    works = [asyncio.create_task(each) for each in noted.works()]
+
+    assert noted.takes("42", ask, READ, got.append)
+    await until(lambda: got == [[]], "the answer of the other node")
+    assert noted.announced == []
+    assert noted.takes("42", ErrorReply("CLUSTERDOWN"), READ, got.append)
+    for _ in range(2):
+        assert not noted.takes("42", [], READ, got.append)
+
+    assert noted.announced == ["42"]
+    for each in works:
+        each.cancel()
+
+
+async def test_revocations_are_read_from_the_one_held_whoever_has_them() -> None:
+    noted, got = Answered(), list[object]()
+    works = [asyncio.create_task(each) for each in noted.works()]
+
+    noted.takes(None, ErrorReply("ASK 7 h:1"), READ, got.append)
+    await until(lambda: got == [[]], "the answer of the other node")
+    noted.takes(None, [], READ, got.append)
+
+    assert noted.announced == []
+    for each in works:
+        each.cancel()
 
 
 async def test_where_nobody_answers_the_stream_is_put_off() -> None:

@@ -104,6 +104,29 @@ def test_each_slot_belongs_to_its_newest_claim() -> None:
         assert (found.owner_of(98), found.owner_of(99), found.owner_of(200)) == (A, B, "")
 
 
+def test_what_a_node_says_of_itself_counts_before_what_others_say_of_it() -> None:
+    # A has given slot 7 to B, and has a newer epoch for another slot since; C has not heard of B.
+    of_a = nodes(line(A, "a:1@1", "myself,master", 5, "8-99"), line(B, "b:1@1", "master", 4, "7"))
+    of_c = nodes(
+        line(A, "a:1@1", "master", 5, "7-99"),
+        line(B, "b:1@1", "master", 2),
+        line(C, "c:1@1", "myself,master", 1, "100"),
+    )
+
+    for views in ([of_a, of_c], [of_c, of_a]):
+        found = merged(views)
+        assert [found.owner_of(slot) for slot in (7, 8, 100)] == [B, A, C]
+
+
+def test_what_a_node_has_claimed_since_it_was_asked_counts() -> None:
+    of_a = nodes(line(A, "a:1@1", "myself,master", 3, "0-7"), line(B, "b:1@1", "master", 2, "8"))
+    same_epoch = nodes(line(A, "a:1@1", "master", 3, "0-7", "9"))
+    newer_epoch = nodes(line(A, "a:1@1", "master", 4, "0-8"))
+
+    assert merged([of_a, same_epoch]).owner_of(9) == A
+    assert merged([of_a, newer_epoch]).owner_of(8) == A
+
+
 def test_a_primary_that_has_lost_all_its_slots_is_none_any_more() -> None:
     cut_off = nodes(line(A, "a:1@1", "master", 3, "0-99"))
     others = nodes(line(A, "a:1@1", "master,fail", 3), line(B, "b:1@1", "master", 9, "0-99"))
