@@ -306,7 +306,7 @@ class ModelFollower:
                 recipient.set_result(None)
         elif isinstance(recipient, asyncio.Future):
             if not recipient.done():
-                recipient.set_result(None if value is REFUSED else value)
+                recipient.set_result(value if isinstance(value, list) else None)
         elif value is ARMED:
             self.aside.append((read, recipient))
         else:

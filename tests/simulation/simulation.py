@@ -11,16 +11,19 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import random
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
 
 from sse_push.access.grant import Grant
 from sse_push.access.revocation import Revocations
 from sse_push.errors import EndReason
 from sse_push.event_stream import EventStreams, Gaps, Listening, resume, wire
+from sse_push.event_stream.resume import Archive
 from sse_push.event_stream.transport import TransportStream
 from sse_push.event_stream.wire import Frame
 from sse_push.hub import Hub, Subscription
-from sse_push.notification import EventId, Notification
+from sse_push.hub.state import Source
+from sse_push.notification import EntryId, EventId, Notification
 from sse_push.stream.histories import history_of
 from sse_push.stream.tail import Tail
 from tests.harness.chunks import Dechunker
@@ -36,6 +39,10 @@ CALM = dataclasses.replace(PACE, send_timeout_s=1000, max_connection_age_s=100_0
 def stream_of(subscription: Subscription[Frame]) -> TransportStream:
     """Return the response, also of a page whose IDs are named on the way to it."""
     return cast("TransportStream", getattr(subscription.sink, "_sink", subscription.sink))
+
+
+class Following(Source, Archive, Protocol):
+    """What follows Redis, as the hub and the responses know it."""
 
 
 class Simulation:
@@ -67,14 +74,13 @@ class Simulation:
             chance=self.chance,
         )
         self.planted_share = self.chance.choice([0, 0.5, 1])
-        self.follower = self.hub.source = follower(self.redis, tail, self.hub, self.may_plant)
-        self.tail = self.follower.tail
+        source = self.hub.source = self.begin(follower, tail)
         self.hub_settle = self.hub.settle
         self.hub.settle = self.settle  # type: ignore[method-assign]
         self.stream = stream
         self.event_streams = EventStreams(
             hub=self.hub,
-            gaps=Gaps(self.follower, now=lambda: self.clock.now),
+            gaps=Gaps(source, now=lambda: self.clock.now),
             heartbeat_s=15,
             retry_ms=100,
             soft_retry_min_ms=100,
@@ -107,6 +113,17 @@ class Simulation:
         self.snapshot: dict[str, ModelStream] = {}
         self.history: list[str] = []
 
+    def begin(self, follower: type[ModelFollower], tail: type[Tail]) -> Following:
+        """Begin to follow Redis; return what the hub and the responses ask."""
+        self.follower = follower(self.redis, tail, self.hub, self.may_plant)
+        self.tail = self.follower.tail
+        return self.follower
+
+    @property
+    def servers(self) -> Sequence[ModelRedis]:
+        """All servers."""
+        return (self.redis,)
+
     def may_plant(self, _merchant_id: str) -> bool:
         return self.chance.random() < self.planted_share
 
@@ -130,8 +147,11 @@ class Simulation:
         notification = Notification(merchant_id, accepted.topic, data, by)
         if not is_twin:
             self.redis.tick()
-        if self.redis.xadd(notification, max_entries=self.max_entries) is not None:
+        if self.add(notification) is not None:
             self.accepted(merchant_id, accepted)  # else refused
+
+    def add(self, notification: Notification) -> EntryId | None:
+        return self.redis.xadd(notification, max_entries=self.max_entries)
 
     def accepted(self, merchant_id: str, accepted: Accepted) -> None:
         for page in self.pages:
@@ -400,7 +420,7 @@ class Simulation:
             self.connect(page)
         for name in self.chance.choices(names, weights, k=actions):
             self.history.append(name)
-            getattr(self, name)()
+            self.act(name)
             for _ in range(self.chance.choice([0, 1, 3])):
                 await asyncio.sleep(0)
             self.reap()
@@ -409,6 +429,9 @@ class Simulation:
         if isinstance(self.pages[-1], WidePage):
             await self.come_back()
             self.judge()
+
+    def act(self, name: str) -> None:
+        getattr(self, name)()
 
     def reap(self) -> None:
         for page in self.pages:
@@ -431,26 +454,35 @@ class Simulation:
 
     async def rest(self, rounds: int = 14) -> None:
         """Let everything on its way arrive, and every page come back."""
-        for merchant_id in self.merchants:
-            stream = self.redis.streams.get(merchant_id)
-            if stream is not None and stream.is_other_type:
-                self.redis.delete(merchant_id)
-        self.redis.is_refusing = False
+        for server in self.servers:
+            server.is_refusing = False
+            for merchant_id in self.merchants:
+                stream = server.streams.get(merchant_id)
+                if stream is not None and stream.is_other_type:
+                    server.delete(merchant_id)
         for _ in range(rounds):
+            self.look_around()
             for page in self.pages:
                 if page.task is None:
                     self.connect(page)
             for _ in range(6):
                 await asyncio.sleep(0)
-                self.tail.turns.retry(10)
-                self.tail.turns.collect()
-                self.reconnect()
-                self.pump()
+                self.catch_up()
             self.clock.advance(0.5)
             self.deliver_all()
             for _ in range(3):
                 await asyncio.sleep(0)
             self.reap()
+
+    def look_around(self) -> None:
+        """Look for what no server announces."""
+
+    def catch_up(self) -> None:
+        """Read whatever may be read."""
+        self.tail.turns.retry(10)
+        self.tail.turns.collect()
+        self.reconnect()
+        self.pump()
 
     def judge(self) -> None:
         assert not self.redis.out, "at rest, nothing is on its way"
