@@ -20,7 +20,7 @@ import pytest
 import pytest_asyncio
 
 from tests.browser.test_login import opened_shop, shows, switch_logins
-from tests.browser.test_share import MANY_TABS, are_one_stream
+from tests.browser.test_share import CALM_S, MANY_TABS, are_one_stream
 from tests.harness.demo import Demo
 from tests.harness.redis import Redis
 from tests.harness.stream import Publisher
@@ -165,8 +165,8 @@ async def test_a_user_of_firefox_who_logs_in_after_another_hears_of_its_own_merc
 async def test_twenty_tabs_of_firefox_are_one_stream(
     redis: Redis, tmp_path: Path, firefox: Firefox, merchant: str, protocol: str
 ) -> None:
-    tls = protocol == "HTTP/2.0"
-    async with opened_shop(redis, tmp_path, tls=tls) as shop, AsyncExitStack() as stack:
+    opened = opened_shop(redis, tmp_path, tls=protocol == "HTTP/2.0", heartbeat_s=CALM_S)
+    async with opened as shop, AsyncExitStack() as stack:
         await shop.change(merchant, 1)
         async with firefox.tab() as leader:
             tabs: list[FirefoxTab] = []

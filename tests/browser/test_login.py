@@ -138,9 +138,11 @@ class Shop:
 
 
 @asynccontextmanager
-async def opened_shop(redis: Redis, folder: Path, *, tls: bool = False) -> AsyncGenerator[Shop]:
+async def opened_shop(
+    redis: Redis, folder: Path, *, tls: bool = False, heartbeat_s: float = 1
+) -> AsyncGenerator[Shop]:
     rules = {"token_keys": SECRET, "token_audience": AUDIENCE, "token_issuer": ISSUER}
-    settings = {"token_cookie": COOKIE, "heartbeat_s": 1, "retry_ms": 100, **rules}
+    settings = {"token_cookie": COOKIE, "heartbeat_s": heartbeat_s, "retry_ms": 100, **rules}
     with (
         serving(folder, redis.url, "--subscribe-auth", "token", settings=settings) as service,
         # nginx's workers run under an account of their own, and must reach the pages.
