@@ -23,7 +23,7 @@ from tests.harness.cluster import Cluster, Kind, Node, clustered
 from tests.harness.documents import text
 from tests.harness.keys import KEYS, stream_key
 from tests.harness.processes import frozen
-from tests.harness.waiting import SECOND, until
+from tests.harness.waiting import SECOND, free_port, until
 from tests.integration.stream.following import stopped
 from tests.integration.stream.in_cluster import InCluster, in_cluster
 
@@ -410,3 +410,26 @@ async def test_connections_to_redis_depend_on_neither_merchants_nor_notification
         assert max(connections()) <= min(before) + 1
         assert min(before) >= 3
         assert max(before) <= 8
+
+
+async def test_a_primary_that_moves_to_another_address_is_followed_there(
+    kind: Kind, tmp_path: Path
+) -> None:
+    with clustered(tmp_path, kind) as servers:
+        (merchant_id, *_) = one_of_each(servers)
+        node = servers.primaries()[0]
+        async with in_cluster(servers.url) as followed:
+            await followed.until_armed(merchant_id)
+            node.kill()
+            node.port = free_port()
+            await asyncio.to_thread(servers.restart, node)
+
+            await until(
+                lambda: followed.cluster.slots.nodes[node.id].place.port == node.port,
+                "the new address",
+                30 * SECOND,
+            )
+            await asyncio.to_thread(servers.wait_whole)
+            await followed.until_heard(
+                await followed.appender.append(Notification(merchant_id)), merchant_id
+            )

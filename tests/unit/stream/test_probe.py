@@ -15,7 +15,7 @@ from sse_push.notification import EntryId, EventId
 from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.probe import Probe, ProbePace
 from sse_push.stream.proof import Deaf, ProbeLost, ServersDiffer, Unannounced
-from sse_push.stream.replies import ErrorReply, Refusals
+from sse_push.stream.replies import ErrorReply, Refusals, WrongServer
 from tests.harness.keys import KEYS
 
 SERVER, OTHER = b"run_id:1", b"run_id:2"
@@ -30,7 +30,12 @@ class Hand:
     A read that is an exception without a code of Redis is a connection that was lost.
     """
 
-    def __init__(self, *reads: object, deadline_s: float = 60) -> None:
+    def __init__(
+        self,
+        *reads: object,
+        deadline_s: float = 60,
+        has: Callable[[bytes], bool] | None = None,
+    ) -> None:
         self.reads = list(reads)
         self.time: object = [b"1000", b"0"]
         self.failures: list[Exception] = []
@@ -48,6 +53,7 @@ class Hand:
             self.refusals,
             KEYS,
             ProbePace(1, deadline_s, 2 * deadline_s),
+            has,
         )
 
     async def ask(self, command: tuple[object, ...]) -> object:
@@ -255,3 +261,55 @@ async def test_an_entry_that_is_not_announced_is_told_apart_from_a_read_without_
     with pytest.raises(ProbeLost) as raised:
         await Hanging(deadline_s=0.01).probe.check(SERVER)
     assert not isinstance(raised.value, Unannounced)
+
+
+MOVED = ErrorReply("MOVED 7 h:1")
+
+
+def moved() -> StreamUnavailable:
+    error = StreamUnavailable("Redis refused the entry: MOVED 7 h:1")
+    error.__cause__ = MOVED
+    return error
+
+
+@pytest.mark.parametrize("reads", [(MOVED,), (NOTHING, MOVED), (NOTHING, moved())])
+async def test_a_stream_whose_slot_moves_is_left_for_another_one_and_proves_nothing(
+    reads: tuple[Any, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[bytes] = []
+
+    def has(key: bytes) -> bool:
+        asked.append(key)
+        return len(asked) % 3 == 0  # every third one is this node's
+
+    hand = Hand(*(each for each in reads if not isinstance(each, StreamUnavailable)), has=has)
+    hand.failures = [each for each in reads if isinstance(each, StreamUnavailable)]
+    assert hand.probe.key == asked[2]
+
+    assert not await hand.probe.check(SERVER)
+
+    assert hand.probe.key == asked[5]
+    assert hand.probe.is_well
+    assert not hand.refusals
+    assert caplog.messages == []
+
+
+async def test_a_single_server_that_sends_us_elsewhere_is_the_wrong_one() -> None:
+    hand = Hand(MOVED)
+
+    with pytest.raises(WrongServer):
+        await hand.probe.check(SERVER)
+
+
+async def test_a_redis_that_takes_nothing_is_away_and_one_that_announces_nothing_is_not() -> None:
+    hand = Hand(NOTHING, deadline_s=0.01)
+    assert not hand.probe.is_away
+
+    hand.failures = [StreamUnavailable("no")]
+    await hand.probe.check(SERVER)
+    assert hand.probe.is_away
+
+    hand.reads, hand.is_announced = [NOTHING], False
+    with pytest.raises(Unannounced):
+        await hand.probe.check(SERVER)
+    assert not hand.probe.is_away
