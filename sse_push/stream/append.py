@@ -169,9 +169,10 @@ class Appender:
         return exc
 
     def _next_batch(self) -> list[Waiting]:
-        batch = list(self._probes)
-        self._probes.clear()
-        if not self._replicas.has_room:
+        batch: list[Waiting] = []
+        if self._probes:
+            batch, self._probes = list(self._probes), deque()
+        if not self._queue or not self._replicas.has_room:
             return batch
         while self._queue and len(batch) < _RECORDS_AT_ONCE:
             waiting = self._queue.popleft()
