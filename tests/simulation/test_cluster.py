@@ -13,8 +13,10 @@ from itertools import chain
 
 import pytest
 
+from sse_push.stream import watch
 from sse_push.stream.slots import SlotMap, merged
 from sse_push.stream.standing import StreamName
+from sse_push.stream.watch import Position
 from tests.simulation.cluster import (
     ClusterSimulation,
     ModelCluster,
@@ -23,13 +25,17 @@ from tests.simulation.cluster import (
     View,
 )
 from tests.simulation.test_simulation import RUNS, RUNS_OF_A_MUTANT, Build, first_failure
+from tests.simulation.transitions import Notebook
 
 RUNS_ON_A_CLUSTER = max(300, RUNS // 5)
 """Fewer than on one server: the tail and all that comes after it are the same."""
 
 
-def test_no_browser_is_left_behind_on_a_cluster() -> None:
+def test_no_browser_is_left_behind_on_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = Notebook(monkeypatch, watch)
+
     assert asyncio.run(first_failure(ClusterSimulation, range(RUNS_ON_A_CLUSTER))) is None
+    assert (Position.UNREAD, Position.BEHIND) in notebook.made, "a merchant is taken over"
 
 
 # -- who has a slot
@@ -80,8 +86,8 @@ class LeavesMissingStreams(ModelCluster):
     def owner_of(self, merchant_id: str) -> NodeFollower | None:
         home = self.homes[merchant_id]
         if home in self.members.values() and home is not None:
-            watch = home.tail._watches.get(merchant_id)
-            if watch is not None and watch.held is None:
+            followed = home.tail._watches.get(merchant_id)
+            if followed is not None and followed.held is None:
                 return home
         return super().owner_of(merchant_id)
 
