@@ -293,7 +293,7 @@ async def test_a_token_that_expires_while_the_browser_is_away_is_replaced(browse
     ]
     by_the_browser, by_head = (
         StreamRequest("GET", "t1", "1-0", 401),
-        StreamRequest("HEAD", "t1", None, 401),
+        StreamRequest("HEAD", "t1", "1-0", 401),
     )
     assert service.requests == [
         StreamRequest("GET", "t1", None, 200),
