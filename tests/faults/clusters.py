@@ -29,6 +29,11 @@ class Clustered(World):
     def __init__(self, fault: Fault, size: str, scale: Scale, folder: Path) -> None:
         super().__init__(fault, size, replace(scale, merchants=2 * scale.merchants), folder)
 
+    @property
+    def settings(self) -> dict[str, object]:
+        """Without a sweep, whose reads would meet MOVED, and so find what has moved."""
+        return {**super().settings, "sweep_s": 3600}
+
     def start_redis(self) -> Redis:
         """Start all nodes."""
         folder = self.folder / "cluster"
