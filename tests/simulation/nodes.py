@@ -41,6 +41,7 @@ class ModelNode(ModelRedis):
         self.id = f"{number:040x}"
         self.place = Place("node", number)
         self.run_id = 1000 * number
+        self.time_ms += number  # no two nodes give one ID
         self.nodes = nodes or []
         self.primary: ModelNode | None = None
         """The primary that it copies, if it is a replica."""
@@ -96,6 +97,7 @@ class ModelNode(ModelRedis):
         """Add an entry, unless it is frozen, or the stream is elsewhere, or refused."""
         if self.is_frozen:
             return None
+        self.tick()
         error = self.elsewhere(notification.merchant_id, is_asked=is_asked)
         return error or self.xadd(notification, max_entries=max_entries)
 
