@@ -6,7 +6,7 @@ from functools import partial
 
 from tests.faults.browsers import Browser
 from tests.faults.world import Fault, World
-from tests.harness.keys import stream_key
+from tests.harness.keys import KEYS, stream_key
 
 FAULT = Fault(
     number="T-4",
@@ -39,6 +39,7 @@ async def inject(world: World) -> None:
         before = [browser.refreshes for browser in own]
         command = [stream_key(victim) if word == "KEY" else word for word in words]
         world.redis.cli(*command)
+        world.redis.cli("PUBLISH", KEYS.bell, f"- 0 {victim}")  # heard with bell=pubsub only
         if words[0] not in ("XADD", "EVAL"):
             world.history_lost()
         for merchant in others:
