@@ -238,7 +238,7 @@ class Cluster:
                     self._guests.keep(member.node.place, member.appender)
             logger.info("cluster primaries=%d merchants_moved=%d", len(self._members), moved)
         for member in self._members.values():
-            member.follower.merchants.read_refused()
+            member.read_refused()
         if slots.moving:
             self._expect_moves(slots.moving)
         self._guests.end_unused()

@@ -74,6 +74,12 @@ class Member:
         """As ``Home.hand_over``."""
         return self.follower.merchants.hand_over(merchant_id)
 
+    def read_refused(self) -> None:
+        """Read what could not be read while it was elsewhere, or the node was not there yet."""
+        if not self.follower.revocations.is_complete:
+            self.follower.revocations.mark()
+        self.follower.merchants.read_refused()
+
     def expect_move(self, stream: StreamName) -> None:
         """Note that the slot of a stream is on its way to another node."""
         assert self.follower.moving is not None, "a member was given what it knows of its cluster"

@@ -33,6 +33,7 @@ from sse_push.stream.connection import Connection
 from sse_push.stream.contract import ASKING, Command
 from sse_push.stream.failures import RedisError
 from sse_push.stream.opening import open_connection
+from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.pipeline import OnReply
 from sse_push.stream.replies import ErrorReply, is_elsewhere
 from sse_push.stream.revocations import RevocationTail
@@ -164,15 +165,23 @@ class Moving:
         batch = [each for each in self._queue if each.place == place][:_AT_ONCE]
         chosen = set(map(id, batch))
         self._queue = deque(each for each in self._queue if id(each) not in chosen)
-        try:
-            async with asyncio.timeout(_ANSWER_LIMIT_S):
-                replies = await self._exchange(place, [each.command for each in batch])
-        except (RedisError, OSError) as exc:  # TimeoutError is an OSError
-            replies = [ErrorReply(f"TRYAGAIN {exc}")] * len(batch)
+        replies = await self._answers(place, [each.command for each in batch])
         for asked, reply in zip(batch, replies, strict=True):
             if not is_elsewhere(reply):
                 self._on_their_way[asked.stream] = True
             asked.on_reply(reply)
+
+    async def _answers(self, place: Place, commands: list[Command]) -> list[object]:
+        """Return a reply to each command; one that is too large costs the others nothing."""
+        try:
+            async with asyncio.timeout(_ANSWER_LIMIT_S):
+                return await self._exchange(place, commands)
+        except ReplyTooLarge as exc:
+            if len(commands) == 1:
+                return [exc]
+            return [reply for each in commands for reply in await self._answers(place, [each])]
+        except (RedisError, OSError) as exc:  # TimeoutError is an OSError
+            return [ErrorReply(f"TRYAGAIN {exc}")] * len(commands)
 
     async def _exchange(self, place: Place, commands: list[Command]) -> list[object]:
         opening = open_connection(

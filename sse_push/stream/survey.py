@@ -34,7 +34,7 @@ class NobodyAnswers(RedisError):
 
 
 class Survey:
-    """Ask all primaries, each on the connection that is there; if none answers, any other node.
+    """Ask all primaries, each on the connection that is there; if one is silent, all other nodes.
 
     One primary's answer is not enough: one that was cut off from the others still has its slots, as
     far as it knows.
@@ -53,10 +53,13 @@ class Survey:
         """
         asked = {place: self._on_open(place, ask) for place, ask in primaries.items()}
         views, failures = await _gather(asked)
-        if not views:
+        if len(views) < len(asked) or not asked:
+            # Whoever answers may be the one that was cut off from all others.
             places = dict.fromkeys((*self._seeds.places, *self._places))
-            others = {place: self._on_new(place) for place in list(places)[:_PLACES]}
-            views, failures = await _gather(others)
+            unasked = [place for place in places if place not in asked]
+            others = {place: self._on_new(place) for place in unasked[:_PLACES]}
+            more, further = await _gather(others)
+            views, failures = [*views, *more], "; ".join(filter(None, (failures, further)))
         if not views:
             raise NobodyAnswers(f"expected a node that tells the slots, got none: {failures}")
         self._places = tuple(dict.fromkeys(node.place for view in views for node in view))

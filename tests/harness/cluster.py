@@ -153,6 +153,15 @@ class Cluster:
         for number, node in enumerate(self.nodes[primaries:]):
             node.do("CLUSTER", "REPLICATE", self.nodes[number % primaries].id)
         self.wait_whole()
+        wait_for(
+            lambda: all(
+                len(node.sees()[each.id].primary_id) > 1
+                for node in self.nodes
+                for each in self.nodes[primaries:]
+            ),
+            "all nodes to know whose the replicas are",
+            WHOLE_S,
+        )
 
     # -- who is who
 

@@ -164,6 +164,7 @@ STREAM: dict[str, set[str]] = {
         "stream.contract",
         "stream.failures",
         "stream.opening",
+        "stream.parser",
         "stream.pipeline",
         "stream.replies",
         "stream.revocations",

@@ -11,7 +11,8 @@ from sse_push.stream.contract import Command
 from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.opening import connect
 from sse_push.stream.seeds import Seeds
-from sse_push.stream.survey import QUESTION, NobodyAnswers, Survey
+from sse_push.stream.slots import Node
+from sse_push.stream.survey import QUESTION, Ask, NobodyAnswers, Survey
 from tests.harness.cluster import Cluster, clustered
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
@@ -67,6 +68,45 @@ async def test_a_node_known_from_before_answers_when_the_seeds_are_gone(servers:
     survey._seeds = Seeds((NOWHERE,), survey._seeds.likeness)
 
     assert len((await survey.ask({NOWHERE: lost})).nodes) == 2
+
+
+async def test_a_primary_that_was_cut_off_is_not_believed_alone() -> None:
+    """The others have been replaced; their successors are known from before as replicas."""
+    cut_off, successor = Place("127.0.0.1", 2), Place("127.0.0.1", 3)
+    survey = Asked(
+        {
+            cut_off: _view("a", cut_off, epoch=1, slots="0-16383"),
+            successor: _view("b", successor, epoch=2, slots="0-16383"),
+        }
+    )
+    survey._places = (successor,)
+
+    found = await survey.ask({cut_off: survey.answered(cut_off), NOWHERE: lost})
+
+    assert set(found.owners) == {"b"}
+
+
+def _view(node_id: str, place: Place, *, epoch: int, slots: str) -> bytes:
+    return f"{node_id} {place}@1 master - 0 0 {epoch} connected {slots}\n".encode()
+
+
+class Asked(Survey):
+    """A survey of nodes that say this."""
+
+    def __init__(self, said: dict[Place, bytes]) -> None:
+        super().__init__(Seeds((NOWHERE,), Seeds.parse("redis+cluster://x").likeness))
+        self.said = said
+
+    def answered(self, place: Place) -> Ask:
+        async def ask(_command: Command) -> object:
+            return self.said[place]
+
+        return ask
+
+    async def _on_new(self, place: Place) -> list[Node]:
+        if place not in self.said:
+            raise RedisConnectionError("nobody is there")
+        return self._parsed(place, self.said[place])
 
 
 async def test_a_node_that_does_not_answer_is_not_waited_for_longer(servers: Cluster) -> None:

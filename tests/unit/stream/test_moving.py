@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import cast
 
 import pytest
@@ -11,6 +12,7 @@ from sse_push.stream import moving
 from sse_push.stream.address import Address, Place
 from sse_push.stream.contract import Command
 from sse_push.stream.moving import Moving, asked_place
+from sse_push.stream.parser import ReplyTooLarge
 from sse_push.stream.replies import ErrorReply, is_elsewhere
 from sse_push.stream.revocations import RevocationTail
 from sse_push.stream.standing import StreamName
@@ -169,3 +171,25 @@ async def test_a_stream_that_another_node_has_read_is_read_again_at_its_owner(
 
 async def answered(_place: Place, commands: list[object]) -> list[object]:
     return [[] for _ in commands]
+
+
+class TooLarge(Noted):
+    """The same where the reply to one of the commands is too large."""
+
+    async def _exchange(self, _place: Place, commands: list[Command]) -> list[object]:
+        if ("LARGE",) in commands:
+            raise ReplyTooLarge("expected a reply of at most 7 bytes")
+        return [[] for _ in commands]
+
+
+async def test_a_reply_that_is_too_large_costs_the_other_streams_nothing() -> None:
+    noted, got, ask = TooLarge(), dict[str, object](), ErrorReply("ASK 7 h:1")
+    for stream, command in (("42", READ), ("43", ("LARGE",)), ("44", READ)):
+        noted.takes(stream, ask, command, partial(got.__setitem__, stream))
+    works = [asyncio.create_task(each) for each in noted.works()]
+
+    await until(lambda: len(got) == 3, "all answers")
+    assert (got["42"], got["44"]) == ([], [])
+    assert isinstance(got["43"], ReplyTooLarge)
+    for each in works:
+        each.cancel()
