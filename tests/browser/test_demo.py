@@ -16,7 +16,7 @@ import pytest
 from playwright.async_api import Browser, Locator, Page, Request, Route, ViewportSize, expect
 
 from tests.harness import plain_http
-from tests.harness.browsers import open_window
+from tests.harness.browsers import PageClock, open_window
 from tests.harness.demo import Demo
 from tests.harness.nginx import Nginx
 from tests.harness.waiting import SECOND, until
@@ -180,18 +180,20 @@ async def test_a_page_of_both_cinemas_polls_while_its_proxy_is_mute(
 ) -> None:
     async with open_quiet_window(browser, viewport=DESKTOP) as page:
         await page.clock.install()
+        clock = PageClock(page)
         await page.goto(f"{demo.url}/?cinema=both")
         await expect_state(page, "open")
         await page.get_by_role("button", name="Make the proxy mute").click()
         try:
             await expect(page.locator("#role")).to_contain_text("The proxy is mute")
-            for _ in range(90):  # seconds of the page
-                await page.clock.run_for(1000)
+            for _ in range(180):
+                await clock.pass_second()
                 if await page.locator(".pill[data-state=polling]").count() == len(PANES):
                     break
             await expect(page.locator("#role")).to_contain_text("One window polls")
             demo.sell("C7", "lumiere")
-            await page.clock.run_for(16_000)
+            for _ in range(16):
+                await clock.pass_second()
             await expect_seat(page, "right", "C7", "sold")
             await screenshot(page, "mute")
         finally:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, Request, Route
 
-from tests.harness.browsers import BLANK_PAGE, open_window
+from tests.harness.browsers import BLANK_PAGE, PageClock, open_window
 from tests.harness.nginx import Nginx, replace
 from tests.harness.processes import frozen
 from tests.harness.service import Service
@@ -54,6 +54,7 @@ class Shop:
         self.rows = dict.fromkeys(merchants, 0)
         self.backend = backend
         self.streams: list[str] = []
+        self._clock = PageClock(page)
         page.on("request", self._on_request)
 
     def _on_request(self, request: Request) -> None:
@@ -87,7 +88,7 @@ class Shop:
         for _ in range(seconds):
             if await self.page.evaluate(what):
                 return
-            await self.page.clock.run_for(1000)
+            await self._clock.pass_second()
         await self.waits_for(what)
 
     async def waits_for(self, what: str) -> None:

@@ -7,7 +7,9 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from playwright.async_api import Browser, ConsoleMessage, Error, Page
+from playwright.async_api import Browser, ConsoleMessage, Error, Page, Request
+
+from tests.harness.waiting import SECOND, Deadline
 
 BLANK_PAGE = '<!doctype html><html lang="en"><title>A page</title><link rel="icon" href="data:,">'
 
@@ -44,3 +46,34 @@ async def open_blank_page(page: Page, origin: str) -> None:
     )
     await page.goto(f"{origin}/blank")
     await page.unroute_all()
+
+
+class PageClock:
+    """The clock of a page, which a test moves on.
+
+    A second of the page takes milliseconds, and an answer of a server some more. So time stands
+    still while an answer is on its way: else a poll that may take 15 s would be given up in 0.1 s.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        self._answers: set[Request] = set()
+        """Those that are waited for; an event stream never ends."""
+        page.on("request", self._on_request)
+        page.on("requestfinished", self._on_end)
+        page.on("requestfailed", self._on_end)
+
+    def _on_request(self, request: Request) -> None:
+        if request.resource_type in ("fetch", "script"):
+            self._answers.add(request)
+
+    def _on_end(self, request: Request) -> None:
+        self._answers.discard(request)
+
+    async def pass_second(self) -> None:
+        """Let a second of the page pass, and the time that answers take, if they come at all."""
+        await self._page.clock.run_for(1000)
+        deadline = Deadline(SECOND)
+        await self._page.evaluate("null")  # a round trip
+        while self._answers and not deadline.is_over():
+            await self._page.evaluate("null")
