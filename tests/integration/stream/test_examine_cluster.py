@@ -55,13 +55,17 @@ async def test_replicas_that_are_waited_for_are_missed_at_each_primary(servers: 
 async def test_what_is_wrong_at_one_primary_names_it(servers: Cluster) -> None:
     node = servers.nodes[1]
     node.do("CONFIG", "SET", "cluster-require-full-coverage", "yes")
+    node.do("CONFIG", "SET", "appendonly", "yes")
     try:
         found = await findings(servers.url)
     finally:
         node.do("CONFIG", "SET", "cluster-require-full-coverage", "no")
+        node.do("CONFIG", "SET", "appendonly", "no")
 
     assert found["coverage"].level == "warning"
     assert found["coverage"].text.startswith(f"127.0.0.1:{node.port}: cluster-require-full")
+    assert found["persistence"].level == "warning"
+    assert f":{node.port}" not in found["persistence"].text
 
 
 async def test_a_slot_without_an_owner_is_counted(servers: Cluster) -> None:
@@ -132,3 +136,15 @@ async def test_a_primary_that_does_not_answer_is_named(servers: Cluster) -> None
 
     of_node = [each for each in found if each.text.startswith(f"127.0.0.1:{node.port}: ")]
     assert {each.level for each in of_node} == {"failure"}
+
+
+async def test_settings_that_this_user_may_not_read_are_not_guessed(servers: Cluster) -> None:
+    for node in servers.nodes:
+        node.do(
+            "ACL", "SETUSER", "modest", "reset", "on", ">secret", "~*", "&*", "+@all", "-config"
+        )
+
+    found = await findings(servers.url.replace("://", "://modest:secret@"))
+
+    assert "coverage" not in found
+    assert found["sizes"].level == "ok"

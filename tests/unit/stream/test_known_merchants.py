@@ -46,3 +46,27 @@ async def test_a_refused_read_is_remembered_for_as_long_as_somebody_listens(
     on_reply(ErrorReply("BUSY a script runs"))
 
     assert bool(refusals) is not is_closed
+
+
+async def test_a_stream_that_is_elsewhere_is_read_when_the_slots_are_known_again() -> None:
+    tail, refusals = Followed().tail, Refusals()
+    moving = MagicMock()
+    moving.takes.return_value = False
+    known = KnownMerchants(
+        tail,
+        cast("Any", NothingBefore()),
+        Leftovers(),
+        Reading(refusals, MagicMock(), moving, lambda: None),
+        KEYS,
+        data_limit_bytes=1000,
+    )
+    known.watch("42")
+    ((_, on_reply),) = known.next_requests(1)
+
+    on_reply(ErrorReply("CLUSTERDOWN Hash slot not served"))
+
+    assert not refusals
+    assert known.next_requests(1) == []
+    known.read_refused()
+    assert len(known.next_requests(1)) == 1
+    assert not known.hand_over("42")

@@ -10,7 +10,7 @@ from sse_push.stream.known_revocations import KnownRevocations
 from sse_push.stream.moving import Moving
 from sse_push.stream.pipeline import Request
 from sse_push.stream.reading import Reading
-from sse_push.stream.replies import Refusals
+from sse_push.stream.replies import ErrorReply, Refusals
 from sse_push.stream.revocations import Knowledge, RevocationTail
 from sse_push.stream.schedule import Schedule
 
@@ -82,3 +82,16 @@ def test_a_reply_for_a_stay_before_is_ignored() -> None:
     assert tail.schedule is Schedule.QUEUED
     assert tail.knowledge is Knowledge.UNREAD
     assert not known.is_complete
+
+
+def test_a_stream_that_is_elsewhere_is_not_known_and_that_is_nobodys_fault() -> None:
+    tail = tail_of_nothing()
+    known = known_to(tail)
+    known.arrive()
+    _, on_reply = request_of(known)
+
+    on_reply(ErrorReply("MOVED 7 h:1"))
+
+    assert tail.knowledge is Knowledge.UNREADABLE
+    assert not known.is_complete
+    assert not known._refusals
