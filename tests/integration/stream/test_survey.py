@@ -9,7 +9,7 @@ import pytest
 from sse_push.stream.address import Place
 from sse_push.stream.contract import Command
 from sse_push.stream.failures import RedisConnectionError
-from sse_push.stream.opening import connect
+from sse_push.stream.opening import Unsuited, connect, open_connection
 from sse_push.stream.seeds import Seeds
 from sse_push.stream.slots import Node
 from sse_push.stream.survey import QUESTION, Ask, NobodyAnswers, Survey
@@ -131,3 +131,10 @@ async def test_a_fault_of_ours_is_not_taken_for_a_node_that_is_away() -> None:
 
     with pytest.raises(ZeroDivisionError):
         await Survey(Seeds.parse("redis+cluster://x")).ask({NOWHERE: breaks})
+
+
+async def test_a_single_server_is_no_node_whoever_has_named_it(redis: Redis) -> None:
+    address = Seeds.parse("redis+cluster://x").at(Place("127.0.0.1", redis.port))
+
+    with pytest.raises(Unsuited, match="expected a node of a cluster, got a single server"):
+        await open_connection(address, "test", tracks=False)
