@@ -134,7 +134,12 @@ def hearing(cluster: Cluster) -> Generator[tuple[Tracked, Node, Node, str, str]]
     The first key exists, the second one does not.
     """
     owner, other, *_ = cluster.primaries()
-    existing = stream_key(f"{cluster.name_at(owner, stream_key, skip=next(_numbers))}")
+    prefix = f"t{next(_numbers)}"  # slots move from test to test, so numbers alone are not enough
+
+    def key(name: str) -> str:
+        return stream_key(prefix + name)
+
+    existing = key(cluster.name_at(owner, key))
     missing = f"{existing}:missing"
     assert slot_of(existing) == slot_of(missing)
     add(owner, existing)
