@@ -284,6 +284,13 @@ async def test_changes_are_heard_by_publish_where_that_is_said(three: Cluster) -
             await followed.until_heard(event_id, merchant_id)
 
 
+async def note_ages(followed: InCluster, ages: list[float]) -> None:
+    """Note what the process says of itself whenever the nodes have answered."""
+    while True:
+        await followed.cluster.news()
+        ages.append(followed.cluster.age_s)
+
+
 async def test_a_node_without_slots_takes_records_as_soon_as_one_is_on_its_way(
     kind: Kind, tmp_path: Path
 ) -> None:
@@ -299,9 +306,13 @@ async def test_a_node_without_slots_takes_records_as_soon_as_one_is_on_its_way(
             event_id = await followed.appender.append(Notification(merchant_id))
             await followed.until_heard(event_id, merchant_id)
 
+            ages: list[float] = []
+            noting = asyncio.create_task(note_ages(followed, ages))
             await asyncio.to_thread(servers.end_move, [slot], owner, added)
             await followed.until_resync(merchant_id)
+            noting.cancel()
             assert len(followed.cluster.slots.nodes) == 2
+            assert max(ages) < 2 * SECOND, "a new primary has a while to be reached"
 
             await asyncio.to_thread(servers.move_slot, slot, owner)
             await followed.until_resync(merchant_id, 2)
