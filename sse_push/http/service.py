@@ -132,7 +132,8 @@ async def report(state: State, tell_well: Callable[[], object]) -> None:
     revoked token in.
     """
     settings, follower = state["settings"], state["follower"]
-    step_s = min(_REPORT_INTERVAL_S, settings.probe_interval_s)
+    # So that what is late (``Member.is_late``) has been reported before its deadline is over.
+    step_s = min(_REPORT_INTERVAL_S, settings.probe_interval_s, settings.probe_deadline_s / 6)
     known_at = -math.inf
     while True:
         if not settings.has_tokens or follower.knows_revocations:

@@ -85,9 +85,11 @@ class Cluster:
 
         Infinite if it never was, or if no primary is there at all.
         """
-        return max(
-            (each.age_s for each in self._members.values() if not each.is_away), default=math.inf
-        )
+        members = self._members.values()
+        ages = [each.age_s for each in members if not each.is_late]
+        # One that is away is left out before it is: whoever reads the age later adds to it.
+        ages = ages or [each.age_s for each in members if not each.is_away]
+        return max(ages, default=math.inf)
 
     @property
     def primaries_away(self) -> tuple[str, ...]:

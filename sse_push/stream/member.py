@@ -18,6 +18,10 @@ from sse_push.stream.revocations import RevocationTail
 from sse_push.stream.slots import Node, SlotMap, slot_of
 from sse_push.stream.standing import StreamName
 
+_LATE_SHARE = 2 / 3
+"""A probe that is missing for so much of its deadline is late: the age of the last one is told to
+other processes in steps, and is still young there when the deadline is over here."""
+
 
 class Whole(Protocol):
     """What a member needs of its cluster."""
@@ -60,7 +64,12 @@ class Member:
     @property
     def is_away(self) -> bool:
         """Whether the primary itself is the reason that nothing is proved there."""
-        return self.follower.probe.is_away
+        return self.follower.probe.is_away()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether that is likely soon."""
+        return self.follower.probe.is_away(_LATE_SHARE)
 
     def watch(self, merchant_id: str, *, is_taken_over: bool = False) -> None:
         """As ``Home.watch``."""

@@ -124,14 +124,14 @@ class Probe:
         well_at = max(self.passed_at, self._excused_at)
         return time.monotonic() - well_at < _WELL_DEADLINES * self.deadline_s
 
-    @property
-    def is_away(self) -> bool:
+    def is_away(self, deadlines: float = 1) -> bool:
         """Whether nothing is proved, and Redis is the reason, as far as this process can tell.
 
         It can't be reached, or takes no entries. A Redis that takes them without announcing them
         is not away.
         """
-        return self.age_s > self.deadline_s and self._silent_s == 0 and self.is_well
+        is_old = self.age_s > deadlines * self.deadline_s
+        return is_old and self._silent_s == 0 and self.is_well
 
     def interrupted(self, cause: Exception | None) -> None:
         """Note that the tracked connection was lost, or was not made, and why."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -303,13 +304,25 @@ async def test_a_single_server_that_sends_us_elsewhere_is_the_wrong_one() -> Non
 
 async def test_a_redis_that_takes_nothing_is_away_and_one_that_announces_nothing_is_not() -> None:
     hand = Hand(NOTHING, deadline_s=0.01)
-    assert not hand.probe.is_away
+    assert not hand.probe.is_away()
 
     hand.failures = [StreamUnavailable("no")]
     await hand.probe.check(SERVER)
-    assert hand.probe.is_away
+    assert hand.probe.is_away()
 
     hand.reads, hand.is_announced = [NOTHING], False
     with pytest.raises(Unannounced):
         await hand.probe.check(SERVER)
-    assert not hand.probe.is_away
+    assert not hand.probe.is_away()
+
+
+async def test_a_proof_that_is_nearly_too_old_is_too_old_for_a_part_of_the_deadline() -> None:
+    hand = Hand(deadline_s=600)
+    now = time.monotonic()
+
+    hand.probe.passed_at = now - 350
+    assert not hand.probe.is_away(0.6)
+
+    hand.probe.passed_at = now - 370
+    assert hand.probe.is_away(0.6)
+    assert not hand.probe.is_away()
