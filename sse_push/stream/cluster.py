@@ -44,7 +44,7 @@ from sse_push.stream.replies import pause_s
 from sse_push.stream.revocations import RevocationTail
 from sse_push.stream.seeds import Seeds
 from sse_push.stream.slots import NO_SLOTS, SlotMap, slot_of
-from sse_push.stream.survey import NobodyAnswers, Survey
+from sse_push.stream.survey import News, NobodyAnswers, Survey
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +71,7 @@ class Cluster:
         self._guests = Guests(self._begin_guest, self._stop, keep_s=keep_s)
         self._tasks: dict[Member | Appender, asyncio.Task[None]] = {}
         self._doubted = asyncio.Event()
-        self._news = asyncio.Event()
-        """Set, and replaced, when the nodes have answered."""
+        self._news = News()
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._gone = FollowTally.of_none()
         """What members counted that are members no more."""
@@ -172,7 +171,7 @@ class Cluster:
         self._doubted.set()
 
     async def news(self) -> None:
-        """Wait until the nodes have answered the next time."""
+        """As ``News.wait``."""
         await self._news.wait()
 
     def appender_of(self, key: str) -> Appender | None:
@@ -197,6 +196,7 @@ class Cluster:
         while True:
             is_doubted = self._doubted.is_set()
             self._doubted.clear()
+            self._news.asks()
             asked = {each.node.place: each.follower.ask for each in self._members.values()}
             try:
                 slots = await self._survey.ask(asked)
@@ -244,8 +244,7 @@ class Cluster:
         if slots.moving:
             self._expect_moves(slots.moving)
         self._guests.end_unused()
-        self._news.set()
-        self._news = asyncio.Event()
+        self._news.arrive()
         return is_changed
 
     def _move_revocations(self, before: dict[str, Member]) -> None:

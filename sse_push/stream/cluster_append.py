@@ -43,7 +43,7 @@ class Owners(Protocol):
         """Have the nodes asked at once."""
 
     async def news(self) -> None:
-        """Wait until the nodes have answered the next time."""
+        """Wait until the nodes have answered what they are asked from now on."""
 
 
 class ClusterAppender:

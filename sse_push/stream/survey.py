@@ -82,6 +82,34 @@ class Survey:
         return nodes
 
 
+class News:
+    """How often the nodes were asked, and which of these times they have answered last."""
+
+    def __init__(self) -> None:
+        self._asked = self._answered = 0
+        self._next = asyncio.Event()
+        """Set, and replaced, when they have answered."""
+
+    def asks(self) -> None:
+        """Note that the nodes are asked now."""
+        self._asked += 1
+
+    def arrive(self) -> None:
+        """Note that they have answered what they were asked last."""
+        self._answered = self._asked
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Wait until the nodes have answered what they are asked from now on.
+
+        An answer that is on its way may be older than what made somebody doubt.
+        """
+        asked = self._asked
+        while self._answered <= asked:
+            await self._next.wait()
+
+
 async def _gather(
     asked: Mapping[Place, Awaitable[list[Node]]],
 ) -> tuple[list[list[Node]], str]:

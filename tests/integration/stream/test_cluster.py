@@ -8,7 +8,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +17,10 @@ import pytest
 from sse_push.access.revocation import Revocation
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EntryId, Notification
+from sse_push.stream.address import Place
 from sse_push.stream.proof import Deaf
-from sse_push.stream.slots import slot_of
+from sse_push.stream.slots import SlotMap, slot_of
+from sse_push.stream.survey import Ask
 from tests.harness.cluster import Cluster, Kind, Node, clustered
 from tests.harness.documents import text
 from tests.harness.keys import KEYS, stream_key
@@ -97,6 +99,34 @@ async def test_a_stream_whose_slot_moves_is_followed_at_its_new_owner(
         await followed.until_heard(
             await followed.appender.append(Notification(merchant_id)), merchant_id
         )
+
+
+async def test_what_the_nodes_said_before_they_sent_an_entry_elsewhere_sends_it_nowhere(
+    three: Cluster,
+) -> None:
+    merchant_id = one_of_each(three)[0]
+    slot = slot_of(stream_key(merchant_id))
+    async with in_cluster(three.url) as followed:
+        cluster, is_answered, may_arrive = followed.cluster, asyncio.Event(), asyncio.Event()
+        ask = cluster._survey.ask
+
+        async def ask_slowly(primaries: Mapping[Place, Ask]) -> SlotMap:
+            answer = await ask(primaries)
+            is_answered.set()
+            await may_arrive.wait()
+            return answer
+
+        cluster._survey.ask = ask_slowly  # type: ignore[method-assign]
+        await is_answered.wait()
+        await asyncio.to_thread(three.move_slot, slot, other_than(three, three.owner_of(slot)))
+        adding = asyncio.create_task(followed.appender.append(Notification(merchant_id)))
+        await until(cluster._doubted.is_set, "the node to send it elsewhere")
+        may_arrive.set()
+
+        added = await adding
+        owner = cluster.appender_of(stream_key(merchant_id))
+        assert owner is not None
+        assert added.history == owner.history
 
 
 async def test_a_merchant_without_a_stream_moves_with_its_slot(three: Cluster) -> None:
