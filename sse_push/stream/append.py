@@ -30,7 +30,7 @@ from sse_push.stream.replies import ErrorReply, Whose
 _RECORDS_AT_ONCE = 512
 """At most this many records go out in one pipeline."""
 
-_RECORDS_WAITING = 20_000
+RECORDS_WAITING = 20_000
 """At most this many records wait for Redis; more are refused at once."""
 
 
@@ -136,9 +136,9 @@ class Appender:
 
         ``is_asked``: the records are sent with ASKING, as another node of a cluster has said.
         """
-        if len(self._queue) + len(records) > _RECORDS_WAITING:
+        if len(self._queue) + len(records) > RECORDS_WAITING:
             refusal = StreamUnavailable(
-                f"expected fewer than {_RECORDS_WAITING} notifications waiting for Redis"
+                f"expected fewer than {RECORDS_WAITING} notifications waiting for Redis"
             )
             return [refusal for _ in records]
         loop = asyncio.get_running_loop()

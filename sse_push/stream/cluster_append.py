@@ -7,6 +7,10 @@ Knows what to do with a record that a node sends elsewhere. Does not know which 
 the node to ask. What that one answers is the result: two nodes that name each other would else take
 all the time that the record has.
 
+**A record whose slot nobody has waits until the nodes have answered.** That may be because none has
+answered yet: the process has just begun. What they answer then counts: a slot that nobody has is
+refused, so that its merchants' notifications do not wait for what may take an operator hours.
+
 https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#redirection-and-resharding
 """
 
@@ -21,13 +25,16 @@ from sse_push.access.revocation import Revocation
 from sse_push.errors import StreamUnavailable
 from sse_push.notification import EventId
 from sse_push.stream.address import Place
-from sse_push.stream.append import Appender
+from sse_push.stream.append import RECORDS_WAITING, Appender
 from sse_push.stream.keys import Keys
 from sse_push.stream.moving import asked_place
 from sse_push.stream.outcomes import AppendTally, Record
 from sse_push.stream.replies import is_elsewhere
 
 Result = EventId | StreamUnavailable
+Records = dict[int, Record]
+"""Some records of a request, by their number in it."""
+Results = dict[int, Result]
 
 
 class Owners(Protocol):
@@ -53,6 +60,8 @@ class ClusterAppender:
         self._owners = owners
         self._keys = keys
         self._timeout_s = timeout_s
+        self._waiting = 0
+        """How many records wait for the nodes' answer."""
         self.tally = tally
 
     async def run(self) -> None:
@@ -67,63 +76,57 @@ class ClusterAppender:
         return result
 
     async def append_all(self, records: Sequence[Record]) -> list[Result]:
-        """As ``Appender.append_all``: all primaries at once."""
+        """As ``Appender.append_all``: all primaries at once, and none waits for another one."""
         ends_at = asyncio.get_running_loop().time() + self._timeout_s
         results: dict[int, Result] = {}
-        await self._send(dict(enumerate(records)), results, ends_at)
-        sent_elsewhere = {
-            number: records[number]
-            for number, result in results.items()
-            if is_elsewhere(_reply_of(result))
-        }
-        if sent_elsewhere:
-            self._owners.doubt()
-            await self._send_again(sent_elsewhere, results, ends_at)
+        groups = self._by_owner(dict(enumerate(records)))
+        await asyncio.gather(
+            *(self._append_at(owner, group, results, ends_at) for owner, group in groups.items())
+        )
         ordered = [results[number] for number in range(len(records))]
         self.tally.add_all(records, ordered)
         return ordered
 
-    async def _send(
-        self, records: dict[int, Record], results: dict[int, Result], ends_at: float
-    ) -> None:
-        """Add records where their slots are known to be."""
-        groups: dict[Appender, list[int]] = {}
+    def _by_owner(self, records: Records) -> dict[Appender | None, Records]:
+        groups: dict[Appender | None, Records] = {}
         for number, record in records.items():
-            appender = self._owners.appender_of(self._key(record))
-            if appender is None:
-                results[number] = StreamUnavailable(
-                    "expected a primary of the cluster that has the stream, got none"
-                )
-            else:
-                groups.setdefault(appender, []).append(number)
-        await asyncio.gather(
-            *(
-                self._add(appender, numbers, records, results, ends_at)
-                for appender, numbers in groups.items()
-            )
-        )
+            owner = self._owners.appender_of(self._key(record))
+            groups.setdefault(owner, {})[number] = record
+        return groups
 
-    async def _send_again(
-        self, records: dict[int, Record], results: dict[int, Result], ends_at: float
+    async def _append_at(
+        self, owner: Appender | None, records: Records, results: Results, ends_at: float
     ) -> None:
+        """Add records at their owner; those that it has not, or nobody, go elsewhere."""
+        await self._add(owner, records, results, ends_at)
+        elsewhere = {
+            number: record
+            for number, record in records.items()
+            if owner is None or is_elsewhere(_reply_of(results[number]))
+        }
+        if elsewhere:
+            self._owners.doubt()
+            await self._send_again(elsewhere, results, ends_at)
+
+    async def _send_again(self, records: Records, results: Results, ends_at: float) -> None:
         """Add records where the first reply says: to the node on the way, or to the new owner."""
-        asked: dict[Appender, list[int]] = {}
-        moved: dict[int, Record] = {}
+        asked: dict[Appender, Records] = {}
+        moved: Records = {}
         histories = {number: self._history_of(record) for number, record in records.items()}
         for number, record in records.items():
             place = asked_place(_reply_of(results[number]))
             if place is None:
                 moved[number] = record
             else:
-                asked.setdefault(self._owners.appender_at(place), []).append(number)
+                asked.setdefault(self._owners.appender_at(place), {})[number] = record
         await asyncio.gather(
             self._send_to_new_owners(moved, results, ends_at),
             *(
-                self._add(appender, numbers, records, results, ends_at, is_asked=True)
-                for appender, numbers in asked.items()
+                self._add(appender, group, results, ends_at, is_asked=True)
+                for appender, group in asked.items()
             ),
         )
-        for number in (each for numbers in asked.values() for each in numbers):
+        for number in (each for group in asked.values() for each in group):
             # Followers read it through the owner, under whose history it is until the slot has
             # another owner.
             result = results[number]
@@ -134,29 +137,44 @@ class ClusterAppender:
         owner = self._owners.appender_of(self._key(record))
         return "" if owner is None else owner.history
 
-    async def _send_to_new_owners(
-        self, records: dict[int, Record], results: dict[int, Result], ends_at: float
-    ) -> None:
-        if records:
+    async def _send_to_new_owners(self, records: Records, results: Results, ends_at: float) -> None:
+        """Add records once the nodes have answered, wherever their slots are by then."""
+        if not records:
+            return
+        if self._waiting + len(records) > RECORDS_WAITING:
+            text = f"expected fewer than {RECORDS_WAITING} notifications waiting for their slots"
+            results.update(dict.fromkeys(records, StreamUnavailable(text)))
+            return
+        self._waiting += len(records)
+        try:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(ends_at):
                     await self._owners.news()
-            await self._send(records, results, ends_at)
+        finally:
+            self._waiting -= len(records)
+        await asyncio.gather(
+            *(
+                self._add(owner, group, results, ends_at)
+                for owner, group in self._by_owner(records).items()
+            )
+        )
 
     async def _add(
         self,
-        appender: Appender,
-        numbers: list[int],
-        records: dict[int, Record],
-        results: dict[int, Result],
+        appender: Appender | None,
+        records: Records,
+        results: Results,
         ends_at: float,
         *,
         is_asked: bool = False,
     ) -> None:
+        if appender is None:
+            text = "expected a primary of the cluster that has the stream, got none"
+            results.update(dict.fromkeys(records, StreamUnavailable(text)))
+            return
         left_s = max(0.0, ends_at - asyncio.get_running_loop().time())
-        chosen = [records[number] for number in numbers]
-        added = await appender.try_all(chosen, within_s=left_s, is_asked=is_asked)
-        results.update(zip(numbers, added, strict=True))
+        added = await appender.try_all(list(records.values()), within_s=left_s, is_asked=is_asked)
+        results.update(zip(records, added, strict=True))
 
     def _key(self, record: Record) -> str:
         if isinstance(record, Revocation):

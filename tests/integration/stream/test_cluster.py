@@ -374,6 +374,20 @@ async def test_before_any_node_has_answered_nothing_is_known_and_nobody_is_at_fa
     cluster.unwatch("42")
 
 
+async def test_a_notification_in_the_first_moment_waits_until_the_slots_are_known(
+    three: Cluster,
+) -> None:
+    merchants = one_of_each(three)
+    followed = InCluster(three.url)
+    running = asyncio.create_task(followed.cluster.run())
+    try:
+        results = await followed.appender.append_all([Notification(each) for each in merchants])
+    finally:
+        await stopped(running)
+
+    assert [each for each in results if isinstance(each, StreamUnavailable)] == []
+
+
 async def test_the_rights_that_the_documentation_gives_are_enough(
     three: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
