@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -112,6 +112,8 @@ class Cluster:
     kind: Kind
     password: str = ""
     host: str = "127.0.0.1"
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """Those of every node, beside what makes it one of a cluster."""
     nodes: list[Node] = field(default_factory=list)
 
     @property
@@ -130,9 +132,10 @@ class Cluster:
         replicas: int = 0,
         password: str = "",
         host: str = "127.0.0.1",
+        settings: Mapping[str, str] | None = None,
     ) -> Cluster:
         """Start primaries, each with an equal part of the slots, and as many replicas each."""
-        cluster = cls(folder, kind, password, host)
+        cluster = cls(folder, kind, password, host, settings or {})
         try:
             for _ in range(primaries * (1 + replicas)):
                 cluster.start_node(host)
@@ -220,6 +223,7 @@ class Cluster:
             "cluster-node-timeout": NODE_TIMEOUT_MS,
             "cluster-require-full-coverage": "no",
             "repl-diskless-sync-delay": 0,
+            **self.settings,
         }
         words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
         node = self._run(folder, words, host=host, through=through)

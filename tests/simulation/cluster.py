@@ -33,7 +33,7 @@ from sse_push.stream.slots import NO_SLOTS, Node, SlotMap, merged, parse_nodes
 from sse_push.stream.tail import Tail
 from sse_push.stream.watch import Watch
 from tests.simulation.model import REFUSED, ModelFollower
-from tests.simulation.nodes import MERCHANTS, SLOTS, Elsewhere, ModelNode
+from tests.simulation.nodes import KINDS, MERCHANTS, SLOTS, Elsewhere, ModelNode
 from tests.simulation.simulation import Following, Simulation
 
 View = tuple[Node, ...]
@@ -272,11 +272,14 @@ class ClusterSimulation(Simulation):
                 self.new_node().primary = primary
         owners = {slot: self.chance.choice(primaries) for slot in SLOTS.values()}
         owners |= {primary.number: primary for primary in primaries}
+        kind = self.chance.choice([*KINDS.values()])
         for node in self.nodes:
+            node.kind = kind
             node.nodes = self.nodes
             node.has_name = self.redis.has_name
             node.owners = dict(owners)
             node.epochs = {each: each.number if each in primaries else 0 for each in self.nodes}
+            node.newest_epoch = len(self.nodes)
 
         def follow(node: ModelNode) -> NodeFollower:
             member = cast("NodeFollower", follower(node, tail, self.hub, self.may_plant))
@@ -305,9 +308,8 @@ class ClusterSimulation(Simulation):
 
     def owner_of(self, slot: int) -> ModelNode:
         """Return the node that has a slot, as all will find."""
-        return max(
-            (node for node in self.nodes if node.has(slot)), key=lambda node: node.epochs[node]
-        )
+        claims = (node for node in self.nodes if node.has(slot))
+        return max(claims, key=lambda node: (node.epochs[node], -node.number))
 
     def is_replaced(self, node: ModelNode) -> bool:
         return not any(self.owner_of(slot) is node for slot in node.owners)

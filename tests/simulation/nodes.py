@@ -3,6 +3,7 @@
 Each merchant is a slot. Each primary has one slot more, which stays with it and its replicas, so
 that it is asked whatever else it has. Nodes agree as those of Redis do: of two claims to a slot the
 one with the newer epoch is right, and a node learns of it when it meets another node.
+``test_nodes`` holds all that against real nodes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,21 @@ SLOTS = {merchant_id: slot_of(KEYS.stream(merchant_id)) for merchant_id in ("m1"
 MERCHANTS = {slot: merchant_id for merchant_id, slot in SLOTS.items()}
 
 
+class Kind(NamedTuple):
+    """What servers differ in, as ``test_nodes`` finds it."""
+
+    announces_what_it_loses: bool
+    """A node that loses a slot announces the streams that it deletes."""
+    forgets_moves: bool
+    """A node forgets that a slot was on its way from it or to it when another one claims that."""
+
+
+KINDS = {
+    "redis": Kind(announces_what_it_loses=False, forgets_moves=False),
+    "valkey": Kind(announces_what_it_loses=True, forgets_moves=True),
+}
+
+
 class Elsewhere(NamedTuple):
     """The reply of a node that does not answer a read itself."""
 
@@ -32,6 +48,8 @@ class Elsewhere(NamedTuple):
 
 class ModelNode(ModelRedis):
     """One node; ``nodes`` has all of them, and ``number`` is a slot that it has for itself."""
+
+    kind = KINDS["redis"]
 
     def __init__(
         self, chance: random.Random, number: int = 1, nodes: list[ModelNode] | None = None
@@ -48,6 +66,8 @@ class ModelNode(ModelRedis):
         self.before: ModelNode | None = None
         """The primary that it was promoted instead of."""
         self.epochs: dict[ModelNode, int] = {}
+        self.newest_epoch = 0
+        """The newest epoch that it has heard of."""
         self.owners: dict[int, ModelNode] = {}
         self.unclaimed: set[int] = set()
         """Slots whose owner, as far as it knows, has them no more: who claims one is believed."""
@@ -118,8 +138,9 @@ class ModelNode(ModelRedis):
         flags = "master" if slots or node.primary is None else "slave"
         if node is self:
             flags = f"myself,{flags}"
-            slots += [f"[{slot}->-{other.id}]" for slot, other in self.leaving.items()]
-            slots += [f"[{slot}-<-{other.id}]" for slot, other in self.coming.items()]
+            ways = {slot: f"-<-{other.id}" for slot, other in self.coming.items()}
+            ways |= {slot: f"->-{other.id}" for slot, other in self.leaving.items()}
+            slots += [f"[{slot}{way}]" for slot, way in ways.items()]
         fields = [node.id, f"{node.place}@1", flags, "-", "0", "0", str(self.epochs[node])]
         return " ".join([*fields, "connected", *slots])
 
@@ -133,33 +154,51 @@ class ModelNode(ModelRedis):
             self.changed(merchant_id)
 
     def claim(self, slots: Iterable[int]) -> None:
-        """Have slots from now on, with an epoch that is newer than any other."""
-        newest = max(epoch for node in self.nodes for epoch in node.epochs.values())
-        if self.epochs[self] < newest:
-            self.epochs[self] = newest + 1
+        """Have slots from now on, with an epoch that is newer than any that it has heard of.
+
+        Another node that has not met it may claim the same slots with the same epoch.
+        """
+        if self.epochs[self] < self.newest_epoch:
+            self._take_newer_epoch()
         for slot in slots:
             self.owners[slot] = self
             self.unclaimed.discard(slot)
             self.coming.pop(slot, None)
+            if MERCHANTS.get(slot) not in self.streams:
+                self.leaving.pop(slot, None)
+
+    def _take_newer_epoch(self) -> None:
+        self.newest_epoch += 1
+        self.epochs[self] = self.newest_epoch
+
+    def give(self, slot: int, other: ModelNode) -> None:
+        """Believe that another node has a slot, whatever that one says itself (SETSLOT NODE)."""
+        self.owners[slot] = other
+        self.leaving.pop(slot, None)
 
     def promote(self) -> None:
         """Be the primary from now on, instead of the one that it has copied."""
         assert self.primary is not None, "a replica is promoted"
         self.before, self.primary = self.primary, None
+        self.newest_epoch = max(node.newest_epoch for node in self.nodes)  # those elect it
         self.claim([slot for slot, owner in self.owners.items() if owner is self.before])
 
     def meet(self, other: ModelNode) -> None:
         """Hear what another node says of itself."""
         self.epochs[other] = other.epochs[other]
+        self.newest_epoch = max(self.newest_epoch, other.newest_epoch)
         for slot, owner in self.owners.items():
             is_newer = self.epochs[owner] < self.epochs[other] or slot in self.unclaimed
             if owner is other:
                 (self.unclaimed.discard if other.has(slot) else self.unclaimed.add)(slot)
-            elif other.has(slot) and is_newer and slot not in self.coming:
+            elif other.has(slot) and is_newer and self._believes(other, slot):
                 self.owners[slot] = other
                 self.unclaimed.discard(slot)
                 if owner is self:
                     self._lose(slot)
+        is_tie = self.primary is other.primary is None and self.epochs[self] == self.epochs[other]
+        if is_tie and self.id < other.id:
+            self._take_newer_epoch()
         if other.before is self and not any(map(self.has, self.owners)):
             self.primary, self.before = other, None
             self.leaving.clear()
@@ -174,9 +213,18 @@ class ModelNode(ModelRedis):
             self.tracked = set()
             self.out.append(("announcement", None))
 
+    def _believes(self, other: ModelNode, slot: int) -> bool:
+        """Whether a newer claim counts, which is not that of whom the slot is on its way from."""
+        if self.kind.forgets_moves:
+            if self.coming.get(slot) is not other:
+                self.coming.pop(slot, None)
+            return True
+        return slot not in self.coming
+
     def _lose(self, slot: int) -> None:
-        """Delete what another one has now; some servers announce that, some don't."""
-        self.leaving.pop(slot, None)
+        """Delete what another one has now."""
+        if self.kind.forgets_moves:
+            self.leaving.pop(slot, None)
         stream = self.streams.pop(MERCHANTS.get(slot, ""), None)
-        if stream is not None and self.chance.random() < 0.5:
+        if stream is not None and self.kind.announces_what_it_loses:
             self.changed(MERCHANTS[slot])

@@ -1,0 +1,385 @@
+"""The simulation's model of a cluster's nodes, held against real ones.
+
+Chance makes a sequence of operations on three primaries; the real ones and the model carry it out.
+After each operation every reply is compared, what each node announces on a tracked connection, and
+what each says of the slots: their owners, which are on their way, and whose epoch is newer.
+
+Real nodes meet when they like. So the model's meet after each operation, all of them, and the real
+ones get time until they say the same. A node that hears no other one is tried where a server can be
+told not to listen.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from sse_push.notification import EntryId, Notification
+from sse_push.stream.address import Place
+from sse_push.stream.contract import ASKING, parse_entries, read_command
+from sse_push.stream.reads import Read
+from sse_push.stream.replies import ErrorReply
+from sse_push.stream.seeds import NodeAddress
+from sse_push.stream.slots import parse_nodes
+from tests.harness.cluster import Cluster, Kind, Node, clustered
+from tests.harness.keys import stream_key
+from tests.harness.waiting import SECOND, Deadline
+from tests.simulation.model import NEVER
+from tests.simulation.nodes import KINDS, MERCHANTS, SLOTS, Elsewhere, ModelNode
+from tests.simulation.test_model import Message, RealRedis, connected, data_of
+
+SEQUENCES = 20
+OPERATIONS = 40
+AGREE_S = 5 * SECOND
+
+CAN_BE_DEAF = {"redis": False, "valkey": True}
+"""Whether a node can be told to drop all that others say; Redis 7.0 drops one kind of packets."""
+
+
+class View(NamedTuple):
+    """What a node says of the slots that merchants have."""
+
+    owners: dict[int, str]
+    epochs: dict[str, int]
+    """Those of the primaries."""
+    moving: tuple[str, ...]
+    """Which slots are on their way to or from the node itself."""
+
+    def __str__(self) -> str:
+        return re.sub("0{30,}", "", repr(self))
+
+    @classmethod
+    def of(cls, text: str, asked: Place) -> View:
+        nodes = parse_nodes(text.encode(), asked)
+        primaries = [node for node in nodes if node.is_primary]
+        owners = {
+            slot: node.id
+            for node in primaries
+            for first, last in node.slots
+            for slot in sorted(MERCHANTS)
+            if first <= slot <= last
+        }
+        moving = re.findall(r"\[\d+-[<>]-\w+\]", text)
+        epochs = {node.id: node.epoch for node in primaries}
+        return cls(owners, epochs, tuple(sorted(moving)))
+
+
+class Pair(NamedTuple):
+    """A real node and its model."""
+
+    node: Node
+    real: RealRedis
+    model: ModelNode
+
+
+class Comparison:
+    """One sequence of operations on both."""
+
+    def __init__(self, seed: int, kind: Kind, reached: Sequence[tuple[Node, RealRedis]]) -> None:
+        self.chance = random.Random(seed)
+        self.can_be_deaf = CAN_BE_DEAF[kind]
+        reached = sorted(reached, key=lambda each: each[0].id)
+        models = [ModelNode(self.chance, number + 1) for number in range(len(reached))]
+        self.pairs = [Pair(*each, model) for each, model in zip(reached, models, strict=True)]
+        self.chance.shuffle(self.pairs)  # in the order of their epochs, oldest first
+        self.names: dict[str, str] = {}
+        before, last = (each.model for each in self.pairs[-2:])
+        owners = {slot: self.chance.choice([before, last]) for slot in MERCHANTS}
+        owners[self.chance.choice([*MERCHANTS])] = last
+        for node, _, model in self.pairs:
+            self.names |= {node.id: model.id, f"{node.host}:{node.port}": str(model.place)}
+            model.kind = KINDS[kind]
+            model.is_ordered = True  # RESP3
+            model.nodes = models
+            model.epochs = dict.fromkeys(models, 0)
+            model.owners = dict(owners)
+            model.connect()
+        self.deaf: Pair | None = None
+        """The node that hears no other one."""
+        self.serial = 0
+        self.history: list[str] = []
+
+    # -- the real nodes
+
+    async def begin(self) -> None:
+        """Have the real nodes own what the model's do, and the model's have their epochs."""
+        for pair in self.pairs:
+            for slot in MERCHANTS:
+                await self.do(pair, "CLUSTER", "SETSLOT", slot, "STABLE")
+        for pair in self.pairs:
+            for slot in MERCHANTS:
+                if pair is not self.pairs[-1] or pair.model.has(slot):
+                    await self.take_for_real(pair, slot)
+        await self.agree(lambda views: all(view.epochs == views[0].epochs for view in views))
+        epochs = (await self.view_of(self.pairs[0])).epochs
+        for pair in self.pairs:
+            pair.model.epochs = {each.model: epochs[each.model.id] for each in self.pairs}
+            pair.model.newest_epoch = max(epochs.values())
+            await self.do(pair, "FLUSHALL")
+            await pair.real.reconnect()
+        await self.compare()
+
+    async def take_for_real(self, pair: Pair, slot: int) -> None:
+        owner = (await self.view_of(pair)).owners[slot]
+        if owner != pair.model.id:
+            node_id = next(each.node.id for each in self.pairs if each.model.id == owner)
+            await self.do(pair, "CLUSTER", "SETSLOT", slot, "IMPORTING", node_id)
+            await self.do(pair, "CLUSTER", "SETSLOT", slot, "NODE", pair.node.id)
+            await self.agree(
+                lambda views: all(each.owners[slot] == pair.model.id for each in views)
+            )
+
+    async def do(self, pair: Pair, *words: str | bytes | int) -> None:
+        reply = await pair.real.do(*words)
+        assert reply == b"OK", f"{words}: {reply!r}"
+
+    async def view_of(self, pair: Pair) -> View:
+        reply = await pair.real.do("CLUSTER", "NODES")
+        assert isinstance(reply, bytes)
+        return View.of(self.in_words_of_the_model(reply.decode()), pair.model.place)
+
+    def in_words_of_the_model(self, text: str) -> str:
+        for name, in_model in self.names.items():
+            text = text.replace(name, in_model)
+        return text
+
+    async def agree(self, is_so: Callable[[list[View]], bool]) -> None:
+        """Wait until the real nodes say what is expected."""
+        deadline = Deadline(AGREE_S)
+        while not is_so(views := [await self.view_of(each) for each in self.pairs]):
+            if await deadline.is_missed():
+                wanted = [*map(str, self.views_of_model())]
+                raise AssertionError(f"expected {wanted}, got {[*map(str, views)]}")
+
+    def says_the_same(self, views: list[View]) -> bool:
+        return views == self.views_of_model()
+
+    def views_of_model(self) -> list[View]:
+        return [View.of(each.model.view(), each.model.place) for each in self.pairs]
+
+    # -- a sequence
+
+    async def run(self) -> None:
+        names = ["add", "read", "read_asked", "begin_move", "send", "end_move", "end_at_owner"]
+        names += ["give_up", "take", "bump", "delete", "reconnect", "turn_deaf"]
+        weights = [10, 8, 4, 5, 4, 3, 1, 1, 0.7, 0.3, 1, 0.5, 0.5]
+        await self.begin()
+        for name in self.chance.choices(names, weights, k=OPERATIONS):
+            merchant_id = self.chance.choice([*SLOTS])
+            self.history.append(f"{name} {merchant_id}")
+            await getattr(self, name)(merchant_id)
+            await self.compare()
+        if self.deaf is not None:
+            await self.turn_deaf("")
+            await self.compare()
+
+    async def compare(self) -> None:
+        """Have all nodes meet, and compare what they say then, and what they have announced."""
+        self.meet_all()
+        await self.agree(self.says_the_same)
+        for pair in self.pairs:
+            announced = await pair.real.announced()
+            assert announced == self.messages(pair.model), f"at {pair.model.place}"
+
+    def meet_all(self) -> None:
+        hearing = [each.model for each in self.pairs if each is not self.deaf]
+        for _ in range(2):
+            for one in hearing:
+                for other in one.nodes:
+                    if other is not one:
+                        one.meet(other)
+
+    def messages(self, model: ModelNode) -> list[Message]:
+        messages = []
+        while model.out:
+            kind, value = model.take_out()
+            messages.append((kind, self.words(value) if kind == "reply" else value))
+        return messages
+
+    def words(self, value: object) -> object:
+        """Return what a reply of either says, in the words of the model."""
+        if isinstance(value, Elsewhere):
+            value = value.error
+        if isinstance(value, ErrorReply):
+            return self.in_words_of_the_model(str(value))
+        if isinstance(value, list):
+            return data_of(value)
+        return "stored" if isinstance(value, bytes | EntryId) else value
+
+    def any_pair(self) -> Pair:
+        pair = self.chance.choice(self.pairs)
+        self.history[-1] += f" at {pair.model.place}"
+        return pair
+
+    def pair_of(self, model: ModelNode) -> Pair:
+        return next(each for each in self.pairs if each.model is model)
+
+    def owners(self, slot: int) -> list[Pair]:
+        return [each for each in self.pairs if each.model.has(slot)]
+
+    # -- what clients ask
+
+    async def add(self, merchant_id: str) -> None:
+        pair, is_asked = self.any_pair(), self.chance.random() < 0.3
+        self.serial += 1
+        notification = Notification(merchant_id, data=str(self.serial))
+        pair.model.tick()
+        in_model = pair.model.take(notification, 100, is_asked=is_asked)
+        xadd = ("XADD", stream_key(merchant_id), "*", "data", self.serial)
+        *_, reply = await pair.real.do_all([ASKING, xadd] if is_asked else [xadd])
+        assert self.words(reply) == self.words(in_model), (reply, in_model)
+
+    async def read(self, merchant_id: str, at: Pair | None = None) -> None:
+        pair, read = at or self.any_pair(), self.any_read(merchant_id)
+        pair.model.out.append(("reply", pair.model.answer(read)))
+        await pair.real.tracked.send([read_command(stream_key(merchant_id), read)])
+        *before, (kind, reply) = await pair.real.messages(merchant_id)
+        if isinstance(reply, ErrorReply):
+            reply = self.words(reply)
+        assert [*before, (kind, reply)] == self.messages(pair.model)
+
+    async def read_asked(self, merchant_id: str, at: Pair | None = None) -> None:
+        pair, read = at or self.any_pair(), self.any_read(merchant_id)
+        in_model = pair.model.answer_asked(read)
+        command = read_command(stream_key(merchant_id), read)
+        *_, reply = await pair.real.do_all([ASKING, command])
+        if not isinstance(reply, ErrorReply):
+            reply = parse_entries(merchant_id, reply, data_limit_bytes=8192)
+        assert self.words(reply) == self.words(in_model), (reply, in_model)
+
+    def any_read(self, merchant_id: str) -> Read:
+        return Read(merchant_id, self.chance.choice([None, NEVER]))
+
+    async def delete(self, merchant_id: str) -> None:
+        for pair in self.owners(SLOTS[merchant_id]):
+            pair.model.delete(merchant_id)
+            await pair.real.do("DEL", stream_key(merchant_id))
+
+    async def reconnect(self, _merchant_id: str) -> None:
+        pair = self.any_pair()
+        pair.model.connect()
+        await pair.real.reconnect()
+
+    # -- what whoever moves slots does
+
+    async def begin_move(self, merchant_id: str) -> None:
+        """Let the other node know, the owner, or both."""
+        slot = SLOTS[merchant_id]
+        owner = self.chance.choice(self.owners(slot))
+        other = self.chance.choice([each for each in self.pairs if each is not owner])
+        self.history[-1] += f" from {owner.model.place} to {other.model.place}"
+        if not other.model.has(slot) and self.chance.random() < 0.9:
+            other.model.coming[slot] = owner.model
+            await self.do(other, "CLUSTER", "SETSLOT", slot, "IMPORTING", owner.node.id)
+        if self.chance.random() < 0.8:
+            owner.model.leaving[slot] = other.model
+            await self.do(owner, "CLUSTER", "SETSLOT", slot, "MIGRATING", other.node.id)
+
+    async def send(self, merchant_id: str) -> None:
+        slot = SLOTS[merchant_id]
+        for owner in self.owners(slot):
+            to = owner.model.leaving.get(slot)
+            if to is not None and (to.has(slot) or slot in to.coming):
+                owner.model.send(merchant_id, to)
+                node = self.pair_of(to).node
+                words = ("MIGRATE", node.host, node.port, stream_key(merchant_id), 0, 5000)
+                await owner.real.do(*words, "REPLACE")
+                return
+
+    async def end_move(self, merchant_id: str) -> None:
+        """Let the new owner know, whether it has been given the stream or not."""
+        slot = SLOTS[merchant_id]
+        for pair in self.pairs:
+            if slot in pair.model.coming:
+                pair.model.claim([slot])
+                await self.do(pair, "CLUSTER", "SETSLOT", slot, "NODE", pair.node.id)
+                return
+
+    async def end_at_owner(self, merchant_id: str) -> None:
+        """Let the owner know first, which has sent the stream, and clients ask meanwhile."""
+        slot = SLOTS[merchant_id]
+        for pair in self.owners(slot):
+            to = pair.model.leaving.get(slot)
+            if to is not None and slot in to.coming and merchant_id not in pair.model.streams:
+                other = self.pair_of(to)
+                pair.model.give(slot, to)
+                await self.do(pair, "CLUSTER", "SETSLOT", slot, "NODE", other.node.id)
+                await self.read(merchant_id, at=pair)
+                await self.read_asked(merchant_id, at=other)
+                to.claim([slot])
+                await self.do(other, "CLUSTER", "SETSLOT", slot, "NODE", other.node.id)
+                return
+
+    async def give_up(self, merchant_id: str) -> None:
+        slot = SLOTS[merchant_id]
+        for pair in self.pairs:
+            if self.chance.random() < 0.7:
+                pair.model.leaving.pop(slot, None)
+                pair.model.coming.pop(slot, None)
+                await self.do(pair, "CLUSTER", "SETSLOT", slot, "STABLE")
+
+    async def take(self, merchant_id: str) -> None:
+        """Have a node claim a slot by a newer epoch, without its streams."""
+        slot = SLOTS[merchant_id]
+        pair = self.any_pair()
+        if not pair.model.has(slot):
+            pair.model.claim([slot])
+            node_id = next(each.node.id for each in self.pairs if each is not pair)
+            await self.do(pair, "CLUSTER", "SETSLOT", slot, "IMPORTING", node_id)
+            await self.do(pair, "CLUSTER", "SETSLOT", slot, "NODE", pair.node.id)
+
+    async def bump(self, _merchant_id: str) -> None:
+        """Give a node a newer epoch, with which it claims no more than before."""
+        pair = self.any_pair()
+        pair.model.claim([])
+        await pair.real.do("CLUSTER", "BUMPEPOCH")
+
+    # -- what the network does
+
+    async def turn_deaf(self, _merchant_id: str) -> None:
+        """Have a node hear no other one; or again, if one does not."""
+        if self.deaf is not None:
+            await self.do(self.deaf, "DEBUG", "DROP-CLUSTER-PACKET-FILTER", -1)
+            self.deaf = None
+        elif self.can_be_deaf:
+            self.deaf = self.any_pair()
+            await self.do(self.deaf, "DEBUG", "DROP-CLUSTER-PACKET-FILTER", -2)
+
+
+@pytest.fixture(params=["redis", "valkey"])
+def kind(request: pytest.FixtureRequest) -> Kind:
+    either: Kind = request.param
+    return either
+
+
+@pytest.fixture
+def servers(kind: Kind, tmp_path: Path) -> Generator[Cluster]:
+    with clustered(tmp_path, kind, settings={"enable-debug-command": "yes"}) as started:
+        yield started
+
+
+@asynccontextmanager
+async def reaching(cluster: Cluster) -> AsyncGenerator[list[tuple[Node, RealRedis]]]:
+    async with AsyncExitStack() as stack:
+        yield [
+            (node, await stack.enter_async_context(connected(NodeAddress.parse(node.url))))
+            for node in cluster.nodes
+        ]
+
+
+async def test_the_model_of_nodes_replies_and_announces_as_a_cluster_does(
+    servers: Cluster, kind: Kind
+) -> None:
+    async with reaching(servers) as reached:
+        for seed in range(SEQUENCES):
+            comparison = Comparison(seed, kind, reached)
+            try:
+                await comparison.run()
+            except AssertionError as exc:
+                pytest.fail(f"seed {seed}: {exc}; {', '.join(comparison.history)}")
