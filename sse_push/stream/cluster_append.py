@@ -105,20 +105,21 @@ class ClusterAppender:
             if owner is None or is_elsewhere(_reply_of(results[number]))
         }
         if elsewhere:
-            self._owners.doubt()
             await self._send_again(elsewhere, results, ends_at)
 
     async def _send_again(self, records: Records, results: Results, ends_at: float) -> None:
         """Add records where the first reply says: to the node on the way, or to the new owner."""
         asked: dict[Appender, Records] = {}
         moved: Records = {}
-        histories = {number: self._history_of(record) for number, record in records.items()}
         for number, record in records.items():
             place = asked_place(_reply_of(results[number]))
             if place is None:
                 moved[number] = record
             else:
                 asked.setdefault(self._owners.appender_at(place), {})[number] = record
+        if asked:
+            self._owners.doubt()
+        histories = {number: self._history_of(record) for number, record in records.items()}
         await asyncio.gather(
             self._send_to_new_owners(moved, results, ends_at),
             *(
@@ -146,6 +147,7 @@ class ClusterAppender:
             results.update(dict.fromkeys(records, StreamUnavailable(text)))
             return
         self._waiting += len(records)
+        self._owners.doubt()  # in one step with the wait: for the answer to this doubt
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(ends_at):

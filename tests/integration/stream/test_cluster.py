@@ -129,6 +129,18 @@ async def test_what_the_nodes_said_before_they_sent_an_entry_elsewhere_sends_it_
         assert added.history == owner.history
 
 
+async def test_an_entry_that_is_sent_elsewhere_has_the_nodes_asked_at_once(three: Cluster) -> None:
+    merchant_id = one_of_each(three)[0]
+    slot = slot_of(stream_key(merchant_id))
+    async with in_cluster(three.url) as followed:
+        cluster = followed.cluster
+        cluster.terms = replace(cluster.terms, probe_interval_s=1000)
+        await cluster.news()
+        await asyncio.to_thread(three.move_slot, slot, other_than(three, three.owner_of(slot)))
+
+        await followed.appender.append(Notification(merchant_id))
+
+
 async def test_a_merchant_without_a_stream_moves_with_its_slot(three: Cluster) -> None:
     merchant_id = one_of_each(three)[1]
     slot = slot_of(stream_key(merchant_id))
