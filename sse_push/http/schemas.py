@@ -100,7 +100,7 @@ READINESS: Node = {
             "type": "array",
             "items": {"type": "string"},
             "description": "Of a cluster, as the worker that answers sees it: host:port of each "
-            "primary that takes no entries, while another one does.",
+            "primary that takes no entries. If none takes any, all are named, and ready is false.",
         },
     },
 }

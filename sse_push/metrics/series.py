@@ -70,7 +70,8 @@ SERIES: dict[str, Series] = {
     ),
     "sse_push_primaries_away": Series(
         "gauge",
-        "primaries of a cluster that take no entries, while others do, as the worst worker sees it",
+        "primaries of a cluster that take no entries, as the worst worker sees it; if none takes "
+        "any, all of them, and /readyz is 503",
     ),
     "sse_push_resyncs_total": Series(
         "counter",

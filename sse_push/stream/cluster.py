@@ -92,7 +92,7 @@ class Cluster:
 
     @property
     def primaries_away(self) -> tuple[str, ...]:
-        """The places of the primaries that take no entries."""
+        """The places of the primaries that take no entries, be it all of them."""
         return tuple(str(each.node.place) for each in self._members.values() if each.is_away)
 
     @property

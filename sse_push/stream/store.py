@@ -30,7 +30,7 @@ class Follows(Protocol):
 
     @property
     def primaries_away(self) -> tuple[str, ...]:
-        """The places of the primaries of a cluster that take no entries, while others do."""
+        """The places of the primaries of a cluster that take no entries, be it all of them."""
 
     @property
     def is_well(self) -> bool:

@@ -118,10 +118,10 @@ def slots_of(merchants: Sequence[str]) -> list[int]:
     return sorted({slot_of(stream_key(each)) for each in merchants})
 
 
-def ready(service: Service) -> tuple[int, list[str]]:
+def ready(service: Service) -> tuple[int, set[str]]:
     """Return the status of the readiness, and the primaries that are away."""
     answer = plain_http.get(f"{service.url}/readyz")
-    return answer.status_code, answer.json()["primaries_away"]
+    return answer.status_code, set(answer.json()["primaries_away"])
 
 
 async def test_three_merchants_on_three_primaries_are_served_by_one_url(
@@ -287,7 +287,7 @@ async def test_a_primary_without_a_replica_takes_only_its_own_merchants_with_it(
         (harmed,) = new_at(lost, cluster)
         async with open_shop(service, [*merchants, harmed]) as shop:
             await shop.tell()
-            assert ready(service) == (200, [])
+            assert ready(service) == (200, set())
 
             lost.kill()
 
@@ -296,7 +296,7 @@ async def test_a_primary_without_a_replica_takes_only_its_own_merchants_with_it(
             def is_named() -> bool:
                 status, away = ready(service)
                 said.add(status)
-                return away == [f"{lost.host}:{lost.port}"]
+                return away == {f"{lost.host}:{lost.port}"}
 
             for _ in range(5):
                 await shop.tell(*merchants)
@@ -309,7 +309,14 @@ async def test_a_primary_without_a_replica_takes_only_its_own_merchants_with_it(
             cluster.restart(lost)
             await shop.tell_at_last(harmed)
             await shop.tell()
-            await until(lambda: ready(service) == (200, []), "a cluster that is whole", ENOUGH_S)
+            await until(lambda: ready(service) == (200, set()), "a cluster that is whole", ENOUGH_S)
+
+            for each in cluster.nodes:
+                each.kill()
+            all_away = (503, {f"{each.host}:{each.port}" for each in cluster.nodes})
+            await until(lambda: ready(service) == all_away, "all primaries by name", ENOUGH_S)
+            counted = plain_http.get(f"{service.url}/metrics").text
+            assert "\nsse_push_primaries_away 3.0\n" in counted
 
 
 async def test_a_node_is_added_and_the_one_that_the_url_names_first_is_removed(
