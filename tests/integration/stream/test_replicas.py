@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from sse_push.stream.pool import Pool
 from sse_push.stream.reads import ProbeEntry
 from sse_push.stream.replicas import Replicas
 from tests.harness.cluster import clustered
+from tests.harness.documents import text
 from tests.harness.keys import KEYS, REVOCATIONS_KEY, stream_key
 from tests.harness.processes import frozen
 from tests.harness.redis import Redis
@@ -39,6 +42,8 @@ ENOUGH_S = 60 * SECOND
 
 AT_ONCE = 2
 """So many connections wait at a time."""
+
+OPERATIONS = text("sse_push/docs/operations.md")
 
 PROBE = ProbeEntry(probe_merchant("0"))
 
@@ -194,6 +199,29 @@ async def test_others_are_added_while_some_wait_up_to_a_bound_and_the_rest_is_no
 
     assert primary.length(late) == 0
     assert primary.length(merchant) == AT_ONCE + 1
+
+
+async def test_a_worker_has_few_connections_however_many_notifications_wait_for_replicas(
+    servers: list[Redis], primary: Server, merchant: str
+) -> None:
+    adding: list[int] = []
+    in_all: list[int] = []
+    async with following(primary.url, ENOUGH_S, bell="pubsub", wait_replicas=2) as followed:
+        await followed.watch(merchant)
+        async with lagging(servers[1]):
+            waiting = []
+            for _ in range(20):
+                waiting.append(task_of(followed.appender, merchant))
+                await followed.appender.append(PROBE)
+                clients = primary.cli("CLIENT", "LIST")
+                adding.append(clients.count(f" name=sse_push-append-{os.getpid()} "))
+                in_all.append(len(re.findall(f" name=sse_push-[a-z]+-{os.getpid()} ", clients)))
+        outcomes = [await each for each in waiting]
+
+    assert outcomes == ["stored"] * 20
+    assert max(adding) == AT_ONCE + 1 == 3
+    assert "A worker has up to three connections to add entries" in " ".join(OPERATIONS.split())
+    assert max(in_all) <= 8
 
 
 async def test_a_lagging_replica_does_not_make_the_service_deaf_nor_its_browsers_wait(
