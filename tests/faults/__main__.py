@@ -34,7 +34,7 @@ FOLDER = Path(__file__).parent
 
 OF_REDIS = (
     *("f01", "f02", "f03", "f04", "f05", "f16", "f17", "f25", "f28", "f31", "f32", "f33", "f34"),
-    *("f50", "f51", "f52", "f53", "f54", "f55", "f56", "f57"),
+    *("f50", "f51", "f52", "f53", "f54", "f55", "f56", "f57", "f58"),
     *("t01", "t02", "t04", "t06", "s01", "s02", "s03", "s04", "s05", "s07", "s08"),
 )
 """The faults that are also run with ``bell=pubsub``; T-3, F-27 and S-10 are about tracking."""

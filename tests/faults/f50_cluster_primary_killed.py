@@ -35,8 +35,6 @@ async def inject(world: World) -> None:
         world.wrong("not ready, though two primaries of three were there")
     await world.hush()
     world.history_lost()  # the newest may not have reached the replica
-    world.over()
     world.publish()
-    await world.lasts(3)
-    world.all_stored(others)
+    await world.goes_on(others)
     world.note(f"replica promoted after {took_s:.1f} s")

@@ -25,6 +25,4 @@ async def inject(world: World) -> None:
         await world.lasts(3)
         (replica,) = world.cluster.replicas_of(old)
         await asyncio.to_thread(world.cluster.failover, replica)
-    world.over()
-    await world.lasts(3)
-    world.all_stored()
+    await world.goes_on()

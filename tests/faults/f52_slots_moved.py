@@ -32,7 +32,5 @@ async def inject(world: World) -> None:
                 await world.move(slots, to, gives_up=True)
             await world.move(slots, to)
             moved += len(slots)
-    world.over()
-    await world.lasts(3)
-    world.all_stored()
+    await world.goes_on()
     world.note(f"{moved} slots moved")

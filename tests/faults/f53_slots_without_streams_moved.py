@@ -48,7 +48,5 @@ async def inject(world: World) -> None:
         world.quiet = [each for each in world.quiet if each not in merchants]
     if slowest_s > world.seconds(_PROMISE_S) + SLACK_S:
         world.wrong(f"told after {slowest_s:.1f} s")
-    world.over()
-    await world.lasts(3)
-    world.all_stored()
+    await world.goes_on()
     world.note(f"told {slowest_s:.1f} s after the move at the latest")

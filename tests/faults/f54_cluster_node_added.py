@@ -27,10 +27,8 @@ async def inject(world: World) -> None:
     for owner in owners:
         slots = sorted(world.cluster.sees()[owner.id].slots)
         await world.move(slots[:: len(owners) + 1], new)
-    world.over()
     count = len(world.merchants_of(new))
-    await world.lasts(3)
-    world.all_stored()
+    await world.goes_on()
     world.note(f"{count} of {len(world.merchants)} merchants are at the new primary")
     if not count:
         world.wrong("no merchant was moved")

@@ -35,9 +35,7 @@ async def inject(world: World) -> None:
     for node in (replica, old):
         await asyncio.to_thread(world.cluster.remove_node, node)
     world.redis = others[0]
-    world.over()
-    await world.lasts(3)
-    world.all_stored()
+    await world.goes_on()
     world.note(f"{count} of {len(world.merchants)} merchants were there")
     if not count:
         world.wrong("no merchant was moved")

@@ -62,8 +62,6 @@ async def inject(world: World) -> None:
     await world.until(lambda: is_replica(old.cli), "a replica", 60, pause_s=0.2)
     await world.hush()
     world.history_lost()  # the newest may not have reached the replica
-    world.over()
     world.publish()
-    await world.lasts(3)
-    world.all_stored(others)
+    await world.goes_on(others)
     world.note(f"replica promoted after {took_s:.1f} s")

@@ -33,6 +33,4 @@ async def inject(world: World) -> None:
         # All but one slot: a primary that has lost its last one becomes a replica.
         await asyncio.to_thread(world.cluster.move_atomically, slots[0], slots[-2], to)
         await world.lasts(3)
-    world.over()
-    await world.lasts(3)
-    world.all_stored()
+    await world.goes_on()

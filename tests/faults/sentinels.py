@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from tests.faults.world import World
-from tests.harness.redis import Redis
-from tests.harness.waiting import free_port, program
+from tests.harness.redis import Redis, executable
+from tests.harness.waiting import free_port
 
 _QUORUM = 2
 _SERVICE = "shop"
@@ -81,6 +81,14 @@ class Watched(World):
         self.redis, self.replica = self.replica, self.redis
         return took_s
 
+    async def follow_again(self, server: Redis) -> None:
+        """Start a server again that was killed, as the replica of the present primary."""
+        leader = f"{self.redis.host} {self.redis.port}"
+        self.replica = await asyncio.to_thread(
+            Redis.start, server.folder, "--replicaof", leader, port=server.port
+        )
+        await self.until(self.is_replicated, "the server to be a replica", 20)
+
     def kill_sentinels(self) -> None:
         """End all Sentinels; those that are gone already stay so."""
         for each in self.sentinels:
@@ -105,7 +113,7 @@ class Watched(World):
         return self._run(folder, port)
 
     def _run(self, folder: Path, port: int) -> Redis:
-        command = [program("redis-server"), str(folder / "sentinel.conf"), "--sentinel"]
+        command = [executable(), str(folder / "sentinel.conf"), "--sentinel"]
         with (folder / "sentinel.log").open("ab") as log:
             return Redis(port, subprocess.Popen(command, stdout=log, stderr=log), folder)
 

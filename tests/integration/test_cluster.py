@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.harness import plain_http
-from tests.harness.cluster import Cluster, Kind, Node, clustered, slot_of
+from tests.harness.cluster import Cluster, Node, clustered, slot_of
 from tests.harness.keys import REVOCATIONS_KEY, stream_key
 from tests.harness.processes import frozen
+from tests.harness.redis import Kind
 from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher, Stream, open_stream, publishing
 from tests.harness.tokens import SECRET, token_of

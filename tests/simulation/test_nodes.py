@@ -27,8 +27,9 @@ from sse_push.stream.reads import Read
 from sse_push.stream.replies import ErrorReply
 from sse_push.stream.seeds import NodeAddress
 from sse_push.stream.slots import parse_nodes
-from tests.harness.cluster import Cluster, Kind, Node, clustered
+from tests.harness.cluster import Cluster, Node, clustered
 from tests.harness.keys import stream_key
+from tests.harness.redis import Kind
 from tests.harness.waiting import SECOND, Deadline
 from tests.simulation.model import NEVER
 from tests.simulation.nodes import KINDS, MERCHANTS, SLOTS, Elsewhere, ModelNode

@@ -21,10 +21,11 @@ from sse_push.stream.address import Place
 from sse_push.stream.proof import Deaf
 from sse_push.stream.slots import SlotMap, slot_of
 from sse_push.stream.survey import Ask
-from tests.harness.cluster import Cluster, Kind, Node, clustered
+from tests.harness.cluster import Cluster, Node, clustered
 from tests.harness.documents import text
 from tests.harness.keys import KEYS, stream_key
 from tests.harness.processes import frozen
+from tests.harness.redis import Kind
 from tests.harness.waiting import SECOND, free_port, until
 from tests.integration.stream.following import stopped
 from tests.integration.stream.in_cluster import InCluster, in_cluster

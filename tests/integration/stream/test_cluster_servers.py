@@ -18,9 +18,10 @@ from typing import Self
 import hiredis
 import pytest
 
-from tests.harness.cluster import Cluster, Kind, Node, clustered, slot_of
+from tests.harness.cluster import Cluster, Node, clustered, slot_of
 from tests.harness.keys import stream_key
 from tests.harness.processes import frozen
+from tests.harness.redis import Kind
 from tests.harness.waiting import SECOND, wait_for
 
 MANY = 5000

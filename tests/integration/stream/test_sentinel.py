@@ -23,10 +23,9 @@ from sse_push.stream.failures import RedisConnectionError
 from sse_push.stream.opening import Unsuited, dial, open_connection
 from sse_push.stream.sentinel import PrimaryAddress
 from tests.faults.sentinels import is_replica
-from tests.harness.cluster import Kind, executable
 from tests.harness.keys import KEYS
 from tests.harness.processes import frozen
-from tests.harness.redis import Redis
+from tests.harness.redis import Kind, Redis, executable
 from tests.harness.waiting import (
     SECOND,
     Deadline,
@@ -96,11 +95,11 @@ def watched(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Watched
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
-    primary = Redis.start(folders[0], executable=executable(kind))
+    primary = Redis.start(folders[0], kind=kind)
     replica = Redis.start(
         folders[1],
         *("--replicaof", "127.0.0.1", str(primary.port), "--masterauth", PASSWORD),
-        executable=executable(kind),
+        kind=kind,
     )
     for each in (replica, primary):
         each.cli("CONFIG", "SET", "repl-ping-replica-period", "1")
