@@ -27,6 +27,8 @@
 const HEARTBEAT_MS = 15_000
 /** How long a token may take, and then how long the headers of a new EventSource. */
 const OPENING_MS = 45_000
+/** How long a stream without an event has lasted when its end shows that a proxy holds events back. */
+const MUTE_MS = 20_000
 /** How many heartbeats may pass before a tab asks whether the tab with the stream is alive. */
 const SUSPICION = 1.5
 /** How long a browser may take to reconnect: a `goodbye` asks it to wait up to half of this. */
@@ -92,7 +94,7 @@ export function onRefresh(url, callback, options = {}) {
   let failures = 0 // in a row
   let refusals = 0 // since the last `ready`
   let readyAt = 0
-  let isMute = false // no event since the stream was opened
+  let isMute = false // no event since the stream was opened, or since the browser has reconnected
   let heartbeatMs = HEARTBEAT_MS
   /** @type {string | undefined} what stands for this tab's rights, once the service has said it */
   let grant
@@ -105,9 +107,7 @@ export function onRefresh(url, callback, options = {}) {
   const silence = watchSilence(() => {
     if (!tabs.mayConnect()) return calls.areDeferred() || open()
     if (!stream.source()) report(new Error('token() has not settled'))
-    const mayPoll = isMute && mayAsk
-    openLater()
-    if (mayPoll) poll()
+    replace()
   })
 
   function open() {
@@ -176,7 +176,7 @@ export function onRefresh(url, callback, options = {}) {
     const changed = type === 'refresh' ? merchantOf(fields) : undefined
     const all = { [String(changed)]: '', ...positions }
     for (const [merchant, id] of Object.entries(all)) {
-      const own = stream.position(merchant)
+      const own = stream.positions()[merchant]
       const isNext = own === before[merchant]
       if (id) stream.moveTo(merchant, id)
       if (isNext && merchant === changed) handleRefresh(fields)
@@ -286,6 +286,13 @@ export function onRefresh(url, callback, options = {}) {
     enter('connecting')
   }
 
+  // Polls begin at once, while the timer goes on: they may not be possible either.
+  function replace() {
+    const mayPoll = isMute && mayAsk
+    openLater()
+    if (mayPoll) poll()
+  }
+
   function pause() {
     close()
     tabs.leave()
@@ -323,15 +330,16 @@ export function onRefresh(url, callback, options = {}) {
 
   /** @param {MessageEvent} event @param {Positions} before the positions before the event */
   function handleEvent({ type, data, lastEventId }, before) {
-    if (type !== 'open') isMute = false
     if (type === 'error') return handleError()
+    isMute = type === 'open'
     const fields = parse(data)
     if (fields.heartbeat_s > 0) heartbeatMs = fields.heartbeat_s * 1_000
     if (type === 'ready') {
-      const { merchants, merchant_id: merchant } = fields
+      // A stream of one merchant has an ID before the first call only if the page is owed nothing.
+      const merchants = (fields.merchants ??= { [merchantOf(fields)]: { owed: !lastEventId } })
       grant = fields.grant ?? 'none' // a follower's poll is then answered without it as well
-      stream.keep(merchants ? Object.keys(merchants) : [merchant])
-      for (const [merchant, { id }] of Object.entries(merchants ?? {}))
+      stream.keep(Object.keys(merchants))
+      for (const [merchant, { id }] of Object.entries(merchants))
         if (id) stream.moveTo(merchant, id)
     }
     tell(type, data, before) // all of it: what is this page's own change is not the others'
@@ -341,7 +349,7 @@ export function onRefresh(url, callback, options = {}) {
     // failure, so that such tokens are not renewed in a loop.
     const hasLasted = Date.now() - readyAt > 5 * waitBaseMs
     if (hasLasted) failures = 0
-    if (type === 'ready') handleReady(fields, lastEventId)
+    if (type === 'ready') handleReady(fields)
     if (type === 'position') calls.confirm(merchantOf(fields))
     // The service has said where the page stands with the last merchant of which it was not known.
     if (pending.delete(fields.merchant_id) && !pending.size) enter('open')
@@ -353,25 +361,24 @@ export function onRefresh(url, callback, options = {}) {
     lookAtPage()
   }
 
-  /**
-   * @param {any} fields a stream of several merchants says of each what the page is owed
-   * @param {string} lastEventId none before the first call, unless the page is owed nothing
-   */
-  function handleReady(fields, lastEventId) {
+  /** @param {any} fields of `ready`, which say of each merchant whether the page is owed a call */
+  function handleReady({ merchants, state: next = 'open' }) {
     readyAt = Date.now()
     refusals = 0
     if (!token) failures = 0
     pending.clear()
     calls.keep()
-    const merchants = fields.merchants ?? { [merchantOf(fields)]: { owed: !lastEventId } }
     for (const [merchant, { owed, pending: isPending }] of Object.entries(merchants)) {
       if (isPending) pending.add(merchant)
       else if (!owed) calls.confirm(merchant)
     }
-    if (!pending.size) enter(fields.state ?? 'open')
+    if (!pending.size) enter(next)
   }
 
   function handleError() {
+    // A proxy that holds back all events may end each stream, too, before it has been silent for long.
+    if (isMute && silence.silentMs() > MUTE_MS) return replace()
+    isMute = false
     // CLOSED, WHATWG #fail-the-connection: the browser has given up, as for any status but 200.
     const hasGivenUp = stream.source()?.readyState === CLOSED
     // CONNECTING, WHATWG #reestablish-the-connection: the browser reconnects after `retry`.
@@ -664,8 +671,6 @@ function oneSourceAtATime(address, options, handle) {
     merchants: () => merchants,
     /** @param {string} merchant */
     lastEventId: merchant => heard.get(merchant),
-    /** @param {string} merchant */
-    position: merchant => heard.get(merchant) ?? rendered.get(merchant),
     positions,
     /** @param {string} merchant @param {string} id received by another tab, or part of `ready` */
     moveTo: (merchant, id) => heard.set(merchant, id),

@@ -1,6 +1,6 @@
 /**
  * What `onRefresh` loads, by `import('./poll.js')`, when an event stream has been silent from its
- * beginning for 45 s. A page calls nothing of it; `import 'sse-push-client/poll'` loads it early.
+ * beginning for 45 s, or for more than 20 s before it ended. A page calls nothing of it; `import 'sse-push-client/poll'` loads it early.
  */
 
 import type { EventSourceLike, Options } from './index.js'

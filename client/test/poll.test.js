@@ -90,6 +90,29 @@ describe('polling begins', () => {
     assert.deepEqual(states, ['connecting', 'polling'])
   })
 
+  for (const [name, hasHeaders, end] of [
+    ['gets its headers, and breaks', true, 'drop'],
+    ['breaks without its headers', false, 'drop'],
+    ['gets an error instead of a response', false, 'giveUp'],
+  ]) {
+    test(`a stream that ${name} after 20 s without an event is followed by a poll`, async () => {
+      answerPolls(() => told(owed('7-0', 'connected')))
+      const { states } = openPage()
+      const mute = last()
+      if (hasHeaders) mute.accept()
+      await clock.advance(20_001)
+      mute[end]()
+      await settle()
+
+      assert.equal(polls.length, 1)
+      assert.equal(calls.length, 1)
+      assert.equal(mute.readyState, FakeEventSource.CLOSED)
+      await clock.advance(16_000)
+      assert.deepEqual(states, ['connecting', 'polling'])
+      assert.deepEqual(openOnes(), [])
+    })
+  }
+
   test('a service that is down is not polled again', async () => {
     answerPolls(() => SILENCE)
     const { states } = openPage()
@@ -170,6 +193,30 @@ describe('polling begins', () => {
 
     assert.equal(sources.length, 4)
     assert.equal(polls.length, 0)
+  })
+
+  test('a stream that ends within 20 s without an event is followed by no poll', async () => {
+    answerPolls(() => told())
+    openPage()
+    last().accept()
+    await clock.advance(20_000)
+    last().drop()
+    await clock.advance(59_000) // of its reconnection
+
+    assert.deepEqual([polls.length, sources.length], [0, 1])
+  })
+
+  test('a stream that ends after an event, however late, is followed by no poll', async () => {
+    answerPolls(() => told())
+    openPage()
+    await clock.advance(1_000)
+    last().ready({ id: '7-0' })
+    await clock.advance(30_000)
+    last().drop()
+    last().drop() // the second connection has no event
+    await settle()
+
+    assert.deepEqual([polls.length, sources.length], [0, 1])
   })
 
   test('a trial that fails ends the polls: the service may be down', async () => {

@@ -144,7 +144,7 @@ describe('a rule that is taken out is missed', () => {
       'a page that has missed nothing needs no load',
       'else if (!owed) calls.confirm(merchant)',
       '',
-      /a call has a reason/,
+      /a call has a reason|hidden page/,
     ],
     ['a hidden page defers its calls', ' || isDeferred()) return', ') return', /hidden page/],
     ['a loaded page is not loaded again', 'isLoaded = true\n      state', 'state', /hidden page/],
@@ -158,6 +158,18 @@ describe('a rule that is taken out is missed', () => {
       /shows the rows|late/,
     ],
     ['a page whose streams are mute polls', 'if (mayPoll) poll()', '', /the state/],
+    [
+      'a page whose mute streams are ended polls',
+      'if (isMute && silence.silentMs() > MUTE_MS) return replace()\n',
+      '',
+      /the state/,
+    ],
+    [
+      'a stream that the browser has opened again may be mute',
+      "isMute = type === 'open'",
+      "isMute &&= type === 'open'",
+      /the state/,
+    ],
     [
       'what a poll says is a refresh',
       "this.#emit('refresh', { merchant_id: merchant, topics, reason, ...beats(paceS) }, id ?? '')",

@@ -23,6 +23,7 @@ import {
 
 export const TOPICS = ['seats', 'orders', 'films']
 const HEARTBEAT_MS = 15_000
+const CUT_MS = 30_000
 
 /** A generator of numbers in [0, 1), the same for the same seed: mulberry32, in the public domain. */
 export function drawsOf(seed) {
@@ -181,6 +182,8 @@ export class World {
   #told = new Map() // the last event ID of each EventSource
   #isMute = false // the newest EventSource
   #isBuffering = false // the proxy: all of them
+  #isCutting = false // the proxy: it ends each stream that had no event for so long
+  #acceptedAt = 0 // the newest EventSource
   #isAtPeace = false
   #isInCache = false
   #shownAt = -Infinity
@@ -317,6 +320,7 @@ export class World {
     const source = last()
     if (source?.readyState !== FakeEventSource.CONNECTING) return
     this.#isMute = this.#isBuffering || (!this.#isAtPeace && this.draw() < 0.1)
+    this.#acceptedAt = clock.now()
     source.accept()
     if (this.#isMute) return
     if (this.shows.length > 1) return this.#connectSeveral(source)
@@ -411,8 +415,14 @@ export class World {
       if (!this.#isMute && source?.readyState === FakeEventSource.OPEN) source.heartbeat()
       await clock.advance(Math.min(leftMs, HEARTBEAT_MS))
       await settle()
+      if (this.#isCutting) this.#cut()
       this.#judge()
     }
+  }
+
+  #cut() {
+    const isOver = clock.now() - this.#acceptedAt >= CUT_MS
+    if (this.#isMute && isOver && last()?.readyState === FakeEventSource.OPEN) last().drop()
   }
 
   async step() {
@@ -425,6 +435,7 @@ export class World {
       [1, () => this.giveUp()],
       [0.5, () => this.mute()],
       [0.3, () => (this.#isBuffering = !this.#isBuffering)],
+      [0.3, () => (this.#isCutting = !this.#isCutting)],
       [0.3, () => this.lose()],
       [2, () => this.answer()],
       [0.5, () => clock.sleep(this.pick([10_000, 3_600_000, -3_600_000]))],

@@ -6,6 +6,8 @@ waits for a stream for 45 s, and for the next trial of a stream for 5 min.
 
 from __future__ import annotations
 
+import os
+import signal
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
@@ -30,6 +32,14 @@ def hold_back(folder: Path) -> None:
     replace(folder, kept, f"{held} proxy_http_version 1.0;")
     headers = folder / "snippets" / "service-headers.conf"
     headers.write_text(headers.read_text().replace("proxy_http_version 1.1;", ""))
+
+
+def hold_events_back(folder: Path) -> None:
+    """Let the headers through: Chromium asks again without a word if a connection ends before."""
+    hold_back(folder)
+    held = "proxy_ignore_headers X-Accel-Buffering;"
+    replace(folder, held, f"{held} postpone_output 0;")
+    replace(folder, "worker_processes auto;", "worker_processes 1;")
 
 
 LISTEN = """async merchants => {
@@ -91,6 +101,10 @@ class Shop:
             await self._clock.pass_second()
         await self.waits_for(what)
 
+    async def pass_seconds(self, seconds: int) -> None:
+        for _ in range(seconds):
+            await self._clock.pass_second()
+
     async def waits_for(self, what: str) -> None:
         """Wait for what needs no more time of the page than an answer takes."""
         deadline = Deadline(10 * SECOND)
@@ -140,6 +154,36 @@ async def test_a_page_polls_while_a_proxy_holds_events_back_and_listens_when_it_
         with Nginx.start(tmp_path / "again", upstream, port=port):
             await shop.pass_until(shop.is_right, 60)
             await shop.pass_until("states.at(-1) === 'open'", 60)
+
+
+async def test_a_page_polls_where_a_proxy_holds_events_back_and_ends_each_stream(
+    service: Service, tmp_path: Path, browser: Browser, publisher: Publisher, merchant: str
+) -> None:
+    upstream = f"127.0.0.1:{service.port}"
+    async with open_window(browser, tolerated="ERR_") as page:
+        with Nginx.start(tmp_path / "mute", upstream, hold_events_back) as nginx:
+            shop = Shop(page, nginx.url, [merchant], publisher)
+            await shop.change(merchant)
+            async with page.expect_response(f"{nginx.url}/events?*"):
+                await shop.open()
+            # Else the next stream might be opened, after a wait at random, before the file is there.
+            await page.evaluate("Math.random = () => 0.9; import('/poll.js').then(() => true)")
+            await shop.pass_until(shop.is_right, 5)
+            await shop.change(merchant)
+            await shop.pass_seconds(25)
+            ended_at = await page.evaluate("Date.now()")
+            (worker,) = nginx.workers()
+            async with page.expect_request(f"{nginx.url}/events?*"):
+                os.kill(worker, signal.SIGKILL)  # another one serves the same socket at once
+
+            await shop.pass_until("states.at(-1) === 'polling'", 19)
+            assert await page.evaluate("Date.now()") < ended_at + 40_000, (
+                "no stream has lasted 45 s"
+            )
+            await shop.waits_for(shop.is_right)
+            await shop.change(merchant)
+            await shop.pass_until(shop.is_right, 16)
+            assert await page.evaluate("states") == ["connecting", "polling"]
 
 
 async def test_a_page_without_the_file_that_polls_tries_streams_for_ever(
