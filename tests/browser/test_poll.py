@@ -166,7 +166,7 @@ async def test_a_page_polls_where_a_proxy_holds_events_back_and_ends_each_stream
             await shop.change(merchant)
             async with page.expect_response(f"{nginx.url}/events?*"):
                 await shop.open()
-            # Else the next stream might be opened, after a wait at random, before the file is there.
+            # Else the next stream might be opened, after a random wait, before the file is there.
             await page.evaluate("Math.random = () => 0.9; import('/poll.js').then(() => true)")
             await shop.pass_until(shop.is_right, 5)
             await shop.change(merchant)
