@@ -13,6 +13,7 @@ from sse_push.stream.outcomes import AppendTally
 from sse_push.stream.primary import Terms
 from sse_push.stream.revocations import RevocationTail
 from sse_push.stream.slots import NO_SLOTS, Node, SlotMap
+from tests.harness.waiting import SECOND
 from tests.unit.stream.test_primary import TERMS
 
 NODE = Node(
@@ -40,10 +41,10 @@ async def test_a_primary_that_appears_counts_from_then_on_until_it_is_proved() -
     member = Member(OneServer(), NODE, is_first=False)
 
     first = member.age_s
-    assert first < 1
+    assert first < 10 * SECOND
     while member.age_s == first:
         pass  # until the clock has moved
-    assert first < member.age_s < 10
+    assert first < member.age_s < 20 * SECOND
 
 
 async def test_a_primary_that_is_there_at_the_start_is_not_proved_yet() -> None:
