@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -22,6 +23,8 @@ from tests.harness.waiting import SECOND, Deadline, until
 TIMES = {"heartbeat_s": 1, "probe_interval_s": 1, "probe_deadline_s": 2 * SECOND, "sweep_s": 3600}
 """Without a sweep, whose reads would meet MOVED, and so find what has moved."""
 
+SOON_AWAY = {**TIMES, "probe_deadline_s": 1 * SECOND}
+
 PROMISE_S = 5 * SECOND
 """How long a merchant may be silent after a slot has moved."""
 
@@ -33,6 +36,11 @@ ENOUGH_S = 30 * SECOND
 def kind(request: pytest.FixtureRequest) -> Kind:
     either: Kind = request.param
     return either
+
+
+on_redis = pytest.mark.parametrize("kind", ["redis"], indirect=True)
+"""For what begins a cluster of its own. In what a server has a say, ``tests/integration/stream``
+has Valkey do the same: a node that is added and removed, PUBLISH through all nodes."""
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +123,28 @@ def new_at(node: Node, cluster: Cluster, count: int = 1) -> list[str]:
     return found
 
 
+class Pair(NamedTuple):
+    """Two merchants of one primary, and a shop for both."""
+
+    shop: Shop
+    owner: Node
+    other: Node
+    """Another primary."""
+    known: str
+    """Has a stream."""
+    unknown: str
+    """Has none."""
+
+
+@asynccontextmanager
+async def open_pair(cluster: Cluster, service: Service) -> AsyncGenerator[Pair]:
+    owner, other, *_ = cluster.primaries()
+    known, unknown = new_at(owner, cluster, 2)
+    async with open_shop(service, [known, unknown]) as shop:
+        await shop.tell(known)
+        yield Pair(shop, owner, other, known, unknown)
+
+
 def slots_of(merchants: Sequence[str]) -> list[int]:
     return sorted({slot_of(stream_key(each)) for each in merchants})
 
@@ -144,10 +174,7 @@ async def test_three_merchants_on_three_primaries_are_served_by_one_url(
 async def test_merchants_are_told_after_their_slots_have_moved(
     cluster: Cluster, on_both: Service
 ) -> None:
-    owner, other, *_ = cluster.primaries()
-    known, unknown = new_at(owner, cluster, 2)
-    async with open_shop(on_both, [known, unknown]) as shop:
-        await shop.tell(known)
+    async with open_pair(cluster, on_both) as (shop, owner, other, known, unknown):
         last_event_id = shop.streams[known].refreshes[-1].id
 
         cluster.move_slots(slots_of([known, unknown]), other)
@@ -182,11 +209,7 @@ async def test_merchants_without_a_stream_are_told_whose_slots_have_moved(
 async def test_a_merchant_is_told_while_its_slot_is_being_moved(
     cluster: Cluster, on_both: Service
 ) -> None:
-    owner, other, *_ = cluster.primaries()
-    known, unknown = new_at(owner, cluster, 2)
-    async with open_shop(on_both, [known, unknown]) as shop:
-        await shop.tell(known)
-
+    async with open_pair(cluster, on_both) as (shop, owner, other, known, unknown):
         cluster.begin_move(slots_of([known, unknown]), other)
         async with open_shop(on_both, new_at(owner, cluster)) as later:
             for _ in range(3):
@@ -203,11 +226,9 @@ async def test_a_merchant_is_told_while_its_slot_is_being_moved(
 async def test_merchants_are_told_after_a_move_that_was_given_up(
     cluster: Cluster, on_both: Service
 ) -> None:
-    owner, other, *_ = cluster.primaries()
-    known, unknown, late = new_at(owner, cluster, 3)
-    slots = slots_of([known, unknown, late])
-    async with open_shop(on_both, [known, unknown]) as shop:
-        await shop.tell(known)
+    async with open_pair(cluster, on_both) as (shop, owner, other, known, unknown):
+        (late,) = new_at(owner, cluster)
+        slots = slots_of([known, unknown, late])
         cluster.begin_move(slots, other)
         await shop.tell()
         # Its owner has never answered a read of it without ASK, so nothing is announced there.
@@ -225,10 +246,7 @@ async def test_merchants_are_told_after_a_move_that_was_given_up(
 async def test_merchants_are_told_after_their_slots_were_taken(
     cluster: Cluster, on_both: Service
 ) -> None:
-    owner, other, *_ = cluster.primaries()
-    known, unknown = new_at(owner, cluster, 2)
-    async with open_shop(on_both, [known, unknown]) as shop:
-        await shop.tell(known)
+    async with open_pair(cluster, on_both) as (shop, _, other, known, unknown):
         before = len(shop.streams[known].refreshes)
 
         cluster.take_slots(slots_of([known, unknown]), other)
@@ -242,10 +260,7 @@ async def test_merchants_are_told_after_their_slots_were_taken(
 async def test_merchants_are_told_after_their_primary_has_handed_over(
     cluster: Cluster, on_both: Service
 ) -> None:
-    owner = cluster.primaries()[0]
-    known, unknown = new_at(owner, cluster, 2)
-    async with open_shop(on_both, [known, unknown]) as shop:
-        await shop.tell(known)
+    async with open_pair(cluster, on_both) as (shop, owner, _, known, unknown):
         (replica,) = cluster.replicas_of(owner)
 
         cluster.failover(replica)
@@ -276,12 +291,13 @@ async def test_a_primary_that_was_frozen_and_replaced_is_left(
         await until(lambda: owner.connections("tail") == 0, "the replica to be left", PROMISE_S)
 
 
+@on_redis
 async def test_a_primary_without_a_replica_takes_only_its_own_merchants_with_it(
     kind: Kind, tmp_path: Path
 ) -> None:
     with (
         clustered(tmp_path, kind, password="of-the-cluster") as cluster,
-        serving(tmp_path, cluster.url, settings=TIMES, notify_timeout_s=1) as service,
+        serving(tmp_path, cluster.url, settings=SOON_AWAY, notify_timeout_s=1) as service,
     ):
         first, lost, last = cluster.primaries()
         merchants = [*new_at(first, cluster), *new_at(last, cluster)]
@@ -320,6 +336,7 @@ async def test_a_primary_without_a_replica_takes_only_its_own_merchants_with_it(
             assert "\nsse_push_primaries_away 3.0\n" in counted
 
 
+@on_redis
 async def test_a_node_is_added_and_the_one_that_the_url_names_first_is_removed(
     kind: Kind, tmp_path: Path
 ) -> None:
@@ -355,7 +372,7 @@ async def is_put_off(service: Service, query: str) -> bool:
 async def test_streams_by_token_are_put_off_while_the_owner_of_revocations_is_away(
     tmp_path: Path,
 ) -> None:
-    given = {**TIMES, "notify_timeout_s": 1, "token_keys": SECRET}
+    given = {**SOON_AWAY, "notify_timeout_s": 1, "token_keys": SECRET}
     words = ("--subscribe-auth", "token")
     with (
         clustered(tmp_path, "redis") as cluster,
@@ -386,6 +403,7 @@ async def test_streams_by_token_are_put_off_while_the_owner_of_revocations_is_aw
             await shop.tell()
 
 
+@on_redis
 async def test_merchants_are_told_on_a_cluster_by_the_bell(kind: Kind, tmp_path: Path) -> None:
     with (
         clustered(tmp_path, kind, replicas=1) as cluster,

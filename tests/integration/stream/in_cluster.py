@@ -26,6 +26,7 @@ class InCluster:
         sweep_s: float = 1000,
         deaf_limit_s: float = 60 * SECOND,
         wait_replicas: int = 0,
+        probe_deadline_s: float = 2 * SECOND,
     ) -> None:
         self.armed_at: dict[str, EventId | None] = {}
         self.changes: list[tuple[Change, str]] = []
@@ -42,7 +43,7 @@ class InCluster:
             revocation_lifetime_s=1000,
             max_planted=0,
             probe_interval_s=0.2 * SECOND,
-            probe_deadline_s=2 * SECOND,
+            probe_deadline_s=probe_deadline_s,
             deaf_limit_s=deaf_limit_s,
             sweep_s=sweep_s,
         )
@@ -91,10 +92,16 @@ class InCluster:
 
 @asynccontextmanager
 async def in_cluster(
-    url: str, bell: BellChoice = "auto", sweep_s: float = 1000, wait_replicas: int = 0
+    url: str,
+    bell: BellChoice = "auto",
+    sweep_s: float = 1000,
+    wait_replicas: int = 0,
+    probe_deadline_s: float = 2 * SECOND,
 ) -> AsyncGenerator[InCluster]:
     """Follow a cluster while the context lasts, from the first proof on."""
-    followed = InCluster(url, bell, sweep_s, wait_replicas=wait_replicas)
+    followed = InCluster(
+        url, bell, sweep_s, wait_replicas=wait_replicas, probe_deadline_s=probe_deadline_s
+    )
     task = asyncio.create_task(followed.cluster.run())
     try:
         await until(

@@ -37,6 +37,13 @@ def kind(request: pytest.FixtureRequest) -> Kind:
     return found
 
 
+on_redis = pytest.mark.parametrize("kind", ["redis"], indirect=True)
+"""For what no server has a say in: how long one is silent that is gone, or that we do not hear."""
+
+SOON_S = 1 * SECOND
+"""How long a primary is silent until it counts as away, where that is to happen."""
+
+
 @pytest.fixture(scope="module")
 def three(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three primaries without replicas; a test leaves no slot on its way."""
@@ -221,6 +228,7 @@ async def test_a_slot_that_nobody_has_is_one_whose_merchants_wait(three: Cluster
         await asyncio.to_thread(three.wait_whole)
 
 
+@on_redis
 async def test_without_any_node_nothing_is_proved_until_one_answers(
     kind: Kind, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -228,7 +236,7 @@ async def test_without_any_node_nothing_is_proved_until_one_answers(
     with clustered(tmp_path, kind, primaries=1) as servers:
         (node,) = servers.nodes
         place = f"{node.host}:{node.port}"
-        async with in_cluster(servers.url) as followed:
+        async with in_cluster(servers.url, probe_deadline_s=SOON_S) as followed:
             with frozen(node.process.pid):
                 await until(
                     lambda: any(each.startswith("no node of") for each in caplog.messages),
@@ -246,9 +254,10 @@ async def test_without_any_node_nothing_is_proved_until_one_answers(
             await until(lambda: again in caplog.messages, "the log", 30 * SECOND)
 
 
+@on_redis
 async def test_what_takes_entries_and_announces_none_ends_the_process(three: Cluster) -> None:
     """As with one server: only a new process may help, and its browsers go on at another one."""
-    followed = InCluster(three.url, deaf_limit_s=2 * SECOND)
+    followed = InCluster(three.url, deaf_limit_s=SOON_S, probe_deadline_s=SOON_S)
     running = asyncio.create_task(followed.cluster.run())
     try:
         await until(lambda: followed.cluster.age_s < SECOND, "the first proof", 10 * SECOND)
@@ -262,11 +271,12 @@ async def test_what_takes_entries_and_announces_none_ends_the_process(three: Clu
         await stopped(running)
 
 
+@on_redis
 async def test_a_primary_that_is_away_harms_its_merchants_alone(kind: Kind, tmp_path: Path) -> None:
     with clustered(tmp_path, kind) as servers:
         dead = servers.primaries()[1]
         merchants = one_of_each(servers)
-        async with in_cluster(servers.url) as followed:
+        async with in_cluster(servers.url, probe_deadline_s=SOON_S) as followed:
             await followed.until_armed(*merchants)
             dead.kill()
             dead.is_away = True
@@ -483,6 +493,7 @@ async def test_connections_to_redis_depend_on_neither_merchants_nor_notification
         assert max(before) <= 8
 
 
+@on_redis
 async def test_a_primary_that_moves_to_another_address_is_followed_there(
     kind: Kind, tmp_path: Path
 ) -> None:
