@@ -147,8 +147,8 @@ class ModelNode(ModelRedis):
     # -- what nodes do
 
     def send(self, merchant_id: str, other: ModelNode) -> None:
-        """Send a stream to the node that its slot is on its way to (MIGRATE)."""
-        if merchant_id in self.streams:
+        """Send a stream to another node (MIGRATE), unless that one says that it is elsewhere."""
+        if merchant_id in self.streams and not other.elsewhere(merchant_id, is_asked=True):
             other.streams[merchant_id] = self.streams.pop(merchant_id)
             other.changed(merchant_id)
             self.changed(merchant_id)
