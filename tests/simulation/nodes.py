@@ -31,11 +31,21 @@ class Kind(NamedTuple):
     """A node that loses a slot announces the streams that it deletes."""
     forgets_moves: bool
     """A node forgets that a slot was on its way from it or to it when another one claims that."""
+    takes_what_is_given: bool
+    """A node claims a slot that is on its way to it when the owner says that it has it no more."""
 
 
 KINDS = {
-    "redis": Kind(announces_what_it_loses=False, forgets_moves=False),
-    "valkey": Kind(announces_what_it_loses=True, forgets_moves=True),
+    "redis": Kind(
+        announces_what_it_loses=False,
+        forgets_moves=False,
+        takes_what_is_given=False,
+    ),
+    "valkey": Kind(
+        announces_what_it_loses=True,
+        forgets_moves=True,
+        takes_what_is_given=True,
+    ),
 }
 
 
@@ -191,6 +201,9 @@ class ModelNode(ModelRedis):
             is_newer = self.epochs[owner] < self.epochs[other] or slot in self.unclaimed
             if owner is other:
                 (self.unclaimed.discard if other.has(slot) else self.unclaimed.add)(slot)
+                is_given = not other.has(slot) and self.coming.get(slot) is other
+                if is_given and self.kind.takes_what_is_given:
+                    self.claim([slot])
             elif other.has(slot) and is_newer and self._believes(other, slot):
                 self.owners[slot] = other
                 self.unclaimed.discard(slot)

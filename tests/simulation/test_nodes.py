@@ -38,9 +38,14 @@ from tests.simulation.test_model import Message, RealRedis, connected, data_of
 SEQUENCES = 20
 OPERATIONS = 40
 AGREE_S = 5 * SECOND
+DEAF_FOR = 6
+"""So many operations."""
 
 CAN_BE_DEAF = {"redis": False, "valkey": True}
 """Whether a node can be told to drop all that others say; Redis 7.0 drops one kind of packets."""
+
+
+SETTINGS = {"enable-debug-command": "yes", "cluster-node-timeout": str(round(2000 * SECOND))}
 
 
 class View(NamedTuple):
@@ -124,7 +129,14 @@ class Comparison:
             pair.model.newest_epoch = max(epochs.values())
             await self.do(pair, "FLUSHALL")
             await pair.real.reconnect()
+            await self.until_up(pair)
         await self.compare()
+
+    async def until_up(self, pair: Pair) -> None:
+        """Wait until a node answers: one that has missed the others for long does so later."""
+        deadline = Deadline(AGREE_S)
+        while "cluster_state:ok" not in str(await pair.real.do("CLUSTER", "INFO")):
+            assert not await deadline.is_missed(), "expected a node that is up"
 
     async def take_for_real(self, pair: Pair, slot: int) -> None:
         owner = (await self.view_of(pair)).owners[slot]
@@ -171,11 +183,17 @@ class Comparison:
         names += ["give_up", "take", "bump", "delete", "reconnect", "turn_deaf"]
         weights = [10, 8, 4, 5, 4, 3, 1, 1, 0.7, 0.3, 1, 0.5, 0.5]
         await self.begin()
+        deaf_for = 0
         for name in self.chance.choices(names, weights, k=OPERATIONS):
             merchant_id = self.chance.choice(["m1", "m1", "m1", "m2"])
             self.history.append(f"{name} {merchant_id}")
             await getattr(self, name)(merchant_id)
             await self.compare()
+            # Not for so long that it takes the others for failed.
+            deaf_for = deaf_for + 1 if self.deaf is not None else 0
+            if deaf_for > DEAF_FOR:
+                await self.turn_deaf("")
+                await self.compare()
         if self.deaf is not None:
             await self.turn_deaf("")
             await self.compare()
@@ -191,12 +209,12 @@ class Comparison:
             )
 
     def meet_all(self) -> None:
+        """Have all meet twice; the newest claim is heard first, as its node tells all at once."""
         hearing = [each.model for each in self.pairs if each is not self.deaf]
-        for _ in range(2):
-            for one in hearing:
-                for other in one.nodes:
-                    if other is not one:
-                        one.meet(other)
+        for one in hearing * 2:
+            for other in sorted(one.nodes, key=lambda each: -each.epochs[each]):
+                if other is not one:
+                    one.meet(other)
 
     def messages(self, model: ModelNode) -> list[Message]:
         messages = []
@@ -277,13 +295,13 @@ class Comparison:
     async def begin_move(self, merchant_id: str) -> None:
         """Let the other node know, the owner, or both."""
         slot = SLOTS[merchant_id]
-        owner = self.chance.choice(self.owners(slot))
+        owner = self.chance.choice(self.owners(slot) or self.pairs)
         other = self.chance.choice([each for each in self.pairs if each is not owner])
         self.history[-1] += f" from {owner.model.place} to {other.model.place}"
         if not other.model.has(slot) and self.chance.random() < 0.9:
             other.model.coming[slot] = owner.model
             await self.do(other, "CLUSTER", "SETSLOT", slot, "IMPORTING", owner.node.id)
-        if self.chance.random() < 0.9:
+        if owner.model.has(slot) and self.chance.random() < 0.9:
             owner.model.leaving[slot] = other.model
             await self.do(owner, "CLUSTER", "SETSLOT", slot, "MIGRATING", other.node.id)
 
@@ -309,23 +327,33 @@ class Comparison:
         slot = SLOTS[merchant_id]
         for pair in self.pairs:
             if slot in pair.model.coming:
+                await self.end_other_imports(pair, slot)
                 pair.model.claim([slot])
                 await self.do(pair, "CLUSTER", "SETSLOT", slot, "NODE", pair.node.id)
                 return
 
+    async def end_other_imports(self, pair: Pair, slot: int) -> None:
+        """Let a claim be the only one: who takes what is given may hear of that first."""
+        for other in self.pairs:
+            takes = other.model.kind.takes_what_is_given and slot in other.model.coming
+            if takes and other is not pair:
+                del other.model.coming[slot]
+                other.model.leaving.pop(slot, None)
+                await self.do(other, "CLUSTER", "SETSLOT", slot, "STABLE")
+
     async def end_at_owner(self, merchant_id: str) -> None:
-        """Let the owner know first, which has sent the stream, and clients ask meanwhile."""
+        """Let the owner know first, which has sent the stream."""
         slot = SLOTS[merchant_id]
+        importers = [each for each in self.pairs if slot in each.model.coming]
         for pair in self.owners(slot):
             to = pair.model.leaving.get(slot)
-            if to is not None and slot in to.coming and merchant_id not in pair.model.streams:
-                other = self.pair_of(to)
+            if to is not None and merchant_id not in pair.model.streams and len(importers) < 2:
                 pair.model.give(slot, to)
-                await self.do(pair, "CLUSTER", "SETSLOT", slot, "NODE", other.node.id)
+                node_id = self.pair_of(to).node.id
+                await self.do(pair, "CLUSTER", "SETSLOT", slot, "NODE", node_id)
                 await self.read(merchant_id, at=pair)
-                await self.read_asked(merchant_id, at=other)
-                to.claim([slot])
-                await self.do(other, "CLUSTER", "SETSLOT", slot, "NODE", other.node.id)
+                for other in importers:
+                    await self.read_asked(merchant_id, at=other)
                 return
 
     async def give_up(self, merchant_id: str) -> None:
@@ -341,6 +369,7 @@ class Comparison:
         slot = SLOTS[merchant_id]
         pair = self.any_pair()
         if not pair.model.has(slot):
+            await self.end_other_imports(pair, slot)
             pair.model.claim([slot])
             node_id = next(each.node.id for each in self.pairs if each is not pair)
             await self.do(pair, "CLUSTER", "SETSLOT", slot, "IMPORTING", node_id)
@@ -372,7 +401,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture
 def servers(kind: Kind, tmp_path: Path) -> Generator[Cluster]:
-    with clustered(tmp_path, kind, settings={"enable-debug-command": "yes"}) as started:
+    with clustered(tmp_path, kind, settings=SETTINGS) as started:
         yield started
 
 
