@@ -13,7 +13,8 @@ Of some losses no page is expected to hear:
 - what was added to a slot that is taken, without its streams, by the node that had it before, if no
   node was asked meanwhile.
 
-Nor are all primaries replaced at once: one that has not been told would be the only one to ask.
+Nor are in the end all primaries that we know replaced, cut off from the others, and answering us:
+nobody else would be asked.
 """
 
 from __future__ import annotations
@@ -158,6 +159,7 @@ class ModelCluster:
         self.to_ask: deque[ModelNode] = deque()
         self.views: list[View] = []
         self.is_asking = False
+        self.is_one_silent = False
 
     def owner_of(self, merchant_id: str) -> NodeFollower | None:
         return self.members.get(self.slots.owner_of(SLOTS[merchant_id]))
@@ -184,22 +186,30 @@ class ModelCluster:
             self.is_doubted = False
             self.to_ask.extend(self.primaries())
         for _ in range(min(most, len(self.to_ask))):
-            self.ask(self.to_ask.popleft())
+            if not self.ask(self.to_ask.popleft()):
+                self.is_one_silent = True
         if not self.to_ask:
-            if not self.views:
-                for node in self.nodes:
-                    self.ask(node)
+            if self.is_one_silent or not self.members:
+                self.ask_others()
             if self.views:
                 self.settle(self.merged(self.views))
             self.views = []
-            self.is_asking = False
+            self.is_asking = self.is_one_silent = False
+
+    def ask_others(self) -> None:
+        """Ask all other nodes: whoever has answered may be the one that was cut off."""
+        for node in self.nodes:
+            if node.id not in self.members:
+                self.ask(node)
 
     def primaries(self) -> list[ModelNode]:
         return [member.redis for member in self.members.values()]
 
-    def ask(self, node: ModelNode) -> None:
+    def ask(self, node: ModelNode) -> bool:
+        """Ask a node; whether it answers."""
         if not node.is_frozen:
             self.views.append(parsed(node.view(), node.place))
+        return not node.is_frozen
 
     def merged(self, views: list[View]) -> SlotMap:
         return merged_views(tuple(views))
@@ -246,6 +256,7 @@ class ClusterSimulation(Simulation):
         ("move_slot", 8),
         ("take_over", 0.5),
         ("fail_over", 2),
+        ("replace_all", 0.7),
         ("freeze", 0.5),
         ("heal", 1),
     )
@@ -400,6 +411,8 @@ class ClusterSimulation(Simulation):
                 owner.leaving[slot] = other
 
     def end_move(self, slot: int, owner: ModelNode, other: ModelNode) -> None:
+        if self.chance.random() < 0.3:
+            owner.give(slot, other)
         other.claim([slot])
         if self.chance.random() < 0.5:
             owner.meet(other)
@@ -440,9 +453,21 @@ class ClusterSimulation(Simulation):
             return
         replica = self.chance.choice(replicas)
         before = cast("ModelNode", replica.primary)
-        if not self.is_elected(replica, before):
-            return
-        kind = self.chance.choice(["order", "freeze", "freeze", "cut", "cut"])
+        if self.is_elected(replica, before):
+            kind = self.chance.choice(["order", "freeze", "freeze", "cut", "cut"])
+            self.replace(before, replica, kind)
+
+    def replace_all(self) -> None:
+        """Replace one primary after the other before we ask again; often all of them are gone."""
+        kinds = self.chance.choice([["freeze"], ["order", "freeze", "cut"]])
+        for replica in self.nodes:
+            before = replica.primary
+            if before is not None and replica in self.reached():
+                self.meet_all()
+                if self.is_elected(replica, before):
+                    self.replace(before, replica, self.chance.choice(kinds))
+
+    def replace(self, before: ModelNode, replica: ModelNode, kind: str) -> None:
         if kind == "order" and before.is_able:
             replica.copy(may_announce=False)
             replica.promote()
@@ -457,16 +482,12 @@ class ClusterSimulation(Simulation):
         replica.promote()
 
     def is_elected(self, replica: ModelNode, before: ModelNode) -> bool:
-        """Tell whether most primaries are there, and know of no newer claim to its slots.
-
-        One of them is a primary that we know: not all of them are replaced between two surveys.
-        """
+        """Tell whether most primaries are there, and know of no newer claim to its slots."""
         primaries = {self.owner_of(slot) for slot in before.owners}
         voters = [node for node in primaries if node.is_able and node is not before]
         claimed = [slot for slot, owner in replica.owners.items() if owner is before]
         is_right = all(self.owner_of(slot) is before for slot in claimed)
-        is_known = any(node.id in self.cluster.members for node in voters)
-        return is_right and is_known and not before.coming and 2 * len(voters) > len(primaries)
+        return is_right and not before.coming and 2 * len(voters) > len(primaries)
 
     def freeze(self) -> None:
         self.redis.is_frozen = not self.redis.is_frozen
@@ -496,13 +517,19 @@ class ClusterSimulation(Simulation):
         self.judge()
 
     async def rest(self, rounds: int = 14) -> None:
-        """Some of the primaries that others have replaced never learn of it; some moves stop."""
+        """Some of the primaries that others have replaced never learn of it; some moves stop.
+
+        But not all that we ask, if they answer.
+        """
         for slot in SLOTS.values():
             if self.chance.random() < 0.3:
                 self.give_up_move(slot)
         for node in self.nodes:
             if not self.is_replaced(node) or self.chance.random() < 0.5:
                 node.is_frozen = node.is_cut_off = False
+        known = self.cluster.primaries()
+        if all(node.is_cut_off and not node.is_frozen for node in known):
+            self.chance.choice(known).is_cut_off = False
         await super().rest(rounds)
 
     def look_around(self) -> None:
