@@ -5,7 +5,8 @@ Knows what to do with a record that a node sends elsewhere. Does not know which 
 
 **A record is sent elsewhere once.** A node that answers MOVED or ASK has stored nothing, and names
 the node to ask. What that one answers is the result: two nodes that name each other would else take
-all the time that the record has.
+all the time that the record has. After MOVED, the nodes are asked anew: an answer that was on its
+way may be older than that reply, and would send the record back.
 
 **A record whose slot nobody has waits until the nodes have answered.** That may be because none has
 answered yet: the process has just begun. What they answer then counts: a slot that nobody has is
