@@ -256,7 +256,7 @@ class ClusterSimulation(Simulation):
         ("move_slot", 8),
         ("take_over", 0.5),
         ("fail_over", 2),
-        ("replace_all", 0.7),
+        ("replace_all", 1.5),
         ("freeze", 0.5),
         ("heal", 1),
     )
@@ -278,8 +278,9 @@ class ClusterSimulation(Simulation):
         self.nodes = [self.redis]
         others = self.chance.choice([1, 2, 2])
         primaries = [self.redis, *(self.new_node() for _ in range(others))]
+        share = self.chance.choice([0.5, 1])
         for primary in primaries:
-            if self.chance.random() < 0.7:
+            if self.chance.random() < share:
                 self.new_node().primary = primary
         owners = {slot: self.chance.choice(primaries) for slot in SLOTS.values()}
         owners |= {primary.number: primary for primary in primaries}
@@ -459,7 +460,7 @@ class ClusterSimulation(Simulation):
 
     def replace_all(self) -> None:
         """Replace one primary after the other before we ask again; often all of them are gone."""
-        kinds = self.chance.choice([["freeze"], ["order", "freeze", "cut"]])
+        kinds = self.chance.choice([["freeze"], ["freeze"], ["order", "freeze", "cut"]])
         for replica in self.nodes:
             before = replica.primary
             if before is not None and replica in self.reached():
