@@ -180,8 +180,8 @@ class Comparison:
 
     async def run(self) -> None:
         names = ["add", "read", "read_asked", "begin_move", "send", "end_move", "end_at_owner"]
-        names += ["give_up", "take", "bump", "delete", "reconnect", "turn_deaf"]
-        weights = [10, 8, 4, 5, 4, 3, 1, 1, 0.7, 0.3, 1, 0.5, 0.5]
+        names += ["give_up", "take", "bump", "delete", "reconnect", "turn_deaf", "move_and_back"]
+        weights = [10, 8, 4, 5, 4, 3, 1, 1, 0.7, 0.3, 1, 0.5, 0.5, 0.7]
         await self.begin()
         deaf_for = 0
         for name in self.chance.choices(names, weights, k=OPERATIONS):
@@ -237,6 +237,9 @@ class Comparison:
         pair = self.chance.choice(self.pairs)
         self.history[-1] += f" at {pair.model.place}"
         return pair
+
+    def other_than(self, pair: Pair) -> Pair:
+        return self.chance.choice([each for each in self.pairs if each is not pair])
 
     def pair_of(self, model: ModelNode) -> Pair:
         return next(each for each in self.pairs if each.model is model)
@@ -296,7 +299,7 @@ class Comparison:
         """Let the other node know, the owner, or both."""
         slot = SLOTS[merchant_id]
         owner = self.chance.choice(self.owners(slot) or self.pairs)
-        other = self.chance.choice([each for each in self.pairs if each is not owner])
+        other = self.other_than(owner)
         self.history[-1] += f" from {owner.model.place} to {other.model.place}"
         if not other.model.has(slot) and self.chance.random() < 0.9:
             other.model.coming[slot] = owner.model
@@ -304,6 +307,22 @@ class Comparison:
         if owner.model.has(slot) and self.chance.random() < 0.9:
             owner.model.leaving[slot] = other.model
             await self.do(owner, "CLUSTER", "SETSLOT", slot, "MIGRATING", other.node.id)
+
+    async def move_and_back(self, merchant_id: str) -> None:
+        """Move a slot away, and back with what was added meanwhile; clients have read both."""
+        slot = SLOTS[merchant_id]
+        if self.deaf is None and len(owners := self.owners(slot)) == 1:
+            owner, other = owners[0], self.other_than(owners[0])
+            for one, another in ((owner, other), (other, owner)):
+                await self.read(merchant_id, at=one)
+                another.model.coming[slot] = one.model
+                await self.do(another, "CLUSTER", "SETSLOT", slot, "IMPORTING", one.node.id)
+                one.model.leaving[slot] = another.model
+                await self.do(one, "CLUSTER", "SETSLOT", slot, "MIGRATING", another.node.id)
+                await self.add(merchant_id)
+                await self.send(merchant_id)
+                await self.end_move(merchant_id, at=another)
+                await self.compare()
 
     async def send(self, merchant_id: str) -> None:
         """Send the stream, which clients have often read before; some nodes refuse it."""
@@ -322,10 +341,10 @@ class Comparison:
                 assert reply == b"OK" if was_there and is_gone else reply != b"OK", reply
                 return
 
-    async def end_move(self, merchant_id: str) -> None:
+    async def end_move(self, merchant_id: str, at: Pair | None = None) -> None:
         """Let the new owner know, whether it has been given the stream or not."""
         slot = SLOTS[merchant_id]
-        for pair in self.pairs:
+        for pair in [at] if at else self.pairs:
             if slot in pair.model.coming:
                 await self.end_other_imports(pair, slot)
                 pair.model.claim([slot])
