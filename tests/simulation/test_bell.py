@@ -7,16 +7,14 @@ takes one out.
 from __future__ import annotations
 
 import asyncio
-import sys
 from functools import partial
-from itertools import chain
 
 import pytest
 
 from sse_push.stream.bell import Hearing, Ring
 from tests.simulation.bell import BellFollower, BellSimulation, Process
 from tests.simulation.model import ModelFollower
-from tests.simulation.test_simulation import RUNS, RUNS_OF_A_MUTANT, Build, first_failure
+from tests.simulation.test_simulation import RUNS, Build, first_failure, is_found, with_each
 
 RUNS_WITH_BELL = max(300, RUNS // 5)
 """Fewer than with tracking: the tail and all that comes after it are the same."""
@@ -130,16 +128,16 @@ FOUND_BY = {
 """A history that finds a mutant, where it is not among the first."""
 
 MUTANTS: dict[str, Build] = {
-    **{
-        mutant.__name__: partial(BellSimulation, follower=mutant)
-        for mutant in (
+    **with_each(
+        BellSimulation,
+        follower=[
             HearsNoGapFollower,
             BelievesTheFirstMessageFollower,
             IgnoresLowerNumbersFollower,
             ReadsBeforeItIsSubscribed,
             SubscribesAgainInSilence,
-        )
-    },
+        ],
+    ),
     **{
         mutant.__name__: mutant
         for mutant in (RingsBeforeItAdds, OneDoesNotRing, CountsOnlyWhatIsHeardSimulation)
@@ -149,9 +147,4 @@ MUTANTS: dict[str, Build] = {
 
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_rule_of_the_bell_that_is_taken_out_leaves_a_browser_behind(name: str) -> None:
-    first = [FOUND_BY[name]] if name in FOUND_BY else []
-    seeds = chain(first, range(RUNS_OF_A_MUTANT))
-    failure = asyncio.run(first_failure(MUTANTS[name], seeds))
-
-    assert failure is not None
-    sys.stdout.write(f'    "{name}": {failure.seed},\n')
+    assert is_found(name, MUTANTS[name], FOUND_BY)

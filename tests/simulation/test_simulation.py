@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple, cast
@@ -63,6 +63,7 @@ MACHINES = (hub_state, transport, schedule, stream_watch)
 """The modules with a table of transitions that a run goes through."""
 
 Build = Callable[[int], Simulation]
+Finds = Callable[[Build], bool]
 
 
 class Failure(NamedTuple):
@@ -147,23 +148,27 @@ FOUND_BY = {
 of date, the test takes longer. ``pytest -k rule -s`` prints what finds each."""
 
 
-class Finds:
-    """Tells whether a history finds a mutant, among as many as are run without one."""
+def is_found(name: str, build: Build, found_by: Mapping[str, int]) -> bool:
+    """Tell whether a history finds a mutant, among as many as are run without one."""
+    first = [found_by[name]] if name in found_by else []
+    failure = asyncio.run(first_failure(build, chain(first, range(RUNS_OF_A_MUTANT))))
+    if failure is not None:
+        sys.stdout.write(f'    "{name}": {failure.seed},\n')
+    return failure is not None
 
-    def __init__(self, name: str) -> None:
-        self._name = name
 
-    def __call__(self, build: Build) -> bool:
-        first = [FOUND_BY[self._name]] if self._name in FOUND_BY else []
-        failure = asyncio.run(first_failure(build, chain(first, range(RUNS_OF_A_MUTANT))))
-        if failure is not None:
-            sys.stdout.write(f'    "{self._name}": {failure.seed},\n')
-        return failure is not None
+def with_each(simulation: Callable[..., Simulation], **mutants: Sequence[type]) -> dict[str, Build]:
+    """Return how a simulation is built with each mutant, by name; each stands for one part."""
+    return {
+        mutant.__name__: partial(simulation, **{part: mutant})
+        for part, all_of_it in mutants.items()
+        for mutant in all_of_it
+    }
 
 
 @pytest.fixture
 def finds(request: pytest.FixtureRequest) -> Finds:
-    return Finds(request.node.callspec.id)
+    return partial(is_found, request.node.callspec.id, found_by=FOUND_BY)
 
 
 @pytest.fixture
@@ -465,8 +470,9 @@ class EndsAfterItsLastChunk(Hub[Frame]):
             stream.state = OPEN  # and unsubscribes when its task ends
 
 
-MUTANTS_OF: dict[str, list[type]] = {
-    "tail": [
+MUTANTS = with_each(
+    Simulation,
+    tail=[
         ReadsAfterWhatItHolds,
         ComparesIdsOnly,
         BelievesThatNothingCame,
@@ -481,25 +487,20 @@ MUTANTS_OF: dict[str, list[type]] = {
         RefusalsTakeTheCause,
         LateReadsAreNone,
     ],
-    "follower": [
+    follower=[
         ReadsWithoutArming,
         OneErrorFailsAll,
         ReadsAsideWithoutArming,
         SwallowsItsOwnAnnouncement,
         TakesALargeReplyForNone,
     ],
-    "hub": [
+    hub=[
         TakesTheUnknownForNothing,
         ComparesWithTheLastWritten,
         CountsOnlyTheAdmitted,
         EndsAfterItsLastChunk,
     ],
-}
-MUTANTS: dict[str, Build] = {
-    mutant.__name__: partial(Simulation, **cast("dict[str, Any]", {kind: mutant}))
-    for kind, mutants in MUTANTS_OF.items()
-    for mutant in mutants
-}
+)
 
 
 @pytest.mark.usefixtures("without_tables")
