@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from sse_push.access.revocation import Revocation
-from sse_push.errors import Outcome, StreamUnavailable
+from sse_push.errors import StreamUnavailable
 from sse_push.notification import EventId
 from sse_push.stream.adding import Adding, Recipient
 from sse_push.stream.address import Address
@@ -22,7 +22,7 @@ from sse_push.stream.connection import Connection
 from sse_push.stream.failures import RedisError
 from sse_push.stream.keys import Keys
 from sse_push.stream.lifetimes import Lifetimes
-from sse_push.stream.outcomes import AppendTally, Held, Record, Waiting, fail, resolve
+from sse_push.stream.outcomes import AppendTally, Held, Record, Result, Waiting, fail, resolve
 from sse_push.stream.pool import Pool
 from sse_push.stream.replicas import Replicas
 from sse_push.stream.replies import ErrorReply, Whose
@@ -69,7 +69,7 @@ class Appender:
         self._queue: deque[Waiting] = deque()
         self._probes: deque[Waiting] = deque()
         """Those that wait for no replica, while others may wait for a connection."""
-        self._sent: frozenset[asyncio.Future[EventId]] = frozenset()
+        self._sent: frozenset[asyncio.Future[Result]] = frozenset()
         self._arrived = asyncio.Event()
         self._replicas = Replicas(
             wait_replicas, self._pool, timeout_s=timeout_s, on_free=self._arrived.set
@@ -123,7 +123,7 @@ class Appender:
             raise result
         return result
 
-    async def append_all(self, records: Sequence[Record]) -> list[EventId | StreamUnavailable]:
+    async def append_all(self, records: Sequence[Record]) -> list[Result]:
         """Add several records at once; return the result of each, in their order."""
         results = await self.try_all(records, within_s=self._timeout_s)
         self.tally.add_all(records, results)
@@ -131,7 +131,7 @@ class Appender:
 
     async def try_all(
         self, records: Sequence[Record], *, within_s: float, is_asked: bool = False
-    ) -> list[EventId | StreamUnavailable]:
+    ) -> list[Result]:
         """As ``append_all``, within another time, and without counting: it may be tried elsewhere.
 
         ``is_asked``: the records are sent with ASKING, as another node of a cluster has said.
@@ -147,26 +147,20 @@ class Appender:
         queue = self._probes if self._replicas.goes_first(records) else self._queue
         queue.extend(waiting)
         self._arrived.set()
-        futures = [each.event_id for each in waiting]
+        timer = loop.call_at(until, self._give_up, waiting)
         try:
-            if futures:
-                await asyncio.wait(futures, timeout=within_s)
-            return [self._result(future) for future in futures]
+            return [await each.result for each in waiting]
         finally:
-            for future in futures:
-                future.cancel()  # withdraws a record that is still in the queue
+            timer.cancel()
+            for each in waiting:
+                each.result.cancel()  # withdraws a record that is still in the queue
 
-    def _result(self, future: asyncio.Future[EventId]) -> EventId | StreamUnavailable:
-        if not future.done():
-            is_sent = future in self._sent or self._replicas.holds(future)
-            outcome: Outcome = "unknown" if is_sent else "not_published"
-            text = f"expected an answer from Redis within {self._timeout_s} s, got none"
-            return StreamUnavailable(text, outcome)
-        exc = future.exception()
-        if exc is None:
-            return future.result()
-        assert isinstance(exc, StreamUnavailable), "nothing else is ever set"
-        return exc
+    def _give_up(self, waiting: Sequence[Waiting]) -> None:
+        """Give each record its result whose time is over."""
+        text = f"expected an answer from Redis within {self._timeout_s} s, got none"
+        for each in waiting:
+            is_sent = each.result in self._sent or self._replicas.holds(each.result)
+            fail([each], text, None, "unknown" if is_sent else "not_published")
 
     def _next_batch(self) -> list[Waiting]:
         batch: list[Waiting] = []
@@ -176,7 +170,7 @@ class Appender:
             return batch
         while self._queue and len(batch) < _RECORDS_AT_ONCE:
             waiting = self._queue.popleft()
-            if not waiting.event_id.done():  # its caller still waits
+            if not waiting.result.done():  # its caller still waits
                 batch.append(waiting)
         return batch
 
@@ -196,7 +190,7 @@ class Appender:
             fail(batch, "expected a connection to Redis, got none", exc, "not_published")
             return
         # A caller that gave up while we connected has the answer that its record is not published.
-        if batch := [waiting for waiting in batch if not waiting.event_id.done()]:
+        if batch := [waiting for waiting in batch if not waiting.result.done()]:
             gone = await self._exchange(connection, batch, now_s)
             self._queue.extendleft(reversed(gone))  # before those that arrived later
 
@@ -213,7 +207,7 @@ class Appender:
         rings = self._ringer.commands([each.record for each in batch])
         wait = self._replicas.commands(batch)
         self._pool.note_use()
-        self._sent = frozenset(each.event_id for each in batch)
+        self._sent = frozenset(each.result for each in batch)
         held: list[Held] | None = [] if wait else None
         gone: list[Waiting] = []
         try:

@@ -29,10 +29,9 @@ from sse_push.stream.address import Place
 from sse_push.stream.append import RECORDS_WAITING, Appender
 from sse_push.stream.keys import Keys
 from sse_push.stream.moving import asked_place
-from sse_push.stream.outcomes import AppendTally, Record
+from sse_push.stream.outcomes import AppendTally, Record, Result
 from sse_push.stream.replies import is_elsewhere
 
-Result = EventId | StreamUnavailable
 Records = dict[int, Record]
 """Some records of a request, by their number in it."""
 Results = dict[int, Result]

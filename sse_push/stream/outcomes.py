@@ -21,6 +21,9 @@ from sse_push.stream.replies import ErrorReply, Whose
 Record = Notification | Revocation | ProbeEntry
 """What a backend sends, or a probe, and a stream keeps as an entry."""
 
+Result = EventId | StreamUnavailable
+"""What becomes of a record: the ID of its entry and the history that has it, or why it has none."""
+
 Fault = Literal["exhausted", "not_a_stream"]
 """Why a stream takes no entry, now and later: it has the greatest possible ID, which somebody gave
 by hand; its key holds something else."""
@@ -39,9 +42,7 @@ class AppendTally:
     """As it was answered."""
     faults: dict[Fault, int] = field(default_factory=lambda: {"exhausted": 0, "not_a_stream": 0})
 
-    def add_all(
-        self, records: Sequence[Record], results: Sequence[EventId | StreamUnavailable]
-    ) -> None:
+    def add_all(self, records: Sequence[Record], results: Sequence[Result]) -> None:
         """Count the results of the notifications of one request."""
         for record, result in zip(records, results, strict=True):
             if isinstance(record, Notification):
@@ -52,7 +53,7 @@ class Waiting(NamedTuple):
     """A record on its way into Redis."""
 
     record: Record
-    event_id: asyncio.Future[EventId]
+    result: asyncio.Future[Result]
     """Done once Redis has replied; canceled once the caller no longer waits."""
     until: float
     """When the caller gives up, by the clock of the event loop."""
@@ -87,14 +88,14 @@ def resolve(
     fault = _fault_of(reply)
     if fault is not None:
         tally.faults[fault] += 1
-    if waiting.event_id.done():
+    if waiting.result.done():
         return
     if isinstance(reply, bytes):
         event_id = EventId(parse_entry_id(reply), history)
         if held is not None and waits_for_replicas(waiting.record):
             held.append(Held(waiting, event_id))
         else:
-            waiting.event_id.set_result(event_id)
+            waiting.result.set_result(event_id)
     else:
         # An error reply: not executed, whosever error it is.
         assert isinstance(reply, Exception), "XADD is answered with an ID, or with an error"
@@ -105,10 +106,10 @@ def resolve(
 def fail(batch: Iterable[Waiting], text: str, cause: Exception | None, outcome: Outcome) -> None:
     """Give the records that have no result yet this failure."""
     for waiting in batch:
-        if not waiting.event_id.done():
+        if not waiting.result.done():
             error = StreamUnavailable(text, outcome)
             error.__cause__ = cause
-            waiting.event_id.set_exception(error)
+            waiting.result.set_result(error)
 
 
 def _fault_of(reply: object) -> Fault | None:

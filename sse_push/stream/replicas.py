@@ -13,11 +13,10 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from sse_push.notification import EventId
 from sse_push.stream.connection import Connection
 from sse_push.stream.contract import Command, wait_command
 from sse_push.stream.failures import RedisError
-from sse_push.stream.outcomes import Held, Record, Waiting, fail, waits_for_replicas
+from sse_push.stream.outcomes import Held, Record, Result, Waiting, fail, waits_for_replicas
 from sse_push.stream.pool import Pool
 from sse_push.stream.proof import Trouble
 from sse_push.stream.reads import ProbeEntry
@@ -46,7 +45,7 @@ class Replicas:
         self._margin_s = timeout_s * _MARGIN_SHARE
         self._on_free = on_free
         self._tasks: set[asyncio.Task[None]] = set()
-        self._held: set[asyncio.Future[EventId]] = set()
+        self._held: set[asyncio.Future[Result]] = set()
         self._trouble = Trouble()
 
     @property
@@ -54,9 +53,9 @@ class Replicas:
         """Whether another connection may wait; always, if nothing is waited for."""
         return len(self._tasks) < _AT_ONCE
 
-    def holds(self, event_id: asyncio.Future[EventId]) -> bool:
+    def holds(self, result: asyncio.Future[Result]) -> bool:
         """Return whether a record was added, and replicas may not have it yet."""
-        return event_id in self._held
+        return result in self._held
 
     def goes_first(self, records: Sequence[Record]) -> bool:
         """Return whether these are a probe, and others may have to wait for a connection."""
@@ -76,7 +75,7 @@ class Replicas:
 
         ``held`` are those of the batch that Redis has added.
         """
-        self._held.update(each.waiting.event_id for each in held)
+        self._held.update(each.waiting.result for each in held)
         work = self._wait(self._pool.lend(), _last_until(batch), held)
         task = asyncio.create_task(work, name="wait for replicas")
         self._tasks.add(task)
@@ -105,7 +104,7 @@ class Replicas:
             if reply is None:
                 connection.close()  # the reply may still come
             self._pool.give_back(connection)
-            self._held.difference_update(each.waiting.event_id for each in held)
+            self._held.difference_update(each.waiting.result for each in held)
             # Also if this task is canceled: the entries are in the stream.
             if isinstance(reply, int) and reply >= self.count:
                 self._have(held)
@@ -114,8 +113,8 @@ class Replicas:
 
     def _have(self, held: Sequence[Held]) -> None:
         for waiting, event_id in held:
-            if not waiting.event_id.done():  # its caller still waits
-                waiting.event_id.set_result(event_id)
+            if not waiting.result.done():  # its caller still waits
+                waiting.result.set_result(event_id)
         if (after_s := self._trouble.ends()) is not None:
             logger.info("replicas have new entries again after_s=%.1f", after_s)
 

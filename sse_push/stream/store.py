@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from sse_push.errors import StreamUnavailable
 from sse_push.notification import Entry, EntryId, EventId
 from sse_push.stream.bell import BellKind
 from sse_push.stream.cluster import Cluster
 from sse_push.stream.cluster_append import ClusterAppender
 from sse_push.stream.follow import FollowTally
 from sse_push.stream.listener import Listener
-from sse_push.stream.outcomes import AppendTally, Record
+from sse_push.stream.outcomes import AppendTally, Record, Result
 from sse_push.stream.primary import Primary, Terms
 from sse_push.stream.seeds import Seeds, is_cluster
 from sse_push.stream.sentinel import Login, parse_address
@@ -81,7 +80,7 @@ class Adds(Protocol):
     async def append(self, record: Record) -> EventId:
         """Add one record, and return the ID of its entry, and the history that has it."""
 
-    async def append_all(self, records: Sequence[Record]) -> list[EventId | StreamUnavailable]:
+    async def append_all(self, records: Sequence[Record]) -> list[Result]:
         """Add several records at once; return the result of each, in their order."""
 
     async def run(self) -> None:

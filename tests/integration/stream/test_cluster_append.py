@@ -17,8 +17,8 @@ from sse_push.notification import EntryId, EventId, Notification
 from sse_push.stream import AppendTally
 from sse_push.stream.address import Place
 from sse_push.stream.append import RECORDS_WAITING, Appender
-from sse_push.stream.cluster_append import ClusterAppender, Result
-from sse_push.stream.outcomes import Record
+from sse_push.stream.cluster_append import ClusterAppender
+from sse_push.stream.outcomes import Record, Result
 from sse_push.stream.replies import ErrorReply
 from tests.harness.keys import KEYS
 from tests.harness.waiting import SECOND, until

@@ -6,8 +6,17 @@ import pytest
 
 from sse_push.access.revocation import Revocation
 from sse_push.errors import StreamUnavailable
-from sse_push.notification import EventId, Notification
-from sse_push.stream.outcomes import AppendTally, Fault, Held, Record, Waiting, fail, resolve
+from sse_push.notification import Notification
+from sse_push.stream.outcomes import (
+    AppendTally,
+    Fault,
+    Held,
+    Record,
+    Result,
+    Waiting,
+    fail,
+    resolve,
+)
 from sse_push.stream.reads import ProbeEntry
 from sse_push.stream.replies import ErrorReply
 from tests.harness.ids import HISTORY, at
@@ -45,7 +54,7 @@ async def test_an_error_reply_says_what_to_do_and_is_counted_if_it_is_the_stream
 
     resolve(refused, ErrorReply(text), HISTORY, tally, KEYS)
 
-    error = refused.event_id.exception()
+    error = refused.result.result()
     assert isinstance(error, StreamUnavailable)
     assert error.outcome == "not_published"
     assert str(error) == f"Redis refused the entry: {text}{repair}"
@@ -57,7 +66,7 @@ async def test_an_id_is_the_result_with_the_history_that_has_it() -> None:
 
     resolve(stored, b"7-1", HISTORY, tally, KEYS)
 
-    assert stored.event_id.result() == at(7, 1)
+    assert stored.result.result() == at(7, 1)
     assert sum(tally.faults.values()) == 0
 
 
@@ -70,22 +79,22 @@ async def test_a_record_is_held_for_replicas_and_a_probe_is_not() -> None:
         resolve(each, b"7-1", HISTORY, AppendTally(), KEYS, held)
 
     assert held == [Held(added[0], at(7, 1)), Held(added[2], at(7, 1))]
-    assert [each.event_id.done() for each in added] == [False, True, False]
+    assert [each.result.done() for each in added] == [False, True, False]
 
 
 async def test_a_record_keeps_its_first_result() -> None:
     late, tally = waiting(Notification("42")), AppendTally()
-    late.event_id.set_result(at(7))
+    late.result.set_result(at(7))
 
     resolve(late, ErrorReply(EXHAUSTED), HISTORY, tally, KEYS)
     fail([late], "too late", None, "unknown")
 
-    assert late.event_id.result() == at(7)
+    assert late.result.result() == at(7)
 
 
 async def test_results_are_counted_by_their_outcome() -> None:
     tally = AppendTally()
-    results: list[EventId | StreamUnavailable] = [at(7), StreamUnavailable("no", "unknown"), at(8)]
+    results: list[Result] = [at(7), StreamUnavailable("no", "unknown"), at(8)]
 
     tally.add_all([Notification("42")] * 3, results)
     tally.add_all([Revocation("42"), ProbeEntry("~1")], [at(9), at(9)])
