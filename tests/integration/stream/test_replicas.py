@@ -148,7 +148,7 @@ async def test_an_entry_that_a_replica_lacks_is_unknown_and_stored_once(
     servers: list[Redis], primary: Server, merchant: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    async with appending(primary.url, 2, LAG_S) as appender:
+    async with appending(primary.url, 2, 3 * LAG_S) as appender:
         assert await outcome_of(appender, Notification(merchant)) == "stored"
         async with lagging(servers[2]):
             results = [
