@@ -64,7 +64,6 @@ STREAM: dict[str, set[str]] = {
         "stream.opening",
     },
     "stream.replicas": {
-        "notification",
         "stream.connection",
         "stream.contract",
         "stream.failures",
