@@ -294,7 +294,6 @@ STREAM: dict[str, set[str]] = {
         "stream.survey",
     },
     "stream.store": {
-        "errors",
         "notification",
         "stream.bell",
         "stream.cluster",
