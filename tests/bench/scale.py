@@ -2,9 +2,11 @@
 
     python -m tests.bench.scale                                the tables of sse_push/docs/scale.md
     python -m tests.bench.scale --browsers-per-merchant 20 --notified-every-s 5    for your use
+    python -m tests.bench.scale --primaries 3                  and what is other with a cluster
     python -m tests.bench.scale --quick                        a moment of each, to see that it runs
 
-Takes two minutes, on a machine that does nothing else. Needs redis-server and nginx.
+Takes two minutes, three with a cluster, on a machine that does nothing else. Needs redis-server and
+nginx.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +39,8 @@ from tests.bench.sums import (
     EXAMPLE,
     Units,
     Use,
+    cluster_units_table,
+    cluster_worth,
     needs_table,
     rounded,
     shown,
@@ -72,15 +76,15 @@ QUICK = Effort(browsers=50, seconds=0.5, settle_s=0.1, heartbeat_s=0.2, times=2)
 
 
 @contextmanager
-def served(**settings: object) -> Generator[tuple[Measured, Redis, Path]]:
-    """Run a service of one worker, with a Redis, alone."""
+def served(primaries: int = 0, **settings: object) -> Generator[tuple[Measured, Redis, Path]]:
+    """Run a service of one worker, with a Redis or a cluster, alone; yield its first server."""
     with (
         tempfile.TemporaryDirectory(prefix="sse_push-scale-") as name,
         contextlib.ExitStack() as stack,
     ):
         folder = Path(name)
         folder.chmod(0o755)  # nginx's workers are another user
-        server = stack.enter_context(ours(folder, Baseline(None, settings)))
+        server = stack.enter_context(ours(folder, Baseline(None, settings, primaries)))
         yield server, server.redis[0], folder
 
 
@@ -93,14 +97,9 @@ def of_info(redis: Redis, section: str, name: str) -> int:
 def measure_service(effort: Effort) -> Units:
     """Return what the service and Redis use, without a proxy."""
     units: Units = {}
-    with served(heartbeat_s=effort.heartbeat_s) as (server, redis, _):
+    with served(heartbeat_s=effort.heartbeat_s) as (server, _, _):
         progress("a worker without browsers")
-        before = of_info(redis, "stats", "total_commands_processed")
-        time.sleep(effort.seconds)
-        # The question itself is one more.
-        asked = of_info(redis, "stats", "total_commands_processed") - before - 1
-        units["redis commands"] = asked / effort.seconds
-        units["redis connections"] = redis.cli("CLIENT", "LIST").count("name=sse_push-")
+        units |= idle_at(server.redis, effort)
         progress("memory and heartbeats")
         watched: Result = {"seconds": effort.seconds, "settle_s": effort.settle_s}
         idle = run("idle", server, browsers=effort.browsers, **watched)
@@ -117,13 +116,7 @@ def measure_service(effort: Effort) -> Units:
         hot = run("fan_out", server, browsers=effort.browsers, times=effort.times, pause_s=0.2)
         units["refresh"] = hot["us_per_delivery"]
         units["refresh bytes"] = hot["bytes_per_delivery"]
-        progress("notifications, for the service")
-        (stored, heard), _ = stored_and_heard(server, redis, effort, WORKER_PER_S)
-        units["notification"] = stored
-        units["hearing"] = max(0.0, heard - units["refresh"])
-        progress("notifications, for Redis")
-        _, (stored, heard) = stored_and_heard(server, redis, effort, REDIS_PER_S)
-        units["redis notification"], units["redis hearing"] = stored, heard
+        units |= of_notifications(server, effort, units["refresh"])
         progress("a long stream")
         run("notify", server, publishers=1, seconds=1, times=100, merchants=1)
         stream = redis.cli("--scan", "--pattern", "sse_push:{p0}*")
@@ -131,15 +124,50 @@ def measure_service(effort: Effort) -> Units:
     return units
 
 
+def measure_cluster(effort: Effort, primaries: int, refresh: float) -> Units:
+    """Return what is another number with a cluster."""
+    with served(primaries) as (server, _, _):
+        progress("a cluster: a worker without browsers")
+        units = idle_at(server.redis, effort)
+        return {**units, **of_notifications(server, effort, refresh)}
+
+
+def idle_at(servers: Sequence[Redis], effort: Effort) -> Units:
+    """Return what a worker asks of each server while nothing happens."""
+    before = [of_info(each, "stats", "total_commands_processed") for each in servers]
+    time.sleep(effort.seconds)
+    after = [of_info(each, "stats", "total_commands_processed") for each in servers]
+    clients = [each.cli("CLIENT", "LIST").count("name=sse_push-") for each in servers]
+    # The question itself is one more.
+    asked = sum(after) - sum(before) - len(servers)
+    return {
+        "redis commands": asked / effort.seconds / len(servers),
+        "redis connections": sum(clients) / len(servers),
+    }
+
+
+def of_notifications(server: Measured, effort: Effort, refresh: float) -> Units:
+    """Return what notifications cost the service and Redis; a ``refresh`` is known already."""
+    progress("notifications, for the service")
+    (stored, heard), _ = stored_and_heard(server, effort, WORKER_PER_S)
+    progress("notifications, for Redis")
+    _, (redis_stored, redis_heard) = stored_and_heard(server, effort, REDIS_PER_S)
+    return {
+        "notification": stored,
+        "hearing": max(0.0, heard - refresh),
+        "redis notification": redis_stored,
+        "redis hearing": redis_heard,
+    }
+
+
 Costs = tuple[float, float]
 """µs to store a notification, and µs more if a worker hears it and tells one browser."""
 
 
-def stored_and_heard(
-    server: Measured, redis: Redis, effort: Effort, per_s: float
-) -> tuple[Costs, Costs]:
-    """Return what the service uses at this rate, and what Redis uses."""
-    options: Result = {"merchants": MERCHANTS, "per_s": per_s, "redis_pids": [redis.process.pid]}
+def stored_and_heard(server: Measured, effort: Effort, per_s: float) -> tuple[Costs, Costs]:
+    """Return what the service uses at this rate, and what Redis uses, all of its servers."""
+    pids = [each.process.pid for each in server.redis]
+    options: Result = {"merchants": MERCHANTS, "per_s": per_s, "redis_pids": pids}
     options["seconds"] = effort.seconds
     unheard = run("many_merchants", server, **options, is_heard=False)
     heard = run("many_merchants", server, **options)
@@ -211,6 +239,18 @@ def report(units: Units, use: Use, server: str) -> str:
     )
 
 
+def report_of_cluster(units: Units, cluster: Units, use: Use, primaries: int) -> str:
+    """Return what is printed of a cluster, as Markdown."""
+    both = {**units, **cluster}
+    return (
+        f"## A cluster of {primaries} primaries\n\n"
+        f"{cluster_units_table(units, cluster, primaries)}\n\n"
+        f"{needs_table(both, use, primaries=primaries)}\n\n"
+        f"{written_out(both, use, primaries=primaries)}\n\n"
+        f"{cluster_worth(units, cluster, use, primaries)}"
+    )
+
+
 def versions() -> str:
     """Return the machine and the programs that were measured."""
     server = subprocess.run(
@@ -228,6 +268,7 @@ def main() -> None:
     usual = Use()
     parser.add_argument("--browsers-per-merchant", type=int, default=usual.browsers_per_merchant)
     parser.add_argument("--notified-every-s", type=float, default=usual.notified_every_s)
+    parser.add_argument("--primaries", type=int, default=0, help="of a Redis Cluster, as well")
     parser.add_argument("--quick", action="store_true", help="too short for figures that count")
     given = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -236,9 +277,13 @@ def main() -> None:
         parser.error("expected two cores: one for the server, one for the load")
     effort = QUICK if given.quick else USUAL
     units = rounded({**measure_service(effort), **measure_nginx(effort)})
-    progress("")
     use = Use(given.browsers_per_merchant, given.notified_every_s)
-    sys.stdout.write(report(units, use, versions()) + "\n")
+    text = report(units, use, versions())
+    if given.primaries:
+        cluster = rounded(measure_cluster(effort, given.primaries, units["refresh"]))
+        text += "\n\n" + report_of_cluster(units, cluster, use, given.primaries)
+    progress("")
+    sys.stdout.write(text + "\n")
 
 
 if __name__ == "__main__":

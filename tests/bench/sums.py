@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 Units = dict[str, float]
@@ -36,6 +36,19 @@ UNITS = {
     "connection bytes": "bytes of the beginning of a connection",
 }
 """What is measured, by a short name; three digits of each count."""
+
+CLUSTER_UNITS = {
+    "notification": "µs of CPU to store a notification",
+    "hearing": "µs of CPU for a notification in each worker with a browser of its merchant",
+    "redis notification": "µs of Redis's CPU to store a notification, all primaries together",
+    "redis hearing": "µs of Redis's CPU for each worker that hears and reads it",
+    "redis commands": "commands a second of a worker without browsers, at each primary",
+    "redis connections": "connections of a worker to each primary",
+}
+"""What is another number with a cluster."""
+
+OF_A_CLUSTER = ("service, CPU", "service, workers", "Redis")
+"""How the names of the lines begin that are other ones with a cluster."""
 
 SIZES = (10_000, 100_000, 1_000_000)
 EXAMPLE = 100_000
@@ -79,11 +92,11 @@ class Sum:
 
 def rounded(units: Units) -> Units:
     """Return the units with the three digits that are shown."""
-    return {name: float(f"{units[name]:.3g}") for name in UNITS}
+    return {name: float(f"{value:.3g}") for name, value in units.items()}
 
 
-def sums(browsers: int, units: Units, use: Use) -> list[Sum]:
-    """Return what so many browsers need."""
+def sums(browsers: int, units: Units, use: Use, primaries: int = 0) -> list[Sum]:
+    """Return what so many browsers need, with one Redis or a cluster."""
     found: list[Sum] = []
 
     def add(name: str, unit: str, text: str, value: float) -> float:
@@ -128,7 +141,7 @@ def sums(browsers: int, units: Units, use: Use) -> list[Sum]:
         f"{n} × {u['connection']:g} / 1 000 000 / {shown(workers)}",
         browsers * u["connection"] / 1e6 / workers,
     )
-    _add_redis(add, units, merchants, told, workers, hears)
+    _add_redis(add, units, merchants, told, workers, hears, primaries)
     add(
         "nginx, CPU",
         "cores",
@@ -171,34 +184,49 @@ def sums(browsers: int, units: Units, use: Use) -> list[Sum]:
 
 
 def _add_redis(
-    add: Add, units: Units, merchants: float, told: float, workers: int, hears: int
+    add: Add,
+    units: Units,
+    merchants: float,
+    told: float,
+    workers: int,
+    hears: int,
+    primaries: int,
 ) -> None:
-    u = units
+    u, n = units, primaries or 1
+    whose = " of each primary" if primaries else ""
+    shared, times = (f" / {n}", f" × {n}") if primaries else ("", "")
     add(
-        "Redis, CPU",
+        f"Redis, CPU{whose}",
         "cores",
-        f"{shown(told)} × ({u['redis notification']:g} + {hears} × {u['redis hearing']:g}) / "
-        "1 000 000",
-        told * (u["redis notification"] + hears * u["redis hearing"]) / 1e6,
+        f"{shown(told)} × ({u['redis notification']:g} + {hears} × {u['redis hearing']:g}){shared} "
+        "/ 1 000 000",
+        told * (u["redis notification"] + hears * u["redis hearing"]) / n / 1e6,
     )
     add(
         "Redis, commands of idle workers",
         "/s",
-        f"{shown(workers)} × {u['redis commands']:g}",
-        workers * u["redis commands"],
+        f"{shown(workers)} × {u['redis commands']:g}{times}",
+        workers * u["redis commands"] * n,
     )
     add(
         "Redis, connections",
         "",
-        f"{shown(workers)} × {u['redis connections']:g}",
-        workers * u["redis connections"],
+        f"{shown(workers)} × {u['redis connections']:g}{times}",
+        workers * u["redis connections"] * n,
     )
     add(
-        "Redis, memory",
+        f"Redis, memory{whose}",
         "GiB",
-        f"{shown(merchants)} × {u['redis merchant']:g} / 1 024 / 1 024",
-        merchants * u["redis merchant"] / 1024 / 1024,
+        f"{shown(merchants)} × {u['redis merchant']:g}{shared} / 1 024 / 1 024",
+        merchants * u["redis merchant"] / n / 1024 / 1024,
     )
+
+
+def half_busy(units: Units, use: Use, primaries: int = 1) -> float:
+    """Return the browsers with which each Redis uses half of its core."""
+    cost = units["redis notification"] + use.browsers_per_merchant * units["redis hearing"]
+    told = BUSY * 1e6 / cost * primaries
+    return told * use.notified_every_s * use.browsers_per_merchant
 
 
 def _cores(browsers: int, units: Units, use: Use, workers: int) -> float:
@@ -237,9 +265,24 @@ def units_table(units: Units) -> str:
     return "\n".join(lines)
 
 
-def needs_table(units: Units, use: Use, sizes: Sequence[int] = SIZES) -> str:
+def cluster_units_table(units: Units, cluster: Units, primaries: int) -> str:
+    """Return the unit costs of a cluster as a Markdown table, beside those of one Redis."""
+    lines = [f"| unit | what | one Redis | {primaries} primaries |", "|---|---|---|---|"]
+    lines += [
+        f"| {name} | {what} | {units[name]:g} | {cluster[name]:g} |"
+        for name, what in CLUSTER_UNITS.items()
+    ]
+    return "\n".join(lines)
+
+
+def needs_table(
+    units: Units,
+    use: Use,
+    sizes: Sequence[int] = SIZES,
+    primaries: int = 0,
+) -> str:
     """Return what browsers need as a Markdown table, a column for each number of them."""
-    columns = [sums(size, units, use) for size in sizes]
+    columns = [_lines(size, units, use, primaries) for size in sizes]
     lines = [f"| browsers | {' | '.join(map(shown, sizes))} |", "|---" * (len(sizes) + 1) + "|"]
     for row in zip(*columns, strict=True):
         cells = " | ".join(f"{shown(each.value)} {each.unit}".strip() for each in row)
@@ -247,17 +290,34 @@ def needs_table(units: Units, use: Use, sizes: Sequence[int] = SIZES) -> str:
     return "\n".join(lines)
 
 
-def written_out(units: Units, use: Use, browsers: int = EXAMPLE) -> str:
+def written_out(units: Units, use: Use, browsers: int = EXAMPLE, primaries: int = 0) -> str:
     """Return the sums for one number of browsers as a Markdown table."""
     lines = ["| what | sum | result |", "|---|---|---|"]
     lines += [
         f"| {each.name} | {each.sum} | {shown(each.value)} {each.unit}".rstrip() + " |"
-        for each in sums(browsers, units, use)
+        for each in _lines(browsers, units, use, primaries)
     ]
     return "\n".join(lines)
 
 
-def parse_units(text: str) -> Units:
-    """Return the units of a table that ``units_table`` has written."""
+def cluster_worth(units: Units, cluster: Units, use: Use, primaries: int) -> str:
+    """Return a sentence on when one Redis is not enough, with two digits that count."""
+    one, each = (
+        shown(float(f"{count:.2g}"))
+        for count in (half_busy(units, use), half_busy(cluster, use, primaries))
+    )
+    return (
+        f"One Redis uses half of its core with {one} browsers; {primaries} primaries use half of "
+        f"a core each with {each}."
+    )
+
+
+def _lines(browsers: int, units: Units, use: Use, primaries: int) -> list[Sum]:
+    found = sums(browsers, units, use, primaries)
+    return [each for each in found if not primaries or each.name.startswith(OF_A_CLUSTER)]
+
+
+def parse_units(text: str, names: Iterable[str] = UNITS) -> Units:
+    """Return the units of a table that ``units_table`` has written, or the one of a cluster."""
     rows = dict(re.findall(r"^\| ([a-z ]+) \| .* \| ([0-9.e+]+) \|$", text, re.MULTILINE))
-    return {name: float(rows[name]) for name in UNITS}
+    return {name: float(rows[name]) for name in names}

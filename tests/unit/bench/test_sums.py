@@ -7,14 +7,17 @@ import re
 import pytest
 
 from sse_push.settings import Settings
+from tests.bench.scale import report_of_cluster
 from tests.bench.sums import (
     BROWSERS_PER_NGINX_WORKER,
     BROWSERS_PER_WORKER,
+    CLUSTER_UNITS,
     CONNECTION_AGE_S,
     EXAMPLE,
     HEARTBEAT_S,
     UNITS,
     Use,
+    half_busy,
     needs_table,
     parse_units,
     rounded,
@@ -26,6 +29,7 @@ from tests.harness.documents import ROOT, rows, section, text
 
 SCALE = "sse_push/docs/scale.md"
 UNIT_COSTS = section(SCALE, "Unit costs")
+CLUSTER = "A cluster of 3 primaries"
 
 
 def value_of(text: str) -> float:
@@ -45,11 +49,41 @@ def test_the_sums_of_the_document_follow_from_its_unit_costs() -> None:
     assert f"## The sums for 100 000 browsers\n\n{written_out(units, Use())}\n" in text(SCALE)
 
 
+def test_the_sums_of_a_cluster_follow_from_its_unit_costs() -> None:
+    units, said = parse_units(UNIT_COSTS), section(SCALE, CLUSTER)
+
+    printed = report_of_cluster(units, parse_units(said, CLUSTER_UNITS), Use(), 3)
+
+    title, *tables, worth = printed.split("\n\n")
+    assert title == f"## {CLUSTER}"
+    assert len(tables) == 3
+    for table in tables:
+        assert f"\n\n{table}\n\n" in said
+    assert worth in " ".join(said.split())
+
+
+def test_a_redis_is_half_busy_with_as_many_browsers_as_take_half_of_its_core() -> None:
+    units = parse_units(UNIT_COSTS)
+    browsers = round(half_busy(units, Use()))
+
+    (cores,) = (each.value for each in sums(browsers, units, Use()) if each.name == "Redis, CPU")
+    (shared,) = (
+        each.value
+        for each in sums(3 * browsers, units, Use(), primaries=3)
+        if each.name == "Redis, CPU of each primary"
+    )
+
+    assert cores == pytest.approx(0.5, rel=0.001)
+    assert shared == pytest.approx(0.5, rel=0.001)
+    assert half_busy(units, Use(), primaries=3) == pytest.approx(3 * browsers, rel=0.001)
+
+
+@pytest.mark.parametrize("primaries", [0, 3])
 @pytest.mark.parametrize("browsers", [700, 10_000, EXAMPLE, 1_000_000])
-def test_a_sum_that_is_written_out_is_the_number_beside_it(browsers: int) -> None:
+def test_a_sum_that_is_written_out_is_the_number_beside_it(browsers: int, primaries: int) -> None:
     units = parse_units(UNIT_COSTS)
 
-    for each in sums(browsers, units, Use()):
+    for each in sums(browsers, units, Use(), primaries):
         if each.name.endswith("workers"):  # whole ones
             assert each.value - 1 < value_of(each.sum) <= each.value
         elif not each.sum.endswith(" 0"):
