@@ -18,6 +18,7 @@ from sse_push.stream.probe import Probe, ProbePace
 from sse_push.stream.proof import Deaf, ProbeLost, ServersDiffer, Unannounced
 from sse_push.stream.replies import ErrorReply, Refusals, WrongServer
 from tests.harness.keys import KEYS
+from tests.harness.waiting import SECOND
 
 SERVER, OTHER = b"run_id:1", b"run_id:2"
 BUSY = ErrorReply("BUSY a script runs")
@@ -303,7 +304,7 @@ async def test_a_single_server_that_sends_us_elsewhere_is_the_wrong_one() -> Non
 
 
 async def test_a_redis_that_takes_nothing_is_away_and_one_that_announces_nothing_is_not() -> None:
-    hand = Hand(NOTHING, deadline_s=0.01)
+    hand = Hand(NOTHING, deadline_s=0.2 * SECOND)
     assert not hand.probe.is_away()
 
     hand.failures = [StreamUnavailable("no")]
