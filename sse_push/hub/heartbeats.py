@@ -114,7 +114,7 @@ class Heartbeats(Generic[FrameT]):
             # Connections spread over workers again as each one ends at its greatest age.
             self._end(subscription, EndReason.CONNECTION_AGE)
             return
-        written_at = max(_written_at(each) for each in subscription.connection)
+        written_at = max(map(_written_at, subscription.connection))
         if now - written_at >= pace.heartbeat_s * _SHORTEST_SILENCE - 2 * self._wheel.tick_s:
             # The connection has been silent for long enough, up to the wheel's precision.
             written_at = subscription.written_at = now
