@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -99,7 +100,10 @@ async def test_notifications_that_arrive_during_a_round_trip_are_the_next_batch(
         own_redis.cli("CLIENT", "PAUSE", "60000", "WRITE")
         first = asyncio.create_task(appender.append(Notification(merchant)))
         await until(lambda: appender.is_on_its_way, "the batch to be sent")
-        waiting = [asyncio.create_task(appender.append(Notification(merchant))) for _ in range(10)]
+        waiting = [
+            asyncio.create_task(appender.append_all([Notification(merchant)] * count))
+            for count in (1, 1, 1, 3, 1, 1, 1, 1, 1, 1)
+        ]
         await asyncio.sleep(0)  # they have begun
         waiting[3].cancel()
         own_redis.cli("CLIENT", "UNPAUSE")
@@ -115,6 +119,16 @@ async def test_an_empty_request_has_no_results(own_redis: Server) -> None:
         assert await appender.append_all([]) == []
 
     assert appender.batches == []
+
+
+async def test_nothing_of_a_record_is_kept_once_its_caller_has_the_result(
+    server: Server, merchant: str
+) -> None:
+    async with appending(server.url) as appender:
+        await appender.append_all([Notification(merchant)] * 2)
+
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, Waiting)]
 
 
 @pytest.mark.parametrize("is_lost", [True, False])
