@@ -212,7 +212,8 @@ class ModelNode(ModelRedis):
         is_tie = self.primary is other.primary is None and self.epochs[self] == self.epochs[other]
         if is_tie and self.id < other.id:
             self._take_newer_epoch()
-        if other.before is self and not any(map(self.has, self.owners)):
+        is_replaced = self.primary is None and other.before is self
+        if is_replaced and not any(map(self.has, self.owners)):
             self.primary, self.before = other, None
             self.leaving.clear()
             self.coming.clear()
