@@ -198,7 +198,7 @@ class Comparison:
     async def run(self) -> None:
         names = ["add", "read", "read_asked", "begin_move", "send", "end_move", "end_at_owner"]
         names += ["give_up", "take", "bump", "delete", "reconnect", "turn_deaf", "move_and_back"]
-        weights = [10, 8, 4, 5, 4, 4, 1, 1, 1, 0.3, 1, 0.5, 1, 0.7]
+        weights = [10, 8, 4, 5, 4, 3, 1, 1, 0.7, 0.3, 1, 0.5, 0.5, 0.7]
         await self.begin()
         deaf_for = 0
         for name in self.chance.choices(names, weights, k=OPERATIONS):
@@ -400,10 +400,10 @@ class Comparison:
                 pair.model.coming.pop(slot, None)
                 await self.do(pair, "CLUSTER", "SETSLOT", slot, "STABLE")
 
-    async def take(self, merchant_id: str, at: Pair | None = None) -> None:
+    async def take(self, merchant_id: str) -> None:
         """Have a node claim a slot by a newer epoch, without its streams."""
         slot = SLOTS[merchant_id]
-        pair = at or self.any_pair()
+        pair = self.any_pair()
         if not pair.model.has(slot):
             await self.end_other_imports(pair, slot)
             pair.model.claim([slot])
