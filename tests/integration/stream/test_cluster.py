@@ -249,9 +249,13 @@ async def test_without_any_node_nothing_is_proved_until_one_answers(
                     30 * SECOND,
                 )
                 assert followed.cluster.age_s == math.inf
+                news = followed.cluster._news
+                asked = news._asked
+                await until(lambda: news._asked > asked + 1, "further questions", 30 * SECOND)
             await until(lambda: followed.cluster.age_s < SECOND, "the proof", 30 * SECOND)
             again = "nodes of the cluster answer again"
             await until(lambda: again in caplog.messages, "the log", 30 * SECOND)
+    assert [each.startswith("no node of") for each in caplog.messages].count(True) == 1
 
 
 @on_redis
