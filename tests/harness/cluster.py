@@ -15,6 +15,7 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import Any, Literal, NamedTuple
 
+from tests.harness.processes import state_of
 from tests.harness.redis import Kind, Redis
 from tests.harness.waiting import SECOND, free_port, wait_for
 
@@ -61,8 +62,7 @@ class Node(Redis):
         """Whether it runs, and is not frozen."""
         if self.is_away or self.process.poll() is not None:
             return False
-        stat = Path(f"/proc/{self.process.pid}/stat").read_text()
-        return stat.rpartition(")")[2].split()[0] != "T"
+        return state_of(self.process.pid) != "T"
 
     def sees(self) -> dict[str, Seen]:
         """Return all nodes by ID, itself included."""

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.harness.waiting import program
+from tests.harness.waiting import program, wait_for
 
 
 def workers_of(pid: int) -> list[int]:
@@ -21,6 +21,15 @@ def workers_of(pid: int) -> list[int]:
         return []
     command = command_of(pid)
     return [int(child) for child in children if command_of(int(child)) == command]
+
+
+def state_of(pid: int) -> str:
+    """Return the letter of a process's state, as in proc(5); X, as of a dead one, if it has gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+    return stat.rpartition(")")[2].split()[0]
 
 
 def command_of(pid: int) -> str:
@@ -68,6 +77,8 @@ def frozen(pid: int) -> Generator[None]:
     """
     os.kill(pid, signal.SIGSTOP)
     try:
+        # It stops when the system next gives it a turn, and may answer before.
+        wait_for(lambda: state_of(pid) in "TZX", "a process that has stopped")
         yield
     finally:
         with suppress(ProcessLookupError):

@@ -10,7 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Self, cast
 
-from tests.harness.waiting import STOP_S, free_port, program, wait_for
+from tests.harness.waiting import SECOND, STOP_S, free_port, program, wait_for
+
+CLI_S = 120 * SECOND
+"""How long a command may take: a server that has stopped would hold up a test for ever."""
 
 Kind = Literal["redis", "valkey"]
 
@@ -81,7 +84,13 @@ class Redis:
         command += words
         environ = {**os.environ, **({"REDISCLI_AUTH": self.password} if self.password else {})}
         done = subprocess.run(
-            command, env=environ, input=given, capture_output=True, text=True, check=True
+            command,
+            env=environ,
+            input=given,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=CLI_S,
         )
         return done.stdout.strip()
 

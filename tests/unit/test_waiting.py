@@ -1,10 +1,14 @@
-"""Deadlines of the tests: they end, and they move for a slower machine only."""
+"""What tests wait for: deadlines end, and move for a slower machine only; a frozen process stops."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
 
 import pytest
 
 from tests.harness import waiting
+from tests.harness.processes import frozen, state_of
 from tests.harness.waiting import SECOND, Deadline, is_late, wait_for
 
 
@@ -41,3 +45,10 @@ def test_a_limit_that_is_kept_measures_nothing(monkeypatch: pytest.MonkeyPatch) 
 
     assert not is_late(0.9, 1)
     assert not Deadline(60).is_over()
+
+
+def test_a_process_that_is_frozen_has_stopped() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        with frozen(busy.pid):
+            assert state_of(busy.pid) == "T"
+            busy.kill()
