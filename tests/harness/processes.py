@@ -24,7 +24,7 @@ def workers_of(pid: int) -> list[int]:
 
 
 def state_of(pid: int) -> str:
-    """Return the letter of a process's state, as in proc(5); X, as of a dead one, if it has gone."""
+    """Return the letter of a process's state, as in proc(5); X, of a dead one, if it has gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

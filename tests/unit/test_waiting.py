@@ -1,4 +1,4 @@
-"""What tests wait for: deadlines end, and move for a slower machine only; a frozen process stops."""
+"""What tests wait for: deadlines end, and move for a slower machine only; what is frozen stops."""
 
 from __future__ import annotations
 
@@ -48,7 +48,6 @@ def test_a_limit_that_is_kept_measures_nothing(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_process_that_is_frozen_has_stopped() -> None:
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
-        with frozen(busy.pid):
-            assert state_of(busy.pid) == "T"
-            busy.kill()
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy, frozen(busy.pid):
+        assert state_of(busy.pid) == "T"
+        busy.kill()
