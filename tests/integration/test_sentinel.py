@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness.documents import Example
 from tests.harness.programs import run
-from tests.harness.redis import Redis
+from tests.harness.redis import CLI_S, Redis
 from tests.harness.service import Service, serving
 from tests.harness.stream import open_stream, publishing
 from tests.harness.waiting import SECOND, Deadline, free_port, program, until, wait_for
@@ -101,7 +101,10 @@ class Machines:
 
     def _ask(self, port: int, password: str, *words: str) -> str:
         command = [program("redis-cli"), "--no-auth-warning", "-a", password, "-p", str(port)]
-        return subprocess.run([*command, *words], capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(
+            [*command, *words], capture_output=True, text=True, check=True, timeout=CLI_S
+        )
+        return done.stdout
 
     def kill(self) -> None:
         for process in [*self.sentinels, *(each.process for each in self.servers.values())]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from sse_push.notification import EntryId
 from tests.harness.keys import stream_key
-from tests.harness.redis import Redis
+from tests.harness.redis import CLI_S, Redis
 from tests.harness.waiting import program, wait_for
 
 
@@ -34,6 +34,7 @@ class Server:
             capture_output=True,
             text=True,
             check=True,
+            timeout=CLI_S,
         )
         return done.stdout.strip()
 
