@@ -14,6 +14,7 @@ FAULT = Fault(
     loses_history=True,
     redis=("--appendonly", "yes", "--appendfsync", "no"),  # a process that is killed loses nothing
     answer_slack_s=8,  # of a worker that is frozen
+    log=("worker is silent, killing",),  # one that is frozen for longer than its supervisor waits
 )
 
 ROUNDS = {"short": 1, "full": 5, "long": 20}
