@@ -6,6 +6,7 @@ how a connection ends (``end``).
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import Generic
@@ -114,7 +115,11 @@ class Heartbeats(Generic[FrameT]):
             # Connections spread over workers again as each one ends at its greatest age.
             self._end(subscription, EndReason.CONNECTION_AGE)
             return
-        written_at = max(map(_written_at, subscription.connection))
+        written_at = -math.inf
+        for each in subscription.connection:  # not by a function: each heartbeat comes here
+            # A fan-out notes its time on the merchant only: it has written to all that flow.
+            fanned_out_at = each.merchant.fanned_out_at if each.is_flowing else -math.inf
+            written_at = max(written_at, each.written_at, fanned_out_at)
         if now - written_at >= pace.heartbeat_s * _SHORTEST_SILENCE - 2 * self._wheel.tick_s:
             # The connection has been silent for long enough, up to the wheel's precision.
             written_at = subscription.written_at = now
@@ -123,11 +128,3 @@ class Heartbeats(Generic[FrameT]):
                 return
         # The next heartbeat is due after the last write, be it this heartbeat or an earlier frame.
         self._plan(subscription, written_at)
-
-
-def _written_at(subscription: Subscription[FrameT]) -> float:
-    """Return when the client last got a frame of this merchant, or one of its own."""
-    if subscription.state is FLOWING:
-        # A fan-out notes its time on the merchant only: it has written to all that flow.
-        return max(subscription.written_at, subscription.merchant.fanned_out_at)
-    return subscription.written_at
