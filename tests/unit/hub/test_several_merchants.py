@@ -174,10 +174,13 @@ def test_a_connection_to_several_merchants_has_one_heartbeat(service: Service) -
     assert 10 <= len(client.heartbeats_at) <= 13
 
 
-def test_a_change_of_any_merchant_puts_the_heartbeat_off(service: Service) -> None:
+@pytest.mark.parametrize("merchant_id", ["42", "43"])
+def test_a_change_of_any_merchant_puts_the_heartbeat_off(
+    service: Service, merchant_id: str
+) -> None:
     client = opened(service, "42", "43")
     for _ in range(20):
-        service.change("a", merchant_id="43")
+        service.change("a", merchant_id=merchant_id)
         service.clock.advance(HEARTBEAT_S / 2)
 
     assert client.heartbeats_at == []
