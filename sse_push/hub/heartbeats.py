@@ -6,7 +6,6 @@ how a connection ends (``end``).
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 from typing import Generic
@@ -27,6 +26,14 @@ _TICKS_PER_HEARTBEAT = 60
 
 _SHORTEST_SILENCE = 0.8
 """The shortest silence before a heartbeat, as a share of ``heartbeat_s``."""
+
+
+def _written_at(subscription: Subscription[FrameT]) -> float:
+    """Return when the client was last written to on behalf of this subscription."""
+    if subscription.is_flowing:
+        # A fan-out notes its time on the merchant only: it has written to all that flow.
+        return max(subscription.written_at, subscription.merchant.fanned_out_at)
+    return subscription.written_at
 
 
 class Heartbeats(Generic[FrameT]):
@@ -115,11 +122,10 @@ class Heartbeats(Generic[FrameT]):
             # Connections spread over workers again as each one ends at its greatest age.
             self._end(subscription, EndReason.CONNECTION_AGE)
             return
-        written_at = -math.inf
-        for each in subscription.connection:  # not by a function: each heartbeat comes here
-            # A fan-out notes its time on the merchant only: it has written to all that flow.
-            fanned_out_at = each.merchant.fanned_out_at if each.is_flowing else -math.inf
-            written_at = max(written_at, each.written_at, fanned_out_at)
+        if subscription.is_joint:
+            written_at = max(map(_written_at, subscription.connection))
+        else:
+            written_at = _written_at(subscription)
         if now - written_at >= pace.heartbeat_s * _SHORTEST_SILENCE - 2 * self._wheel.tick_s:
             # The connection has been silent for long enough, up to the wheel's precision.
             written_at = subscription.written_at = now

@@ -10,7 +10,7 @@ import enum
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from sse_push.access.grant import Grant
 from sse_push.errors import EndReason, Occasion
@@ -192,6 +192,9 @@ class Subscription(Generic[FrameT]):
         "written_at",
     )
 
+    is_joint: ClassVar[bool] = False
+    """The connection has several subscriptions, of which this is one."""
+
     def __init__(
         self,
         merchant: Merchant[FrameT],
@@ -260,6 +263,8 @@ class JointSubscription(Subscription[FrameT]):
     """
 
     __slots__ = ("connection",)
+
+    is_joint: ClassVar[bool] = True
 
     connection: tuple[Subscription[FrameT], ...]
     """All subscriptions of the connection, the leader first; empty once they have ended."""
