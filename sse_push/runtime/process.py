@@ -32,6 +32,9 @@ HANGING = 70
 broken = threading.Event()
 """Set when this process stops because a part of it has died: its exit status is 1."""
 
+_is_signaled = threading.Event()
+"""Set while a signal of ``stop_broken`` is on its way."""
+
 
 def stop_broken() -> None:
     """Stop this process in order, with exit status 1: its supervisor starts a new one.
@@ -40,8 +43,17 @@ def stop_broken() -> None:
     caller logs which part has died, and why.
     """
     broken.set()
+    _is_signaled.set()
     # To the process, not to the calling thread: only the main thread handles signals.
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def is_of_a_part(number: int) -> bool:
+    """Return whether a signal that has come is that of ``stop_broken``; asked once per signal."""
+    is_own = number == signal.SIGTERM and _is_signaled.is_set()
+    if is_own:
+        _is_signaled.clear()
+    return is_own
 
 
 @contextmanager
@@ -53,7 +65,8 @@ def on_stop_signal(begin: Callable[[], None], *, is_supervised: bool) -> Generat
     shutdown runs too late: after the responses have ended.) A later signal is left to the server.
 
     A supervised process leaves SIGINT, and any second signal, to its supervisor: Ctrl-C, or a
-    service manager, signals both, and then the supervisor sends SIGTERM as well.
+    service manager, signals both, and then the supervisor sends SIGTERM as well. A part that dies
+    while the process stops changes nothing: by a second signal the server would cut connections.
 
     https://www.uvicorn.org/server-behavior/#graceful-process-shutdown
     """
@@ -64,7 +77,8 @@ def on_stop_signal(begin: Callable[[], None], *, is_supervised: bool) -> Generat
     def on_signal(number: int, frame: FrameType | None) -> None:
         nonlocal is_stopping
         original = originals[signal.Signals(number)]
-        if is_stopping and is_supervised:
+        is_own = is_of_a_part(number)
+        if is_stopping and (is_supervised or is_own):
             return
         if not is_stopping:
             is_stopping = True

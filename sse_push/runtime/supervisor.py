@@ -28,7 +28,7 @@ from types import FrameType
 from typing import NoReturn
 
 from sse_push.runtime.link import BEAT, CUT, LEAVE, SERVING, WELL, Link
-from sse_push.runtime.process import broken
+from sse_push.runtime.process import is_of_a_part
 from sse_push.runtime.service_manager import Given, ServiceManager
 from sse_push.runtime.standing import is_well, state_of, text_of
 from sse_push.runtime.supervision import Act, Limits, Phase, Supervision
@@ -188,8 +188,6 @@ class _Supervisor:
         while self._signals:
             self._handle(self._signals.popleft())
         self._reap()
-        if broken.is_set():
-            self._supervision.fail()
 
     def _read(self, timeout_s: float) -> None:
         for key, _ in self._selector.select(timeout_s):
@@ -216,6 +214,8 @@ class _Supervisor:
     def _handle(self, number: int) -> None:
         if number == signal.SIGHUP and not self._is_hangup():
             self._supervision.restart()
+        elif is_of_a_part(number):
+            self._supervision.fail()
         elif number != signal.SIGCHLD:
             self._supervision.stop()
 

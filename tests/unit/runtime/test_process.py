@@ -5,7 +5,7 @@ import logging
 import signal
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from types import FrameType
 
 import pytest
@@ -39,6 +39,7 @@ def server() -> Generator[Server]:
     originals = {number: signal.signal(number, serving.handle_exit) for number in SIGNALS}
     yield serving
     process.broken.clear()
+    process._is_signaled.clear()
     for number, original in originals.items():
         signal.signal(number, original)
 
@@ -175,6 +176,23 @@ async def test_a_broken_process_stops_in_order_and_remembers_why(
     await asyncio.sleep(0)
 
     assert server.received == [signal.SIGTERM]
+    assert process.broken.is_set()
+
+
+@pytest.mark.parametrize("stop", [lambda: signal.raise_signal(signal.SIGTERM), stop_broken])
+async def test_a_part_that_dies_while_the_process_stops_changes_nothing(
+    server: Server, stop: Callable[[], None]
+) -> None:
+    """By a second signal the server would cut the connections that end in order."""
+    with on_stop_signal(lambda: None, is_supervised=False):
+        stop()
+        stop_broken()
+        received_from_parts = list(server.received)
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0)
+
+    assert received_from_parts == [signal.SIGTERM]
+    assert server.received == [signal.SIGTERM] * 2, "an operator's signal counts"
     assert process.broken.is_set()
 
 

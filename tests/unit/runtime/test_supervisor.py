@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sse_push.runtime import supervisor
+from sse_push.runtime import process, supervisor
+from sse_push.runtime.process import stop_broken
 from sse_push.runtime.service_manager import Given, ServiceManager
 from sse_push.runtime.supervision import Limits, Supervision
 from tests.harness.processes import is_running
@@ -306,6 +308,47 @@ threading.Thread(target=die, daemon=True).start()
 
     assert service.end() == 1
     assert len(service.pids("done")) == 2
+
+
+def test_a_part_that_dies_ends_nothing_before_its_signal(supervised: Start) -> None:
+    """Until then a worker that serves may be unheard of, and would be killed as if it started."""
+    service = supervised(
+        SERVES
+        + """
+from sse_push.runtime.process import broken
+
+def die():
+    while not (first := list(folder.glob("serving-*"))):
+        time.sleep(0.01)
+    broken.set()
+    os.kill(int(first[0].name.partition("-")[2]), signal.SIGKILL)
+    while len(list(folder.glob("serving-*"))) < 2:
+        time.sleep(0.01)
+    stop_broken()
+
+threading.Thread(target=die, daemon=True).start()
+""",
+        workers=1,
+    )
+
+    assert service.end() == 1
+    assert len(service.pids("done")) == 1
+
+
+def test_a_part_that_dies_is_no_wish_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the connections of a service that stops already would be cut."""
+    machine = Supervision(1, Limits(60, 5, 30))
+    boss = supervisor._Supervisor(lambda _: 0, machine, lambda: None, ServiceManager(Given()))
+    heard: list[str] = []
+    monkeypatch.setattr(machine, "stop", lambda: heard.append("stop"))
+    monkeypatch.setattr(machine, "fail", lambda: heard.append("fail"))
+    monkeypatch.setattr(process, "broken", threading.Event())
+    monkeypatch.setattr(os, "kill", lambda _pid, number: boss._handle(number))
+
+    stop_broken()
+    boss._handle(signal.SIGTERM)
+
+    assert heard == ["fail", "stop"], "the second signal is an operator's"
 
 
 def test_workers_end_with_a_supervisor_that_is_killed(supervised: Start) -> None:
