@@ -13,8 +13,10 @@ The server has one core, Redis and the load generator another. Needs redis-serve
 libnginx-mod-nchan (Debian) for the comparison.
 
 With ``--baseline``, ``--against`` or ``--primaries`` the two services take turns, case by case, and
-change places from run to run: a machine that gets slower meanwhile does so for both. In the case
-``idle`` both run at once, on the same core. The load generator is this checkout's.
+change places from run to run: a machine that gets slower meanwhile does so for both. The load
+generator is this checkout's. With ``--at-once`` they run at the same time, on the same core: on a
+shared machine the ratio of two figures of CPU is the same to 1 or 2 % then, instead of 10 to 20 %
+(fan-out, idle); times, and what a service does per second, mean nothing.
 """
 
 from __future__ import annotations
@@ -100,9 +102,6 @@ class Case:
     options: dict[str, Any]
     figures: list[Figure]
     has_nchan: bool = False
-    is_at_once: bool = False
-    """Two versions are measured at the same time: of a core that is nearly idle, a service needs up
-    to 30 % more from one minute to the next, but two of them at once the same to 1 %."""
 
 
 CASES = [
@@ -171,7 +170,6 @@ CASES = [
             Figure("cpu_share", "of a core, heartbeats", "≤ 0.03"),
         ],
         has_nchan=True,
-        is_at_once=True,
     ),
     Case(
         "connect storm",
@@ -371,7 +369,7 @@ def measure(case: Case, name: str, baseline: Baseline | None = None) -> Result:
 def measure_at_once(
     case: Case, names: Sequence[str], baseline: Baseline | None
 ) -> Iterator[tuple[str, Result]]:
-    """Run one case against several servers at the same time, or against one."""
+    """Run one case against one server, or against several at the same time."""
     with ThreadPoolExecutor(len(names)) as pool:
         found = pool.map(lambda name: measure(case, name, baseline), names)
         yield from zip(names, found, strict=True)
@@ -517,6 +515,32 @@ def baseline_of(
     return Baseline(checkout, settings, primaries) if is_wanted else None
 
 
+def measure_all(
+    cases: Sequence[Case],
+    runs: int,
+    baseline: Baseline | None,
+    *,
+    has_nchan: bool,
+    at_once: bool,
+) -> dict[str, dict[str, list[Result]]]:
+    """Return what each run of each case has measured, by the case's title and the server's name."""
+    results: dict[str, dict[str, list[Result]]] = {}
+    began = time.monotonic()
+    for number in range(runs):
+        for case in cases:
+            names = ["ours", "nchan"] if case.has_nchan and has_nchan else ["ours"]
+            if baseline is not None:
+                names = ["ours", "baseline"] if number % 2 == 0 else ["baseline", "ours"]
+            for together in [names] if at_once else [[name] for name in names]:
+                progress(
+                    f"run {number + 1} of {runs}: {case.title}, {' and '.join(together)} "
+                    f"({time.monotonic() - began:.0f} s)"
+                )
+                for name, result in measure_at_once(case, together, baseline):
+                    results.setdefault(case.title, {}).setdefault(name, []).append(result)
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench",
@@ -546,6 +570,11 @@ def main() -> None:
         default=0,
         help="primaries of a Redis Cluster, with which the service is measured instead of Nchan",
     )
+    parser.add_argument(
+        "--at-once",
+        action="store_true",
+        help="run both services at the same time, to compare what they need of a core",
+    )
     parser.add_argument("--growth", action="store_true", help="draw how cost grows, nothing else")
     given = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -557,22 +586,10 @@ def main() -> None:
         return
     chosen = choose(given.only, parser)
     baseline = baseline_of(given.baseline, given.against, given.primaries, parser)
+    if given.at_once and baseline is None:
+        parser.error("--at-once: expected --baseline, --against or --primaries")
     has_nchan = baseline is None and NCHAN_MODULE.exists()
-    results: dict[str, dict[str, list[Result]]] = {}
-    began = time.monotonic()
-    for number in range(given.runs):
-        for case in chosen:
-            names = ["ours", "nchan"] if case.has_nchan and has_nchan else ["ours"]
-            if baseline is not None:
-                names = ["ours", "baseline"] if number % 2 == 0 else ["baseline", "ours"]
-            is_at_once = case.is_at_once and baseline is not None
-            for together in [names] if is_at_once else [[name] for name in names]:
-                progress(
-                    f"run {number + 1} of {given.runs}: {case.title}, {' and '.join(together)} "
-                    f"({time.monotonic() - began:.0f} s)"
-                )
-                for name, result in measure_at_once(case, together, baseline):
-                    results.setdefault(case.title, {}).setdefault(name, []).append(result)
+    results = measure_all(chosen, given.runs, baseline, has_nchan=has_nchan, at_once=given.at_once)
     progress("")
     print(f"{machine()}; {given.runs} run(s), medians\n")
     print(table(results, "Nchan" if baseline is None else "baseline"))
