@@ -14,6 +14,7 @@ from tests.harness.ids import in_redis
 from tests.harness.redis import Redis
 from tests.harness.service import Service, serving
 from tests.harness.stream import Publisher, Stream, open_stream
+from tests.integration.limits.room import until_empty
 
 MERCHANTS = 300
 """Those of the return storm; it was made with 5 000 by hand."""
@@ -98,6 +99,7 @@ async def test_a_stream_that_was_deleted_while_a_client_was_away_is_missed(
     seen = await first_id(service.url, merchant)
     if is_notified:
         await publisher.notify(merchant)
+    await until_empty(service)  # a deletion that the service sees is a resync
     redis.cli("DEL", key_of(merchant))
 
     async with returned(service.url, merchant, seen) as stream:
