@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import closing
+from functools import partial
 
 from sse_push.stream.address import Place
 from sse_push.stream.contract import Command
@@ -27,6 +28,9 @@ _PLACES = 64
 
 Ask = Callable[[Command], Awaitable[object]]
 """Sends a command on a connection that is open, and returns the reply."""
+
+_Question = Callable[[], Awaitable[list[Node]]]
+"""Asks one node, and returns what it says."""
 
 
 class NobodyAnswers(RedisError):
@@ -51,13 +55,13 @@ class Survey:
         Raises:
             NobodyAnswers: no node does.
         """
-        asked = {place: self._on_open(place, ask) for place, ask in primaries.items()}
+        asked = {place: partial(self._on_open, place, ask) for place, ask in primaries.items()}
         views, failures = await _gather(asked)
         if len(views) < len(asked) or not asked:
             # Whoever answers may be the one that was cut off from all others.
             places = dict.fromkeys((*self._seeds.places, *self._places))
             unasked = [place for place in places if place not in asked]
-            others = {place: self._on_new(place) for place in unasked[:_PLACES]}
+            others = {place: partial(self._on_new, place) for place in unasked[:_PLACES]}
             more, further = await _gather(others)
             views, failures = [*views, *more], "; ".join(filter(None, (failures, further)))
         if not views:
@@ -111,9 +115,13 @@ class News:
 
 
 async def _gather(
-    asked: Mapping[Place, Awaitable[list[Node]]],
+    asked: Mapping[Place, _Question],
 ) -> tuple[list[list[Node]], str]:
-    """Return the answers, and why there are no others."""
+    """Return the answers, and why there are no others.
+
+    A question begins within its task: one that has not begun when the survey is withdrawn would be
+    a coroutine that nobody awaits.
+    """
     results = await asyncio.gather(*map(_in_time, asked.values()), return_exceptions=True)
     views: list[list[Node]] = []
     failures: list[str] = []
@@ -127,6 +135,6 @@ async def _gather(
     return views, "; ".join(failures)
 
 
-async def _in_time(answer: Awaitable[list[Node]]) -> list[Node]:
+async def _in_time(question: _Question) -> list[Node]:
     async with asyncio.timeout(ANSWER_LIMIT_S):
-        return await answer
+        return await question()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -131,6 +132,17 @@ async def test_a_fault_of_ours_is_not_taken_for_a_node_that_is_away() -> None:
 
     with pytest.raises(ZeroDivisionError):
         await Survey(Seeds.parse("redis+cluster://x")).ask({NOWHERE: breaks})
+
+
+async def test_a_survey_that_is_withdrawn_at_once_leaves_nothing() -> None:
+    """Its questions have not begun yet: a coroutine that nobody awaits is a warning, and red."""
+    survey = Survey(Seeds.parse("redis+cluster://127.0.0.1:1"))
+    asking = asyncio.create_task(survey.ask({NOWHERE: lost}))
+    await asyncio.sleep(0)
+    asking.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asking
 
 
 async def test_a_single_server_is_no_node_whoever_has_named_it(redis: Redis) -> None:
