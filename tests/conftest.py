@@ -20,11 +20,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = (
-    *("test_sentinel", "test_cluster", "test_server", "test_fuzz", "test_pauses"),
-    *("test_cluster_servers", "test_histories", "test_revoke", "test_cli", "test_bench"),
-    *("test_nodes", "test_examine_cluster"),
+    *("test_cli", "test_server", "test_pauses", "test_fuzz", "test_streams", "test_revoke"),
+    *("test_embedded", "test_acl", "test_metrics", "test_probe", "test_lifetimes", "test_requests"),
 )
-"""The files that take 20 s and more, the longest first; only the end of the gate depends on it."""
+"""The files that take 25 s and more, the longest first; only the end of the gate depends on it."""
 
 _numbers = itertools.count(1)
 

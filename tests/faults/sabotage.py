@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Never
 
@@ -29,9 +30,15 @@ from sse_push.stream.connection import Announcement, Connection
 from sse_push.stream.opening import open_connection
 from tests.harness import plain_http
 from tests.harness.keys import REVOCATIONS_KEY
+from tests.harness.processes import frozen
 
 START = "start"
 FAILS = "fails"
+
+
+async def find(_request: Request) -> Response:
+    """Do no harm."""
+    return JSONResponse({"pid": os.getpid()})
 
 
 async def block(request: Request) -> Response:
@@ -99,6 +106,7 @@ def routes() -> Sequence[BaseRoute]:
         return Route(f"/sabotage/{name}", endpoint, methods=["POST"])
 
     return [
+        door("find", find),
         door("block", block),
         door("deafen", deafen),
         door("deafen_for_good", deafen_for_good),
@@ -108,18 +116,35 @@ def routes() -> Sequence[BaseRoute]:
 
 
 def sabotage(url: str, name: str, pid: int, **query: str) -> None:
-    """Ask for a route until the worker that is meant answers: a connection reaches any worker."""
-    target = httpx2.URL(f"{url}/sabotage/{name}", params={"pid": str(pid), **query})
-    for _ in range(200):
+    """Ask a worker for a route, on a connection that this worker has accepted."""
+    with _connection_to(url, pid) as client:
         try:
-            answer = plain_http.post(target, timeout=2, trust_env=False)
+            answer = client.post(f"/sabotage/{name}", params={"pid": str(pid), **query}, timeout=2)
         except httpx2.TransportError:
             if name == "block":
                 return  # it does not answer any more
             raise
-        if answer.status_code == 200:
-            return
-    raise AssertionError(f"expected to reach worker {pid}")
+    assert answer.status_code == 200, answer.text
+
+
+@contextmanager
+def _connection_to(url: str, pid: int) -> Generator[plain_http.Client]:
+    """Connect to a worker: the others, once they are known, are frozen until it has answered.
+
+    Any worker may accept a connection, and on a busy machine the same one 200 times in a row.
+    """
+    others: set[int] = set()
+    while True:
+        with plain_http.Client(base_url=url, trust_env=False) as client:
+            with ExitStack() as frozen_ones:
+                for other in others:
+                    frozen_ones.enter_context(frozen(other))
+                found = client.post("/sabotage/find", params={"pid": str(pid)}).json()["pid"]
+            if found == pid:
+                yield client
+                return
+        assert found not in others, f"expected worker {pid}, got {found}, which is frozen"
+        others.add(found)
 
 
 def main() -> int:
