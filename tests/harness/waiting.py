@@ -8,12 +8,16 @@ become slower since the tests began.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import functools
 import os
 import random
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -83,19 +87,38 @@ def program(*names: str) -> str:
     pytest.skip(text)
 
 
+_given: set[int] = set()
+"""The ports that this process was given."""
+
+
 def free_port() -> int:
     """Return a port that nobody listens on, and that no outgoing connection is given either.
 
     A server that is restarted finds it free again only if it lies outside the system's own range.
+    Nobody else in the tests is given it while this process lives: a server needs a while to listen.
     """
     while True:
         port = random.SystemRandom().randrange(10_000, 32_000)
+        if port in _given:  # a lock keeps out other processes only
+            continue
         with socket.socket() as sock:
             try:
+                fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
                 sock.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+        _given.add(port)
+        return port
+
+
+@functools.cache
+def _claims() -> int:
+    """Return a file that all processes of tests have open: a byte is locked by whoever has a port.
+
+    https://man7.org/linux/man-pages/man2/fcntl_locking.2.html (traditional record locks)
+    """
+    path = Path(tempfile.gettempdir()) / f"ports-of-the-tests-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def wait_for(is_there: Callable[[], bool], what: str, seconds: float = START_S) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from tests.harness import waiting
 from tests.harness.processes import frozen, state_of
-from tests.harness.waiting import SECOND, Deadline, is_late, wait_for
+from tests.harness.waiting import SECOND, Deadline, free_port, is_late, wait_for
 
 
 def slower(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
@@ -51,3 +52,21 @@ def test_a_process_that_is_frozen_has_stopped() -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy, frozen(busy.pid):
         assert state_of(busy.pid) == "T"
         busy.kill()
+
+
+def test_a_port_is_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To one process, and to one server in it, though nobody listens there yet."""
+    gives = "from tests.harness.waiting import free_port; print(free_port(), flush=True); input()"
+    one, another = free_port(), free_port()
+    with subprocess.Popen(
+        [sys.executable, "-c", gives], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None, "it is a pipe"
+        drawn = iter([int(other.stdout.readline()), one, one, another])
+        monkeypatch.setattr(waiting, "_given", set())
+        monkeypatch.setattr(random.SystemRandom, "randrange", lambda *_: next(drawn))
+
+        found = [free_port(), free_port()]
+        other.communicate("\n")
+
+    assert found == [one, another]
