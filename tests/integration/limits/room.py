@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from tests.harness.service import Service
 from tests.harness.stream import Stream, open_stream
 from tests.harness.waiting import SECOND, Deadline
-from tests.integration.test_metrics import scrape
+from tests.integration.test_metrics import scraped_when
 
 MAX = 12
 MAX_PER_MERCHANT = 6
@@ -22,10 +22,8 @@ REQUEST_TIMEOUT_S = SECOND
 
 
 async def until_empty(service: Service) -> None:
-    deadline = Deadline(5 * SECOND)
-    while (scraped := await scrape(service))["sse_push_connections_open"]:
-        assert not deadline.is_over(), scraped
-        await asyncio.sleep(0.02)
+    """Wait until the service knows that all its clients have left."""
+    await scraped_when(service, lambda told: told["sse_push_connections_open"] == 0)
 
 
 @asynccontextmanager
