@@ -15,8 +15,8 @@ libnginx-mod-nchan (Debian) for the comparison.
 With ``--baseline``, ``--against`` or ``--primaries`` the two services take turns, case by case, and
 change places from run to run: a machine that gets slower meanwhile does so for both. The load
 generator is this checkout's. With ``--at-once`` they run at the same time, on the same core: on a
-shared machine the ratio of two figures of CPU is the same to 1 or 2 % then, instead of 10 to 20 %
-(fan-out, idle); times, and what a service does per second, mean nothing.
+shared machine the ratio of two figures of CPU is right to 3 % then, instead of 10 to 20 % (fan-out,
+idle); times, and what a service does per second, mean nothing.
 """
 
 from __future__ import annotations
